@@ -1,0 +1,3 @@
+//! nomad: a geo-spatial peer-to-peer object store.
+
+pub mod proto;

@@ -1,0 +1,2 @@
+//! nomad.
+fn main() {}
