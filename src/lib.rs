@@ -1,9 +1,11 @@
 //! nomad: a geo-spatial peer-to-peer object store.
 
+pub mod actors;
 pub mod core;
 pub mod ports;
 pub mod proto;
 pub mod storage;
+pub mod telemetry;
 
 pub use crate::{
     core::{
