@@ -1,7 +1,7 @@
 //! How values with a unit are written: durations (`20s`), sizes (`4MiB`), durability, and text where empty means
 //! unset. Reading and writing are inverse to each other.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{ffi::OsStr, fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -174,12 +174,10 @@ pub(super) mod text {
     pub fn serialize<S, T>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error>
     where
         S: Serializer,
-        T: Serialize,
+        T: AsRef<OsStr>,
     {
-        match value {
-            Some(value) => value.serialize(serializer),
-            None => serializer.serialize_str(""),
-        }
+        let text = value.as_ref().map(|value| value.as_ref().to_string_lossy());
+        serializer.serialize_str(&text.unwrap_or_default())
     }
 
     pub fn deserialize<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
