@@ -9,12 +9,10 @@ use std::{
 use config::{File, FileFormat, Map, Source as _, Value, ValueKind};
 
 use super::{
-    keys::{self, Key},
-    lines,
+    keys, lines,
     load::Layers,
     nearest,
     problem::{Advice, Origin, Problem, Setting},
-    raw::RawConfig,
 };
 
 /// Most bytes of a configuration file.
@@ -22,42 +20,38 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Reads the file into `layers`; whether it was there.
 pub(super) fn read(path: &Path, must_exist: bool, layers: &mut Layers) -> bool {
-    let text = match read_text(path) {
-        Ok(text) => text,
-        Err(Problem::FileUnreadable { kind: io::ErrorKind::NotFound, .. }) if !must_exist => {
-            return false;
-        }
-        Err(problem) => {
-            layers.problems.push(problem);
+    let unreadable =
+        |error: io::Error| Problem::FileUnreadable { path: path.to_owned(), kind: error.kind() };
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => return false,
+        Err(error) => {
+            layers.problems.push(unreadable(error));
             return true;
         }
     };
-    match parse(&text) {
-        Ok(table) => Walk { path, lines: lines::keys_by_line(&text), layers }.section("", table),
-        Err(cause) => {
-            layers.problems.push(Problem::FileSyntax { path: path.to_owned(), cause });
-        }
+    let mut bytes = Vec::new();
+    if let Err(error) = file.take(MAX_BYTES + 1).read_to_end(&mut bytes) {
+        layers.problems.push(unreadable(error));
+    } else if bytes.len() as u64 > MAX_BYTES {
+        let problem = Problem::FileTooLarge { path: path.to_owned(), max_bytes: MAX_BYTES };
+        layers.problems.push(problem);
+    } else {
+        read_yaml(path, bytes, layers);
     }
     true
 }
 
-fn read_text(path: &Path) -> Result<String, Problem> {
-    let unreadable =
-        |error: io::Error| Problem::FileUnreadable { path: path.to_owned(), kind: error.kind() };
-    let file = fs::File::open(path).map_err(unreadable)?;
-    let size_bytes = file.metadata().map_err(unreadable)?.len();
-    let mut bytes = Vec::new();
-    // The size alone is no bound: a pipe has none.
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        let size_bytes = size_bytes.max(bytes.len() as u64);
-        let path = path.to_owned();
-        return Err(Problem::FileTooLarge { path, size_bytes, max_bytes: MAX_BYTES });
+fn read_yaml(path: &Path, bytes: Vec<u8>, layers: &mut Layers) {
+    let parsed = String::from_utf8(bytes)
+        .map_err(|error| format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+        .and_then(|text| parse(&text).map(|table| (lines::keys_by_line(&text), table)));
+    match parsed {
+        Ok((lines, table)) => Walk { path, lines, layers }.section("", table),
+        Err(cause) => {
+            layers.problems.push(Problem::FileSyntax { path: path.to_owned(), cause });
+        }
     }
-    String::from_utf8(bytes).map_err(|error| Problem::FileSyntax {
-        path: path.to_owned(),
-        cause: format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
-    })
 }
 
 fn parse(text: &str) -> Result<Map<String, Value>, String> {
@@ -79,36 +73,44 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn section(&mut self, section: &str, table: Map<String, Value>) {
-        let join =
-            |name: String| if section.is_empty() { name } else { format!("{section}.{name}") };
+        let join = |name: &str| match section {
+            "" => name.to_owned(),
+            _ => format!("{section}.{name}"),
+        };
         let mut entries: Vec<_> =
-            table.into_iter().map(|(name, value)| (join(name), value.kind)).collect();
+            table.into_iter().map(|(name, value)| (join(&name), name, value.kind)).collect();
         // The parser's map has no order; a reader goes from top to bottom.
-        entries.sort_by_cached_key(|(path, _)| (lines::line_of(&self.lines, path), path.clone()));
-        for (path, value) in entries {
-            self.entry(section, &path, value);
+        entries.sort_by_cached_key(|(path, ..)| (lines::line_of(&self.lines, path), path.clone()));
+        for (path, name, value) in entries {
+            if name.contains('.') {
+                self.unknown(&path, &value, Advice::Nest);
+            } else {
+                self.entry(&path, value);
+            }
         }
     }
 
-    fn entry(&mut self, section: &str, path: &str, value: ValueKind) {
-        let is_nested =
-            path.matches('.').count() == section.split('.').filter(|part| !part.is_empty()).count();
-        match (keys::find(path).filter(|_| is_nested), value) {
-            // A key or section with nothing after its colon, as when all below it is commented out.
-            (Some(_), ValueKind::Nil) => {}
-            (Some(key), value) => {
+    fn entry(&mut self, path: &str, value: ValueKind) {
+        match (keys::find(path), keys::first_in(path), value) {
+            // Nothing after the colon, as when all below it is commented out.
+            (Some(_), _, ValueKind::Nil) | (_, Some(_), ValueKind::Nil) => {}
+            (Some(key), _, value) => {
                 let origin = self.origin(path);
                 self.layers.offer(key, &value, origin);
             }
-            (None, ValueKind::Nil) if is_nested && keys::is_section(path) => {}
-            (None, ValueKind::Table(table)) if is_nested && keys::is_section(path) => {
-                self.section(path, table);
-            }
-            (None, value) => {
+            (None, Some(_), ValueKind::Table(table)) => self.section(path, table),
+            (None, Some(example), value) => {
                 let setting = Setting::new(path, &value, self.origin(path));
-                self.layers.problems.push(misplaced(setting, is_nested));
+                let problem = Problem::SectionNeeded { setting, example: example.path };
+                self.layers.problems.push(problem);
             }
+            (None, None, value) => self.unknown(path, &value, advice(path)),
         }
+    }
+
+    fn unknown(&mut self, path: &str, value: &ValueKind, advice: Advice) {
+        let setting = Setting::new(path, value, self.origin(path));
+        self.layers.problems.push(Problem::UnknownKey { setting, advice });
     }
 
     fn origin(&self, path: &str) -> Origin {
@@ -116,24 +118,9 @@ impl Walk<'_> {
     }
 }
 
-fn misplaced(setting: Setting, is_nested: bool) -> Problem {
-    let example =
-        |key: &&Key| key.path.strip_prefix(&setting.key).is_some_and(|rest| rest.starts_with('.'));
-    match RawConfig::keys().iter().find(example) {
-        Some(key) if is_nested => Problem::SectionNeeded { setting, example: key.path },
-        _ => {
-            let advice = advice(&setting.key, is_nested);
-            Problem::UnknownKey { setting, advice }
-        }
+fn advice(path: &str) -> Advice {
+    match path {
+        "node.type" => Advice::Role,
+        _ => Advice::Nearest(nearest::key_or_section(path)),
     }
-}
-
-fn advice(path: &str, is_nested: bool) -> Advice {
-    if path == "node.type" {
-        return Advice::Elsewhere("the role is chosen with the flag `--type peer|super-peer`");
-    }
-    if !is_nested && (keys::find(path).is_some() || keys::is_section(path)) {
-        return Advice::Nest;
-    }
-    Advice::Nearest(nearest::key_or_section(path))
 }

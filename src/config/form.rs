@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::unit::Durability;
@@ -86,12 +87,10 @@ fn is_durability(text: &str) -> bool {
 
 /// A name that stands alone is a target to the filter's parser, so `inof` would silence the node without a word.
 fn is_log_filter(text: &str) -> bool {
-    let is_stray_word = |part: &str| {
-        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte);
-        part.trim().bytes().all(is_word)
-            && part.trim().parse::<tracing::level_filters::LevelFilter>().is_err()
-    };
-    !text.split(',').any(is_stray_word) && EnvFilter::try_new(text).is_ok()
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte);
+    let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    let is_stray = |part: &str| part.bytes().all(is_word) && !is_level(part);
+    !text.split(',').any(is_stray) && EnvFilter::try_new(text).is_ok()
 }
 
 fn is_http_url(text: &str) -> bool {

@@ -79,9 +79,9 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// Whether this path is that of a section.
-pub(super) fn is_section(path: &str) -> bool {
-    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+/// The first key of the section with this path, when there is such a section.
+pub(super) fn first_in(section: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// Every section, `node` and `node.storage` alike, once each, in the order of the file.
@@ -237,9 +237,9 @@ mod tests {
         let sections = sections();
         assert_eq!(sections.first(), Some(&"node"));
         assert!(sections.contains(&"node.storage"));
-        assert!(sections.iter().all(|section| is_section(section)));
+        assert!(sections.iter().all(|section| first_in(section).is_some()));
         for path in ["", "nod", "node.maxPeers", "node.", "storage"] {
-            assert!(!is_section(path), "{path:?}");
+            assert!(first_in(path).is_none(), "{path:?}");
         }
     }
 

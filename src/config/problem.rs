@@ -178,12 +178,10 @@ pub enum Problem {
         kind: io::ErrorKind,
     },
     /// The file is larger than any configuration.
-    #[error("{}: {size_bytes} bytes are too many for a configuration file, {max_bytes} are allowed", .path.display())]
+    #[error("{}: too large for a configuration file, {max_bytes} bytes are allowed", .path.display())]
     FileTooLarge {
         /// As it was named.
         path: PathBuf,
-        /// Its size.
-        size_bytes: u64,
         /// Most bytes allowed.
         max_bytes: u64,
     },
@@ -220,9 +218,9 @@ pub enum Advice {
     /// A key written as one dotted name.
     #[error("write it nested, one name per level, with a colon after each")]
     Nest,
-    /// What is no key at all.
-    #[error("{0}")]
-    Elsewhere(&'static str),
+    /// The role is no key.
+    #[error("the role is chosen with the flag --type, peer or super-peer")]
+    Role,
 }
 
 /// Everything that is wrong with the configuration; never empty.
