@@ -5,10 +5,13 @@ use super::{
     raw::RawConfig,
 };
 
-/// The key or section nearest to an unknown dotted path.
+/// The key or section nearest to an unknown dotted path; never a section that the path lies in.
 pub(super) fn key_or_section(unknown: &str) -> &'static str {
+    let is_around =
+        |section: &str| unknown.strip_prefix(section).is_some_and(|inside| inside.starts_with('.'));
+    let sections = keys::sections().into_iter().filter(|section| !is_around(section));
+    let paths = RawConfig::keys().iter().map(|key| key.path).chain(sections);
     let unknown = fold(unknown);
-    let paths = RawConfig::keys().iter().map(|key| key.path).chain(keys::sections());
     paths
         .min_by_key(|path| (unlikeness(&unknown, &fold(path)), path.len()))
         .expect("the table of keys is not empty")
@@ -98,6 +101,8 @@ mod tests {
             ("storage", "node.storage"),
             ("Node", "node"),
             ("shedule", "schedule"),
+            ("node.lisen", "node.listen"),
+            ("node.x", "node.position.x"),
             ("schedule.repairs", "schedule.repair"),
             ("limits.headTimeout", "limits.headerTimeout"),
         ] {
