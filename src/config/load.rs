@@ -92,7 +92,8 @@ fn deserialise(values: BTreeMap<&str, ValueKind>) -> Result<RawConfig, config::C
 }
 
 fn read_flags(flags: Vec<(String, String, &'static str)>, layers: &mut Layers) {
-    let mut lists: BTreeMap<&'static str, String> = BTreeMap::new();
+    // Items of a list add up before they are read, so that a bad one is reported once.
+    let mut lists: Vec<(&'static Key, String, Origin)> = Vec::new();
     for (path, text, name) in flags {
         let origin = Origin::Flag { name };
         let Some(key) = keys::find(&path) else {
@@ -101,16 +102,15 @@ fn read_flags(flags: Vec<(String, String, &'static str)>, layers: &mut Layers) {
             layers.problems.push(Problem::UnknownKey { setting, advice });
             continue;
         };
-        let text = match key.kind {
-            Kind::List(_) => {
-                let list = lists.entry(key.path).or_default();
-                let comma = if list.is_empty() { "" } else { "," };
-                *list = format!("{list}{comma}{text}");
-                list.clone()
-            }
-            _ => text,
-        };
-        layers.offer(key, &ValueKind::String(text), origin);
+        let begun = lists.iter_mut().find(|(list, ..)| list.path == key.path);
+        match (key.kind, begun) {
+            (Kind::List(_), Some((_, items, _))) => *items = format!("{items},{text}"),
+            (Kind::List(_), None) => lists.push((key, text, origin)),
+            _ => layers.offer(key, &ValueKind::String(text), origin),
+        }
+    }
+    for (key, items, origin) in lists {
+        layers.offer(key, &ValueKind::String(items), origin);
     }
 }
 

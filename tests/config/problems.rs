@@ -40,6 +40,14 @@ fn a_bad_value_is_reported_even_when_a_later_source_overrides_it() {
 }
 
 #[test]
+fn a_bad_item_of_a_flag_given_often_is_one_problem() {
+    let flag = |value| ("bootstrap.peers", value, "--bootstrap");
+    let errors = load_all("", &[], &[flag("a:1"), flag("nowhere"), flag("b:2")]).unwrap_err();
+    assert_eq!(errors.problems().len(), 1, "{errors}");
+    assert!(errors.to_string().contains("item 2, \"nowhere\", is not one"), "{errors}");
+}
+
+#[test]
 fn unknown_keys_name_the_nearest() {
     for (yaml, problem) in [
         (
