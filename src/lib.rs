@@ -1,6 +1,8 @@
 //! nomad: a geo-spatial peer-to-peer object store.
 
 pub mod actors;
+pub mod api;
+pub mod config;
 pub mod core;
 pub mod ports;
 pub mod proto;

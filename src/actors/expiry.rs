@@ -95,9 +95,7 @@ impl Role for Expiry {
                 }
                 Ok(Outcome::Done(if more { "more to sweep" } else { "swept" }))
             }
-            ExpiryMsg::Swept(Err(error)) => {
-                Ok(Outcome::Failed(error.to_string().into()))
-            }
+            ExpiryMsg::Swept(Err(error)) => Ok(Outcome::Failed(error.to_string().into())),
         }
     }
 }

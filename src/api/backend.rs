@@ -111,10 +111,7 @@ impl Call {
             edge,
             edge_name: edge.into(),
             kind,
-            cx: Context {
-                trace: trace.child(kit.recorder.new_span()),
-                deadline: Some(deadline),
-            },
+            cx: Context { trace: trace.child(kit.recorder.new_span()), deadline: Some(deadline) },
             parent: trace.span,
             start,
             object: None,
@@ -307,9 +304,9 @@ impl Backend {
             epoch: group.epoch,
             super_peer: Some(group.this.node.to_string()),
             ready: unready.is_none(),
-            reason: unready.map(str::to_owned).or_else(|| {
-                read_only.as_ref().map(|why| format!("writes are refused: {why}"))
-            }),
+            reason: unready
+                .map(str::to_owned)
+                .or_else(|| read_only.as_ref().map(|why| format!("writes are refused: {why}"))),
             members: vec![member],
             capacity: group.capacity,
             settings: SettingsStatus::of(&group),

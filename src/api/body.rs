@@ -39,7 +39,8 @@ impl<B> LimitedBody<B> {
 
     fn take(&mut self, len: u64) -> Result<(), ApiError> {
         self.left_bytes = self.left_bytes.checked_sub(len).ok_or_else(|| {
-            let detail = format!("the body has more than the {} bytes allowed here", self.max_bytes);
+            let detail =
+                format!("the body has more than the {} bytes allowed here", self.max_bytes);
             ApiError::new(ErrorCode::TooLarge, detail)
         })?;
         self.permit.grow(len)

@@ -113,12 +113,9 @@ impl ErrorCode {
                 G::OutOfRange,
                 "The range holds no byte of the value",
             ),
-            Self::RequestTimeout => (
-                "REQUEST_TIMEOUT",
-                H::REQUEST_TIMEOUT,
-                G::Cancelled,
-                "The request came too slowly",
-            ),
+            Self::RequestTimeout => {
+                ("REQUEST_TIMEOUT", H::REQUEST_TIMEOUT, G::Cancelled, "The request came too slowly")
+            }
             Self::ResourceExhausted => (
                 "RESOURCE_EXHAUSTED",
                 H::TOO_MANY_REQUESTS,
@@ -137,12 +134,9 @@ impl ErrorCode {
                 G::DeadlineExceeded,
                 "The outcome is unknown",
             ),
-            Self::Unauthenticated => (
-                "UNAUTHENTICATED",
-                H::UNAUTHORIZED,
-                G::Unauthenticated,
-                "The caller is not known",
-            ),
+            Self::Unauthenticated => {
+                ("UNAUTHENTICATED", H::UNAUTHORIZED, G::Unauthenticated, "The caller is not known")
+            }
             Self::PermissionDenied => (
                 "PERMISSION_DENIED",
                 H::FORBIDDEN,
@@ -219,7 +213,9 @@ impl ApiError {
     pub fn alone(what: &str) -> Self {
         Self::new(
             ErrorCode::Unimplemented,
-            format!("{what}: this node is alone, and this version of nomad forms no groups of several nodes"),
+            format!(
+                "{what}: this node is alone, and this version of nomad forms no groups of several nodes"
+            ),
         )
     }
 }
@@ -326,7 +322,10 @@ mod tests {
             assert_ne!(code.grpc(), Code::Ok);
             assert_ne!(code.grpc(), Code::Unknown, "{code:?}");
             // What the caller did is never the node's defect.
-            assert_eq!(code.http() == StatusCode::INTERNAL_SERVER_ERROR, code.grpc() == Code::Internal);
+            assert_eq!(
+                code.http() == StatusCode::INTERNAL_SERVER_ERROR,
+                code.grpc() == Code::Internal
+            );
         }
     }
 }

@@ -57,7 +57,11 @@ impl Metrics {
     pub fn new(census: Arc<Census>, store: StoreStats, admission: Arc<Admission>) -> Self {
         let mut registry = Registry::with_prefix("nomad");
         let requests = Family::default();
-        registry.register("requests", "Requests answered, by edge, operation and code", requests.clone());
+        registry.register(
+            "requests",
+            "Requests answered, by edge, operation and code",
+            requests.clone(),
+        );
         let seconds: Family<_, _, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(50e-6, 2.0, 18)));
         registry.register_with_unit(
@@ -111,7 +115,8 @@ impl Collector for State {
         ];
         for (name, help, value) in counters {
             let metric = ConstCounter::new(value);
-            let metric_encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            let metric_encoder =
+                encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             metric.encode(metric_encoder)?;
         }
         let read_only = u64::from(health != StoreHealth::Up);
@@ -119,7 +124,11 @@ impl Collector for State {
             ("store_waiting", "Writes waiting for the store", counts.waiting),
             ("store_disk_bytes", "Bytes on disk", counts.disk_bytes),
             ("store_read_only", "1 while the store refuses writes", read_only),
-            ("requests_in_hand", "Requests admitted and not answered yet", self.admission.in_hand()),
+            (
+                "requests_in_hand",
+                "Requests admitted and not answered yet",
+                self.admission.in_hand(),
+            ),
             ("resident_bytes", "Resident memory of the process", resident_bytes()),
         ];
         for (name, help, value) in gauges {
@@ -131,13 +140,16 @@ impl Collector for State {
     }
 }
 
-type ActorFigure = (&'static str, &'static str, MetricType, fn(&crate::actors::vitals::Reading) -> u64);
+type ActorFigure =
+    (&'static str, &'static str, MetricType, fn(&crate::actors::vitals::Reading) -> u64);
 
 const ACTOR_FIGURES: [ActorFigure; 5] = [
     ("actor_handled", "Messages handled", MetricType::Counter, |actor| actor.handled),
     ("actor_failed", "Messages that ended in a failure", MetricType::Counter, |actor| actor.failed),
     ("actor_dropped", "Messages dropped unread", MetricType::Counter, |actor| actor.dropped),
-    ("actor_restarts", "Times an actor was started again", MetricType::Counter, |actor| actor.restarts),
+    ("actor_restarts", "Times an actor was started again", MetricType::Counter, |actor| {
+        actor.restarts
+    }),
     ("actor_mailbox", "Messages waiting for an actor", MetricType::Gauge, |actor| actor.mailbox),
 ];
 
@@ -145,7 +157,8 @@ impl State {
     fn encode_actors(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let actors = self.census.read();
         for (name, help, kind, figure) in ACTOR_FIGURES {
-            let mut family: MetricEncoder<'_> = encoder.encode_descriptor(name, help, None, kind)?;
+            let mut family: MetricEncoder<'_> =
+                encoder.encode_descriptor(name, help, None, kind)?;
             for actor in &actors {
                 let labels = [("actor", actor.name.to_string())];
                 let labeled = family.encode_family(&labels)?;
@@ -166,4 +179,3 @@ pub fn resident_bytes() -> u64 {
         .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
     pages.unwrap_or_default() * rustix::param::page_size() as u64
 }
-

@@ -19,13 +19,14 @@ use fjall::{PersistMode, Readable as _};
 use tracing::{error, info};
 
 use super::{
-    Durability, OpenError, StoreOptions,
+    OpenError, StoreOptions,
     engine::{Answer, Engine, Queued, Staged},
     format, recovery,
 };
 use crate::{
     core::{
         change::Change,
+        durability::Durability,
         hlc::HybridClock,
         object::{Object, ObjectId, Tier},
         time::{MonotonicUs, UnixSecs},
