@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,6 +23,7 @@ pub struct Admission {
     requests_max: usize,
     bytes_max: u64,
     refused: AtomicU64,
+    closed: AtomicBool,
 }
 
 /// The right to have one request in hand. Given back when dropped.
@@ -49,14 +50,18 @@ impl Admission {
             requests_max,
             bytes_max,
             refused: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
         }
     }
 
     /// Admits a request, or refuses it at once.
     ///
     /// # Errors
-    /// [`ErrorCode::ResourceExhausted`] with a hint when to try again.
+    /// [`ErrorCode::ResourceExhausted`] with a hint when to try again; [`ErrorCode::Unavailable`] once closed.
     pub fn admit(self: &Arc<Self>) -> Result<Permit, ApiError> {
+        if self.closed.load(Relaxed) {
+            return Err(ApiError::new(ErrorCode::Unavailable, "the node is shutting down"));
+        }
         let request = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| {
             self.refuse(format!(
                 "the node has {} requests in hand, as many as limits.requests allows",
@@ -69,6 +74,18 @@ impl Admission {
     fn refuse(&self, detail: String) -> ApiError {
         self.refused.fetch_add(1, Relaxed);
         ApiError::new(ErrorCode::ResourceExhausted, detail)
+    }
+
+    /// Admits nothing more.
+    pub fn close(&self) {
+        self.closed.store(true, Relaxed);
+    }
+
+    /// Waits until nothing is in hand. Close first.
+    pub async fn drained(&self) {
+        let all = u32::try_from(self.requests_max).unwrap_or(u32::MAX);
+        // A semaphore that nobody closes gives its permits in the end.
+        let _ = self.requests.acquire_many(all).await;
     }
 
     /// Returns how many requests are in hand.
