@@ -96,7 +96,7 @@ pub struct LedgerEntry {
         ("prefix" = Option<String>, Query, description = "What the ids start with"),
         ("limit" = Option<u32>, Query, description = "The most objects of the page, 100 by default, up to limits.pageSize",
          minimum = 1, maximum = 1000),
-        ("cursor" = Option<String>, Query, description = "The `next` of the page before", pattern = "^$"),
+        ("cursor" = Option<String>, Query, description = "The `next` of the page before", max_length = 1366, pattern = "^[A-Za-z0-9_-]*$"),
     ),
     responses((status = 200, description = "A page", body = ObjectPage), BadInput)
 )]
@@ -123,7 +123,7 @@ async fn page(call: &mut Call, ask: &Ask) -> Answer {
     get, path = "/nomad/storage/get/peer-ledger", operation_id = "peerLedger", tag = "storage",
     params(
         ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default", minimum = 1, maximum = 10_000),
-        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", pattern = "^$"),
+        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^[A-Za-z0-9_-]*$"),
     ),
     responses(
         (status = 200, description = "The objects by peer", body = BTreeMap<String, Vec<LedgerEntry>>,
@@ -147,7 +147,7 @@ pub async fn peer_ledger(ask: Ask) -> Response {
     get, path = "/nomad/storage/get/object-ledger", operation_id = "objectLedger", tag = "storage",
     params(
         ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default", minimum = 1, maximum = 10_000),
-        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", pattern = "^$"),
+        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^[A-Za-z0-9_-]*$"),
     ),
     responses(
         (status = 200, description = "The peers by object", body = BTreeMap<String, Vec<LedgerEntry>>,

@@ -163,6 +163,12 @@ mod tests {
     }
 
     #[test]
+    fn zzz_print() {
+        std::fs::write("/tmp/openapi.json", serde_json::to_string_pretty(&json(1000)).unwrap())
+            .unwrap();
+    }
+
+    #[test]
     fn every_operation_says_what_may_go_wrong_and_has_its_own_name() {
         let document = json(7);
         let mut names = BTreeSet::new();
