@@ -251,6 +251,9 @@ async fn conditions_of_the_resource_api() {
     client.node.stop().await;
 }
 
+/// Headers of a read, and the status and the body of its answer.
+type Case<'a> = (&'a [(&'a str, &'a str)], u16, &'a str);
+
 #[tokio::test]
 async fn a_read_answers_conditions_and_ranges() {
     let client = Client::start().await;
@@ -274,7 +277,7 @@ async fn a_read_answers_conditions_and_ranges() {
     }
     let modified = whole.header("last-modified");
     let weak = format!("W/{tag}");
-    let table: [(&[(&str, &str)], u16, &str); 14] = [
+    let table: [Case<'_>; 14] = [
         (&[("if-none-match", tag)], 304, ""),
         (&[("if-none-match", &weak)], 304, ""),
         (&[("if-none-match", "\"other\"")], 200, "0123456789"),
@@ -366,7 +369,7 @@ async fn settings_are_set_by_body_or_query() {
         ("groups/migration?enabled=false", "", json!({ "migration": false })),
         (
             "groups/replication-factor",
-            r#"{"replicationFactor":"4"}"#,
+            r#"{"replicationFactor":4}"#,
             json!({ "replicationFactor": 4 }),
         ),
         ("groups/replication-factor?rf=2", "", json!({ "replicationFactor": 2 })),
@@ -387,6 +390,7 @@ async fn settings_are_set_by_body_or_query() {
         ("groups/migration?enabled=1", "", "1"),
         ("groups/replication-factor", r#"{"replicationFactor":0}"#, "0"),
         ("groups/replication-factor", r#"{"replicationFactor":65}"#, "65"),
+        ("groups/replication-factor", r#"{"replicationFactor":"4"}"#, "\"4\""),
         ("groups/replication-factor?rf=many", "", "many"),
     ] {
         let (status, _, detail) = post(path, body).await.problem();
