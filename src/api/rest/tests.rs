@@ -564,3 +564,15 @@ fn a_head_is_a_get_where_it_has_no_call_of_its_own() {
     assert_eq!(row.call(&Method::from_bytes(b"GE").unwrap()), None);
     assert_eq!(row.path(), "/a/{id}");
 }
+
+/// warp cannot take such a request, so the edge answers it itself.
+#[tokio::test]
+async fn a_request_for_a_host_and_no_path_is_405() {
+    let client = Client::start().await;
+    let request = Request::connect("a:80").body(()).unwrap();
+    assert!(request.uri().path_and_query().is_none());
+    let response = client.edge.refuse_without_path(&request);
+    assert_eq!(response.status(), 405);
+    assert!(response.headers().contains_key("allow"));
+    client.node.stop().await;
+}
