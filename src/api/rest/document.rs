@@ -45,7 +45,11 @@ pub struct WriteMode {
 #[expect(dead_code, reason = "it describes what is read by hand")]
 pub struct IfMatch {
     /// Only if the object has this version, in quotes as an `ETag` gives it; `*` = only if it is there.
-    #[param(rename = "If-Match", pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#)]
+    #[param(
+        rename = "If-Match",
+        min_length = 1,
+        pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#
+    )]
     if_match: Option<String>,
 }
 
