@@ -48,7 +48,7 @@ pub struct IfMatch {
     #[param(
         rename = "If-Match",
         min_length = 1,
-        pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#
+        pattern = r#"^([*]|"[0-9a-f]{16}-[0-9a-f]{16}")$"#
     )]
     if_match: Option<String>,
 }

@@ -75,7 +75,7 @@ pub async fn object(ask: Ask) -> Response {
     params(
         IdPath, ReadMode,
         ("If-None-Match" = Option<String>, Header, description = "Answer 304 if the object still has one of these versions",
-         min_length = 1, pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#),
+         min_length = 1, pattern = r#"^([*]|"[0-9a-f]{16}-[0-9a-f]{16}")$"#),
         ("Range" = Option<String>, Header, description = "Which bytes; anything but one range of bytes is ignored",
          example = "bytes=0-99"),
     ),
@@ -222,7 +222,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, text: String) {
     put, path = "/nomad/v1/objects/{id}", operation_id = "putObject", tag = "objects",
     params(
         IdPath, WriteMode, IfMatch,
-        ("If-None-Match" = Option<String>, Header, description = "* = only if there is no such object", min_length = 1, pattern = r"^\*$"),
+        ("If-None-Match" = Option<String>, Header, description = "* = only if there is no such object", min_length = 1, pattern = "^[*]$"),
         ("Nomad-Ttl" = Option<u64>, Header, description = "Seconds from now until it expires", minimum = 1, maximum = 4_000_000_000_u64),
         ("Nomad-Expires" = Option<u64>, Header, description = "The Unix time in seconds at which it expires; 0 = never"),
     ),
