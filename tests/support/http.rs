@@ -157,6 +157,13 @@ impl Answer {
         self
     }
 
+    /// Asserts the status of a page that is no part of the API: it needs no request id.
+    #[track_caller]
+    pub fn page(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{} {:?}", self.text(), self.headers);
+        self
+    }
+
     /// Asserts 200 and gives the JSON body.
     #[track_caller]
     pub fn ok(self) -> Value {
