@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use support::{
     assert_says,
     http::{Answer, Http, segment},
-    json::{all, base64, objects_named},
+    json::{all, base64, list_of, objects_named},
     node::{Node, Shared},
     unique, unix_now,
 };
@@ -277,7 +277,8 @@ async fn the_trace_of_a_put_goes_from_the_edge_to_the_store() {
         assert!(text.contains("rest"), "{query} names no edge: {text}");
     }
     let by_actor = http.get("/nomad/debug/trace?actor=local_store&limit=1").await.ok();
-    assert_eq!(objects_named(&by_actor, "local_store").len(), 1, "{by_actor}");
+    assert_eq!(list_of(&by_actor).len(), 1, "{by_actor}");
+    assert_says(&by_actor.to_string(), "local_store");
     let none =
         http.get(&format!("/nomad/debug/trace?object={}&limit=10", unique("never"))).await.ok();
     assert!(!none.to_string().contains("local_store"), "{none}");

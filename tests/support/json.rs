@@ -33,16 +33,26 @@ pub fn all<'a>(document: &'a Value, key: &str) -> Vec<&'a Value> {
     found
 }
 
-/// Every JSON object in the document, at any depth, that has a text field equal to `text` (or `.../text`).
-pub fn objects_named<'a>(document: &'a Value, text: &str) -> Vec<&'a Value> {
+/// Every JSON object in the document, at any depth, whose `name` or `actor` is `name`: alone, with its path before it
+/// (`node/storage/local_store`) or the node after it (`local_store@12D3..`).
+pub fn objects_named<'a>(document: &'a Value, name: &str) -> Vec<&'a Value> {
     let mut found = Vec::new();
     walk(document, &mut |value| {
-        let fields = value.as_object().into_iter().flat_map(|fields| fields.values());
-        if fields.filter_map(Value::as_str).any(|field| field == text) {
+        let names = ["name", "actor"].iter().filter_map(|key| value.get(key)?.as_str());
+        let mut short = names.map(|text| text.rsplit('/').next().unwrap_or(text));
+        if short.any(|text| text.split('@').next() == Some(name)) {
             found.push(value);
         }
     });
     found
+}
+
+/// The document's list: itself, or the first array among its fields.
+#[track_caller]
+pub fn list_of(document: &Value) -> &Vec<Value> {
+    let fields = document.as_object().into_iter().flat_map(|fields| fields.values());
+    let mut lists = std::iter::once(document).chain(fields).filter_map(Value::as_array);
+    lists.next().unwrap_or_else(|| panic!("no list in {document}"))
 }
 
 fn walk<'a>(value: &'a Value, visit: &mut impl FnMut(&'a Value)) {

@@ -227,6 +227,11 @@ impl Node {
         self.child.wait().unwrap();
     }
 
+    /// Whether the process has ended.
+    pub fn has_exited(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until the process ends by itself.
     pub async fn exited(&mut self, limit: Duration) -> ExitStatus {
         let child = &mut self.child;
