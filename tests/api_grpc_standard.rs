@@ -26,9 +26,12 @@ use support::{
 };
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
-use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+use tonic_reflection::pb::{
+    v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    },
+    v1alpha,
 };
 
 static NODE: Shared = Shared::new();
@@ -104,6 +107,26 @@ async fn reflection_lists_the_services_of_each_listener() {
         for service in others {
             assert!(!names.contains(service), "{service} is listed but not served there");
         }
+    }
+}
+
+/// Many generic clients (Python's among them) still speak the older version of reflection only.
+#[tokio::test]
+async fn the_older_version_of_reflection_answers_too() {
+    let node = NODE.get();
+    for (address, services) in [(&node.storage, ON_STORAGE), (&node.peer, ON_PEER)] {
+        let mut client =
+            v1alpha::server_reflection_client::ServerReflectionClient::new(channel(address).await);
+        let question =
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
+        let request = v1alpha::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(question),
+        };
+        let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+        let answer = within("reflection", support::PATIENCE, answers.into_inner().message()).await;
+        let said = format!("{:?}", answer.unwrap().unwrap().message_response);
+        assert!(services.iter().all(|service| said.contains(service)), "{said}");
     }
 }
 

@@ -35,7 +35,7 @@ async fn kill_9_under_load_loses_no_acknowledged_write() {
     let mut writers = Vec::new();
     for index in 0..WRITERS {
         let door = Door::number(index, &node).await;
-        writers.push(Writer::new(door, &format!("w{index}"), KEYS_EACH, rng.random()));
+        writers.push(Writer::new(door, index, KEYS_EACH, seed));
     }
     for kill in 1..=kills {
         // Now and then right after the start, else somewhere in the middle of the load.

@@ -48,7 +48,7 @@ async fn kill_under_load(name: &str, kills: u64) {
     let mut tasks = Vec::new();
     for index in 0..WRITERS {
         let door = Door::number(index, &node).await;
-        let writer = Writer::new(door, &format!("w{index}"), KEYS_EACH, seed + index as u64);
+        let writer = Writer::new(door, index, KEYS_EACH, seed);
         tasks.push(tokio::spawn(writer.until_stopped(tally.clone())));
     }
     tally.more(50).await;

@@ -220,10 +220,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer with `count` keys under `prefix`, none of them stored.
-    pub fn new(door: Door, prefix: &str, count: usize, seed: u64) -> Self {
-        let keys = (0..count).map(|key| (format!("{prefix}/{key}"), BTreeSet::from([None])));
-        Self { door, keys: keys.collect(), next: 0, rng: SmallRng::seed_from_u64(seed), seed }
+    /// Writer `index` of a test with this seed: `count` keys under `w{index}/`, none of them stored.
+    pub fn new(door: Door, index: usize, count: usize, seed: u64) -> Self {
+        let keys = (0..count).map(|key| (format!("w{index}/{key}"), BTreeSet::from([None])));
+        let rng = SmallRng::seed_from_u64(seed.rotate_left(32) ^ index as u64);
+        Self { door, keys: keys.collect(), next: 0, rng, seed }
     }
 
     /// Talks to another node (or the same one after its restart) from now on.
