@@ -14,6 +14,8 @@ pub mod recorder;
 pub mod replica_reader;
 pub mod shell;
 pub mod supervisor;
+#[cfg(test)]
+mod test_kit;
 pub mod vitals;
 
 pub use recorder::Recorder;
