@@ -3,7 +3,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -76,6 +76,10 @@ pub struct Backend {
     pub started: MonotonicUs,
 }
 
+/// The names of those who send without being actors: shared, because every request's records carry them.
+static NAMES: LazyLock<[Arc<str>; 3]> =
+    LazyLock::new(|| ["client".into(), "rest".into(), "grpc".into()]);
+
 /// A request in hand. Finished once, by [`Call::finish`] or by being dropped when its client has gone.
 pub struct Call {
     backend: Arc<Backend>,
@@ -100,6 +104,8 @@ impl Call {
         timeout: Option<Duration>,
     ) -> Self {
         let kit = &backend.kit;
+        let [_, rest, grpc] = &*NAMES;
+        let edge_name = Arc::clone(if edge == "rest" { rest } else { grpc });
         let trace =
             traceparent.and_then(TraceContext::parse).unwrap_or_else(|| kit.recorder.new_trace());
         let start = kit.clock.monotonic();
@@ -109,7 +115,7 @@ impl Call {
         Self {
             backend: Arc::clone(backend),
             edge,
-            edge_name: edge.into(),
+            edge_name,
             kind,
             cx: Context { trace: trace.child(kit.recorder.new_span()), deadline: Some(deadline) },
             parent: trace.span,
@@ -226,13 +232,14 @@ impl Call {
             return;
         }
         let kit = &self.backend.kit;
+        let [client, ..] = &*NAMES;
         let run_us = kit.clock.monotonic().since(self.start);
         kit.recorder.add(Record {
             seq: 0,
             trace: self.cx.trace.trace,
             span: self.cx.trace.span,
             parent: self.parent,
-            from: "client".into(),
+            from: Arc::clone(client),
             to: Arc::clone(&self.edge_name),
             kind: self.kind,
             object: self.object.take(),
