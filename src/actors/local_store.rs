@@ -17,7 +17,9 @@ use crate::{
     },
     ports::{
         Clock, ObjectStore,
-        object_store::{Completion, Job, Receipt, StoreError, WriteJob, WriteResult, Written},
+        object_store::{
+            Completion, Job, Receipt, StoreError, StoreHealth, WriteJob, WriteResult, Written,
+        },
     },
 };
 
@@ -149,6 +151,7 @@ impl Role for LocalStore {
     type Args = Args;
 
     fn start(args: &Args, _: &Handling<'_, LocalStoreMsg>) -> Result<Self, String> {
+        check(&*args.store)?;
         Ok(Self { store: Arc::clone(&args.store), writer: "writer".into() })
     }
 
@@ -157,6 +160,7 @@ impl Role for LocalStore {
         cx: &Handling<'_, LocalStoreMsg>,
         message: LocalStoreMsg,
     ) -> Result<Outcome, String> {
+        check(&*self.store)?;
         match message {
             LocalStoreMsg::Write { tier, id, change, reply } => {
                 let done = Box::new(Waiting {
@@ -179,6 +183,14 @@ impl Role for LocalStore {
             }
         }
         Ok(Outcome::Done("handed to the writer"))
+    }
+}
+
+/// A store without its writer is not mended by a restart of this actor: it fails until the process is given up.
+fn check(store: &dyn ObjectStore) -> Result<(), String> {
+    match store.health() {
+        StoreHealth::Failed { reason } => Err(reason),
+        StoreHealth::Up | StoreHealth::ReadOnly { .. } => Ok(()),
     }
 }
 
@@ -266,5 +278,15 @@ mod tests {
         assert!(actor.causes.iter().all(|cause| cause.text.contains("kill")), "{actor:?}");
         assert!(!tree.root.has_ended());
         tree.root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_without_its_writer_ends_the_tree() {
+        let mut tree = Tree::start().await;
+        let reason = "its writer has ended".to_owned();
+        tree.store.set_health(crate::ports::object_store::StoreHealth::Failed { reason });
+        assert!(tree.put("a", None).await.is_err());
+        let cause = tree.root.ended().await.unwrap_err();
+        assert!(cause.contains("its writer has ended") || cause.contains("storage"), "{cause}");
     }
 }

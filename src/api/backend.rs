@@ -33,7 +33,7 @@ use crate::{
     },
     ports::{
         PeerProbe,
-        object_store::{Page, StoreHealth, Written},
+        object_store::{Page, Written},
     },
 };
 
@@ -297,10 +297,7 @@ impl Backend {
         let group = self.view.load();
         let (health, counts) = (self.store_stats)();
         let unready = self.unready();
-        let read_only = match health {
-            StoreHealth::Up => None,
-            StoreHealth::ReadOnly { reason } => Some(reason),
-        };
+        let read_only = health.refusal();
         let member = MemberStatus::of(&group.this, unready == Some("the node is shutting down"));
         Status {
             node_id: group.this.node.to_string(),
@@ -313,7 +310,7 @@ impl Backend {
             ready: unready.is_none(),
             reason: unready
                 .map(str::to_owned)
-                .or_else(|| read_only.as_ref().map(|why| format!("writes are refused: {why}"))),
+                .or_else(|| read_only.map(|why| format!("writes are refused: {why}"))),
             members: vec![member],
             capacity: group.capacity,
             settings: SettingsStatus::of(&group),
