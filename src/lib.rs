@@ -4,6 +4,8 @@ pub mod actors;
 pub mod api;
 pub mod config;
 pub mod core;
+pub mod network;
+pub mod node;
 pub mod ports;
 pub mod proto;
 pub mod storage;
