@@ -23,7 +23,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
+    let Ok(entries) = fs::read_dir(dir) else { return found };
+    for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(sources(&path));
@@ -91,7 +92,9 @@ fn no_room_imports_one_that_it_may_not() {
     for path in sources(&source_dir) {
         let relative = path.strip_prefix(&source_dir).unwrap();
         let room = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
-        if matches!(room, "lib" | "proto") || relative.ends_with("test_backend.rs") {
+        // Files named `test_*` are compiled for tests alone.
+        let name = relative.file_name().unwrap().to_str().unwrap();
+        if matches!(room, "lib" | "proto") || name.starts_with("test_") {
             continue;
         }
         let Some(allowed) = arrows.get(room) else {
