@@ -4,6 +4,7 @@ pub mod actors;
 pub mod api;
 pub mod config;
 pub mod core;
+pub mod network;
 pub mod ports;
 pub mod proto;
 pub mod storage;
