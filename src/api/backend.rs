@@ -3,6 +3,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::SocketAddr,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -220,6 +221,20 @@ impl Call {
     pub async fn move_to(&mut self, x: f64, y: f64) -> Result<(), ApiError> {
         let make = |reply| GroupTableMsg::Move { x, y, reply };
         Ok(self.backend.group_table.ask(&self.edge_name, self.cx, make).await??)
+    }
+
+    /// Asks whether a node serves at `address`.
+    ///
+    /// # Errors
+    /// When the deadline passes first.
+    pub async fn probe(&self, address: SocketAddr) -> Result<bool, ApiError> {
+        let now = self.backend.kit.clock.monotonic();
+        let left_us = self.cx.deadline.map_or(u64::MAX, |deadline| deadline.since(now));
+        let probe = self.backend.probe.serves(address);
+        tokio::time::timeout(Duration::from_micros(left_us), probe).await.map_err(|_| {
+            let detail = format!("{address} did not answer within the deadline");
+            ApiError::new(ErrorCode::DeadlineExceeded, detail)
+        })
     }
 
     /// Ends the request with the HTTP status or gRPC code of its answer, and records it.
