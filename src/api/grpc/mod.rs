@@ -72,6 +72,7 @@ pub fn peer_edge(backend: Arc<Backend>) -> GrpcEdge {
 impl GrpcEdge {
     fn new(backend: Arc<Backend>, routes: &'static [Route]) -> Self {
         let mut services: Vec<_> = routes.iter().map(Route::service).collect();
+        services.sort_unstable();
         services.dedup();
         let health = Health::new(&backend, &services);
         let reflection = Reflection::new(&services, backend.phase.clone());
