@@ -17,6 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out_dir.join("nomad_descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".grpc.models.GameObjectGrpc.value").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".grpc.models.GameObjectGrpc.value")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,0 +1,244 @@
+//! A node's group as every part of the node sees it: who is in it, who leads it, with which settings.
+//!
+//! Today a node is a group of one: itself, its own super-peer. The view is a value; the `group_table` actor owns it.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use super::world::{Position, World};
+
+/// A node's name: the libp2p peer id of its key, in its text form. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    /// Takes the text form of a peer id.
+    pub fn new(peer_id: &str) -> Self {
+        Self(peer_id.into())
+    }
+
+    /// Returns the text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a write is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StorageMode {
+    /// Once durable on this node.
+    #[default]
+    Fast,
+    /// Once durable on a quorum of the replica set.
+    Safe,
+}
+
+/// How a read is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RetrievalMode {
+    /// By the nearest live replica.
+    #[default]
+    Fast,
+    /// By a quorum that agrees.
+    Safe,
+    /// By the first replica that has it.
+    Parallel,
+}
+
+/// A word that is no mode.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the mode {given:?} is not one of {allowed}")]
+pub struct ModeError {
+    /// The refused word.
+    pub given: String,
+    /// The words that are allowed.
+    pub allowed: &'static str,
+}
+
+impl StorageMode {
+    /// Returns the mode's word in the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Safe => "safe",
+        }
+    }
+}
+
+impl RetrievalMode {
+    /// Returns the mode's word in the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Safe => "safe",
+            Self::Parallel => "parallel",
+        }
+    }
+}
+
+impl FromStr for StorageMode {
+    type Err = ModeError;
+
+    fn from_str(text: &str) -> Result<Self, ModeError> {
+        match text {
+            "fast" => Ok(Self::Fast),
+            "safe" => Ok(Self::Safe),
+            _ => Err(ModeError { given: text.into(), allowed: "fast, safe" }),
+        }
+    }
+}
+
+impl FromStr for RetrievalMode {
+    type Err = ModeError;
+
+    fn from_str(text: &str) -> Result<Self, ModeError> {
+        match text {
+            "fast" => Ok(Self::Fast),
+            "safe" => Ok(Self::Safe),
+            "parallel" => Ok(Self::Parallel),
+            _ => Err(ModeError { given: text.into(), allowed: "fast, safe, parallel" }),
+        }
+    }
+}
+
+/// The settings that a client may change while the node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The mode of a write that names none.
+    pub storage_mode: StorageMode,
+    /// The mode of a read that names none.
+    pub retrieval_mode: RetrievalMode,
+    /// Whether nodes move to the group of the cell they are in.
+    pub migration: bool,
+    /// How many members keep each object, 1 to [`Settings::REPLICATION_FACTOR_MAX`].
+    pub replication_factor: u32,
+}
+
+impl Settings {
+    /// The greatest replication factor.
+    pub const REPLICATION_FACTOR_MAX: u32 = 64;
+}
+
+/// A replication factor outside its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the replication factor {given} is outside 1 to {}", Settings::REPLICATION_FACTOR_MAX)]
+pub struct ReplicationFactorError {
+    /// The refused number.
+    pub given: i64,
+}
+
+/// A change of one setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingChange {
+    /// Sets [`Settings::storage_mode`].
+    StorageMode(StorageMode),
+    /// Sets [`Settings::retrieval_mode`].
+    RetrievalMode(RetrievalMode),
+    /// Sets [`Settings::migration`].
+    Migration(bool),
+    /// Sets [`Settings::replication_factor`].
+    ReplicationFactor(i64),
+}
+
+/// What a node is and where it can be reached.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// Its name.
+    pub node: NodeId,
+    /// Where its REST edge listens, as `host:port`.
+    pub rest: String,
+    /// Where its peer listener is, as `host:port`.
+    pub peer: String,
+    /// Where its storage listener is, as `host:port`.
+    pub storage: String,
+    /// Where it stands in the world.
+    pub position: Position,
+}
+
+/// The group of one that a node founds for itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupOfOne {
+    /// The group's name.
+    pub name: String,
+    /// The number of its configuration. A group of one never changes it.
+    pub epoch: u64,
+    /// Whether the node was started as a super-peer.
+    pub permanent: bool,
+    /// The most members that the group may have.
+    pub capacity: u32,
+    /// The node itself.
+    pub this: Member,
+    /// The world that positions lie in.
+    pub world: World,
+    /// What clients may change.
+    pub settings: Settings,
+}
+
+impl GroupOfOne {
+    /// Applies a change of a setting. Nothing changes on an error.
+    ///
+    /// # Errors
+    /// When the replication factor is outside its range.
+    pub fn set(&mut self, change: SettingChange) -> Result<(), ReplicationFactorError> {
+        let settings = &mut self.settings;
+        match change {
+            SettingChange::StorageMode(mode) => settings.storage_mode = mode,
+            SettingChange::RetrievalMode(mode) => settings.retrieval_mode = mode,
+            SettingChange::Migration(on) => settings.migration = on,
+            SettingChange::ReplicationFactor(given) => {
+                settings.replication_factor = u32::try_from(given)
+                    .ok()
+                    .filter(|factor| (1..=Settings::REPLICATION_FACTOR_MAX).contains(factor))
+                    .ok_or(ReplicationFactorError { given })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the word for the node's role state.
+    pub fn state(&self) -> &'static str {
+        if self.permanent { "permanent-super-peer" } else { "provisional-super-peer" }
+    }
+
+    /// Tells whether a caller names this node: by its id, or by one of its addresses.
+    pub fn names_this(&self, name: &str) -> bool {
+        let Member { node, peer, storage, .. } = &self.this;
+        name == node.as_str() || name == peer || name == storage
+    }
+}
+
+/// Names the group that a node founds: the word `group` and the last 8 characters of the founder's id, which differ
+/// between keys where the first ones do not.
+pub fn founded_name(founder: &NodeId) -> String {
+    let id = founder.as_str();
+    let tail = id.char_indices().rev().nth(7).and_then(|(at, _)| id.get(at..)).unwrap_or(id);
+    format!("group-{tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_read_back_from_their_words_and_other_words_are_refused_by_name() {
+        for mode in [RetrievalMode::Fast, RetrievalMode::Safe, RetrievalMode::Parallel] {
+            assert_eq!(mode.as_str().parse(), Ok(mode));
+        }
+        for mode in [StorageMode::Fast, StorageMode::Safe] {
+            assert_eq!(mode.as_str().parse(), Ok(mode));
+        }
+        let error = "Parallel".parse::<StorageMode>().unwrap_err();
+        assert_eq!(error.to_string(), r#"the mode "Parallel" is not one of fast, safe"#);
+    }
+
+    #[test]
+    fn a_group_is_named_after_the_end_of_its_founders_id() {
+        assert_eq!(founded_name(&NodeId::new("12D3KooWabcdefgh")), "group-abcdefgh");
+        assert_eq!(founded_name(&NodeId::new("x")), "group-x");
+    }
+}

@@ -1,0 +1,14 @@
+//! Pure protocol: value types and state machines, no more.
+//!
+//! Invariants: nothing here awaits, reads a clock, draws a random number, logs, or does IO. Time and randomness arrive
+//! as arguments; effects leave as data. `core` imports no other room.
+
+pub mod change;
+pub mod group;
+pub mod hlc;
+pub mod object;
+pub mod range;
+pub mod restart;
+pub mod time;
+pub mod trace;
+pub mod world;
