@@ -91,7 +91,6 @@ impl GroupStorageService for MapService {
         Err(Status::unimplemented("not under test"))
     }
 
-    #[expect(non_camel_case_types, reason = "the generated trait names it so")]
     type healthCheckWatchStream = ReceiverStream<Result<HealthCheckResponse, Status>>;
 
     async fn health_check_watch(&self, _: Request<()>) -> Answer<Self::healthCheckWatchStream> {
