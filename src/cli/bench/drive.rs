@@ -3,10 +3,7 @@
 use std::{
     future::{Future, pending},
     pin::{Pin, pin},
-    sync::{
-        Arc, OnceLock,
-        atomic::AtomicU64,
-    },
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
