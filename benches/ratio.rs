@@ -255,12 +255,10 @@ impl Subject {
         let after = if row.mix.put > 0 { self.server.counters().await? } else { None };
         let added = after.zip(self.counters_before).map(|(after, before)| after.since(before));
         let runs: Vec<f64> = self.reports.iter().map(|it| it.overall.throughput).collect();
-        let first_error = self.reports.iter().find_map(|it| it.error_examples.iter().next());
-        if let Some((code, example)) = first_error {
-            eprintln!("{}: {} answered {code}: {example}", row.name, self.server.kind().name());
-        }
+        let name = self.server.kind().name();
+        support::show_errors(&format!("{}: {name}", row.name), &self.reports);
         Ok(Figures {
-            server: self.server.kind().name(),
+            server: name,
             per_second: Spread::of(runs.iter().copied()),
             p50_us: Spread::of(self.reports.iter().map(|it| it.overall.latency_us.p50)),
             p99_us: Spread::of(self.reports.iter().map(|it| it.overall.latency_us.p99)),

@@ -168,6 +168,8 @@ async fn measure(row: Row, flags: &Flags) -> Result<RowResult> {
         tokio::time::sleep(PAUSE).await;
         without.push(run(plan.clone(), |_| {}).await?);
     }
+    support::show_errors(row.name, &without);
+    support::show_errors(row.name, &with);
     Ok(result(row, &without, &with, held))
 }
 

@@ -13,6 +13,7 @@ pub mod yardstick;
 use std::{future::Future, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
+use nomad::cli::bench::Report;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The node's allocator, so that the yardsticks and the client pay the same for memory.
@@ -42,6 +43,13 @@ pub fn run(bench: impl Future<Output = Result<()>>) -> ExitCode {
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start a tokio runtime")
+}
+
+/// Shows the first error of each kind that a load met; a result with errors is never a pass.
+pub fn show_errors(what: &str, reports: &[Report]) {
+    for (code, example) in reports.iter().flat_map(|report| &report.error_examples) {
+        eprintln!("{what}: {code}: {example}");
+    }
 }
 
 async fn stop_signal() -> Result<()> {

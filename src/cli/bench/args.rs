@@ -189,11 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_node_and_a_bad_plan_are_bad_usage() {
+    fn a_missing_node_is_a_failure_and_a_bad_plan_bad_usage() {
         let error = parse(&[]).unwrap().plan(no_node).unwrap_err();
         assert_eq!(
             (error.to_string().as_str(), error.exit_code()),
-            ("no target: no node runs here", 2)
+            ("no target: no node runs here", 1)
         );
         let args = parse(&["--storage", "here", "--rate", "-1"]);
         assert!(args.is_err(), "a value that looks like a flag is refused by the parser");

@@ -157,3 +157,85 @@ fn row(text: &mut String, name: &str, op: &OpReport, latency: &LatencyReport) {
         latency.max,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use clap::Parser;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::cli::bench::{grpc, plan::Plan, record::Recorder, report::Measured, target::Target};
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    async fn output(flags: &str) -> String {
+        let words = ["bench"].into_iter().chain(flags.split_whitespace());
+        let args = Cli::try_parse_from(words).unwrap().bench;
+        let mut out = Vec::new();
+        execute(&args, |_| Err("no node".to_owned()), pending(), &mut out).await.unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_grpc_load_of_all_operations_runs_without_an_error() {
+        let (plan, _serving) = grpc::tests::serve().await;
+        let Target::Grpc { storage } = plan.target else { panic!("a gRPC plan") };
+        let load = "--mix get=4,put=3,update=2,delete=1 --keys 20 --preload --concurrency 8 --connections 2 \
+                    --warmup 0ms --duration 200ms --output json";
+        for rate in ["", "--rate 2000"] {
+            let text = output(&format!("--storage {storage} {load} {rate}")).await;
+            let json: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(json["overall"]["errors"], 0, "{text}");
+            assert!(json["overall"]["count"].as_u64().unwrap() > 0, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rest_load_runs_and_its_text_has_a_row_per_operation() {
+        use warp::Filter as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving =
+            tokio::spawn(warp::serve(warp::any().map(|| "value")).incoming(listener).run());
+        let flags = "--mix get=1,put=1 --concurrency 4 --warmup 0ms --duration 200ms";
+        let text = output(&format!("--protocol rest --url http://{address} {flags}")).await;
+        for row in ["get ", "put ", "all ", "value bytes: "] {
+            assert!(text.lines().any(|line| line.starts_with(row)), "no {row:?} in {text}");
+        }
+        let is_error = |line: &str| line.contains(" errors ") && line.contains(':');
+        assert!(!text.lines().any(is_error), "{text}");
+        serving.abort();
+    }
+
+    #[test]
+    fn a_report_says_what_its_figures_leave_out() {
+        let target = Target::Grpc { storage: "127.0.0.1:1".parse().unwrap() };
+        let measured = Measured { span: Duration::from_secs(1), scheduled: Some(10) };
+        let plan = Plan { rate: Some(10.0), ..Plan::new(target) };
+        let text = Report::new(&plan, &Recorder::default(), measured).text();
+        assert!(text.contains("10 of 10 requests were never sent"), "{text}");
+        let closed = Plan { rate: None, ..plan };
+        let measured = Measured { scheduled: None, ..measured };
+        let text = Report::new(&closed, &Recorder::default(), measured).text();
+        assert!(text.contains("closed loop") && text.contains("use --rate for that"), "{text}");
+    }
+
+    #[test]
+    fn a_progress_line_names_phase_time_and_errors() {
+        let progress = Progress {
+            phase: Phase::Measure,
+            elapsed: Duration::from_millis(3004),
+            planned: Some(Duration::from_secs(10)),
+            done: 3600,
+            errors: 2,
+            per_second: 1200.4,
+        };
+        assert_eq!(line(progress), "measuring 3s/10s  1200/s  3600 done  2 errors");
+    }
+}

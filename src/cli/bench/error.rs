@@ -40,10 +40,10 @@ pub enum BenchError {
 }
 
 impl BenchError {
-    /// The process exit code for this error: 2 for bad usage, else 1.
+    /// The process exit code for this error: 2 for a plan that cannot run, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            BenchError::InvalidPlan(_) | BenchError::NoTarget(_) => 2,
+            BenchError::InvalidPlan(_) => 2,
             _ => 1,
         }
     }

@@ -10,7 +10,7 @@ use tonic::{
 
 use super::{
     BenchError,
-    client::{BAD_RESPONSE, CONNECTION, Client, Failure, Reply, causes},
+    client::{BAD_RESPONSE, Client, Failure, Reply, causes},
     mix::OpKind,
     plan::{Mode, Plan},
     target::StorageAddress,
@@ -126,15 +126,16 @@ fn read_bytes(
 
 /// A status that tonic made itself has a cause; one that the node sent has none.
 fn failure(status: Status) -> Failure {
-    let is_local = std::error::Error::source(&status).is_some();
-    let is_connection_lost = is_local
-        && matches!(
-            status.code(),
-            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
-        );
-    let code = if is_connection_lost { CONNECTION } else { name(status.code()) };
-    let detail = if is_local { causes(&status) } else { status.message().to_owned() };
-    Failure { code: code.into(), detail, is_connection_lost }
+    let Some(cause) = std::error::Error::source(&status) else {
+        return Failure::answered(name(status.code()), status.message());
+    };
+    let detail = format!("{}: {}", status.message(), causes(cause));
+    match status.code() {
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal => {
+            Failure::connection(detail)
+        }
+        code => Failure::answered(name(code), detail),
+    }
 }
 
 /// A code as the contract writes it.
@@ -161,4 +162,4 @@ fn name(code: Code) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

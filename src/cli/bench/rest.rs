@@ -114,15 +114,15 @@ struct Connection {
 
 impl Connection {
     async fn open(shared: &Shared) -> Result<Connection, Failure> {
-        let authority = &shared.authority;
-        let refuse = |reason: String| Failure::connection(format!("{authority}: {reason}"));
-        let stream = timeout(shared.connect_limit, TcpStream::connect(authority))
+        let stream = timeout(shared.connect_limit, TcpStream::connect(&shared.authority))
             .await
-            .map_err(|_| refuse(format!("not connected in {:?}", shared.connect_limit)))?
-            .map_err(|error| refuse(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| refuse(error.to_string()))?;
+            .map_err(|_| {
+                Failure::connection(format!("not connected in {:?}", shared.connect_limit))
+            })?
+            .map_err(Failure::connection)?;
+        stream.set_nodelay(true).map_err(Failure::connection)?;
         let (sender, driver) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| refuse(causes(&error)))?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
         Ok(Connection { sender, driver: Box::pin(driver) })
     }
 

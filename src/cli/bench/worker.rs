@@ -97,6 +97,11 @@ impl<C: Client> Worker<C> {
             if intended >= window.end() || started >= window.end() + END_GRACE {
                 break;
             }
+            if intended < window.measure_from && started >= window.measure_from {
+                // A backlog of the warm-up is dropped, else a server over its capacity would answer nothing else while
+                // it is measured.
+                continue;
+            }
             let op = self.workload.next();
             let result = self.send(&op, started).await;
             self.record(&op, result, &window, started, Some(intended)).await;

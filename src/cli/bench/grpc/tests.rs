@@ -12,6 +12,7 @@ use tonic::{Response, transport::Server};
 use super::*;
 use crate::{
     cli::bench::{
+        client::CONNECTION,
         target::Target,
         workload::{ValuePool, Workload},
     },
@@ -98,14 +99,22 @@ impl GroupStorageService for MapService {
     }
 }
 
-struct Serving {
+/// A service that serves.
+pub(in crate::cli::bench) struct Serving {
     service: MapService,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
 
-async fn serve() -> (Plan, Serving) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+impl Serving {
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap();
+    }
+}
+
+async fn serve_at(address: &str) -> (StorageAddress, Serving) {
+    let listener = TcpListener::bind(address).await.unwrap();
     let storage = listener.local_addr().unwrap().to_string().parse().unwrap();
     let service = MapService::default();
     let (stop, stopped) = oneshot::channel();
@@ -115,8 +124,13 @@ async fn serve() -> (Plan, Serving) {
             let _ = stopped.await;
         });
     let served = tokio::spawn(async move { server.await.unwrap() });
-    let plan = Plan { concurrency: 1, ..Plan::new(Target::Grpc { storage }) };
-    (plan, Serving { service, stop, served })
+    (storage, Serving { service, stop, served })
+}
+
+/// Serves an empty map, and gives the plan of one worker for it.
+pub(in crate::cli::bench) async fn serve() -> (Plan, Serving) {
+    let (storage, serving) = serve_at("127.0.0.1:0").await;
+    (Plan { concurrency: 1, ..Plan::new(Target::Grpc { storage }) }, serving)
 }
 
 async fn client(plan: &Plan) -> (GrpcClient, Workload) {
@@ -156,23 +170,24 @@ async fn a_refusal_keeps_its_code_and_text_and_the_connection() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_gone_is_a_lost_connection_each_time() {
+async fn a_server_that_is_gone_is_a_lost_connection_until_it_is_back() {
     let (plan, serving) = serve().await;
     let (mut client, mut workload) = client(&plan).await;
     assert!(client.call(&workload.fill(OpKind::Put, 1)).await.is_ok());
-    serving.stop.send(()).unwrap();
-    serving.served.await.unwrap();
+    serving.stop().await;
     for _ in 0..3 {
         let failure = client.call(&workload.fill(OpKind::Get, 1)).await.unwrap_err();
         assert_eq!((failure.code.as_ref(), failure.is_connection_lost), (CONNECTION, true));
     }
+    let Target::Grpc { storage } = &plan.target else { panic!("a gRPC plan") };
+    let (_, _serving) = serve_at(&storage.to_string()).await;
+    assert_eq!(client.call(&workload.fill(OpKind::Put, 1)).await, Ok(Reply { value_bytes: 0 }));
 }
 
 #[tokio::test]
 async fn connecting_to_nobody_names_the_address() {
     let (plan, serving) = serve().await;
-    serving.stop.send(()).unwrap();
-    serving.served.await.unwrap();
+    serving.stop().await;
     let Target::Grpc { storage } = &plan.target else { panic!("a gRPC plan") };
     let error = connect_all(&plan, storage).await.err().unwrap().to_string();
     assert!(error.contains(&storage.to_string()) && error.contains("refused"), "{error}");
