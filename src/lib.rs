@@ -1,10 +1,14 @@
 //! nomad: a geo-spatial peer-to-peer object store.
 
+pub mod actors;
+pub mod api;
 pub mod cli;
+pub mod config;
 pub mod core;
 pub mod ports;
 pub mod proto;
 pub mod storage;
+pub mod telemetry;
 
 pub use crate::{
     core::{

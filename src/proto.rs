@@ -1,6 +1,11 @@
 //! The wire contract's messages and services, generated from `proto/`. Only `api/`, `network/` and the command line
 //! use them; everything else speaks in the types of `core/`.
-#![expect(missing_docs, non_camel_case_types, clippy::all, reason = "generated; the contract's words stand in proto/")]
+#![expect(
+    missing_docs,
+    non_camel_case_types,
+    clippy::all,
+    reason = "generated; the contract's words stand in proto/"
+)]
 
 /// Package `grpc.models`.
 pub mod models {

@@ -4,6 +4,8 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::world::{Position, World};
 
 /// A node's name: the libp2p peer id of its key, in its text form. Cheap to clone.
@@ -29,7 +31,8 @@ impl fmt::Display for NodeId {
 }
 
 /// How a write is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum StorageMode {
     /// Once durable on this node.
     #[default]
@@ -39,7 +42,8 @@ pub enum StorageMode {
 }
 
 /// How a read is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RetrievalMode {
     /// By the nearest live replica.
     #[default]

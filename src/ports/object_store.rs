@@ -60,10 +60,16 @@ pub struct WriteJob {
     pub id: ObjectId,
     /// What to do with it.
     pub change: Change,
-    /// Tells, right before the write is decided, that nobody waits for it any more: it is then dropped unread.
-    pub abandoned: Box<dyn Fn() -> bool + Send>,
     /// Takes the answer.
-    pub done: Box<dyn FnOnce(Receipt) + Send>,
+    pub done: Box<dyn Completion>,
+}
+
+/// Who waits for a write.
+pub trait Completion: Send {
+    /// Tells, right before the write is decided, that nobody waits any more: the write is then dropped unread.
+    fn is_abandoned(&self) -> bool;
+    /// Takes the answer.
+    fn complete(self: Box<Self>, receipt: Receipt);
 }
 
 /// Work for the store's writer.

@@ -14,12 +14,14 @@ use super::{
 };
 use crate::{
     core::{
-        change::Decision,
+        change::{Change, Decision},
         hlc::HybridClock,
         object::{Object, ObjectId, Tier},
-        time::UnixMs,
+        time::{MonotonicUs, UnixMs},
     },
-    ports::object_store::{StoreError, Swept, WriteJob, WriteResult, Written},
+    ports::object_store::{
+        Completion, Job, Receipt, StoreError, Swept, WriteJob, WriteResult, Written,
+    },
 };
 
 /// The open database.
@@ -28,16 +30,16 @@ pub struct Engine {
     pub objects: Keyspace,
 }
 
-/// An answer that waits for its batch to be durable.
-pub enum Answer {
-    Write(Box<dyn FnOnce(WriteResult) + Send>, WriteResult),
-    Sweep(Box<dyn FnOnce(Result<Swept, StoreError>) + Send>, Result<Swept, StoreError>),
+/// A job, and since when it waits.
+pub struct Queued {
+    pub job: Job,
+    pub at: MonotonicUs,
 }
 
-/// A job that the writer is about to decide, its answer already wrapped by the queue.
-pub enum Work {
-    Write(WriteJob, Box<dyn FnOnce(WriteResult) + Send>),
-    Sweep(usize, Box<dyn FnOnce(Result<Swept, StoreError>) + Send>),
+/// An answer that waits for its batch to be durable.
+pub enum Answer {
+    Write { done: Box<dyn Completion>, result: WriteResult, queued_us: u64 },
+    Sweep(Box<dyn FnOnce(Result<Swept, StoreError>) + Send>, Result<Swept, StoreError>),
 }
 
 /// What the writes of a batch add up to.
@@ -60,25 +62,35 @@ impl Engine {
     }
 
     /// Decides all jobs. Nothing is written yet.
-    pub fn stage(&self, work: Vec<Work>, clock: &mut HybridClock, now: UnixMs) -> Staged {
+    pub fn stage(
+        &self,
+        batch: Vec<Queued>,
+        start: MonotonicUs,
+        clock: &mut HybridClock,
+        now: UnixMs,
+    ) -> Staged {
         let mut staged = Staged {
             batch: self.db.batch(),
             pending: HashMap::new(),
-            answers: Vec::with_capacity(work.len()),
+            answers: Vec::with_capacity(batch.len()),
             writes: 0,
             swept: 0,
         };
-        for work in work {
-            match work {
-                Work::Write(job, done) => {
-                    let result = self.stage_write(&mut staged, job, clock, now);
-                    staged.answers.push(Answer::Write(done, result));
+        for Queued { job, at } in batch {
+            let answer = match job {
+                Job::Write(WriteJob { tier, id, change, done }) => {
+                    let result = if done.is_abandoned() {
+                        Err(StoreError::Abandoned)
+                    } else {
+                        self.stage_write(&mut staged, tier, &id, change, clock, now)
+                    };
+                    Answer::Write { done, result, queued_us: start.since(at) }
                 }
-                Work::Sweep(limit, done) => {
-                    let result = self.stage_sweep(&mut staged, limit, now);
-                    staged.answers.push(Answer::Sweep(done, result));
+                Job::Sweep { limit, done } => {
+                    Answer::Sweep(done, self.stage_sweep(&mut staged, limit, now))
                 }
-            }
+            };
+            staged.answers.push(answer);
         }
         staged
     }
@@ -86,34 +98,33 @@ impl Engine {
     fn stage_write(
         &self,
         staged: &mut Staged,
-        job: WriteJob,
+        tier: Tier,
+        id: &ObjectId,
+        change: Change,
         clock: &mut HybridClock,
         now: UnixMs,
     ) -> WriteResult {
-        if (job.abandoned)() {
-            return Err(StoreError::Abandoned);
-        }
-        let key = object_key(job.tier, job.id.as_str());
+        let key = object_key(tier, id.as_str());
         let stored = match staged.pending.get(&key) {
             Some(pending) => pending.clone(),
-            None => self.read(job.tier, &job.id)?,
+            None => self.read(tier, id)?,
         };
         let current = stored.as_ref().filter(|object| !object.is_expired(now.secs()));
-        if let Err(refusal) = job.change.check(current) {
+        if let Err(refusal) = change.check(current) {
             return Ok(Err(refusal));
         }
-        let decision = match job.change.decide(&job.id, current, now.secs(), clock.tick(now)) {
+        let decision = match change.decide(id, current, now.secs(), clock.tick(now)) {
             Ok(decision) => decision,
             Err(refusal) => return Ok(Err(refusal)),
         };
         if let Some(at) = stored.as_ref().and_then(|object| object.expires_at) {
-            staged.batch.remove(&self.objects, expiry_key(at, job.tier, job.id.as_str()));
+            staged.batch.remove(&self.objects, expiry_key(at, tier, id.as_str()));
         }
         staged.writes += 1;
         Ok(Ok(match decision {
             Decision::Keep { object, created } => {
                 if let Some(at) = object.expires_at {
-                    let index = expiry_key(at, job.tier, job.id.as_str());
+                    let index = expiry_key(at, tier, id.as_str());
                     staged.batch.insert(&self.objects, index, []);
                 }
                 staged.batch.insert(&self.objects, key.clone(), encode_object(&object));
@@ -200,14 +211,17 @@ impl Engine {
 
 impl Answer {
     /// Answers, with `failure` in place of the result when the batch did not become durable.
-    pub fn send(self, failure: Option<&StoreError>) {
-        match (self, failure) {
-            (Self::Write(done, result), None) => done(result),
-            (Self::Sweep(done, result), None) => done(result),
-            // What had no effect anyway keeps its own error: nothing about it is unknown.
-            (Self::Write(done, Err(error)), Some(_)) => done(Err(error)),
-            (Self::Write(done, Ok(_)), Some(failure)) => done(Err(failure.clone())),
-            (Self::Sweep(done, _), Some(failure)) => done(Err(failure.clone())),
+    pub fn send(self, failure: Option<&StoreError>, commit_us: u64, batch_len: usize) {
+        match self {
+            Self::Write { done, result, queued_us } => {
+                // What had no effect anyway keeps its own error: nothing about it is unknown.
+                let result = match failure {
+                    Some(failure) if result.is_ok() => Err(failure.clone()),
+                    _ => result,
+                };
+                done.complete(Receipt { result, queued_us, commit_us, batch_len });
+            }
+            Self::Sweep(done, swept) => done(failure.map_or(swept, |error| Err(error.clone()))),
         }
     }
 }

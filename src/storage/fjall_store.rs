@@ -19,13 +19,14 @@ use fjall::{PersistMode, Readable as _};
 use tracing::{error, info};
 
 use super::{
-    Durability, OpenError, StoreOptions,
-    engine::{Answer, Engine, Staged, Work},
+    OpenError, StoreOptions,
+    engine::{Answer, Engine, Queued, Staged},
     format, recovery,
 };
 use crate::{
     core::{
         change::Change,
+        durability::Durability,
         hlc::HybridClock,
         object::{Object, ObjectId, Tier},
         time::{MonotonicUs, UnixSecs},
@@ -88,11 +89,6 @@ struct Counts {
     swept: AtomicU64,
     recoveries: AtomicU64,
     waiting: AtomicU64,
-}
-
-struct Queued {
-    job: Job,
-    at: MonotonicUs,
 }
 
 impl FjallStore {
@@ -297,21 +293,23 @@ impl Writer {
         let Some(engine) = slot.as_ref() else {
             return batch.into_iter().for_each(|queued| refuse(queued.job, &StoreError::Reopening));
         };
-        let work = self.accept(batch);
-        let mut staged = engine.stage(work, &mut self.clock, shared.options.clock.wall());
+        let clock = &shared.options.clock;
+        let start = clock.monotonic();
+        let mut staged = engine.stage(batch, start, &mut self.clock, clock.wall());
         let sync = shared.options.durability == Durability::Always;
         match engine.commit(&mut staged, &self.clock, sync, shared.options.faults.as_ref()) {
-            Ok(wrote) => self.on_committed(staged, wrote, sync),
+            Ok(wrote) => self.on_committed(staged, start, wrote, sync),
             Err(reason) => {
                 error!(%reason, "a batch could not be written; writes are refused until the store has recovered");
                 let reason = format!("a write to the disk failed: {reason}");
                 shared.set_health(StoreHealth::ReadOnly { reason: reason.clone() });
-                answer(staged, Some(&StoreError::OutcomeUnknown { reason }));
+                let commit_us = clock.monotonic().since(start);
+                answer(staged, Some(&StoreError::OutcomeUnknown { reason }), commit_us);
             }
         }
     }
 
-    fn on_committed(&mut self, staged: Staged, wrote: bool, sync: bool) {
+    fn on_committed(&mut self, staged: Staged, start: MonotonicUs, wrote: bool, sync: bool) {
         let counts = &self.shared.counts;
         counts.writes.fetch_add(staged.writes, Relaxed);
         counts.swept.fetch_add(staged.swept, Relaxed);
@@ -323,7 +321,8 @@ impl Writer {
                 self.unsynced_since = Some(self.shared.options.clock.monotonic());
             }
         }
-        answer(staged, None);
+        let commit_us = self.shared.options.clock.monotonic().since(start);
+        answer(staged, None, commit_us);
     }
 
     /// Refuses, while the disk is nearly full, what needs more room; a delete may use half of the reserve.
@@ -341,25 +340,6 @@ impl Writer {
             }
         }
         kept
-    }
-
-    /// Wraps each job's answer so that it says what the job cost.
-    fn accept(&self, batch: Vec<Queued>) -> Vec<Work> {
-        let clock = &self.shared.options.clock;
-        let (start, batch_len) = (clock.monotonic(), batch.len());
-        let accept = |Queued { job, at }| match job {
-            Job::Sweep { limit, done } => Work::Sweep(limit, done),
-            Job::Write(mut job) => {
-                let done = std::mem::replace(&mut job.done, Box::new(|_| {}));
-                let clock = Arc::clone(clock);
-                let answer = move |result| {
-                    let commit_us = clock.monotonic().since(start);
-                    done(Receipt { result, queued_us: start.since(at), commit_us, batch_len });
-                };
-                Work::Write(job, Box::new(answer))
-            }
-        };
-        batch.into_iter().map(accept).collect()
     }
 
     fn sync_when_due(&mut self) {
@@ -458,16 +438,17 @@ fn grows(job: &Job) -> bool {
     matches!(job, Job::Write(job) if matches!(job.change, Change::Write { .. }))
 }
 
-fn answer(staged: Staged, failure: Option<&StoreError>) {
+fn answer(staged: Staged, failure: Option<&StoreError>, commit_us: u64) {
+    let batch_len = staged.answers.len();
     for answer in staged.answers {
-        Answer::send(answer, failure);
+        Answer::send(answer, failure, commit_us, batch_len);
     }
 }
 
 /// Answers a job that was not begun.
 pub(super) fn refuse(job: Job, error: &StoreError) {
     match job {
-        Job::Write(job) => (job.done)(Receipt {
+        Job::Write(job) => job.done.complete(Receipt {
             result: Err(error.clone()),
             queued_us: 0,
             commit_us: 0,

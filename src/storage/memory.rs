@@ -66,7 +66,7 @@ impl fmt::Debug for MemoryStore {
 
 impl State {
     fn write(&mut self, job: &mut WriteJob, clock: &dyn Clock) -> WriteResult {
-        if (job.abandoned)() {
+        if job.done.is_abandoned() {
             return Err(StoreError::Abandoned);
         }
         let key = (job.tier, job.id.clone());
@@ -113,7 +113,7 @@ impl ObjectStore for MemoryStore {
             Job::Write(mut job) => {
                 let result = state.write(&mut job, &*self.clock);
                 drop(state);
-                (job.done)(Receipt { result, queued_us: 0, commit_us: 0, batch_len: 1 });
+                job.done.complete(Receipt { result, queued_us: 0, commit_us: 0, batch_len: 1 });
             }
             Job::Sweep { limit, done } => {
                 let swept = state.sweep(limit, self.clock.wall().secs());

@@ -15,24 +15,17 @@ mod memory;
 mod recovery;
 mod store;
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 pub use fjall_store::FjallStore;
 pub use memory::MemoryStore;
 pub use store::{Store, WriteError};
 use thiserror::Error;
 
-use crate::ports::{Clock, SystemClock};
-
-/// When a write is made durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// Each answer waits for the fsync that covers its write.
-    #[default]
-    Always,
-    /// An fsync at most this often; a crash of the operating system may lose the writes since the last one.
-    Interval(Duration),
-}
+use crate::{
+    core::durability::Durability,
+    ports::{Clock, SystemClock},
+};
 
 /// A step of the writer at which a test lets the disk fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

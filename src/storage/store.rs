@@ -15,7 +15,10 @@ use crate::{
     },
     ports::{
         ObjectStore as _,
-        object_store::{Job, Page, StoreCounts, StoreError, StoreHealth, Swept, WriteJob, Written},
+        object_store::{
+            Completion, Job, Page, Receipt, StoreCounts, StoreError, StoreHealth, Swept, WriteJob,
+            WriteResult, Written,
+        },
     },
 };
 
@@ -52,6 +55,20 @@ pub enum WriteError {
     /// The store could not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// A caller of [`Store`] that waits for its write.
+struct Waiting(oneshot::Sender<WriteResult>);
+
+impl Completion for Waiting {
+    fn is_abandoned(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn complete(self: Box<Self>, receipt: Receipt) {
+        // A caller that has gone meanwhile has given up the answer, not the write.
+        let _ = self.0.send(receipt.result);
+    }
 }
 
 impl Store {
@@ -113,9 +130,7 @@ impl Store {
             tier: Tier::Group,
             id,
             change,
-            abandoned: Box::new(|| false),
-            // The caller may have gone; the write stands all the same.
-            done: Box::new(move |receipt| drop(reply.send(receipt.result))),
+            done: Box::new(Waiting(reply)),
         }));
         Ok(answer.await.unwrap_or(Err(StoreError::Closed))??)
     }

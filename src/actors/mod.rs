@@ -1,0 +1,20 @@
+//! The actors: thin ractor shells around `core`, one file per actor, all of one shape.
+//!
+//! Invariants: an actor owns its state alone; actors tell, only edges, `node` and tests ask; no handler awaits anything;
+//! every message is handled inside a span and leaves a record in the trace ring. Actors know ports, never an adapter.
+//!
+//! Decision: every actor is a [`Role`](shell::Role) run by one generic [`Shell`](shell::Shell), which is the only code
+//! that implements ractor's trait for a worker. What must hold for every message (deadline, span, record, counters)
+//! then stands once. Handlers are synchronous, so "no handler awaits another actor" is held by the compiler.
+
+pub mod expiry;
+pub mod group_table;
+pub mod local_store;
+pub mod recorder;
+pub mod replica_reader;
+pub mod shell;
+pub mod supervisor;
+pub mod vitals;
+
+pub use recorder::Recorder;
+pub use shell::{Address, AskError, Context, Kit, Message, Reply, Role};

@@ -1,0 +1,326 @@
+//! The trace ring: a record of every message handled, always on, bounded, the oldest overwritten first.
+//!
+//! It can be turned up for a while: a *capture* keeps the next `limit` matching records, with what the messages said,
+//! out of the ring's turnover.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use crate::{
+    core::{
+        object::ObjectId,
+        time::{MonotonicUs, UnixMs},
+        trace::{SpanId, TraceContext, TraceId},
+    },
+    ports::{Clock, Entropy},
+};
+
+/// The most records that a capture keeps.
+pub const CAPTURE_MAX: usize = 10_000;
+
+/// How a step ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should; with a word for what came out of it.
+    Done(&'static str),
+    /// The edge answered with this HTTP status or gRPC code.
+    Answered(u16),
+    /// With a business refusal.
+    Refused(&'static str),
+    /// Dropped unread.
+    Dropped(&'static str),
+    /// With a failure.
+    Failed(Box<str>),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(what) => f.write_str(what),
+            Self::Answered(code) => write!(f, "answered {code}"),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::Dropped(why) => write!(f, "dropped: {why}"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+        }
+    }
+}
+
+/// One step of a request: a message that an actor handled, a request that an edge answered, a batch that was written.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its place in the order of recording; steps are recorded when they end.
+    pub seq: u64,
+    /// The request it belongs to.
+    pub trace: TraceId,
+    /// The step itself.
+    pub span: SpanId,
+    /// The step that caused it; 0 for a first one.
+    pub parent: SpanId,
+    /// Who sent it.
+    pub from: Arc<str>,
+    /// Who handled it.
+    pub to: Arc<str>,
+    /// What it was.
+    pub kind: &'static str,
+    /// The object it was about.
+    pub object: Option<ObjectId>,
+    /// When its handling began.
+    pub at: MonotonicUs,
+    /// Microseconds that it waited before.
+    pub wait_us: u64,
+    /// Microseconds that it ran.
+    pub run_us: u64,
+    /// How many jobs shared its batch; 0 where there is no batch.
+    pub batch_len: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the message said, in a capture only.
+    pub detail: Option<Box<str>>,
+}
+
+/// Which records are wanted. An empty filter wants all.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this object, and all else of the requests that touched it.
+    pub object: Option<String>,
+    /// Of this request.
+    pub trace: Option<TraceId>,
+    /// From or to this actor.
+    pub actor: Option<String>,
+    /// Recorded after this one.
+    pub after: Option<u64>,
+}
+
+impl Filter {
+    fn matches(&self, record: &Record) -> bool {
+        let object = self.object.as_deref();
+        object.is_none_or(|id| record.object.as_ref().is_some_and(|own| own.as_str() == id))
+            && self.trace.is_none_or(|trace| trace == record.trace)
+            && self.actor.as_deref().is_none_or(|a| &*record.to == a || &*record.from == a)
+            && self.after.is_none_or(|after| record.seq > after)
+    }
+}
+
+/// Where a capture stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaptureState {
+    /// How many records it was asked to keep.
+    pub limit: usize,
+    /// How many it has kept.
+    pub kept: usize,
+}
+
+#[derive(Debug)]
+struct Capture {
+    filter: Filter,
+    limit: usize,
+    kept: Vec<Record>,
+}
+
+/// Records steps. Shared by all actors and edges of one node.
+pub struct Recorder {
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    next_span: AtomicU64,
+    ring: Mutex<Ring>,
+    capturing: AtomicBool,
+    capture: Mutex<Option<Capture>>,
+    /// Wakes those who follow.
+    grown: tokio::sync::Notify,
+}
+
+struct Ring {
+    records: VecDeque<Record>, // invariant: at most records_max long, sorted by seq
+    records_max: usize,
+    next_seq: u64,
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recorder")
+    }
+}
+
+impl Recorder {
+    /// Makes a ring of at most `records_max` records.
+    pub fn new(records_max: usize, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        let first = entropy.next_u64();
+        Self {
+            clock,
+            entropy,
+            next_span: AtomicU64::new(first),
+            ring: Mutex::new(Ring { records: VecDeque::new(), records_max, next_seq: 1 }),
+            capturing: AtomicBool::new(false),
+            capture: Mutex::new(None),
+            grown: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// Names a new request.
+    pub fn new_trace(&self) -> TraceContext {
+        let (high, low) = (self.entropy.next_u64(), self.entropy.next_u64());
+        let id = (u128::from(high) << 64 | u128::from(low)).max(1);
+        TraceContext { trace: TraceId(id), span: SpanId(0), sampled: false }
+    }
+
+    /// Names a new step. Steps are numbered from a random start, so that two nodes' steps do not meet.
+    pub fn new_span(&self) -> SpanId {
+        // An odd increment visits every number once before it repeats.
+        SpanId(self.next_span.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed).max(1))
+    }
+
+    /// Tells whether steps should bring what their messages say.
+    pub fn wants_detail(&self) -> bool {
+        self.capturing.load(Relaxed)
+    }
+
+    /// Adds a step; its `seq` is given here.
+    pub fn add(&self, mut record: Record) {
+        let mut ring = lock(&self.ring);
+        record.seq = ring.next_seq;
+        ring.next_seq += 1;
+        let captured = self.wants_detail().then(|| record.clone());
+        record.detail = None;
+        let oldest =
+            if ring.records.len() >= ring.records_max { ring.records.pop_front() } else { None };
+        ring.records.push_back(record);
+        drop(ring);
+        drop(oldest);
+        if let Some(record) = captured {
+            self.keep(record);
+        }
+        self.grown.notify_waiters();
+    }
+
+    fn keep(&self, record: Record) {
+        let mut capture = lock(&self.capture);
+        let Some(capture) = capture.as_mut() else { return };
+        if capture.filter.matches(&record) {
+            capture.kept.push(record);
+        }
+        if capture.kept.len() >= capture.limit {
+            self.capturing.store(false, Relaxed);
+        }
+    }
+
+    /// Keeps the next `limit` matching records with their details, in place of an earlier capture.
+    pub fn start_capture(&self, filter: Filter, limit: usize) {
+        let limit = limit.clamp(1, CAPTURE_MAX);
+        *lock(&self.capture) = Some(Capture { filter, limit, kept: Vec::new() });
+        self.capturing.store(true, Relaxed);
+    }
+
+    /// Ends the capture and forgets what it kept.
+    pub fn stop_capture(&self) {
+        self.capturing.store(false, Relaxed);
+        *lock(&self.capture) = None;
+    }
+
+    /// Returns where the capture stands, and what it kept.
+    pub fn captured(&self) -> Option<(CaptureState, Vec<Record>)> {
+        let capture = lock(&self.capture);
+        let capture = capture.as_ref()?;
+        let state = CaptureState { limit: capture.limit, kept: capture.kept.len() };
+        Some((state, capture.kept.clone()))
+    }
+
+    /// Returns the newest `limit` wanted records, oldest first. With an object, the whole requests that touched it.
+    pub fn find(&self, filter: &Filter, limit: usize) -> Vec<Record> {
+        let ring = lock(&self.ring);
+        let records = ring.records.iter().rev();
+        let mut found: Vec<Record> = if filter.object.is_some() {
+            let hits = ring.records.iter().rev().filter(|record| filter.matches(record));
+            let traces: std::collections::BTreeSet<TraceId> =
+                hits.take(limit).map(|record| record.trace).collect();
+            records.filter(|record| traces.contains(&record.trace)).take(limit).cloned().collect()
+        } else {
+            records.filter(|record| filter.matches(record)).take(limit).cloned().collect()
+        };
+        found.reverse();
+        found
+    }
+
+    /// Waits until a record is added after this call began.
+    pub fn grown(&self) -> tokio::sync::futures::Notified<'_> {
+        self.grown.notified()
+    }
+
+    /// Turns a reading of the monotonic clock into wall time, by what both say now.
+    pub fn wall_of(&self, at: MonotonicUs) -> UnixMs {
+        let age_ms = self.clock.monotonic().since(at) / 1000;
+        UnixMs(self.clock.wall().0.saturating_sub(age_ms))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::{OsEntropy, clock::ManualClock};
+
+    fn recorder(records_max: usize) -> Recorder {
+        Recorder::new(records_max, Arc::new(ManualClock::default()), Arc::new(OsEntropy))
+    }
+
+    fn record(trace: u128, object: Option<&str>) -> Record {
+        Record {
+            seq: 0,
+            trace: TraceId(trace),
+            span: SpanId(1),
+            parent: SpanId(0),
+            from: "client".into(),
+            to: "rest".into(),
+            kind: "GET",
+            object: object.map(|id| ObjectId::parse(id).unwrap()),
+            at: MonotonicUs(0),
+            wait_us: 0,
+            run_us: 0,
+            batch_len: 0,
+            outcome: Outcome::Done("ok"),
+            detail: Some("said".into()),
+        }
+    }
+
+    #[test]
+    fn the_ring_keeps_the_newest_records_and_never_more_than_its_limit() {
+        let recorder = recorder(3);
+        (1..=5).for_each(|trace| recorder.add(record(trace, None)));
+        let found = recorder.find(&Filter::default(), 10);
+        assert_eq!(found.iter().map(|r| r.trace.0).collect::<Vec<_>>(), [3, 4, 5]);
+        assert_eq!(found.iter().map(|r| r.seq).collect::<Vec<_>>(), [3, 4, 5]);
+        assert_eq!(recorder.find(&Filter { after: Some(4), ..Filter::default() }, 10).len(), 1);
+    }
+
+    #[test]
+    fn an_object_brings_the_whole_requests_that_touched_it() {
+        let recorder = recorder(10);
+        recorder.add(record(1, Some("a")));
+        recorder.add(record(1, None));
+        recorder.add(record(2, Some("b")));
+        let found = recorder.find(&Filter { object: Some("a".into()), ..Filter::default() }, 10);
+        assert_eq!(found.iter().map(|r| r.trace.0).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[test]
+    fn a_capture_keeps_as_many_as_it_was_told_and_then_ends() {
+        let recorder = recorder(1);
+        recorder.start_capture(Filter { object: Some("a".into()), ..Filter::default() }, 2);
+        for (trace, object) in [(1, "a"), (2, "b"), (3, "a"), (4, "a")] {
+            recorder.add(record(trace, Some(object)));
+        }
+        let (state, kept) = recorder.captured().unwrap();
+        assert_eq!(state, CaptureState { limit: 2, kept: 2 });
+        assert_eq!(kept.iter().map(|r| r.trace.0).collect::<Vec<_>>(), [1, 3]);
+        assert!(kept.iter().all(|record| record.detail.is_some()));
+        assert!(!recorder.wants_detail());
+    }
+}

@@ -1,0 +1,147 @@
+//! Reads objects: today from this node alone, which holds every replica of a group of one, whatever the read's mode.
+//!
+//! Several of them run side by side, chosen by the object's hash, so that one slow read does not hold up all others.
+//! They never wait for the writer.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    recorder::Outcome,
+    shell::{Handling, Message, Reply, Role},
+};
+use crate::{
+    core::{
+        group::RetrievalMode,
+        object::{Object, ObjectId, Tier},
+    },
+    ports::{
+        ObjectStore,
+        object_store::{Page, StoreError},
+    },
+};
+
+/// How long a read waits before it looks again whether the store has been reopened.
+const REOPENING_PAUSE: Duration = Duration::from_millis(20);
+
+// ---- messages ----
+
+/// What a reader can be asked.
+#[derive(Debug)]
+pub enum ReplicaReaderMsg {
+    /// Ask: an object.
+    Get {
+        /// The tier of the object.
+        tier: Tier,
+        /// The object.
+        id: ObjectId,
+        /// How to read it.
+        mode: RetrievalMode,
+        /// Takes the object.
+        reply: Reply<Result<Option<Object>, StoreError>>,
+    },
+    /// Ask: a page of a listing.
+    List {
+        /// The tier to list.
+        tier: Tier,
+        /// What the ids start with.
+        prefix: String,
+        /// The id behind which the page starts.
+        after: Option<String>,
+        /// The most objects of the page.
+        limit: usize,
+        /// Takes the page.
+        reply: Reply<Result<Page, StoreError>>,
+    },
+}
+
+impl Message for ReplicaReaderMsg {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Get { .. } => "Get",
+            Self::List { .. } => "List",
+        }
+    }
+
+    fn object(&self) -> Option<&ObjectId> {
+        match self {
+            Self::Get { id, .. } => Some(id),
+            Self::List { .. } => None,
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Get { reply, .. } => reply.is_closed(),
+            Self::List { reply, .. } => reply.is_closed(),
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Get { tier, mode, .. } => format!("{tier:?} tier, mode {}", mode.as_str()),
+            Self::List { tier, prefix, after, limit, .. } => {
+                format!("{tier:?} tier, prefix {prefix:?}, after {after:?}, at most {limit}")
+            }
+        }
+    }
+}
+
+// ---- arguments ----
+
+/// What the actor is started with.
+#[derive(Clone)]
+pub struct Args {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+}
+
+// ---- state ----
+
+/// The actor. It has no state but the way to the store.
+pub struct ReplicaReader {
+    store: Arc<dyn ObjectStore>,
+}
+
+// ---- handler ----
+
+impl Role for ReplicaReader {
+    type Msg = ReplicaReaderMsg;
+    type Args = Args;
+
+    fn start(args: &Args, _: &Handling<'_, ReplicaReaderMsg>) -> Result<Self, String> {
+        Ok(Self { store: Arc::clone(&args.store) })
+    }
+
+    fn handle(
+        &mut self,
+        cx: &Handling<'_, ReplicaReaderMsg>,
+        message: ReplicaReaderMsg,
+    ) -> Result<Outcome, String> {
+        let now = cx.kit.clock.wall().secs();
+        match message {
+            ReplicaReaderMsg::Get { tier, id, mode, reply } => {
+                match self.store.get(tier, &id, now) {
+                    // The deadline travels with the message, so this ends.
+                    Err(StoreError::Reopening) if cx.cx.deadline.is_some() => {
+                        let again = ReplicaReaderMsg::Get { tier, id, mode, reply };
+                        cx.tell_me_after(REOPENING_PAUSE, again);
+                        Ok(Outcome::Done("waits for the store"))
+                    }
+                    answer => {
+                        let found = matches!(answer, Ok(Some(_)));
+                        reply.send(answer);
+                        Ok(Outcome::Done(if found { "found" } else { "absent" }))
+                    }
+                }
+            }
+            ReplicaReaderMsg::List { tier, prefix, after, limit, reply } => {
+                let store = Arc::clone(&self.store);
+                // A page may read a hundred thousand records: not in a handler.
+                tokio::task::spawn_blocking(move || {
+                    reply.send(store.list(tier, &prefix, after.as_deref(), limit, now));
+                });
+                Ok(Outcome::Done("handed to a blocking thread"))
+            }
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The closed set of error codes, and the one table that gives each its HTTP status and its gRPC code.
+
+use std::{fmt, time::Duration};
+
+use http::StatusCode;
+use tonic::Code;
+
+use crate::{
+    actors::AskError,
+    core::{
+        change::{ContentError, Refusal},
+        group::{ModeError, ReplicationFactorError},
+        object::{ObjectIdError, VersionError},
+        world::PositionError,
+    },
+    ports::object_store::StoreError,
+};
+
+/// Every way in which a request can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The request is malformed or out of range.
+    InvalidArgument,
+    /// There is no such object or path.
+    NotFound,
+    /// The path does not take the method.
+    MethodNotAllowed,
+    /// The id is taken.
+    AlreadyExists,
+    /// A condition of the request does not hold.
+    FailedPrecondition,
+    /// The value, or the body, is too large.
+    TooLarge,
+    /// The body is of a media type that the path does not take.
+    UnsupportedMediaType,
+    /// No byte of the value lies in the range asked for.
+    RangeNotSatisfiable,
+    /// The client took too long to send its request.
+    RequestTimeout,
+    /// The node has as much to do as it may; try again later.
+    ResourceExhausted,
+    /// The node cannot do it at the moment; try again later.
+    Unavailable,
+    /// The deadline passed; whether it was done is unknown.
+    DeadlineExceeded,
+    /// The caller is not known.
+    Unauthenticated,
+    /// The caller may not do it.
+    PermissionDenied,
+    /// This node does not offer it.
+    Unimplemented,
+    /// A defect of the node.
+    Internal,
+}
+
+impl ErrorCode {
+    /// All codes.
+    pub const ALL: [Self; 16] = [
+        Self::InvalidArgument,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::AlreadyExists,
+        Self::FailedPrecondition,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::RangeNotSatisfiable,
+        Self::RequestTimeout,
+        Self::ResourceExhausted,
+        Self::Unavailable,
+        Self::DeadlineExceeded,
+        Self::Unauthenticated,
+        Self::PermissionDenied,
+        Self::Unimplemented,
+        Self::Internal,
+    ];
+
+    /// The table: the code's word, its HTTP status, its gRPC code, its title.
+    fn row(self) -> (&'static str, StatusCode, Code, &'static str) {
+        use Code as G;
+        use StatusCode as H;
+        match self {
+            Self::InvalidArgument => {
+                ("INVALID_ARGUMENT", H::BAD_REQUEST, G::InvalidArgument, "The request is not valid")
+            }
+            Self::NotFound => ("NOT_FOUND", H::NOT_FOUND, G::NotFound, "There is no such thing"),
+            Self::MethodNotAllowed => (
+                "METHOD_NOT_ALLOWED",
+                H::METHOD_NOT_ALLOWED,
+                G::Unimplemented,
+                "The path does not take this method",
+            ),
+            Self::AlreadyExists => {
+                ("ALREADY_EXISTS", H::CONFLICT, G::AlreadyExists, "The id is taken")
+            }
+            Self::FailedPrecondition => (
+                "FAILED_PRECONDITION",
+                H::PRECONDITION_FAILED,
+                G::FailedPrecondition,
+                "A condition does not hold",
+            ),
+            Self::TooLarge => {
+                ("TOO_LARGE", H::PAYLOAD_TOO_LARGE, G::InvalidArgument, "The body is too large")
+            }
+            Self::UnsupportedMediaType => (
+                "UNSUPPORTED_MEDIA_TYPE",
+                H::UNSUPPORTED_MEDIA_TYPE,
+                G::InvalidArgument,
+                "The media type is not taken here",
+            ),
+            Self::RangeNotSatisfiable => (
+                "RANGE_NOT_SATISFIABLE",
+                H::RANGE_NOT_SATISFIABLE,
+                G::OutOfRange,
+                "The range holds no byte of the value",
+            ),
+            Self::RequestTimeout => {
+                ("REQUEST_TIMEOUT", H::REQUEST_TIMEOUT, G::Cancelled, "The request came too slowly")
+            }
+            Self::ResourceExhausted => (
+                "RESOURCE_EXHAUSTED",
+                H::TOO_MANY_REQUESTS,
+                G::ResourceExhausted,
+                "The node has all that it can do",
+            ),
+            Self::Unavailable => (
+                "UNAVAILABLE",
+                H::SERVICE_UNAVAILABLE,
+                G::Unavailable,
+                "The node cannot do this at the moment",
+            ),
+            Self::DeadlineExceeded => (
+                "DEADLINE_EXCEEDED",
+                H::GATEWAY_TIMEOUT,
+                G::DeadlineExceeded,
+                "The outcome is unknown",
+            ),
+            Self::Unauthenticated => {
+                ("UNAUTHENTICATED", H::UNAUTHORIZED, G::Unauthenticated, "The caller is not known")
+            }
+            Self::PermissionDenied => (
+                "PERMISSION_DENIED",
+                H::FORBIDDEN,
+                G::PermissionDenied,
+                "The caller may not do this",
+            ),
+            Self::Unimplemented => (
+                "UNIMPLEMENTED",
+                H::NOT_IMPLEMENTED,
+                G::Unimplemented,
+                "This node does not offer this",
+            ),
+            Self::Internal => {
+                ("INTERNAL", H::INTERNAL_SERVER_ERROR, G::Internal, "The node has a defect")
+            }
+        }
+    }
+
+    /// Returns the code's word, as in `code` of a problem document.
+    pub fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// Returns the HTTP status.
+    pub fn http(self) -> StatusCode {
+        self.row().1
+    }
+
+    /// Returns the gRPC code.
+    pub fn grpc(self) -> Code {
+        self.row().2
+    }
+
+    /// Returns the short text that is the same for every error of this code.
+    pub fn title(self) -> &'static str {
+        self.row().3
+    }
+}
+
+/// An error as both edges answer it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// What kind of error it is.
+    pub code: ErrorCode,
+    /// What failed, with which value, and the way out.
+    pub detail: String,
+    /// The field of the request that is at fault, if one is.
+    pub field: Option<&'static str>,
+    /// When to try again, if that helps.
+    pub retry_after: Option<Duration>,
+    /// The methods that the path takes, for [`ErrorCode::MethodNotAllowed`].
+    pub allow: Option<&'static str>,
+}
+
+impl ApiError {
+    /// Makes an error of a code; codes that ask for another try get a hint of one second.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        let again = matches!(code, ErrorCode::ResourceExhausted | ErrorCode::Unavailable);
+        Self {
+            code,
+            detail: detail.into(),
+            field: None,
+            retry_after: again.then_some(Duration::from_secs(1)),
+            allow: None,
+        }
+    }
+
+    /// Makes an [`ErrorCode::InvalidArgument`] about a field of the request.
+    pub fn invalid(field: &'static str, detail: impl Into<String>) -> Self {
+        Self { field: Some(field), ..Self::new(ErrorCode::InvalidArgument, detail) }
+    }
+
+    /// Makes an [`ErrorCode::Unimplemented`] for what a node alone cannot do.
+    pub fn alone(what: &str) -> Self {
+        Self::new(
+            ErrorCode::Unimplemented,
+            format!(
+                "{what}: this node is alone, and this version of nomad forms no groups of several nodes"
+            ),
+        )
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+impl From<ObjectIdError> for ApiError {
+    fn from(error: ObjectIdError) -> Self {
+        Self::invalid("id", error.to_string())
+    }
+}
+
+impl From<VersionError> for ApiError {
+    fn from(error: VersionError) -> Self {
+        Self::invalid("version", error.to_string())
+    }
+}
+
+impl From<ModeError> for ApiError {
+    fn from(error: ModeError) -> Self {
+        Self::invalid("mode", error.to_string())
+    }
+}
+
+impl From<PositionError> for ApiError {
+    fn from(error: PositionError) -> Self {
+        Self::invalid("position", error.to_string())
+    }
+}
+
+impl From<ReplicationFactorError> for ApiError {
+    fn from(error: ReplicationFactorError) -> Self {
+        Self::invalid("replicationFactor", error.to_string())
+    }
+}
+
+impl From<ContentError> for ApiError {
+    fn from(error: ContentError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ContentError::TooLarge { .. } => {
+                Self { field: Some("value"), ..Self::new(ErrorCode::TooLarge, detail) }
+            }
+            ContentError::ExpiryPassed { .. } => Self::invalid("ttl", detail),
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::Exists { .. } => ErrorCode::AlreadyExists,
+            Refusal::Missing => ErrorCode::NotFound,
+            Refusal::VersionMismatch { .. } => ErrorCode::FailedPrecondition,
+        };
+        Self::new(code, refusal.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = match error {
+            StoreError::ReadOnly { .. } | StoreError::Reopening | StoreError::Closed => {
+                ErrorCode::Unavailable
+            }
+            StoreError::OutcomeUnknown { .. } | StoreError::Abandoned => {
+                ErrorCode::DeadlineExceeded
+            }
+            StoreError::Full { .. } => ErrorCode::ResourceExhausted,
+            StoreError::Damaged { .. } | StoreError::Engine(_) => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<AskError> for ApiError {
+    fn from(error: AskError) -> Self {
+        let code = match error {
+            AskError::Gone { .. } => ErrorCode::Unavailable,
+            AskError::DeadlinePassed { .. } => ErrorCode::DeadlineExceeded,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_own_word_and_an_error_status() {
+        let words: BTreeSet<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(words.len(), ErrorCode::ALL.len());
+        for code in ErrorCode::ALL {
+            assert!(code.http().is_client_error() || code.http().is_server_error(), "{code:?}");
+            assert_ne!(code.grpc(), Code::Ok);
+            assert_ne!(code.grpc(), Code::Unknown, "{code:?}");
+            // What the caller did is never the node's defect.
+            assert_eq!(
+                code.http() == StatusCode::INTERNAL_SERVER_ERROR,
+                code.grpc() == Code::Internal
+            );
+        }
+    }
+}

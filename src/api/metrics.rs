@@ -1,0 +1,181 @@
+//! The node's figures in the OpenMetrics text format. One registry per node, so that several run in one process.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, MetricEncoder, text},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use super::admission::Admission;
+use crate::{
+    actors::vitals::Census,
+    ports::object_store::{StoreCounts, StoreHealth},
+};
+
+/// Reads the store's state without going through its writer.
+pub type StoreStats = Arc<dyn Fn() -> (StoreHealth, StoreCounts) + Send + Sync>;
+
+/// Which request a figure is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Operation {
+    /// `rest` or `grpc`.
+    pub edge: &'static str,
+    /// The route or the rpc.
+    pub operation: &'static str,
+}
+
+/// Which request a figure is about, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Ended {
+    /// `rest` or `grpc`.
+    pub edge: &'static str,
+    /// The route or the rpc.
+    pub operation: &'static str,
+    /// The HTTP status or the gRPC code.
+    pub code: u16,
+}
+
+/// The figures of a node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Ended, Counter>,
+    seconds: Family<Operation, Histogram, fn() -> Histogram>,
+}
+
+impl Metrics {
+    /// Registers everything that the node shows.
+    pub fn new(census: Arc<Census>, store: StoreStats, admission: Arc<Admission>) -> Self {
+        let mut registry = Registry::with_prefix("nomad");
+        let requests = Family::default();
+        registry.register(
+            "requests",
+            "Requests answered, by edge, operation and code",
+            requests.clone(),
+        );
+        let seconds: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(50e-6, 2.0, 18)));
+        registry.register_with_unit(
+            "request_duration",
+            "Time from the head of a request to its answer",
+            Unit::Seconds,
+            seconds.clone(),
+        );
+        registry.register_collector(Box::new(State { census, store, admission }));
+        Self { registry, requests, seconds }
+    }
+
+    /// Counts one answered request.
+    pub fn on_answered(&self, edge: &'static str, operation: &'static str, code: u16, us: u64) {
+        self.requests.get_or_create(&Ended { edge, operation, code }).inc();
+        self.seconds.get_or_create(&Operation { edge, operation }).observe(us as f64 / 1e6);
+    }
+
+    /// Writes all figures as text.
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        // Writing into a string does not fail.
+        let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+/// Figures that are read when asked for.
+struct State {
+    census: Arc<Census>,
+    store: StoreStats,
+    admission: Arc<Admission>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("State")
+    }
+}
+
+impl Collector for State {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (health, counts) = (self.store)();
+        let counters = [
+            ("store_writes", "Writes that took effect", counts.writes),
+            ("store_batches", "Batches written", counts.batches),
+            ("store_fsyncs", "Flushes of the journal to the disk", counts.fsyncs),
+            ("store_swept", "Expired objects removed from the disk", counts.swept),
+            ("store_recoveries", "Times the store was reopened after a failure", counts.recoveries),
+            ("requests_refused", "Requests refused by admission", self.admission.refused()),
+        ];
+        for (name, help, value) in counters {
+            let metric = ConstCounter::new(value);
+            let metric_encoder =
+                encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            metric.encode(metric_encoder)?;
+        }
+        let read_only = u64::from(health != StoreHealth::Up);
+        let gauges = [
+            ("store_waiting", "Writes waiting for the store", counts.waiting),
+            ("store_disk_bytes", "Bytes on disk", counts.disk_bytes),
+            ("store_read_only", "1 while the store refuses writes", read_only),
+            (
+                "requests_in_hand",
+                "Requests admitted and not answered yet",
+                self.admission.in_hand(),
+            ),
+            ("resident_bytes", "Resident memory of the process", resident_bytes()),
+        ];
+        for (name, help, value) in gauges {
+            let metric = ConstGauge::<f64>::new(value as f64);
+            let metric_encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            metric.encode(metric_encoder)?;
+        }
+        self.encode_actors(&mut encoder)
+    }
+}
+
+type ActorFigure =
+    (&'static str, &'static str, MetricType, fn(&crate::actors::vitals::Reading) -> u64);
+
+const ACTOR_FIGURES: [ActorFigure; 5] = [
+    ("actor_handled", "Messages handled", MetricType::Counter, |actor| actor.handled),
+    ("actor_failed", "Messages that ended in a failure", MetricType::Counter, |actor| actor.failed),
+    ("actor_dropped", "Messages dropped unread", MetricType::Counter, |actor| actor.dropped),
+    ("actor_restarts", "Times an actor was started again", MetricType::Counter, |actor| {
+        actor.restarts
+    }),
+    ("actor_mailbox", "Messages waiting for an actor", MetricType::Gauge, |actor| actor.mailbox),
+];
+
+impl State {
+    fn encode_actors(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let actors = self.census.read();
+        for (name, help, kind, figure) in ACTOR_FIGURES {
+            let mut family: MetricEncoder<'_> =
+                encoder.encode_descriptor(name, help, None, kind)?;
+            for actor in &actors {
+                let labels = [("actor", actor.name.to_string())];
+                let labeled = family.encode_family(&labels)?;
+                match kind {
+                    MetricType::Counter => ConstCounter::new(figure(actor)).encode(labeled)?,
+                    _ => ConstGauge::<f64>::new(figure(actor) as f64).encode(labeled)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the resident memory of this process in bytes, 0 where the system does not say.
+pub fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or_default() * rustix::param::page_size() as u64
+}

@@ -1,0 +1,13 @@
+//! The edges: gRPC and REST. They decode, admit, ask and encode; they decide nothing.
+//!
+//! Invariants: an edge never touches the store, only actors' addresses; every request holds a permit until it is
+//! answered, or is refused at once; REST and gRPC answer from one table of error codes; protobuf types stop here.
+
+pub mod admission;
+pub mod backend;
+pub mod body;
+pub mod error;
+pub mod grpc;
+pub mod listener;
+pub mod metrics;
+pub mod rest;

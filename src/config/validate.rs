@@ -1,0 +1,163 @@
+//! Turns a `RawConfig` into a `Config`: every value in its range, and the rules between keys.
+
+use std::collections::BTreeSet;
+
+use config::ValueKind;
+use serde_yaml_ng::Value;
+
+use super::{
+    Config, keys,
+    problem::{ConfigErrors, Origins, Problem, Setting},
+    raw::RawConfig,
+};
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<String>,
+}
+
+impl RawConfig {
+    /// Checks every value and every rule; `origins` says where each value came from. The second part of the result are
+    /// warnings for the log.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn validate(self, origins: &Origins) -> Result<(Config, Vec<String>), ConfigErrors> {
+        let Findings { problems, warnings } = self.check(origins, &BTreeSet::new());
+        ConfigErrors::check(problems)?;
+        Ok((self.into_config(), warnings))
+    }
+
+    /// Checks all but the keys in `refused`, which have been reported already.
+    pub(super) fn check(&self, origins: &Origins, refused: &BTreeSet<&'static str>) -> Findings {
+        let tree = serde_yaml_ng::to_value(self).expect("a configuration always serialises");
+        let refused = refused.clone();
+        let mut check = Check { raw: self, tree, origins, refused, findings: Findings::default() };
+        check.ranges();
+        check.object_fits_in_requests();
+        check.ports_are_distinct();
+        check.position_is_inside();
+        check.replicas_find_members();
+        check.voters_are_odd();
+        check.findings
+    }
+}
+
+struct Check<'a> {
+    raw: &'a RawConfig,
+    /// `raw` as it would be written.
+    tree: Value,
+    origins: &'a Origins,
+    refused: BTreeSet<&'static str>,
+    findings: Findings,
+}
+
+impl Check<'_> {
+    fn ranges(&mut self) {
+        for key in RawConfig::keys() {
+            let value = self.value(key.path);
+            if value == ValueKind::Nil {
+                continue;
+            }
+            if let Err(misread) = key.kind.read(&value) {
+                let (setting, allowed) = (self.setting(key.path), key.kind.allowed());
+                self.findings.problems.push(Problem::NotAllowed { setting, misread, allowed });
+                self.refused.insert(key.path);
+            }
+        }
+    }
+
+    fn object_fits_in_requests(&mut self) {
+        let paths = ["limits.requestBytes", "node.storage.maxObjectBytes"];
+        if self.may_judge(&paths)
+            && self.raw.limits.request_bytes < self.raw.node.storage.max_object_bytes
+        {
+            let [requests, object] = paths.map(|path| self.setting(path));
+            self.findings.problems.push(Problem::ObjectExceedsRequests { requests, object });
+        }
+    }
+
+    fn ports_are_distinct(&mut self) {
+        let ports = &self.raw.node.ports;
+        let ports = [
+            ("node.ports.rest", ports.rest),
+            ("node.ports.peer", ports.peer),
+            ("node.ports.storage", ports.storage),
+            ("node.ports.overlay", ports.overlay),
+        ];
+        for (index, (second, port)) in ports.iter().enumerate() {
+            let same = ports.iter().take(index).find(|(_, other)| other == port && *port != 0);
+            if let Some((first, _)) = same
+                && self.may_judge(&[first, second])
+            {
+                let (first, second) = (self.setting(first), self.setting(second));
+                self.findings.problems.push(Problem::SamePort { first, second });
+            }
+        }
+    }
+
+    fn position_is_inside(&mut self) {
+        let (position, world) = (self.raw.node.position, &self.raw.node.world);
+        for (place, at, side, extent) in [
+            ("node.position.x", position.x, "node.world.width", world.width),
+            ("node.position.y", position.y, "node.world.height", world.height),
+        ] {
+            if at.is_some_and(|at| at > extent) && self.may_judge(&[place, side]) {
+                let (place, side) = (self.setting(place), self.setting(side));
+                self.findings.problems.push(Problem::OutsideWorld { place, side });
+            }
+        }
+    }
+
+    fn replicas_find_members(&mut self) {
+        let paths = ["node.storage.replicationFactor", "node.maxPeers"];
+        if self.may_judge(&paths)
+            && self.raw.node.storage.replication_factor > self.raw.node.max_peers
+        {
+            let [replicas, members] = paths.map(|path| self.setting(path));
+            let text = format!("{replicas}: more replicas than a group has members, {members}");
+            self.findings.warnings.push(text);
+        }
+    }
+
+    fn voters_are_odd(&mut self) {
+        let voters = self.raw.group.voters;
+        if self.may_judge(&["group.voters"]) && voters.is_multiple_of(2) {
+            let setting = self.setting("group.voters");
+            let text =
+                format!("{setting}: an even number of voters is no safer than {}", voters - 1);
+            self.findings.warnings.push(text);
+        }
+    }
+
+    /// Whether none of these keys has a problem of its own.
+    fn may_judge(&self, paths: &[&str]) -> bool {
+        !paths.iter().any(|path| self.refused.contains(path))
+    }
+
+    fn value(&self, path: &str) -> ValueKind {
+        keys::leaf(&self.tree, path).map_or(ValueKind::Nil, value_kind)
+    }
+
+    fn setting(&self, path: &str) -> Setting {
+        Setting::new(path, &self.value(path), self.origins.of(path))
+    }
+}
+
+fn value_kind(value: &Value) -> ValueKind {
+    match value {
+        Value::Bool(on) => ValueKind::Boolean(*on),
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => ValueKind::U64(number),
+            (None, Some(number)) => ValueKind::I64(number),
+            (None, None) => ValueKind::from(number.as_f64()),
+        },
+        Value::String(text) => ValueKind::String(text.clone()),
+        Value::Sequence(items) => {
+            ValueKind::Array(items.iter().map(|item| value_kind(item).into()).collect())
+        }
+        Value::Null | Value::Mapping(_) | Value::Tagged(_) => ValueKind::Nil,
+    }
+}

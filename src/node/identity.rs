@@ -1,0 +1,88 @@
+//! The node's identity: an ed25519 key in its data directory, made at the first start, readable by its owner alone.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use libp2p_identity::{Keypair, PeerId};
+
+use super::DataDirError;
+
+/// Who the node is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The peer id of its key, as text.
+    pub peer_id: String,
+    /// The last 8 bytes of the peer id, which differ between keys: the node's tag in versions.
+    pub tag: u64,
+}
+
+impl Identity {
+    /// Reads the key of a data directory, or makes one.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or holds no key.
+    pub fn load_or_make(dir: &Path) -> Result<Self, DataDirError> {
+        let path = dir.join("identity.key");
+        let io = |source| DataDirError::Io { path: path.clone(), source };
+        let bad = |reason: String| DataDirError::Key { path: path.clone(), reason };
+        let key = match fs::read(&path) {
+            Ok(bytes) => {
+                Keypair::from_protobuf_encoding(&bytes).map_err(|error| bad(error.to_string()))?
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let key = Keypair::generate_ed25519();
+                let bytes = key.to_protobuf_encoding().map_err(|error| bad(error.to_string()))?;
+                // Written beside and renamed, so that a crash leaves no half key.
+                let partial = dir.join("identity.partial");
+                let mut file = OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(&partial)
+                    .map_err(io)?;
+                file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
+                fs::rename(&partial, &path).map_err(io)?;
+                File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+                key
+            }
+            Err(error) => return Err(io(error)),
+        };
+        let peer_id = PeerId::from(key.public());
+        let bytes = peer_id.to_bytes();
+        let tag = bytes.last_chunk::<8>().map_or(0, |&tail| u64::from_be_bytes(tail));
+        Ok(Self { peer_id: peer_id.to_string(), tag })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_is_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::load_or_make(dir.path()).unwrap();
+        let again = Identity::load_or_make(dir.path()).unwrap();
+        assert_eq!(first.peer_id, again.peer_id);
+        assert!(first.peer_id.starts_with("12D3KooW"), "{}", first.peer_id);
+        let mode = fs::metadata(dir.path().join("identity.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_broken_key_is_an_error_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.key");
+        fs::write(&path, b"broken").unwrap();
+        let error = Identity::load_or_make(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("identity.key"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"broken");
+    }
+}
