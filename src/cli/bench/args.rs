@@ -31,11 +31,21 @@ pub enum OutputFormat {
     Json,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  nomad bench --preload
+      gRPC, 90 % get and 10 % put, as fast as the answers come
+  nomad bench --protocol rest --mix put=1 --value-size 1KiB --concurrency 16
+      durable creates over REST
+  nomad bench --preload --rate 2000 --duration 1m --output json
+      latency at 2000 requests per second, as JSON";
+
 /// Loads a node and reports throughput and latency percentiles.
 ///
 /// Without --rate, each worker sends its next request when the last one is answered (closed loop, plain service
 /// times). With --rate, requests have a timetable and latency counts from the intended start (open loop).
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
     /// Protocol to load.
     #[arg(long, value_enum, default_value_t)]
@@ -202,6 +212,14 @@ mod tests {
         let text = "this load cannot run: keys is 0; it must be from 1 to 1000000000; rate is 0; it must be \
                     above 0 and at most 10000000 requests per second";
         assert_eq!((error.to_string().as_str(), error.exit_code()), (text, 2));
+    }
+
+    #[test]
+    fn the_examples_in_the_help_parse() {
+        let examples = EXAMPLES.lines().filter_map(|line| line.trim().strip_prefix("nomad bench "));
+        let parsed: Vec<_> =
+            examples.map(|line| parse(&line.split(' ').collect::<Vec<_>>()).unwrap()).collect();
+        assert_eq!(parsed.len(), 3);
     }
 
     #[test]
