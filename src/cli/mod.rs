@@ -1,0 +1,3 @@
+//! The command line beyond `start`.
+
+pub mod bench;
