@@ -228,13 +228,17 @@ impl Call {
     /// # Errors
     /// When the deadline passes first.
     pub async fn probe(&self, address: SocketAddr) -> Result<bool, ApiError> {
-        let now = self.backend.kit.clock.monotonic();
-        let left_us = self.cx.deadline.map_or(u64::MAX, |deadline| deadline.since(now));
-        let probe = self.backend.probe.serves(address);
-        tokio::time::timeout(Duration::from_micros(left_us), probe).await.map_err(|_| {
+        let late = || {
             let detail = format!("{address} did not answer within the deadline");
             ApiError::new(ErrorCode::DeadlineExceeded, detail)
-        })
+        };
+        let now = self.backend.kit.clock.monotonic();
+        let left_us = self.cx.deadline.map_or(u64::MAX, |deadline| deadline.since(now));
+        if left_us == 0 {
+            return Err(late());
+        }
+        let probe = self.backend.probe.serves(address);
+        tokio::time::timeout(Duration::from_micros(left_us), probe).await.map_err(|_| late())
     }
 
     /// Ends the request with the HTTP status or gRPC code of its answer, and records it.

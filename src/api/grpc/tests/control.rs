@@ -112,14 +112,18 @@ async fn what_needs_another_node_says_so_after_its_arguments_were_checked() {
     let remove = |host: &str| RemovePeerRequest { host: host.into() };
     assert!(!flag(&edge, &path, &remove("a:1")).await.unwrap());
     is(flag(&edge, &path, &remove("127.0.0.1:6731")).await, Code::Unimplemented, "alone");
-    is(flag(&edge, &path, &remove("")).await, Code::InvalidArgument, "host");
+    is(flag(&edge, &path, &remove(NODE)).await, Code::Unimplemented, "alone");
+    for host in ["", "nonsense"] {
+        is(flag(&edge, &path, &remove(host)).await, Code::InvalidArgument, &format!("{host:?}"));
+    }
 
     let path = format!("{SUPER}/handleLeave");
     let leave = |host: &str| LeaveRequest {
         peer_server_hostname: host.into(),
-        group_storage_server_hostname: String::new(),
+        group_storage_server_hostname: "b:2".into(),
     };
     assert!(!flag(&edge, &path, &leave("a:1")).await.unwrap());
+    is(flag(&edge, &path, &leave("nonsense")).await, Code::InvalidArgument, "nonsense");
     is(flag(&edge, &path, &leave("127.0.0.1:6731")).await, Code::Unimplemented, "alone");
 
     let path = format!("{SUPER}/migrate");

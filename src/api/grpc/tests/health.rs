@@ -8,6 +8,7 @@ use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
 };
+use tonic_types::StatusExt as _;
 
 use super::{GROUP, call, edges};
 use crate::{
@@ -98,6 +99,28 @@ async fn a_watch_tells_each_change_once_and_ends_with_the_drain() {
         assert_eq!(next(watch).await, None);
     }
     assert_eq!(next(&mut unknown).await, None);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_at_its_own_deadline_and_says_so() {
+    let node = TestNode::start().await;
+    let (edge, _) = edges(&node);
+    let request = Request::post(WATCH)
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "20M")
+        .body(Full::new(frame::encode(&about(""))))
+        .unwrap();
+    let response = edge.answer(request).await;
+    let id = response.headers()["nomad-request-id"].clone();
+    let mut watch = response.into_body();
+    assert_eq!(next(&mut watch).await, Some(ServingStatus::Serving));
+    let trailers = watch.frame().await.unwrap().unwrap().into_trailers().unwrap();
+    let status = tonic::Status::from_header_map(&trailers).unwrap();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let request = status.get_details_request_info().unwrap().request_id;
+    assert_eq!(id, request.as_str());
+    assert!(watch.frame().await.is_none());
     node.stop().await;
 }
 

@@ -75,6 +75,22 @@ async fn every_unary_call_refuses_every_kind_of_broken_body() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn reflection_refuses_a_broken_question_in_its_trailers() {
+    let node = TestNode::start().await;
+    let (storage, peer) = edges(&node);
+    for edge in [&storage, &peer] {
+        for route in PEER.iter().filter(|route| route.rpc == Rpc::Reflect) {
+            for body in [&b"\0\0\0"[..], b"\x01\0\0\0\0", b"\0\xff\0\0\0", b"\0\0\0\0\x02\x3a\x09"]
+            {
+                let status = refused(edge, route.path, &[], body).await;
+                assert_eq!(status.code(), Code::InvalidArgument, "{body:?}");
+            }
+        }
+    }
+    node.stop().await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

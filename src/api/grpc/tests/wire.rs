@@ -134,6 +134,7 @@ async fn reflection_tells_the_services_and_open_streams_do_not_hold_up_the_end()
     let questions = [
         ask(MessageRequest::ListServices(String::new())),
         ask(MessageRequest::FileContainingSymbol("grpc.models.GameObjectGrpc".into())),
+        ask(MessageRequest::FileContainingSymbol("nowhere.Nothing".into())),
     ];
     // The client never ends its side.
     let questions = futures::stream::iter(questions).chain(futures::stream::pending());
@@ -156,6 +157,9 @@ async fn reflection_tells_the_services_and_open_streams_do_not_hold_up_the_end()
     let second = answers.next().await.unwrap().unwrap().message_response.unwrap();
     let MessageResponse::FileDescriptorResponse(file) = second else { panic!("{second:?}") };
     assert_eq!(file.file_descriptor_proto.len(), 1);
+    let third = answers.next().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ErrorResponse(error) = third else { panic!("{third:?}") };
+    assert_eq!(error.error_code, Code::NotFound as i32);
 
     let mut storage = GroupStorageServiceClient::new(open.channel.clone());
     let mut watch = storage.health_check_watch(()).await.unwrap().into_inner();
