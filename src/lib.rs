@@ -5,6 +5,8 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod network;
+pub mod node;
 pub mod ports;
 pub mod proto;
 pub mod storage;

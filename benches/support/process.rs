@@ -54,8 +54,8 @@ impl Process {
                     )
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    let status = self.child.wait();
-                    bail!("{} ended ({status:?}); its last line: {last:?}", self.name)
+                    let status = self.child.wait()?;
+                    bail!("{} ended ({status}); its last line: {last:?}", self.name)
                 }
             }
         }

@@ -145,3 +145,53 @@ impl Role for ReplicaReader {
         }
     }
 }
+
+// ---- tests ----
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::{
+        AskError,
+        test_kit::{Tree, object},
+    };
+
+    async fn get(tree: &Tree, id: &str) -> Result<Option<Object>, AskError> {
+        let make = |reply| ReplicaReaderMsg::Get {
+            tier: Tier::Group,
+            id: object(id),
+            mode: RetrievalMode::Fast,
+            reply,
+        };
+        Ok(tree.reader.ask(&tree.from, tree.context(1_000), make).await?.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_read_until_it_expires_and_not_after() {
+        let tree = Tree::start().await;
+        tree.put("a", Some(10)).await.unwrap().unwrap().unwrap();
+        assert!(get(&tree, "a").await.unwrap().is_some());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(get(&tree, "a").await.unwrap(), None);
+        tree.root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn killed_under_load_it_answers_again_and_never_wrongly() {
+        let tree = Tree::start().await;
+        tree.put("a", None).await.unwrap().unwrap().unwrap();
+        for round in 0..4 {
+            assert!(tree.kit.census.kill("replica_reader"));
+            for _ in 0..20 {
+                match get(&tree, "a").await {
+                    Ok(found) => assert!(found.is_some()),
+                    Err(AskError::Gone { .. }) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            tree.until_restarted("replica_reader", round + 1).await;
+            assert!(get(&tree, "a").await.unwrap().is_some());
+        }
+        tree.root.stop().await;
+    }
+}

@@ -3,7 +3,8 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -33,7 +34,7 @@ use crate::{
     },
     ports::{
         PeerProbe,
-        object_store::{Page, StoreHealth, Written},
+        object_store::{Page, Written},
     },
 };
 
@@ -76,6 +77,10 @@ pub struct Backend {
     pub started: MonotonicUs,
 }
 
+/// The names of those who send without being actors: shared, because every request's records carry them.
+static NAMES: LazyLock<[Arc<str>; 3]> =
+    LazyLock::new(|| ["client".into(), "rest".into(), "grpc".into()]);
+
 /// A request in hand. Finished once, by [`Call::finish`] or by being dropped when its client has gone.
 pub struct Call {
     backend: Arc<Backend>,
@@ -100,6 +105,8 @@ impl Call {
         timeout: Option<Duration>,
     ) -> Self {
         let kit = &backend.kit;
+        let [_, rest, grpc] = &*NAMES;
+        let edge_name = Arc::clone(if edge == "rest" { rest } else { grpc });
         let trace =
             traceparent.and_then(TraceContext::parse).unwrap_or_else(|| kit.recorder.new_trace());
         let start = kit.clock.monotonic();
@@ -109,7 +116,7 @@ impl Call {
         Self {
             backend: Arc::clone(backend),
             edge,
-            edge_name: edge.into(),
+            edge_name,
             kind,
             cx: Context { trace: trace.child(kit.recorder.new_span()), deadline: Some(deadline) },
             parent: trace.span,
@@ -216,6 +223,20 @@ impl Call {
         Ok(self.backend.group_table.ask(&self.edge_name, self.cx, make).await??)
     }
 
+    /// Asks whether a node serves at `address`.
+    ///
+    /// # Errors
+    /// When the deadline passes first.
+    pub async fn probe(&self, address: SocketAddr) -> Result<bool, ApiError> {
+        let now = self.backend.kit.clock.monotonic();
+        let left_us = self.cx.deadline.map_or(u64::MAX, |deadline| deadline.since(now));
+        let probe = self.backend.probe.serves(address);
+        tokio::time::timeout(Duration::from_micros(left_us), probe).await.map_err(|_| {
+            let detail = format!("{address} did not answer within the deadline");
+            ApiError::new(ErrorCode::DeadlineExceeded, detail)
+        })
+    }
+
     /// Ends the request with the HTTP status or gRPC code of its answer, and records it.
     pub fn finish(mut self, code: u16) {
         self.end(Outcome::Answered(code), code);
@@ -226,13 +247,14 @@ impl Call {
             return;
         }
         let kit = &self.backend.kit;
+        let [client, ..] = &*NAMES;
         let run_us = kit.clock.monotonic().since(self.start);
         kit.recorder.add(Record {
             seq: 0,
             trace: self.cx.trace.trace,
             span: self.cx.trace.span,
             parent: self.parent,
-            from: "client".into(),
+            from: Arc::clone(client),
             to: Arc::clone(&self.edge_name),
             kind: self.kind,
             object: self.object.take(),
@@ -290,10 +312,7 @@ impl Backend {
         let group = self.view.load();
         let (health, counts) = (self.store_stats)();
         let unready = self.unready();
-        let read_only = match health {
-            StoreHealth::Up => None,
-            StoreHealth::ReadOnly { reason } => Some(reason),
-        };
+        let read_only = health.refusal();
         let member = MemberStatus::of(&group.this, unready == Some("the node is shutting down"));
         Status {
             node_id: group.this.node.to_string(),
@@ -306,7 +325,7 @@ impl Backend {
             ready: unready.is_none(),
             reason: unready
                 .map(str::to_owned)
-                .or_else(|| read_only.as_ref().map(|why| format!("writes are refused: {why}"))),
+                .or_else(|| read_only.map(|why| format!("writes are refused: {why}"))),
             members: vec![member],
             capacity: group.capacity,
             settings: SettingsStatus::of(&group),

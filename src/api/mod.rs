@@ -11,3 +11,5 @@ pub mod grpc;
 pub mod listener;
 pub mod metrics;
 pub mod rest;
+#[cfg(test)]
+pub mod test_backend;

@@ -6,7 +6,10 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::world::{Position, World};
+use super::{
+    object::ObjectId,
+    world::{Position, World},
+};
 
 /// A node's name: the libp2p peer id of its key, in its text form. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,6 +152,39 @@ pub enum SettingChange {
     ReplicationFactor(i64),
 }
 
+/// Why a caller's word about a peer is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// It names none of the group.
+    #[error("the peer {peer:?} is not a member of {group}, whose members are: {members}")]
+    NotAMember {
+        /// The name that was given.
+        peer: String,
+        /// The group's name.
+        group: String,
+        /// Who is in the group.
+        members: String,
+    },
+    /// It says that a member holds what it does not hold.
+    #[error(
+        "{node} does not hold the object {id:?}; put the object there, which enters it into the ledger"
+    )]
+    NotHeld {
+        /// The member.
+        node: NodeId,
+        /// The object.
+        id: String,
+    },
+    /// It wants a member forgotten that is there.
+    #[error(
+        "{node} is alive and holds its objects, so that they stay in the ledger until it leaves"
+    )]
+    Alive {
+        /// The member.
+        node: NodeId,
+    },
+}
+
 /// What a node is and where it can be reached.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Member {
@@ -213,6 +249,46 @@ impl GroupOfOne {
     pub fn names_this(&self, name: &str) -> bool {
         let Member { node, peer, storage, .. } = &self.this;
         name == node.as_str() || name == peer || name == storage
+    }
+
+    /// Returns the member that a caller names.
+    ///
+    /// # Errors
+    /// When there is none of that name; tells which there are.
+    pub fn member(&self, name: &str) -> Result<&Member, PeerError> {
+        if self.names_this(name) {
+            return Ok(&self.this);
+        }
+        Err(PeerError::NotAMember {
+            peer: name.to_owned(),
+            group: self.name.clone(),
+            members: self.this.node.to_string(),
+        })
+    }
+
+    /// Decides about a caller's word that this node holds an object. The ledger of a group of one is what the node
+    /// holds, so there is never anything to add: `false`, as for every entry that is there already.
+    ///
+    /// # Errors
+    /// When the node does not hold it.
+    pub fn add_reference(&self, id: &ObjectId, is_held: bool) -> Result<bool, PeerError> {
+        if is_held {
+            return Ok(false);
+        }
+        let node = self.this.node.clone();
+        Err(PeerError::NotHeld { node, id: id.as_str().to_owned() })
+    }
+
+    /// Decides about a caller's wish to take all that a peer holds out of the ledger: `false` for a peer that is not in
+    /// it.
+    ///
+    /// # Errors
+    /// When the peer is this node, which is there.
+    pub fn remove_references(&self, peer: &str) -> Result<bool, PeerError> {
+        if self.names_this(peer) {
+            return Err(PeerError::Alive { node: self.this.node.clone() });
+        }
+        Ok(false)
     }
 }
 

@@ -12,12 +12,11 @@ use super::{
 };
 
 /// The protocol under load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
     /// HTTP/1.1, one connection per worker.
     Rest,
     /// gRPC, all workers on a few connections.
-    #[default]
     Grpc,
 }
 
@@ -31,15 +30,25 @@ pub enum OutputFormat {
     Json,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  nomad bench --preload
+      gRPC, 90 % get and 10 % put, as fast as the answers come
+  nomad bench --protocol rest --mix put=1 --value-size 1KiB --concurrency 16
+      durable creates over REST
+  nomad bench --preload --rate 2000 --duration 1m --output json
+      latency at 2000 requests per second, as JSON";
+
 /// Loads a node and reports throughput and latency percentiles.
 ///
 /// Without --rate, each worker sends its next request when the last one is answered (closed loop, plain service
 /// times). With --rate, requests have a timetable and latency counts from the intended start (open loop).
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// Protocol to load.
-    #[arg(long, value_enum, default_value_t)]
-    pub protocol: Protocol,
+    /// Protocol to load [default: rest when only a URL is given, else grpc].
+    #[arg(long, value_enum)]
+    pub protocol: Option<Protocol>,
     /// REST base of the node, such as http://127.0.0.1:8080.
     #[arg(long, env = "NOMAD_URL")]
     pub url: Option<String>,
@@ -97,8 +106,21 @@ pub struct BenchArgs {
 }
 
 impl BenchArgs {
+    /// The REST base that is given; an empty environment variable gives none.
+    fn url(&self) -> Option<&String> {
+        self.url.as_ref().filter(|url| !url.is_empty())
+    }
+
+    /// The protocol that the flags ask for.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol.unwrap_or(match (self.url(), &self.storage) {
+            (Some(_), None) => Protocol::Rest,
+            _ => Protocol::Grpc,
+        })
+    }
+
     /// The plan that the flags describe. `find` is asked for the address when the flags name none: a REST base or
-    /// `host:port` of a storage listener, as the protocol needs; its error is a text for the user.
+    /// `host:port` of a storage listener, as [`BenchArgs::protocol`] needs; its error is a text for the user.
     ///
     /// # Errors
     ///
@@ -107,15 +129,15 @@ impl BenchArgs {
         &self,
         find: impl FnOnce(&BenchArgs) -> Result<String, String>,
     ) -> Result<Plan, BenchError> {
-        let given = match self.protocol {
-            Protocol::Rest => &self.url,
-            Protocol::Grpc => &self.storage,
+        let given = match self.protocol() {
+            Protocol::Rest => self.url(),
+            Protocol::Grpc => self.storage.as_ref(),
         };
         let address = match given {
             Some(address) => address.clone(),
             None => find(self).map_err(BenchError::NoTarget)?,
         };
-        let target = match self.protocol {
+        let target = match self.protocol() {
             Protocol::Rest => address.parse().map(|base| Target::Rest { base, api: self.api }),
             Protocol::Grpc => address.parse().map(|storage| Target::Grpc { storage }),
         };
@@ -142,7 +164,7 @@ impl BenchArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
     use super::*;
 
@@ -154,7 +176,10 @@ mod tests {
 
     fn parse(flags: &[&str]) -> Result<BenchArgs, String> {
         let words = ["bench"].iter().chain(flags);
-        Cli::try_parse_from(words).map(|cli| cli.bench).map_err(|error| error.to_string())
+        // Whatever NOMAD_URL says where the tests run is none of their business.
+        let command = Cli::command().mut_arg("url", |arg| arg.env(None));
+        let matches = command.try_get_matches_from(words).map_err(|error| error.to_string())?;
+        Ok(Cli::from_arg_matches(&matches).unwrap().bench)
     }
 
     fn no_node(_: &BenchArgs) -> Result<String, String> {
@@ -189,6 +214,17 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_follows_from_the_address_given() {
+        let protocol = |flags: &[&str]| parse(flags).unwrap().protocol();
+        let (url, storage) = (["--url", "http://a"], ["--storage", "a:1"]);
+        assert_eq!(protocol(&url), Protocol::Rest);
+        assert_eq!(protocol(&storage), Protocol::Grpc);
+        assert_eq!(protocol(&[url, storage].concat()), Protocol::Grpc);
+        assert_eq!(protocol(&[url, ["--protocol", "grpc"]].concat()), Protocol::Grpc);
+        assert_eq!(protocol(&["--url="]), Protocol::Grpc);
+    }
+
+    #[test]
     fn a_missing_node_is_a_failure_and_a_bad_plan_bad_usage() {
         let error = parse(&[]).unwrap().plan(no_node).unwrap_err();
         assert_eq!(
@@ -202,6 +238,14 @@ mod tests {
         let text = "this load cannot run: keys is 0; it must be from 1 to 1000000000; rate is 0; it must be \
                     above 0 and at most 10000000 requests per second";
         assert_eq!((error.to_string().as_str(), error.exit_code()), (text, 2));
+    }
+
+    #[test]
+    fn the_examples_in_the_help_parse() {
+        let examples = EXAMPLES.lines().filter_map(|line| line.trim().strip_prefix("nomad bench "));
+        let parsed: Vec<_> =
+            examples.map(|line| parse(&line.split(' ').collect::<Vec<_>>()).unwrap()).collect();
+        assert_eq!(parsed.len(), 3);
     }
 
     #[test]

@@ -1,0 +1,144 @@
+//! A node's inside for tests of the edges: real actors over a store in memory, with a clock that stands still.
+
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::{
+    admission::Admission,
+    backend::{Backend, Phase},
+    metrics::{Metrics, StoreStats},
+};
+use crate::{
+    actors::{
+        Kit, Recorder, group_table,
+        group_table::{GroupTable, GroupView},
+        local_store,
+        local_store::LocalStore,
+        replica_reader,
+        replica_reader::ReplicaReader,
+        shell::worker,
+        supervisor::Root,
+        vitals::Census,
+    },
+    config::Config,
+    core::{
+        group::{GroupOfOne, Member, NodeId, Settings},
+        time::UnixMs,
+        world::{Position, World},
+    },
+    ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock},
+    storage::MemoryStore,
+};
+
+/// What the clock of a test node says at first, in seconds.
+pub const NOW: u64 = 1_750_000_000;
+
+/// The id of a test node.
+pub const NODE: &str = "12D3KooWTestNode";
+
+/// A node's inside, to be stopped at the end of the test.
+pub struct TestNode {
+    /// What the edges take.
+    pub backend: Arc<Backend>,
+    /// The store below the actors.
+    pub store: Arc<MemoryStore>,
+    /// The clock of everything.
+    pub clock: Arc<ManualClock>,
+    /// The node's phase.
+    pub phase: watch::Sender<Phase>,
+    root: Root,
+}
+
+/// Says of every address but the one with port 1 that a node serves there.
+struct Probe;
+
+impl PeerProbe for Probe {
+    fn serves(&self, address: SocketAddr) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async move { address.port() != 1 })
+    }
+}
+
+impl TestNode {
+    /// Starts a serving node with the defaults.
+    pub async fn start() -> Self {
+        Self::start_with(Config::default()).await
+    }
+
+    /// Starts a serving node.
+    pub async fn start_with(config: Config) -> Self {
+        let clock = Arc::new(ManualClock::at(UnixMs(NOW * 1000)));
+        let entropy = Arc::new(OsEntropy);
+        let recorder = Recorder::new(config.trace.records, clock.clone(), entropy.clone());
+        let kit = Kit {
+            clock: clock.clone(),
+            entropy,
+            recorder: Arc::new(recorder),
+            census: Arc::new(Census::default()),
+        };
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let port: Arc<dyn ObjectStore> = store.clone();
+        let view: GroupView = Arc::new(ArcSwap::from_pointee(group(&config)));
+
+        let args = local_store::Args { store: port.clone() };
+        let (writer, writer_spec) = worker::<LocalStore>(&kit, "local_store", "node", args);
+        let args = replica_reader::Args { store: port.clone() };
+        let (reader, reader_spec) = worker::<ReplicaReader>(&kit, "replica_reader-0", "node", args);
+        let args = group_table::Args { view: view.clone() };
+        let (group_table, table_spec) = worker::<GroupTable>(&kit, "group_table", "node", args);
+
+        let (phase, watched) = watch::channel(Phase::Serving);
+        let limits = &config.limits;
+        let admission = Arc::new(Admission::new(limits.requests, limits.request_bytes));
+        let store_stats: StoreStats = Arc::new(move || (port.health(), port.counts()));
+        let census = kit.census.clone();
+        let backend = Arc::new(Backend {
+            metrics: Metrics::new(census, store_stats.clone(), admission.clone()),
+            kit: kit.clone(),
+            store: writer,
+            readers: vec![reader],
+            group_table,
+            view,
+            phase: watched,
+            admission,
+            store_stats,
+            probe: Arc::new(Probe),
+            started: crate::ports::Clock::monotonic(&*clock),
+            config,
+        });
+        let children = vec![writer_spec, reader_spec, table_spec];
+        let root = Root::start(&kit, "node", children).await.unwrap();
+        Self { backend, store, clock, phase, root }
+    }
+
+    /// Stops the actors.
+    pub async fn stop(self) {
+        self.root.stop().await;
+    }
+}
+
+fn group(config: &Config) -> GroupOfOne {
+    let world = World { width: config.node.world.width, height: config.node.world.height };
+    let storage = &config.node.storage;
+    GroupOfOne {
+        name: "group-TestNode".into(),
+        epoch: 1,
+        permanent: false,
+        capacity: config.node.max_peers as u32,
+        this: Member {
+            node: NodeId::new(NODE),
+            rest: "127.0.0.1:8080".into(),
+            peer: "127.0.0.1:6731".into(),
+            storage: "127.0.0.1:6735".into(),
+            position: Position { x: config.node.position.x, y: config.node.position.y },
+        },
+        world,
+        settings: Settings {
+            storage_mode: storage.storage_mode,
+            retrieval_mode: storage.retrieval_mode,
+            migration: config.node.group.migration,
+            replication_factor: storage.replication_factor as u32,
+        },
+    }
+}
