@@ -88,7 +88,7 @@ pub fn install(log: &LogConfig, otlp: &OtlpConfig) -> Result<Guard, TelemetryErr
         true => text_layer(log, is_terminal && std::env::var_os("NO_COLOR").is_none())?.boxed(),
         false => json_layer(log, stdout)?.boxed(),
     };
-    tracing_subscriber::registry().with(logged).with(guard.layer()).try_init()?;
+    tracing_subscriber::registry().with(guard.beside(logged)).try_init()?;
     EXPORTING.store(guard.exports(), Relaxed);
     std::panic::set_hook(Box::new(log_panic));
     Ok(guard)
@@ -207,7 +207,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let logged = json_layer::<tracing_subscriber::Registry, W>(log, writer).unwrap().boxed();
-    tracing_subscriber::registry().with(logged).with(guard.layer())
+    tracing_subscriber::registry().with(guard.beside(logged))
 }
 
 #[cfg(test)]

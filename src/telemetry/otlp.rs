@@ -60,17 +60,24 @@ impl Guard {
         self.0.is_some()
     }
 
-    /// The layer that hands spans to the exporter.
-    pub(super) fn layer<S>(&self) -> Option<impl Layer<S> + use<S>>
+    /// The layer of the log, and one that hands spans to the exporter if there is one. An absent layer would not do: it
+    /// has no filter, so that it seems to want every span.
+    pub(super) fn beside<S>(
+        &self,
+        log: Box<dyn Layer<S> + Send + Sync>,
+    ) -> Vec<Box<dyn Layer<S> + Send + Sync>>
     where
-        S: Subscriber + for<'a> LookupSpan<'a>,
+        S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
     {
-        let tracer = self.0.as_ref()?.tracer("nomad");
-        let layer = tracing_opentelemetry::layer()
-            .with_tracer(tracer)
-            .with_threads(false)
-            .with_location(false);
-        Some(layer.with_filter(exported()))
+        let mut layers = vec![log];
+        if let Some(provider) = &self.0 {
+            let exporting = tracing_opentelemetry::layer()
+                .with_tracer(provider.tracer("nomad"))
+                .with_threads(false)
+                .with_location(false);
+            layers.push(exporting.with_filter(exported()).boxed());
+        }
+        layers
     }
 
     /// Sends what has not been sent, for some seconds at most, and ends the export.
