@@ -40,6 +40,9 @@ const MESSAGE_TARGET: &str = "nomad::message";
 /// The target of what the actor library says of itself.
 const ACTOR_LIBRARY: &str = "ractor";
 
+/// The target that events of libraries have which log through the `log` crate, the storage engine among them.
+const BRIDGED: &str = "log";
+
 /// Whether spans leave the process; adopting a trace costs something only then.
 static EXPORTING: AtomicBool = AtomicBool::new(false);
 
@@ -116,7 +119,7 @@ where
     Ok(layer.with_filter(logged(&log.level)?))
 }
 
-/// What `log.level` wants, less two chatty targets, unless it names them.
+/// What `log.level` wants, less three chatty targets, unless it names them (`log=info` for the last one).
 fn logged<S>(level: &str) -> Result<impl Filter<S> + use<S>, TelemetryError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -125,11 +128,13 @@ where
         .map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })?;
     let (names_library, names_messages) =
         (level.contains(ACTOR_LIBRARY), level.contains(MESSAGE_TARGET));
+    let names_bridged = level.split(',').any(|part| part.trim().starts_with("log="));
     let quiet = move |metadata: &Metadata<'_>| match metadata.target() {
         target if target.starts_with(ACTOR_LIBRARY) => {
             names_library || *metadata.level() <= LevelFilter::WARN
         }
         MESSAGE_TARGET => names_messages,
+        BRIDGED => names_bridged || *metadata.level() <= LevelFilter::WARN,
         _ => true,
     };
     // The hint says that this half wants all levels, so that the other half's decides.

@@ -82,6 +82,10 @@ struct Fields {
 impl Fields {
     fn add(&mut self, field: &Field, value: &(impl Serialize + ?Sized)) {
         let name = field.name();
+        // What the bridge from the `log` crate adds: where the line stands in the library's source.
+        if name.starts_with("log.") {
+            return;
+        }
         let mark = if RESERVED.contains(&name) { "_" } else { "" };
         self.rest.push_str(&format!(",{}:{}", json(&format!("{name}{mark}")), json(value)));
     }
