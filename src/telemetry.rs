@@ -37,11 +37,9 @@ use crate::{
 
 /// The target of the spans that messages are handled in.
 const MESSAGE_TARGET: &str = "nomad::message";
-/// The target of what the actor library says of itself.
-const ACTOR_LIBRARY: &str = "ractor";
-
-/// The target that events of libraries have which log through the `log` crate, the storage engine among them.
-const BRIDGED: &str = "log";
+/// The targets of what libraries say of themselves: the actors', the storage engine's, and what comes through the `log`
+/// crate. They are heard from warnings up.
+const LIBRARIES: [&str; 4] = ["ractor", "fjall", "lsm_tree", "log"];
 
 /// Whether spans leave the process; adopting a trace costs something only then.
 static EXPORTING: AtomicBool = AtomicBool::new(false);
@@ -119,22 +117,21 @@ where
     Ok(layer.with_filter(logged(&log.level)?))
 }
 
-/// What `log.level` wants, less three chatty targets, unless it names them (`log=info` for the last one).
+/// What `log.level` wants, less some chatty targets, unless it names them (`ractor=info`).
 fn logged<S>(level: &str) -> Result<impl Filter<S> + use<S>, TelemetryError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let wanted = EnvFilter::try_new(level)
         .map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })?;
-    let (names_library, names_messages) =
-        (level.contains(ACTOR_LIBRARY), level.contains(MESSAGE_TARGET));
-    let names_bridged = level.split(',').any(|part| part.trim().starts_with("log="));
+    let names_messages = level.contains(MESSAGE_TARGET);
+    let is_named = |name: &&str| level.split(',').any(|part| part.trim().starts_with(name));
+    let chatty: Vec<&str> = LIBRARIES.into_iter().filter(|name| !is_named(name)).collect();
     let quiet = move |metadata: &Metadata<'_>| match metadata.target() {
-        target if target.starts_with(ACTOR_LIBRARY) => {
-            names_library || *metadata.level() <= LevelFilter::WARN
-        }
         MESSAGE_TARGET => names_messages,
-        BRIDGED => names_bridged || *metadata.level() <= LevelFilter::WARN,
+        target if chatty.iter().any(|library| target.starts_with(library)) => {
+            *metadata.level() <= LevelFilter::WARN
+        }
         _ => true,
     };
     // The hint says that this half wants all levels, so that the other half's decides.
