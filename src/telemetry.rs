@@ -37,9 +37,8 @@ use crate::{
 
 /// The target of the spans that messages are handled in.
 const MESSAGE_TARGET: &str = "nomad::message";
-/// The targets of what libraries say of themselves: the actors', the storage engine's, and what comes through the `log`
-/// crate. They are heard from warnings up.
-const LIBRARIES: [&str; 4] = ["ractor", "fjall", "lsm_tree", "log"];
+/// Libraries that tell more at INFO than the users of a node want to know.
+const CHATTY: [&str; 3] = ["ractor", "fjall", "lsm_tree"];
 
 /// Whether spans leave the process; adopting a trace costs something only then.
 static EXPORTING: AtomicBool = AtomicBool::new(false);
@@ -117,7 +116,7 @@ where
     Ok(layer.with_filter(logged(&log.level)?))
 }
 
-/// What `log.level` wants, less some chatty targets, unless it names them (`ractor=info`).
+/// What `log.level` wants, less the spans of messages and the chatter of libraries, unless it names them.
 fn logged<S>(level: &str) -> Result<impl Filter<S> + use<S>, TelemetryError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -125,14 +124,16 @@ where
     let wanted = EnvFilter::try_new(level)
         .map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })?;
     let names_messages = level.contains(MESSAGE_TARGET);
-    let is_named = |name: &&str| level.split(',').any(|part| part.trim().starts_with(name));
-    let chatty: Vec<&str> = LIBRARIES.into_iter().filter(|name| !is_named(name)).collect();
-    let quiet = move |metadata: &Metadata<'_>| match metadata.target() {
-        MESSAGE_TARGET => names_messages,
-        target if chatty.iter().any(|library| target.starts_with(library)) => {
-            *metadata.level() <= LevelFilter::WARN
+    let hushed: Vec<_> = CHATTY.into_iter().filter(|name| !level.contains(name)).collect();
+    let quiet = move |metadata: &Metadata<'_>| {
+        let target = metadata.target();
+        match target == MESSAGE_TARGET {
+            true => names_messages,
+            false => {
+                *metadata.level() <= LevelFilter::WARN
+                    || !hushed.iter().any(|name| target.starts_with(name))
+            }
         }
-        _ => true,
     };
     // The hint says that this half wants all levels, so that the other half's decides.
     let quiet = filter_fn(quiet).with_max_level_hint(LevelFilter::TRACE);
