@@ -2,8 +2,11 @@
 
 pub mod actors;
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod core;
+pub mod network;
+pub mod node;
 pub mod ports;
 pub mod proto;
 pub mod storage;

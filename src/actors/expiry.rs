@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     local_store::LocalStoreMsg,
     recorder::Outcome,
-    shell::{Address, Handling, Message, Role},
+    shell::{Address, Described, Handling, Message, Role},
 };
 use crate::ports::object_store::{StoreError, Swept};
 
@@ -23,7 +23,7 @@ pub enum ExpiryMsg {
     Swept(Result<Swept, StoreError>),
 }
 
-impl Message for ExpiryMsg {
+impl Described for ExpiryMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Tick(_) => "Tick",
@@ -31,6 +31,8 @@ impl Message for ExpiryMsg {
         }
     }
 }
+
+impl Message for ExpiryMsg {}
 
 // ---- arguments ----
 
@@ -97,5 +99,59 @@ impl Role for Expiry {
             }
             ExpiryMsg::Swept(Err(error)) => Ok(Outcome::Failed(error.to_string().into())),
         }
+    }
+}
+
+// ---- tests ----
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        actors::{shell::worker, test_kit::Tree},
+        ports::ObjectStore as _,
+    };
+
+    async fn tree() -> Tree {
+        Tree::with(|kit, store| {
+            let args = Args { store: store.clone(), interval: Duration::from_secs(60) };
+            vec![worker::<Expiry>(kit, "expiry", "storage", args).1]
+        })
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expired_objects_leave_the_store_in_bounded_batches() {
+        let tree = tree().await;
+        for index in 0..BATCH_MAX * 2 + 1 {
+            tree.put(&format!("k{index}"), Some(30)).await.unwrap().unwrap().unwrap();
+        }
+        tree.put("kept", None).await.unwrap().unwrap().unwrap();
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        assert_eq!(tree.store.counts().swept, 0);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(tree.store.counts().swept, BATCH_MAX as u64 * 2 + 1);
+        tree.root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn killed_under_load_it_sweeps_on_and_its_timers_do_not_multiply() {
+        let tree = tree().await;
+        for round in 0..4 {
+            tree.put(&format!("k{round}"), Some(1)).await.unwrap().unwrap().unwrap();
+            assert!(tree.kit.census.kill("expiry"));
+            tree.until_restarted("expiry", round + 1).await;
+            tokio::time::sleep(Duration::from_secs(61)).await;
+            assert_eq!(tree.store.counts().swept, round + 1);
+        }
+        let handled = |tree: &Tree| {
+            let actors = tree.kit.census.read();
+            actors.iter().find(|actor| &*actor.name == "expiry").map(|actor| actor.handled)
+        };
+        let before = handled(&tree).unwrap();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        // One tick and one answer a minute.
+        assert!(handled(&tree).unwrap() - before <= 22);
+        tree.root.stop().await;
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{
     expiry::ExpiryMsg,
     recorder::{Outcome, Record, Recorder},
-    shell::{Address, Context, Handling, Message, Reply, Role},
+    shell::{Address, Context, Described, Handling, Message, Reply, Role},
 };
 use crate::{
     core::{
@@ -17,7 +17,9 @@ use crate::{
     },
     ports::{
         Clock, ObjectStore,
-        object_store::{Completion, Job, Receipt, StoreError, WriteJob, WriteResult, Written},
+        object_store::{
+            Completion, Job, Receipt, StoreError, StoreHealth, WriteJob, WriteResult, Written,
+        },
     },
 };
 
@@ -46,7 +48,7 @@ pub enum LocalStoreMsg {
     },
 }
 
-impl Message for LocalStoreMsg {
+impl Described for LocalStoreMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Write { change: Change::Write { .. }, .. } => "Write",
@@ -62,10 +64,6 @@ impl Message for LocalStoreMsg {
         }
     }
 
-    fn is_abandoned(&self) -> bool {
-        matches!(self, Self::Write { reply, .. } if reply.is_closed())
-    }
-
     fn detail(&self) -> String {
         match self {
             Self::Write { tier, change, .. } => {
@@ -74,6 +72,12 @@ impl Message for LocalStoreMsg {
             }
             Self::Sweep { limit, .. } => format!("at most {limit}"),
         }
+    }
+}
+
+impl Message for LocalStoreMsg {
+    fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Write { reply, .. } if reply.is_closed())
     }
 }
 
@@ -149,6 +153,7 @@ impl Role for LocalStore {
     type Args = Args;
 
     fn start(args: &Args, _: &Handling<'_, LocalStoreMsg>) -> Result<Self, String> {
+        check(&*args.store)?;
         Ok(Self { store: Arc::clone(&args.store), writer: "writer".into() })
     }
 
@@ -157,6 +162,7 @@ impl Role for LocalStore {
         cx: &Handling<'_, LocalStoreMsg>,
         message: LocalStoreMsg,
     ) -> Result<Outcome, String> {
+        check(&*self.store)?;
         match message {
             LocalStoreMsg::Write { tier, id, change, reply } => {
                 let done = Box::new(Waiting {
@@ -179,5 +185,110 @@ impl Role for LocalStore {
             }
         }
         Ok(Outcome::Done("handed to the writer"))
+    }
+}
+
+/// A store without its writer is not mended by a restart of this actor: it fails until the process is given up.
+fn check(store: &dyn ObjectStore) -> Result<(), String> {
+    match store.health() {
+        StoreHealth::Failed { reason } => Err(reason),
+        StoreHealth::Up | StoreHealth::ReadOnly { .. } => Ok(()),
+    }
+}
+
+// ---- tests ----
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        actors::{
+            AskError,
+            recorder::{Filter, Outcome},
+            test_kit::Tree,
+        },
+        ports::object_store::Written,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_leaves_a_record_of_the_message_and_one_of_its_batch() {
+        let tree = Tree::start().await;
+        let written = tree.put("a", None).await.unwrap().unwrap().unwrap();
+        assert!(matches!(written, Written::Kept { created: true, .. }));
+        let filter = Filter { object: Some("a".into()), ..Filter::default() };
+        let records = tree.kit.recorder.find(&filter, 10);
+        let steps: Vec<_> = records.iter().map(|r| (&*r.from, &*r.to, r.kind)).collect();
+        // A memory store answers within the handler, so its batch ends first.
+        assert_eq!(steps, [("local_store", "writer", "Commit"), ("test", "local_store", "Write")]);
+        assert_eq!(records[0].parent, records[1].span);
+        tree.root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_whose_deadline_has_passed_is_dropped_before_it_changes_anything() {
+        let tree = Tree::start().await;
+        let late = {
+            let mut cx = tree.context(0);
+            cx.deadline = Some(tree.kit.clock.monotonic());
+            let id = crate::actors::test_kit::object("late");
+            let change = crate::core::change::Change::Delete {
+                condition: crate::core::change::Condition::Any,
+            };
+            tree.writer
+                .ask(&tree.from, cx, |reply| super::LocalStoreMsg::Write {
+                    tier: super::Tier::Group,
+                    id,
+                    change,
+                    reply,
+                })
+                .await
+        };
+        assert!(matches!(late, Err(AskError::DeadlinePassed { .. })), "{late:?}");
+        // The message is taken after the ask has given up.
+        tree.put("other", None).await.unwrap().unwrap().unwrap();
+        let records = tree.kit.recorder.find(&Filter::default(), 100);
+        assert!(records.iter().any(|r| matches!(r.outcome, Outcome::Dropped(_))), "{records:?}");
+        tree.root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn killed_under_load_it_loses_no_acknowledged_write_and_comes_back() {
+        let tree = Tree::start().await;
+        let mut acknowledged = Vec::new();
+        for index in 0..200 {
+            if index % 50 == 25 {
+                assert!(tree.kit.census.kill("local_store"));
+            }
+            let id = format!("k{index}");
+            match tree.put(&id, None).await {
+                Ok(Ok(Ok(_))) => acknowledged.push(id),
+                Err(AskError::Gone { .. }) => {
+                    tree.until_restarted("local_store", (index as u64) / 50 + 1).await;
+                }
+                other => panic!("{id}: {other:?}"),
+            }
+        }
+        assert!(acknowledged.len() >= 190, "{}", acknowledged.len());
+        let now = tree.kit.clock.wall().secs();
+        for id in acknowledged {
+            let id = crate::actors::test_kit::object(&id);
+            let kept = super::ObjectStore::get(&*tree.store, super::Tier::Group, &id, now).unwrap();
+            assert!(kept.is_some(), "{id}");
+        }
+        let restarts = tree.kit.census.read();
+        let actor = restarts.iter().find(|actor| &*actor.name == "local_store").unwrap();
+        assert_eq!(actor.restarts, 4);
+        assert!(actor.causes.iter().all(|cause| cause.text.contains("kill")), "{actor:?}");
+        assert!(!tree.root.has_ended());
+        tree.root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_without_its_writer_ends_the_tree() {
+        let mut tree = Tree::start().await;
+        let reason = "its writer has ended".to_owned();
+        tree.store.set_health(crate::ports::object_store::StoreHealth::Failed { reason });
+        assert!(tree.put("a", None).await.is_err());
+        let cause = tree.root.ended().await.unwrap_err();
+        assert!(cause.contains("its writer has ended") || cause.contains("storage"), "{cause}");
     }
 }

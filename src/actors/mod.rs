@@ -3,7 +3,7 @@
 //! Invariants: an actor owns its state alone; actors tell, only edges, `node` and tests ask; no handler awaits anything;
 //! every message is handled inside a span and leaves a record in the trace ring. Actors know ports, never an adapter.
 //!
-//! Decision: every actor is a [`Role`](shell::Role) run by one generic [`Shell`](shell::Shell), which is the only code
+//! Decision: every actor is a [`Role`] run by one generic [`Shell`](shell::Shell), which is the only code
 //! that implements ractor's trait for a worker. What must hold for every message (deadline, span, record, counters)
 //! then stands once. Handlers are synchronous, so "no handler awaits another actor" is held by the compiler.
 
@@ -14,7 +14,9 @@ pub mod recorder;
 pub mod replica_reader;
 pub mod shell;
 pub mod supervisor;
+#[cfg(test)]
+mod test_kit;
 pub mod vitals;
 
 pub use recorder::Recorder;
-pub use shell::{Address, AskError, Context, Kit, Message, Reply, Role};
+pub use shell::{Address, AskError, Context, Described, Kit, Message, Reply, Role};

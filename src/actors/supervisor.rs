@@ -258,9 +258,100 @@ impl Root {
         self.fatal.get().map_or(Ok(()), |reason| Err(reason.clone()))
     }
 
+    /// Tells whether the tree has given up.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_finished()
+    }
+
     /// Stops all actors and waits until they have ended.
     pub async fn stop(mut self) {
         self.actor.stop(None);
         let _ = self.ended().await;
+    }
+}
+
+// ---- tests ----
+
+#[cfg(test)]
+mod tests {
+    use crate::actors::{
+        recorder::Outcome,
+        shell::{Described, Handling, Message, Role, worker},
+        supervisor::{Root, nested},
+        test_kit::{Tree, kit},
+    };
+
+    /// Fails as it starts, every time.
+    struct Stillborn;
+
+    impl Message for () {}
+
+    impl Described for () {
+        fn kind(&self) -> &'static str {
+            "Nothing"
+        }
+    }
+
+    impl Role for Stillborn {
+        type Msg = ();
+        type Args = ();
+
+        fn start((): &(), _: &Handling<'_, ()>) -> Result<Self, String> {
+            Err("it never starts".into())
+        }
+
+        fn handle(&mut self, _: &Handling<'_, ()>, (): ()) -> Result<Outcome, String> {
+            Ok(Outcome::Done("unreached"))
+        }
+    }
+
+    /// Panics at its first message, every time.
+    struct Fragile;
+
+    impl Role for Fragile {
+        type Msg = ();
+        type Args = ();
+
+        fn start((): &(), me: &Handling<'_, ()>) -> Result<Self, String> {
+            me.me.tell(me.me.name(), me.cx, ());
+            Ok(Self)
+        }
+
+        fn handle(&mut self, _: &Handling<'_, ()>, (): ()) -> Result<Outcome, String> {
+            panic!("it breaks")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_never_starts_ends_the_tree_with_its_cause() {
+        let kit = kit();
+        let child = worker::<Stillborn>(&kit, "stillborn", "node", ()).1;
+        let mut root = Root::start(&kit, "node", vec![child]).await.unwrap();
+        let cause = root.ended().await.unwrap_err();
+        assert!(cause.contains("stillborn") && cause.contains("it never starts"), "{cause}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_escalate_through_the_levels_to_the_root() {
+        let kit = kit();
+        let child = worker::<Fragile>(&kit, "fragile", "storage", ()).1;
+        let storage = nested(&kit, "storage", "node", vec![child]);
+        let mut root = Root::start(&kit, "node", vec![storage]).await.unwrap();
+        let cause = root.ended().await.unwrap_err();
+        assert!(cause.contains("storage"), "{cause}");
+        let actors = kit.census.read();
+        let fragile = actors.iter().find(|actor| &*actor.name == "fragile").unwrap();
+        assert!(fragile.restarts > 10, "{fragile:?}");
+        assert!(fragile.failed > 10, "{fragile:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_killed_supervisor_comes_back_with_its_children() {
+        let tree = Tree::start().await;
+        tree.put("a", None).await.unwrap().unwrap().unwrap();
+        assert!(tree.kit.census.kill("storage"));
+        tree.until_restarted("storage", 1).await;
+        tree.put("b", None).await.unwrap().unwrap().unwrap();
+        tree.root.stop().await;
     }
 }

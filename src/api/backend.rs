@@ -2,8 +2,8 @@
 //! decode and encode around these calls.
 
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use crate::{
         group_table::{GroupTableMsg, GroupView},
         local_store::LocalStoreMsg,
         recorder::{Outcome, Record},
-        replica_reader::ReplicaReaderMsg,
+        replica_reader::ReadPath,
     },
     config::{Config, Durability},
     core::{
@@ -33,7 +33,7 @@ use crate::{
     },
     ports::{
         PeerProbe,
-        object_store::{Page, StoreHealth, Written},
+        object_store::{Page, Written},
     },
 };
 
@@ -54,8 +54,8 @@ pub struct Backend {
     pub kit: Kit,
     /// The store's writer.
     pub store: Address<LocalStoreMsg>,
-    /// The readers, chosen by the object's hash.
-    pub readers: Vec<Address<ReplicaReaderMsg>>,
+    /// The way to read.
+    pub reads: ReadPath,
     /// The group table.
     pub group_table: Address<GroupTableMsg>,
     /// The group as it is.
@@ -75,6 +75,10 @@ pub struct Backend {
     /// When the node started.
     pub started: MonotonicUs,
 }
+
+/// The names of those who send without being actors: shared, because every request's records carry them.
+static NAMES: LazyLock<[Arc<str>; 3]> =
+    LazyLock::new(|| ["client".into(), "rest".into(), "grpc".into()]);
 
 /// A request in hand. Finished once, by [`Call::finish`] or by being dropped when its client has gone.
 pub struct Call {
@@ -100,6 +104,8 @@ impl Call {
         timeout: Option<Duration>,
     ) -> Self {
         let kit = &backend.kit;
+        let [_, rest, grpc] = &*NAMES;
+        let edge_name = Arc::clone(if edge == "rest" { rest } else { grpc });
         let trace =
             traceparent.and_then(TraceContext::parse).unwrap_or_else(|| kit.recorder.new_trace());
         let start = kit.clock.monotonic();
@@ -109,7 +115,7 @@ impl Call {
         Self {
             backend: Arc::clone(backend),
             edge,
-            edge_name: edge.into(),
+            edge_name,
             kind,
             cx: Context { trace: trace.child(kit.recorder.new_span()), deadline: Some(deadline) },
             parent: trace.span,
@@ -146,9 +152,7 @@ impl Call {
     ) -> Result<Option<Object>, ApiError> {
         self.about(id);
         let mode = mode.unwrap_or_else(|| self.backend.view.load().settings.retrieval_mode);
-        let make = |reply| ReplicaReaderMsg::Get { tier, id: id.clone(), mode, reply };
-        let reader = self.backend.reader(id)?;
-        Ok(reader.ask(&self.edge_name, self.cx, make).await??)
+        Ok(self.backend.reads.get(&self.edge_name, self.cx, tier, id, mode).await??)
     }
 
     /// Writes, in the node's mode unless the request names one. The outer error is a failure, the inner one a refusal
@@ -186,15 +190,8 @@ impl Call {
         limit: usize,
     ) -> Result<Page, ApiError> {
         let limit = limit.min(self.backend.config.limits.page_size);
-        let make = |reply| ReplicaReaderMsg::List {
-            tier,
-            prefix: prefix.to_owned(),
-            after: after.map(str::to_owned),
-            limit,
-            reply,
-        };
-        let reader = self.backend.readers.first().ok_or_else(no_reader)?;
-        Ok(reader.ask(&self.edge_name, self.cx, make).await??)
+        let wanted = (tier, prefix, after, limit);
+        Ok(self.backend.reads.list(&self.edge_name, self.cx, wanted).await??)
     }
 
     /// Changes a setting and returns the group as it then is.
@@ -216,6 +213,24 @@ impl Call {
         Ok(self.backend.group_table.ask(&self.edge_name, self.cx, make).await??)
     }
 
+    /// Asks whether a node serves at `address`.
+    ///
+    /// # Errors
+    /// When the deadline passes first.
+    pub async fn probe(&self, address: SocketAddr) -> Result<bool, ApiError> {
+        let late = || {
+            let detail = format!("{address} did not answer within the deadline");
+            ApiError::new(ErrorCode::DeadlineExceeded, detail)
+        };
+        let now = self.backend.kit.clock.monotonic();
+        let left_us = self.cx.deadline.map_or(u64::MAX, |deadline| deadline.since(now));
+        if left_us == 0 {
+            return Err(late());
+        }
+        let probe = self.backend.probe.serves(address);
+        tokio::time::timeout(Duration::from_micros(left_us), probe).await.map_err(|_| late())
+    }
+
     /// Ends the request with the HTTP status or gRPC code of its answer, and records it.
     pub fn finish(mut self, code: u16) {
         self.end(Outcome::Answered(code), code);
@@ -226,13 +241,14 @@ impl Call {
             return;
         }
         let kit = &self.backend.kit;
+        let [client, ..] = &*NAMES;
         let run_us = kit.clock.monotonic().since(self.start);
         kit.recorder.add(Record {
             seq: 0,
             trace: self.cx.trace.trace,
             span: self.cx.trace.span,
             parent: self.parent,
-            from: "client".into(),
+            from: Arc::clone(client),
             to: Arc::clone(&self.edge_name),
             kind: self.kind,
             object: self.object.take(),
@@ -254,13 +270,6 @@ impl Drop for Call {
 }
 
 impl Backend {
-    fn reader(&self, id: &ObjectId) -> Result<&Address<ReplicaReaderMsg>, ApiError> {
-        let mut hasher = DefaultHasher::new();
-        id.hash(&mut hasher);
-        let index = hasher.finish() as usize % self.readers.len().max(1);
-        self.readers.get(index).ok_or_else(no_reader)
-    }
-
     /// Says how durable what an answer tells is: `quorum` for a safe write in the group, else `local`; with an interval
     /// between fsyncs, that too. `None` = a read.
     pub fn durability(&self, tier: Tier, write: Option<StorageMode>) -> String {
@@ -290,10 +299,7 @@ impl Backend {
         let group = self.view.load();
         let (health, counts) = (self.store_stats)();
         let unready = self.unready();
-        let read_only = match health {
-            StoreHealth::Up => None,
-            StoreHealth::ReadOnly { reason } => Some(reason),
-        };
+        let read_only = health.refusal();
         let member = MemberStatus::of(&group.this, unready == Some("the node is shutting down"));
         Status {
             node_id: group.this.node.to_string(),
@@ -306,7 +312,7 @@ impl Backend {
             ready: unready.is_none(),
             reason: unready
                 .map(str::to_owned)
-                .or_else(|| read_only.as_ref().map(|why| format!("writes are refused: {why}"))),
+                .or_else(|| read_only.map(|why| format!("writes are refused: {why}"))),
             members: vec![member],
             capacity: group.capacity,
             settings: SettingsStatus::of(&group),
@@ -326,10 +332,6 @@ impl Backend {
             requests_in_hand: self.admission.in_hand(),
         }
     }
-}
-
-fn no_reader() -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, "the node has no reader yet")
 }
 
 /// What `GET /nomad/v1/status` tells.

@@ -9,7 +9,7 @@ use crate::{
     actors::AskError,
     core::{
         change::{ContentError, Refusal},
-        group::{ModeError, ReplicationFactorError},
+        group::{ModeError, PeerError, ReplicationFactorError},
         object::{ObjectIdError, VersionError},
         world::PositionError,
     },
@@ -255,6 +255,12 @@ impl From<PositionError> for ApiError {
 impl From<ReplicationFactorError> for ApiError {
     fn from(error: ReplicationFactorError) -> Self {
         Self::invalid("replicationFactor", error.to_string())
+    }
+}
+
+impl From<PeerError> for ApiError {
+    fn from(error: PeerError) -> Self {
+        Self::new(ErrorCode::FailedPrecondition, error.to_string())
     }
 }
 

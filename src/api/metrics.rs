@@ -119,7 +119,7 @@ impl Collector for State {
                 encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             metric.encode(metric_encoder)?;
         }
-        let read_only = u64::from(health != StoreHealth::Up);
+        let read_only = u64::from(health.refusal().is_some());
         let gauges = [
             ("store_waiting", "Writes waiting for the store", counts.waiting),
             ("store_disk_bytes", "Bytes on disk", counts.disk_bytes),

@@ -6,7 +6,10 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::world::{Position, World};
+use super::{
+    object::ObjectId,
+    world::{Position, World},
+};
 
 /// A node's name: the libp2p peer id of its key, in its text form. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,6 +152,39 @@ pub enum SettingChange {
     ReplicationFactor(i64),
 }
 
+/// Why a caller's word about a peer is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// It names none of the group.
+    #[error("the peer {peer:?} is not a member of {group}, whose members are: {members}")]
+    NotAMember {
+        /// The name that was given.
+        peer: String,
+        /// The group's name.
+        group: String,
+        /// Who is in the group.
+        members: String,
+    },
+    /// It says that a member holds what it does not hold.
+    #[error(
+        "{node} does not hold the object {id:?}; put the object there, which enters it into the ledger"
+    )]
+    NotHeld {
+        /// The member.
+        node: NodeId,
+        /// The object.
+        id: String,
+    },
+    /// It wants a member forgotten that is there.
+    #[error(
+        "{node} is alive and holds its objects, so that they stay in the ledger until it leaves"
+    )]
+    Alive {
+        /// The member.
+        node: NodeId,
+    },
+}
+
 /// What a node is and where it can be reached.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Member {
@@ -214,6 +250,46 @@ impl GroupOfOne {
         let Member { node, peer, storage, .. } = &self.this;
         name == node.as_str() || name == peer || name == storage
     }
+
+    /// Returns the member that a caller names.
+    ///
+    /// # Errors
+    /// When there is none of that name; tells which there are.
+    pub fn member(&self, name: &str) -> Result<&Member, PeerError> {
+        if self.names_this(name) {
+            return Ok(&self.this);
+        }
+        Err(PeerError::NotAMember {
+            peer: name.to_owned(),
+            group: self.name.clone(),
+            members: self.this.node.to_string(),
+        })
+    }
+
+    /// Decides about a caller's word that this node holds an object. The ledger of a group of one is what the node
+    /// holds, so there is never anything to add: `false`, as for every entry that is there already.
+    ///
+    /// # Errors
+    /// When the node does not hold it.
+    pub fn add_reference(&self, id: &ObjectId, is_held: bool) -> Result<bool, PeerError> {
+        if is_held {
+            return Ok(false);
+        }
+        let node = self.this.node.clone();
+        Err(PeerError::NotHeld { node, id: id.as_str().to_owned() })
+    }
+
+    /// Decides about a caller's wish to take all that a peer holds out of the ledger: `false` for a peer that is not in
+    /// it.
+    ///
+    /// # Errors
+    /// When the peer is this node, which is there.
+    pub fn remove_references(&self, peer: &str) -> Result<bool, PeerError> {
+        if self.names_this(peer) {
+            return Err(PeerError::Alive { node: self.this.node.clone() });
+        }
+        Ok(false)
+    }
 }
 
 /// Names the group that a node founds: the word `group` and the last 8 characters of the founder's id, which differ
@@ -238,6 +314,40 @@ mod tests {
         }
         let error = "Parallel".parse::<StorageMode>().unwrap_err();
         assert_eq!(error.to_string(), r#"the mode "Parallel" is not one of fast, safe"#);
+    }
+
+    #[test]
+    fn a_group_of_one_knows_its_only_member_and_takes_no_word_for_another() {
+        let group = GroupOfOne {
+            name: "group-x".into(),
+            epoch: 1,
+            permanent: false,
+            capacity: 5,
+            this: Member {
+                node: NodeId::new("me"),
+                rest: "a:1".into(),
+                peer: "a:2".into(),
+                storage: "a:3".into(),
+                position: Position::default(),
+            },
+            world: World { width: 1.0, height: 1.0 },
+            settings: Settings {
+                storage_mode: StorageMode::Fast,
+                retrieval_mode: RetrievalMode::Fast,
+                migration: false,
+                replication_factor: 1,
+            },
+        };
+        for name in ["me", "a:2", "a:3"] {
+            assert_eq!(group.member(name), Ok(&group.this));
+            assert!(group.remove_references(name).unwrap_err().to_string().contains("me"));
+        }
+        let error = group.member("you").unwrap_err().to_string();
+        assert_eq!(error, r#"the peer "you" is not a member of group-x, whose members are: me"#);
+        assert_eq!(group.remove_references("you"), Ok(false));
+        let id = ObjectId::parse("o").unwrap();
+        assert_eq!(group.add_reference(&id, true), Ok(false));
+        assert!(group.add_reference(&id, false).unwrap_err().to_string().contains("\"o\""));
     }
 
     #[test]

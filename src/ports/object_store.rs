@@ -113,6 +113,21 @@ pub enum StoreHealth {
         /// What happened, with the way out.
         reason: String,
     },
+    /// Its writer has ended by a defect: only a new process can write again.
+    Failed {
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl StoreHealth {
+    /// Returns why writes are refused, `None` when they are not.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Up => None,
+            Self::ReadOnly { reason } | Self::Failed { reason } => Some(reason),
+        }
+    }
 }
 
 /// What the store counts.

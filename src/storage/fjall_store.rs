@@ -181,6 +181,9 @@ impl ObjectStore for FjallStore {
     }
 
     fn health(&self) -> StoreHealth {
+        if lock(&self.writer).as_ref().is_some_and(JoinHandle::is_finished) {
+            return StoreHealth::Failed { reason: "the store's writer thread has panicked".into() };
+        }
         self.shared.health.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -105,9 +105,10 @@ impl State {
 impl ObjectStore for MemoryStore {
     fn submit(&self, job: Job) {
         let mut state = self.state();
-        if let StoreHealth::ReadOnly { reason } = state.health.clone() {
+        if let Some(reason) = state.health.refusal() {
+            let error = StoreError::ReadOnly { reason: reason.to_owned() };
             drop(state);
-            return refuse(job, &StoreError::ReadOnly { reason });
+            return refuse(job, &error);
         }
         match job {
             Job::Write(mut job) => {

@@ -30,7 +30,7 @@ use std::{convert::Infallible, fmt, future::Future, sync::Arc};
 
 use http::{Method, Request};
 use hyper::body::Incoming;
-use tower::Service as _;
+use tower_service::Service as _;
 use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
 use self::{

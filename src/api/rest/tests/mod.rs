@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
-use tower::Service as _;
+use tower_service::Service as _;
 
 use super::{DOCUMENTED, RestEdge, edge, row::Row};
 use crate::{

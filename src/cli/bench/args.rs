@@ -1,0 +1,263 @@
+//! The flags of `nomad bench` and how they become a [`Plan`].
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    BenchError,
+    mix::Mix,
+    plan::{Mode, Plan, parse_size},
+    target::{Api, Target},
+};
+
+/// The protocol under load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// HTTP/1.1, one connection per worker.
+    Rest,
+    /// gRPC, all workers on a few connections.
+    Grpc,
+}
+
+/// How the report is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum OutputFormat {
+    /// A table for people.
+    #[default]
+    Text,
+    /// One JSON document with stable keys.
+    Json,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nomad bench --preload
+      gRPC, 90 % get and 10 % put, as fast as the answers come
+  nomad bench --protocol rest --mix put=1 --value-size 1KiB --concurrency 16
+      durable creates over REST
+  nomad bench --preload --rate 2000 --duration 1m --output json
+      latency at 2000 requests per second, as JSON";
+
+/// Loads a node and reports throughput and latency percentiles.
+///
+/// Without --rate, each worker sends its next request when the last one is answered (closed loop, plain service
+/// times). With --rate, requests have a timetable and latency counts from the intended start (open loop).
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BenchArgs {
+    /// Protocol to load [default: rest when only a URL is given, else grpc].
+    #[arg(long, value_enum)]
+    pub protocol: Option<Protocol>,
+    /// REST base of the node, such as http://127.0.0.1:8080.
+    #[arg(long, env = "NOMAD_URL")]
+    pub url: Option<String>,
+    /// gRPC storage listener of the node; found like the REST base when absent.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub storage: Option<String>,
+    /// Weights of get, put, update and delete.
+    #[arg(long, default_value = "get=90,put=10", value_name = "OP=WEIGHT,..")]
+    pub mix: Mix,
+    /// Size of each written value: bytes, or with a unit KiB or MiB.
+    #[arg(long, default_value = "100B", value_parser = parse_size, value_name = "SIZE")]
+    pub value_size: usize,
+    /// Number of keys that get and update choose from.
+    #[arg(long, default_value_t = 10_000)]
+    pub keys: u64,
+    /// Write all keys before measuring. Without it they must be there from an earlier run with the same --key-prefix.
+    #[arg(long)]
+    pub preload: bool,
+    /// Most requests in flight.
+    #[arg(long, default_value_t = 64)]
+    pub concurrency: usize,
+    /// Number of connections [default: 1 for grpc, the concurrency for rest].
+    #[arg(long)]
+    pub connections: Option<usize>,
+    /// How long to measure, such as 10s or 2m.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// How long to load before measuring.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub warmup: Duration,
+    /// Requests per second in total (open loop) [default: as fast as the answers come].
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// When a request without an answer counts as an error.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// Mode to ask for [default: the node's]. With parallel, writes ask for safe.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    /// REST API to use: raw bytes under /nomad/v1/objects, or JSON under /nomad/storage.
+    #[arg(long, value_enum, default_value_t)]
+    pub api: Api,
+    /// What every key begins with.
+    #[arg(long, default_value = "bench")]
+    pub key_prefix: String,
+    /// Decides keys, values and the order of operations.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    /// Print progress each second even when standard error is no terminal.
+    #[arg(long)]
+    pub progress: bool,
+}
+
+impl BenchArgs {
+    /// The REST base that is given; an empty environment variable gives none.
+    fn url(&self) -> Option<&String> {
+        self.url.as_ref().filter(|url| !url.is_empty())
+    }
+
+    /// The protocol that the flags ask for.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol.unwrap_or(match (self.url(), &self.storage) {
+            (Some(_), None) => Protocol::Rest,
+            _ => Protocol::Grpc,
+        })
+    }
+
+    /// The plan that the flags describe. `find` is asked for the address when the flags name none: a REST base or
+    /// `host:port` of a storage listener, as [`BenchArgs::protocol`] needs; its error is a text for the user.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::NoTarget`] with the text of `find`; [`BenchError::InvalidPlan`] with everything that is wrong.
+    pub fn plan(
+        &self,
+        find: impl FnOnce(&BenchArgs) -> Result<String, String>,
+    ) -> Result<Plan, BenchError> {
+        let given = match self.protocol() {
+            Protocol::Rest => self.url(),
+            Protocol::Grpc => self.storage.as_ref(),
+        };
+        let address = match given {
+            Some(address) => address.clone(),
+            None => find(self).map_err(BenchError::NoTarget)?,
+        };
+        let target = match self.protocol() {
+            Protocol::Rest => address.parse().map(|base| Target::Rest { base, api: self.api }),
+            Protocol::Grpc => address.parse().map(|storage| Target::Grpc { storage }),
+        };
+        let plan = Plan {
+            target: target.map_err(|problem| BenchError::InvalidPlan(vec![problem]))?,
+            mix: self.mix,
+            mode: self.mode,
+            value_size_bytes: self.value_size,
+            key_count: self.keys,
+            key_prefix: self.key_prefix.clone(),
+            preload: self.preload,
+            concurrency: self.concurrency,
+            connections: self.connections,
+            duration: self.duration,
+            warmup: self.warmup,
+            rate: self.rate,
+            timeout: self.timeout,
+            seed: self.seed,
+        };
+        plan.validate()?;
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn parse(flags: &[&str]) -> Result<BenchArgs, String> {
+        let words = ["bench"].iter().chain(flags);
+        // Whatever NOMAD_URL says where the tests run is none of their business.
+        let command = Cli::command().mut_arg("url", |arg| arg.env(None));
+        let matches = command.try_get_matches_from(words).map_err(|error| error.to_string())?;
+        Ok(Cli::from_arg_matches(&matches).unwrap().bench)
+    }
+
+    fn no_node(_: &BenchArgs) -> Result<String, String> {
+        Err("no node runs here".to_owned())
+    }
+
+    #[test]
+    fn all_flags_reach_the_plan() {
+        let flags = "--protocol rest --url http://127.0.0.1:8080 --mix put=3,update=1 --value-size 1KiB \
+                     --keys 5 --preload --concurrency 8 --duration 1m --warmup 500ms --rate 99.5 --mode safe \
+                     --api storage --seed 7 --timeout 3s --key-prefix k --output json --progress";
+        let args = parse(&flags.split_whitespace().collect::<Vec<_>>()).unwrap();
+        assert!(args.progress && args.output == OutputFormat::Json);
+        let plan = args.plan(no_node).unwrap();
+        let base = "http://127.0.0.1:8080".parse().unwrap();
+        assert_eq!(plan.target, Target::Rest { base, api: Api::Storage });
+        assert_eq!(plan.mix.to_string(), "put=3,update=1");
+        assert_eq!((plan.value_size_bytes, plan.key_count, plan.preload), (1024, 5, true));
+        assert_eq!((plan.concurrency, plan.connection_count(), plan.seed), (8, 8, 7));
+        let millis = [plan.duration, plan.warmup, plan.timeout].map(|span| span.as_millis());
+        assert_eq!(millis, [60_000, 500, 3000]);
+        assert_eq!((plan.rate, plan.mode), (Some(99.5), Some(Mode::Safe)));
+        assert_eq!(plan.key_prefix, "k");
+    }
+
+    #[test]
+    fn the_defaults_load_the_storage_listener_that_is_found() {
+        let args = parse(&[]).unwrap();
+        let plan = args.plan(|_| Ok("127.0.0.1:6735".to_owned())).unwrap();
+        let defaults = Plan::new(Target::Grpc { storage: "127.0.0.1:6735".parse().unwrap() });
+        assert_eq!(format!("{plan:?}"), format!("{defaults:?}"));
+    }
+
+    #[test]
+    fn the_protocol_follows_from_the_address_given() {
+        let protocol = |flags: &[&str]| parse(flags).unwrap().protocol();
+        let (url, storage) = (["--url", "http://a"], ["--storage", "a:1"]);
+        assert_eq!(protocol(&url), Protocol::Rest);
+        assert_eq!(protocol(&storage), Protocol::Grpc);
+        assert_eq!(protocol(&[url, storage].concat()), Protocol::Grpc);
+        assert_eq!(protocol(&[url, ["--protocol", "grpc"]].concat()), Protocol::Grpc);
+        assert_eq!(protocol(&["--url="]), Protocol::Grpc);
+    }
+
+    #[test]
+    fn a_missing_node_is_a_failure_and_a_bad_plan_bad_usage() {
+        let error = parse(&[]).unwrap().plan(no_node).unwrap_err();
+        assert_eq!(
+            (error.to_string().as_str(), error.exit_code()),
+            ("no target: no node runs here", 1)
+        );
+        let args = parse(&["--storage", "here", "--rate", "-1"]);
+        assert!(args.is_err(), "a value that looks like a flag is refused by the parser");
+        let args = parse(&["--storage", "127.0.0.1:1", "--rate=0", "--keys", "0"]).unwrap();
+        let error = args.plan(no_node).unwrap_err();
+        let text = "this load cannot run: keys is 0; it must be from 1 to 1000000000; rate is 0; it must be \
+                    above 0 and at most 10000000 requests per second";
+        assert_eq!((error.to_string().as_str(), error.exit_code()), (text, 2));
+    }
+
+    #[test]
+    fn the_examples_in_the_help_parse() {
+        let examples = EXAMPLES.lines().filter_map(|line| line.trim().strip_prefix("nomad bench "));
+        let parsed: Vec<_> =
+            examples.map(|line| parse(&line.split(' ').collect::<Vec<_>>()).unwrap()).collect();
+        assert_eq!(parsed.len(), 3);
+    }
+
+    #[test]
+    fn a_bad_value_is_named_by_the_parser() {
+        for (flag, value, part) in [
+            ("--mix", "read=1", "the operations are get, put, update, delete"),
+            ("--value-size", "1 kB", "KiB or MiB"),
+            ("--duration", "10", "unit"),
+            ("--protocol", "soap", "rest, grpc"),
+        ] {
+            let error = parse(&[flag, value]).unwrap_err();
+            assert!(error.contains(value) && error.contains(part), "{flag} {value}: {error}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `nomad start`: configuration, log, node, signals.
+
+use std::process::ExitCode;
+
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tracing::{Level, error, info, warn};
+
+use super::{
+    args::{RoleArg, StartArgs},
+    error::CliError,
+    load_config, runtime,
+};
+use crate::{
+    node::{Node, StartOptions},
+    telemetry,
+};
+
+/// Runs a node until it is told to stop, or gives up.
+pub(super) fn run(args: StartArgs) -> Result<ExitCode, CliError> {
+    let flags = args.data_dir.map(|dir| ("node.dataDir".to_owned(), dir, "--data-dir"));
+    let loaded = load_config(args.config, flags.into_iter().collect())?;
+    let runtime = runtime(Builder::new_multi_thread())?;
+    let (log, otlp) = (&loaded.config.log, &loaded.config.otlp);
+    let guard = {
+        let _entered = runtime.enter();
+        telemetry::install(log, otlp).map_err(|error| CliError::Setup {
+            what: "set up the log",
+            reason: error.to_string(),
+        })?
+    };
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let permanent = args.role == RoleArg::SuperPeer;
+    let options = StartOptions { permanent, ..StartOptions::new(loaded.config) };
+    let code = runtime.block_on(async {
+        let mut signals = Signals::open()?;
+        let served = serve(options, &mut signals);
+        let code = match served.await {
+            End::Code(code) => code,
+            // At once means now: nothing is flushed, no thread is waited for.
+            End::AtOnce(code) => std::process::exit(code),
+        };
+        tokio::select! {
+            biased;
+            code = signals.next() => std::process::exit(code),
+            () = guard.flush() => Ok(code),
+        }
+    });
+    // A thread that still blocks, say on a disk that hangs, does not hold up the exit.
+    runtime.shutdown_background();
+    code
+}
+
+/// How the node's run ended.
+enum End {
+    /// In order, or in a failure that is logged.
+    Code(ExitCode),
+    /// By a second signal.
+    AtOnce(i32),
+}
+
+async fn serve(options: StartOptions, signals: &mut Signals) -> End {
+    let started = tokio::select! {
+        biased;
+        _ = signals.next() => return End::Code(ExitCode::SUCCESS),
+        started = Node::start(options) => started,
+    };
+    let mut node = match started {
+        Ok(node) => node,
+        Err(error) => {
+            fail(&error.to_string());
+            return End::Code(ExitCode::FAILURE);
+        }
+    };
+    say_running(&node);
+    let code = tokio::select! {
+        biased;
+        _ = signals.next() => {
+            info!("stopping; a second signal stops at once");
+            ExitCode::SUCCESS
+        }
+        ended = node.ended() => match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => {
+                fail(&reason);
+                ExitCode::FAILURE
+            }
+        },
+    };
+    tokio::select! {
+        biased;
+        code = signals.next() => End::AtOnce(code),
+        () = node.stop() => End::Code(code),
+    }
+}
+
+fn say_running(node: &Node) {
+    let addresses = node.addresses();
+    info!(
+        role = addresses.role,
+        state = addresses.state,
+        REST = %addresses.rest,
+        peer = %addresses.peer,
+        storage = %addresses.storage,
+        overlay = addresses.overlay,
+        nodeId = addresses.node_id,
+        dataDir = %addresses.data_dir.display(),
+        "Node running"
+    );
+}
+
+/// Says why the node ends. A log that is turned off does not swallow it.
+fn fail(reason: &str) {
+    if tracing::enabled!(Level::ERROR) {
+        error!("{reason}");
+    } else {
+        eprintln!("nomad: {reason}");
+    }
+}
+
+/// The signals that end a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn open() -> Result<Self, CliError> {
+        let open = |kind| {
+            signal(kind).map_err(|error| CliError::Setup {
+                what: "listen for signals",
+                reason: error.to_string(),
+            })
+        };
+        Ok(Self {
+            terminate: open(SignalKind::terminate())?,
+            interrupt: open(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one and returns the exit code that a shell would give for it.
+    async fn next(&mut self) -> i32 {
+        let kind = tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        };
+        128 + kind.as_raw_value()
+    }
+}

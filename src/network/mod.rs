@@ -1,0 +1,7 @@
+//! What speaks to other nodes: today one bounded look at whether a node serves.
+//!
+//! Invariants: this room implements ports and decides nothing; it and `api` never import each other.
+
+pub mod probe;
+
+pub use probe::GrpcProbe;
