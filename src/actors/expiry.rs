@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     local_store::LocalStoreMsg,
     recorder::Outcome,
-    shell::{Address, Handling, Message, Role},
+    shell::{Address, Described, Handling, Message, Role},
 };
 use crate::ports::object_store::{StoreError, Swept};
 
@@ -23,7 +23,7 @@ pub enum ExpiryMsg {
     Swept(Result<Swept, StoreError>),
 }
 
-impl Message for ExpiryMsg {
+impl Described for ExpiryMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Tick(_) => "Tick",
@@ -31,6 +31,8 @@ impl Message for ExpiryMsg {
         }
     }
 }
+
+impl Message for ExpiryMsg {}
 
 // ---- arguments ----
 

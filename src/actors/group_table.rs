@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     recorder::Outcome,
-    shell::{Handling, Message, Reply, Role},
+    shell::{Described, Handling, Message, Reply, Role},
 };
 use crate::core::{
     group::{GroupOfOne, ReplicationFactorError, SettingChange},
@@ -41,7 +41,7 @@ pub enum GroupTableMsg {
     },
 }
 
-impl Message for GroupTableMsg {
+impl Described for GroupTableMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Set { .. } => "Set",
@@ -49,17 +49,19 @@ impl Message for GroupTableMsg {
         }
     }
 
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Set { reply, .. } => reply.is_closed(),
-            Self::Move { reply, .. } => reply.is_closed(),
-        }
-    }
-
     fn detail(&self) -> String {
         match self {
             Self::Set { change, .. } => format!("{change:?}"),
             Self::Move { x, y, .. } => format!("to ({x}, {y})"),
+        }
+    }
+}
+
+impl Message for GroupTableMsg {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Set { reply, .. } => reply.is_closed(),
+            Self::Move { reply, .. } => reply.is_closed(),
         }
     }
 }

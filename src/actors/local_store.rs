@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{
     expiry::ExpiryMsg,
     recorder::{Outcome, Record, Recorder},
-    shell::{Address, Context, Handling, Message, Reply, Role},
+    shell::{Address, Context, Described, Handling, Message, Reply, Role},
 };
 use crate::{
     core::{
@@ -48,7 +48,7 @@ pub enum LocalStoreMsg {
     },
 }
 
-impl Message for LocalStoreMsg {
+impl Described for LocalStoreMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Write { change: Change::Write { .. }, .. } => "Write",
@@ -64,10 +64,6 @@ impl Message for LocalStoreMsg {
         }
     }
 
-    fn is_abandoned(&self) -> bool {
-        matches!(self, Self::Write { reply, .. } if reply.is_closed())
-    }
-
     fn detail(&self) -> String {
         match self {
             Self::Write { tier, change, .. } => {
@@ -76,6 +72,12 @@ impl Message for LocalStoreMsg {
             }
             Self::Sweep { limit, .. } => format!("at most {limit}"),
         }
+    }
+}
+
+impl Message for LocalStoreMsg {
+    fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Write { reply, .. } if reply.is_closed())
     }
 }
 

@@ -19,4 +19,4 @@ mod test_kit;
 pub mod vitals;
 
 pub use recorder::Recorder;
-pub use shell::{Address, AskError, Context, Kit, Message, Reply, Role};
+pub use shell::{Address, AskError, Context, Described, Kit, Message, Reply, Role};

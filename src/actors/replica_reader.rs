@@ -1,13 +1,14 @@
 //! Reads objects: today from this node alone, which holds every replica of a group of one, whatever the read's mode.
 //!
-//! Several of them run side by side, chosen by the object's hash, so that one slow read does not hold up all others.
-//! They never wait for the writer.
+//! Readers use its [`ReadPath`]. What this node can answer at once is read on the caller's own task, as a step of this
+//! actor: a mailbox in between would cost more than the read. Only what has to wait, or reads much, goes through the
+//! mailbox. No read waits for the writer.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
     recorder::Outcome,
-    shell::{Handling, Message, Reply, Role},
+    shell::{Address, AskError, Context, Described, Handling, Kit, Message, Reply, Role, Step},
 };
 use crate::{
     core::{
@@ -54,7 +55,7 @@ pub enum ReplicaReaderMsg {
     },
 }
 
-impl Message for ReplicaReaderMsg {
+impl Described for ReplicaReaderMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Get { .. } => "Get",
@@ -69,13 +70,6 @@ impl Message for ReplicaReaderMsg {
         }
     }
 
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Get { reply, .. } => reply.is_closed(),
-            Self::List { reply, .. } => reply.is_closed(),
-        }
-    }
-
     fn detail(&self) -> String {
         match self {
             Self::Get { tier, mode, .. } => format!("{tier:?} tier, mode {}", mode.as_str()),
@@ -83,6 +77,116 @@ impl Message for ReplicaReaderMsg {
                 format!("{tier:?} tier, prefix {prefix:?}, after {after:?}, at most {limit}")
             }
         }
+    }
+}
+
+impl Message for ReplicaReaderMsg {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Get { reply, .. } => reply.is_closed(),
+            Self::List { reply, .. } => reply.is_closed(),
+        }
+    }
+}
+
+/// The way to read. Cheap to clone.
+#[derive(Clone)]
+pub struct ReadPath {
+    actor: Address<ReplicaReaderMsg>,
+    store: Arc<dyn ObjectStore>,
+    kit: Kit,
+}
+
+impl ReadPath {
+    /// Reads through this actor, and at once from the store that it reads.
+    pub fn new(kit: Kit, actor: Address<ReplicaReaderMsg>, store: Arc<dyn ObjectStore>) -> Self {
+        Self { actor, store, kit }
+    }
+
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// The outer one when the read had to wait and got no answer, the inner one when the store cannot read.
+    pub async fn get(
+        &self,
+        from: &Arc<str>,
+        cx: Context,
+        tier: Tier,
+        id: &ObjectId,
+        mode: RetrievalMode,
+    ) -> Result<Result<Option<Object>, StoreError>, AskError> {
+        // A request whose time is over already is not begun, as the shell does with messages.
+        if cx.deadline.is_some_and(|deadline| self.kit.clock.monotonic() >= deadline) {
+            return Err(AskError::DeadlinePassed { actor: Arc::clone(self.actor.name()) });
+        }
+        match self.get_at_once(from, cx, tier, id, mode) {
+            Err(StoreError::Reopening) => {
+                let id = id.clone();
+                self.actor
+                    .ask(from, cx, |reply| ReplicaReaderMsg::Get { tier, id, mode, reply })
+                    .await
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    fn get_at_once(
+        &self,
+        from: &Arc<str>,
+        cx: Context,
+        tier: Tier,
+        id: &ObjectId,
+        mode: RetrievalMode,
+    ) -> Result<Option<Object>, StoreError> {
+        let read = LocalRead { tier, id, mode };
+        let mut step =
+            Step::begin(&self.kit, self.actor.vitals(), cx, Arc::clone(from), None, &read);
+        let span = step.enter(cx.trace, read.kind());
+        let answer = self.store.get(tier, id, self.kit.clock.wall().secs());
+        drop(span);
+        step.end(match &answer {
+            Ok(Some(_)) => Outcome::Done("found"),
+            Ok(None) => Outcome::Done("absent"),
+            Err(StoreError::Reopening) => Outcome::Done("has to wait for the store"),
+            Err(error) => Outcome::Failed(error.to_string().into()),
+        });
+        answer
+    }
+
+    /// Reads a page of a listing.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn list(
+        &self,
+        from: &Arc<str>,
+        cx: Context,
+        (tier, prefix, after, limit): (Tier, &str, Option<&str>, usize),
+    ) -> Result<Result<Page, StoreError>, AskError> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        let make = |reply| ReplicaReaderMsg::List { tier, prefix, after, limit, reply };
+        self.actor.ask(from, cx, make).await
+    }
+}
+
+/// A read on the caller's task, described as the message that it stands for.
+struct LocalRead<'a> {
+    tier: Tier,
+    id: &'a ObjectId,
+    mode: RetrievalMode,
+}
+
+impl Described for LocalRead<'_> {
+    fn kind(&self) -> &'static str {
+        "Get"
+    }
+
+    fn object(&self) -> Option<&ObjectId> {
+        Some(self.id)
+    }
+
+    fn detail(&self) -> String {
+        format!("{:?} tier, mode {}", self.tier, self.mode.as_str())
     }
 }
 

@@ -3,15 +3,13 @@
 //! A message travels in an envelope that says which request it belongs to, who sent it and when. The shell drops what is
 //! late or has lost its caller before the actor sees it, and records everything else with its times and its outcome.
 
-use std::{
-    fmt, future::Future, marker::PhantomData, sync::Arc, sync::atomic::Ordering::Relaxed,
-    time::Duration,
-};
+use std::{fmt, marker::PhantomData, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use thiserror::Error;
 use tokio::sync::oneshot;
+use tracing::span::EnteredSpan;
 
 use super::{
     recorder::{Outcome, Record, Recorder},
@@ -19,7 +17,12 @@ use super::{
     vitals::{Census, Vitals},
 };
 use crate::{
-    core::{object::ObjectId, restart::Intensity, time::MonotonicUs, trace::TraceContext},
+    core::{
+        object::ObjectId,
+        restart::Intensity,
+        time::MonotonicUs,
+        trace::{SpanId, TraceContext},
+    },
     ports::{Clock, Entropy},
 };
 
@@ -51,8 +54,8 @@ pub struct Context {
     pub deadline: Option<MonotonicUs>,
 }
 
-/// What can be told of every message without knowing its actor.
-pub trait Message: Send + 'static {
+/// What a record says of a message, or of what stands for one.
+pub trait Described {
     /// Names the message's kind.
     fn kind(&self) -> &'static str;
 
@@ -61,14 +64,17 @@ pub trait Message: Send + 'static {
         None
     }
 
-    /// Tells whether nobody waits for its answer any more.
-    fn is_abandoned(&self) -> bool {
-        false
-    }
-
     /// Says what it carries, for a capture: sizes and conditions, never the bytes of a value.
     fn detail(&self) -> String {
         self.kind().to_owned()
+    }
+}
+
+/// A message of an actor.
+pub trait Message: Described + Send + 'static {
+    /// Tells whether nobody waits for its answer any more.
+    fn is_abandoned(&self) -> bool {
+        false
     }
 }
 
@@ -145,6 +151,10 @@ impl<M: Message> Address<M> {
     /// Returns the actor's name.
     pub fn name(&self) -> &Arc<str> {
         &self.inner.vitals.name
+    }
+
+    pub(super) fn vitals(&self) -> &Vitals {
+        &self.inner.vitals
     }
 
     /// Sends a message and does not wait. Returns whether there was an actor to take it.
@@ -268,29 +278,8 @@ impl<R: Role> Shell<R> {
         let Envelope { cx, from, sent, message } = envelope;
         let (kit, vitals) = (&self.kit, &self.address.inner.vitals);
         vitals.taken.fetch_add(1, Relaxed);
-        let start = kit.clock.monotonic();
-        let span = kit.recorder.new_span();
-        let mut step = Step {
-            kit,
-            vitals,
-            start,
-            record: Some(Record {
-                seq: 0,
-                trace: cx.trace.trace,
-                span,
-                parent: cx.trace.span,
-                from,
-                to: Arc::clone(&vitals.name),
-                kind: message.kind(),
-                object: message.object().cloned(),
-                at: start,
-                wait_us: start.since(sent),
-                run_us: 0,
-                batch_len: 0,
-                outcome: Outcome::Failed("panicked".into()),
-                detail: kit.recorder.wants_detail().then(|| message.detail().into()),
-            }),
-        };
+        let mut step = Step::begin(kit, vitals, cx, from, Some(sent), &message);
+        let (start, span) = (step.start, step.span());
         if cx.deadline.is_some_and(|deadline| start >= deadline) {
             step.end(Outcome::Dropped("its deadline had passed"));
             return Ok(());
@@ -299,14 +288,7 @@ impl<R: Role> Shell<R> {
             step.end(Outcome::Dropped("its caller had gone"));
             return Ok(());
         }
-        let guard = tracing::info_span!(
-            target: "nomad::message",
-            "message",
-            actor = %vitals.name,
-            kind = message.kind(),
-            request = %cx.trace.trace,
-        );
-        let guard = crate::telemetry::adopt(guard, cx.trace).entered();
+        let guard = step.enter(cx.trace, message.kind());
         let cx = Context { trace: cx.trace.child(span), ..cx };
         let handled = role.handle(&self.handling(cx), message);
         drop(guard);
@@ -324,15 +306,60 @@ impl<R: Role> Shell<R> {
 }
 
 /// The record of a message being handled; also written when the handler panics.
-struct Step<'a> {
+pub(super) struct Step<'a> {
     kit: &'a Kit,
     vitals: &'a Vitals,
     start: MonotonicUs,
     record: Option<Record>,
 }
 
-impl Step<'_> {
-    fn end(&mut self, outcome: Outcome) {
+impl<'a> Step<'a> {
+    /// Begins a step of the request `cx`. `sent` is when its message was, if it came through a mailbox.
+    pub(super) fn begin(
+        kit: &'a Kit,
+        vitals: &'a Vitals,
+        cx: Context,
+        from: Arc<str>,
+        sent: Option<MonotonicUs>,
+        message: &impl Described,
+    ) -> Self {
+        let start = kit.clock.monotonic();
+        let record = Record {
+            seq: 0,
+            trace: cx.trace.trace,
+            span: kit.recorder.new_span(),
+            parent: cx.trace.span,
+            from,
+            to: Arc::clone(&vitals.name),
+            kind: message.kind(),
+            object: message.object().cloned(),
+            at: start,
+            wait_us: sent.map_or(0, |sent| start.since(sent)),
+            run_us: 0,
+            batch_len: 0,
+            outcome: Outcome::Failed("panicked".into()),
+            detail: kit.recorder.wants_detail().then(|| message.detail().into()),
+        };
+        Self { kit, vitals, start, record: Some(record) }
+    }
+
+    fn span(&self) -> SpanId {
+        self.record.as_ref().map(|record| record.span).unwrap_or_default()
+    }
+
+    /// Enters the step's span.
+    pub(super) fn enter(&self, trace: TraceContext, kind: &'static str) -> EnteredSpan {
+        let span = tracing::info_span!(
+            target: "nomad::message",
+            "message",
+            actor = %self.vitals.name,
+            kind,
+            request = %trace.trace,
+        );
+        crate::telemetry::adopt(span, trace).entered()
+    }
+
+    pub(super) fn end(&mut self, outcome: Outcome) {
         let Some(mut record) = self.record.take() else { return };
         record.run_us = self.kit.clock.monotonic().since(self.start);
         let counter = match outcome {
@@ -404,9 +431,4 @@ pub fn worker<R: Role>(
         }
     };
     (address, ChildSpec::new(vitals, Intensity::default(), spawn))
-}
-
-/// Spawns a future that ends with the process at the latest; its panics are logged by the runtime.
-pub fn detach(future: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(future);
 }

@@ -276,7 +276,7 @@ impl Root {
 mod tests {
     use crate::actors::{
         recorder::Outcome,
-        shell::{Handling, Message, Role, worker},
+        shell::{Described, Handling, Message, Role, worker},
         supervisor::{Root, nested},
         test_kit::{Tree, kit},
     };
@@ -284,7 +284,9 @@ mod tests {
     /// Fails as it starts, every time.
     struct Stillborn;
 
-    impl Message for () {
+    impl Message for () {}
+
+    impl Described for () {
         fn kind(&self) -> &'static str {
             "Nothing"
         }

@@ -2,7 +2,6 @@
 //! decode and encode around these calls.
 
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::SocketAddr,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -22,7 +21,7 @@ use crate::{
         group_table::{GroupTableMsg, GroupView},
         local_store::LocalStoreMsg,
         recorder::{Outcome, Record},
-        replica_reader::ReplicaReaderMsg,
+        replica_reader::ReadPath,
     },
     config::{Config, Durability},
     core::{
@@ -55,8 +54,8 @@ pub struct Backend {
     pub kit: Kit,
     /// The store's writer.
     pub store: Address<LocalStoreMsg>,
-    /// The readers, chosen by the object's hash.
-    pub readers: Vec<Address<ReplicaReaderMsg>>,
+    /// The way to read.
+    pub reads: ReadPath,
     /// The group table.
     pub group_table: Address<GroupTableMsg>,
     /// The group as it is.
@@ -153,9 +152,7 @@ impl Call {
     ) -> Result<Option<Object>, ApiError> {
         self.about(id);
         let mode = mode.unwrap_or_else(|| self.backend.view.load().settings.retrieval_mode);
-        let make = |reply| ReplicaReaderMsg::Get { tier, id: id.clone(), mode, reply };
-        let reader = self.backend.reader(id)?;
-        Ok(reader.ask(&self.edge_name, self.cx, make).await??)
+        Ok(self.backend.reads.get(&self.edge_name, self.cx, tier, id, mode).await??)
     }
 
     /// Writes, in the node's mode unless the request names one. The outer error is a failure, the inner one a refusal
@@ -193,15 +190,8 @@ impl Call {
         limit: usize,
     ) -> Result<Page, ApiError> {
         let limit = limit.min(self.backend.config.limits.page_size);
-        let make = |reply| ReplicaReaderMsg::List {
-            tier,
-            prefix: prefix.to_owned(),
-            after: after.map(str::to_owned),
-            limit,
-            reply,
-        };
-        let reader = self.backend.readers.first().ok_or_else(no_reader)?;
-        Ok(reader.ask(&self.edge_name, self.cx, make).await??)
+        let wanted = (tier, prefix, after, limit);
+        Ok(self.backend.reads.list(&self.edge_name, self.cx, wanted).await??)
     }
 
     /// Changes a setting and returns the group as it then is.
@@ -228,13 +218,17 @@ impl Call {
     /// # Errors
     /// When the deadline passes first.
     pub async fn probe(&self, address: SocketAddr) -> Result<bool, ApiError> {
-        let now = self.backend.kit.clock.monotonic();
-        let left_us = self.cx.deadline.map_or(u64::MAX, |deadline| deadline.since(now));
-        let probe = self.backend.probe.serves(address);
-        tokio::time::timeout(Duration::from_micros(left_us), probe).await.map_err(|_| {
+        let late = || {
             let detail = format!("{address} did not answer within the deadline");
             ApiError::new(ErrorCode::DeadlineExceeded, detail)
-        })
+        };
+        let now = self.backend.kit.clock.monotonic();
+        let left_us = self.cx.deadline.map_or(u64::MAX, |deadline| deadline.since(now));
+        if left_us == 0 {
+            return Err(late());
+        }
+        let probe = self.backend.probe.serves(address);
+        tokio::time::timeout(Duration::from_micros(left_us), probe).await.map_err(|_| late())
     }
 
     /// Ends the request with the HTTP status or gRPC code of its answer, and records it.
@@ -276,13 +270,6 @@ impl Drop for Call {
 }
 
 impl Backend {
-    fn reader(&self, id: &ObjectId) -> Result<&Address<ReplicaReaderMsg>, ApiError> {
-        let mut hasher = DefaultHasher::new();
-        id.hash(&mut hasher);
-        let index = hasher.finish() as usize % self.readers.len().max(1);
-        self.readers.get(index).ok_or_else(no_reader)
-    }
-
     /// Says how durable what an answer tells is: `quorum` for a safe write in the group, else `local`; with an interval
     /// between fsyncs, that too. `None` = a read.
     pub fn durability(&self, tier: Tier, write: Option<StorageMode>) -> String {
@@ -345,10 +332,6 @@ impl Backend {
             requests_in_hand: self.admission.in_hand(),
         }
     }
-}
-
-fn no_reader() -> ApiError {
-    ApiError::new(ErrorCode::Unavailable, "the node has no reader yet")
 }
 
 /// What `GET /nomad/v1/status` tells.

@@ -27,7 +27,7 @@ use super::{admission::Admission, body::LimitedBody, error::ApiError};
 use crate::{
     actors::{
         recorder::Outcome,
-        shell::{Handling, Message, Reply, Role},
+        shell::{Described, Handling, Message, Reply, Role},
     },
     config::LimitsConfig,
 };
@@ -88,7 +88,9 @@ pub enum ListenerMsg {
     },
 }
 
-impl Message for ListenerMsg {
+impl Message for ListenerMsg {}
+
+impl Described for ListenerMsg {
     fn kind(&self) -> &'static str {
         "Drain"
     }

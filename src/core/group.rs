@@ -317,6 +317,40 @@ mod tests {
     }
 
     #[test]
+    fn a_group_of_one_knows_its_only_member_and_takes_no_word_for_another() {
+        let group = GroupOfOne {
+            name: "group-x".into(),
+            epoch: 1,
+            permanent: false,
+            capacity: 5,
+            this: Member {
+                node: NodeId::new("me"),
+                rest: "a:1".into(),
+                peer: "a:2".into(),
+                storage: "a:3".into(),
+                position: Position::default(),
+            },
+            world: World { width: 1.0, height: 1.0 },
+            settings: Settings {
+                storage_mode: StorageMode::Fast,
+                retrieval_mode: RetrievalMode::Fast,
+                migration: false,
+                replication_factor: 1,
+            },
+        };
+        for name in ["me", "a:2", "a:3"] {
+            assert_eq!(group.member(name), Ok(&group.this));
+            assert!(group.remove_references(name).unwrap_err().to_string().contains("me"));
+        }
+        let error = group.member("you").unwrap_err().to_string();
+        assert_eq!(error, r#"the peer "you" is not a member of group-x, whose members are: me"#);
+        assert_eq!(group.remove_references("you"), Ok(false));
+        let id = ObjectId::parse("o").unwrap();
+        assert_eq!(group.add_reference(&id, true), Ok(false));
+        assert!(group.add_reference(&id, false).unwrap_err().to_string().contains("\"o\""));
+    }
+
+    #[test]
     fn a_group_is_named_after_the_end_of_its_founders_id() {
         assert_eq!(founded_name(&NodeId::new("12D3KooWabcdefgh")), "group-abcdefgh");
         assert_eq!(founded_name(&NodeId::new("x")), "group-x");

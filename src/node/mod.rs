@@ -23,7 +23,7 @@ use crate::{
         expiry::{self, Expiry},
         group_table::{self, GroupTable, GroupView},
         local_store::{self, LocalStore},
-        replica_reader::{self, ReplicaReader},
+        replica_reader::{self, ReadPath, ReplicaReader},
         shell::worker,
         supervisor::{Root, nested},
     },
@@ -222,14 +222,10 @@ impl Node {
             expiry::Args { store: writer.clone(), interval: config.schedule.db_cleanup };
         let (_, expiry_spec) = worker::<Expiry>(&kit, "expiry", "storage", expiry_args);
         let mut storage = vec![writer_spec, expiry_spec];
-        let mut readers = Vec::new();
-        for index in 0..reader_count() {
-            let name = format!("replica_reader-{index}");
-            let args = replica_reader::Args { store: store.clone() };
-            let (reader, spec) = worker::<ReplicaReader>(&kit, &name, "storage", args);
-            readers.push(reader);
-            storage.push(spec);
-        }
+        let reader_args = replica_reader::Args { store: store.clone() };
+        let (reader, reader_spec) =
+            worker::<ReplicaReader>(&kit, "replica_reader", "storage", reader_args);
+        storage.push(reader_spec);
         let table_args = group_table::Args { view: Arc::clone(&view) };
         let (group_table, table_spec) =
             worker::<GroupTable>(&kit, "group_table", "group", table_args);
@@ -244,7 +240,7 @@ impl Node {
         let backend = Arc::new(Backend {
             kit: kit.clone(),
             store: writer,
-            readers,
+            reads: ReadPath::new(kit.clone(), reader, store.clone()),
             group_table,
             view,
             phase: watched,
@@ -354,11 +350,6 @@ fn found(config: &Config, permanent: bool, identity: &Identity, sockets: &Socket
             replication_factor: config.node.storage.replication_factor as u32,
         },
     }
-}
-
-/// One reader a core, at least two, so that a slow read does not hold up all others.
-fn reader_count() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
 }
 
 /// Lets the process have as many descriptors as the system allows: each connection needs one.

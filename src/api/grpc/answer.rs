@@ -3,18 +3,24 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use http_body::{Body, Frame};
 use prost::Message;
+use tokio::time::Sleep;
 use tonic::{Code, Status};
 
-use super::{frame, health::Watch, status};
+use super::{frame, status};
 use crate::{
-    api::{backend::Call, error::ApiError},
-    core::trace::TraceId,
+    api::{
+        backend::Call,
+        error::{ApiError, ErrorCode},
+    },
+    core::{object::Tier, trace::TraceId},
 };
 
 const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");
@@ -34,16 +40,29 @@ impl Answer {
         Self { body, durability: text_value(durability) }
     }
 
-    /// Answers with a stream.
-    pub(super) fn watch(watch: Watch, durability: String) -> Self {
-        Self { body: GrpcBody(State::Watch(Box::new(watch))), durability: text_value(durability) }
+    /// Answers a call that wrote nothing.
+    pub(super) fn read(call: &Call, message: &impl Message) -> Self {
+        Self::unary(message, call.backend().durability(Tier::Group, None))
+    }
+
+    /// Answers with messages as they come, each with its head, for at most `timeout`.
+    pub(super) fn stream(
+        call: &Call,
+        messages: impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static,
+        timeout: Option<Duration>,
+    ) -> Self {
+        let deadline = timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+        let messages = messages.boxed();
+        let streaming = Streaming { messages, deadline, id: call.request_id() };
+        let durability = text_value(call.backend().durability(Tier::Group, None));
+        Self { body: GrpcBody(State::Stream(Box::new(streaming))), durability }
     }
 }
 
 /// Ends a call with its answer.
 pub(super) fn finish(call: Call, answered: Result<Answer, ApiError>) -> Response<GrpcBody> {
     let id = call.request_id();
-    let (response, code) = match answered {
+    let (mut response, code) = match answered {
         Ok(Answer { body, durability }) => {
             let mut response = Response::new(body);
             let headers = response.headers_mut();
@@ -54,22 +73,6 @@ pub(super) fn finish(call: Call, answered: Result<Answer, ApiError>) -> Response
         }
         Err(error) => (status::response(&error, id), error.code.grpc()),
     };
-    end(call, response, id, code)
-}
-
-/// Ends a call that a tonic service has answered.
-pub(super) fn foreign(call: Call, answered: Response<tonic::body::Body>) -> Response<GrpcBody> {
-    let code = Status::from_header_map(answered.headers()).map_or(Code::Ok, |s| s.code());
-    let id = call.request_id();
-    end(call, answered.map(|body| GrpcBody(State::Foreign(body))), id, code)
-}
-
-fn end(
-    call: Call,
-    mut response: Response<GrpcBody>,
-    id: TraceId,
-    code: Code,
-) -> Response<GrpcBody> {
     response.headers_mut().insert(REQUEST_ID, text_value(id.to_string()));
     // The codes are 0 to 16.
     call.finish(code as i32 as u16);
@@ -100,9 +103,25 @@ enum State {
     /// The trailers of a success.
     Trailers,
     /// Messages as they come, then the trailers.
-    Watch(Box<Watch>),
-    /// What a tonic service answers.
-    Foreign(tonic::body::Body),
+    Stream(Box<Streaming>),
+}
+
+struct Streaming {
+    messages: BoxStream<'static, Result<Bytes, ApiError>>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    id: TraceId,
+}
+
+impl Streaming {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ApiError>>> {
+        if let Some(deadline) = self.deadline.as_mut()
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            let detail = "the stream has reached the end of its grpc-timeout; open it again";
+            return Poll::Ready(Some(Err(ApiError::new(ErrorCode::DeadlineExceeded, detail))));
+        }
+        self.messages.poll_next_unpin(cx)
+    }
 }
 
 impl Body for GrpcBody {
@@ -114,12 +133,15 @@ impl Body for GrpcBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let state = &mut self.0;
-        if let State::Foreign(body) = state {
-            return Pin::new(body).poll_frame(cx);
-        }
-        if let State::Watch(watch) = state {
-            match ready!(watch.poll_message(cx)) {
-                Some(message) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+        if let State::Stream(streaming) = state {
+            match ready!(streaming.poll_next(cx)) {
+                Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+                Some(Err(error)) => {
+                    let mut trailers = HeaderMap::new();
+                    status::status(&error, streaming.id).add_header(&mut trailers)?;
+                    *state = State::Done;
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
                 None => *state = State::Trailers,
             }
         }
@@ -133,15 +155,11 @@ impl Body for GrpcBody {
                 trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
                 Some(Ok(Frame::trailers(trailers)))
             }
-            _ => None,
+            State::Done | State::Stream(_) => None,
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            State::Done => true,
-            State::Foreign(body) => body.is_end_stream(),
-            _ => false,
-        }
+        matches!(self.0, State::Done)
     }
 }

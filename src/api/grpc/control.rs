@@ -70,7 +70,7 @@ pub(super) async fn answer(
 }
 
 fn done(call: &Call, message: &impl Message) -> Result<Answer, ApiError> {
-    Ok(Answer::unary(message, call.backend().durability(Tier::Group, None)))
+    Ok(Answer::read(call, message))
 }
 
 async fn add_reference(
@@ -102,25 +102,25 @@ fn add_peer(request: &AddPeerRequest) -> Result<Answer, ApiError> {
 }
 
 fn remove_peer(call: &Call, request: &RemovePeerRequest) -> Result<Answer, ApiError> {
-    named("host", &request.host)?;
-    leave(&call.backend().view.load(), &request.host)?;
+    leave(&call.backend().view.load(), "host", &request.host)?;
     done(call, &RemovePeerResponse { response: false })
 }
 
 fn handle_leave(call: &Call, request: &LeaveRequest) -> Result<Answer, ApiError> {
     let group = call.backend().view.load();
-    named("peerServerHostname", &request.peer_server_hostname)?;
-    leave(&group, &request.peer_server_hostname)?;
-    leave(&group, &request.group_storage_server_hostname)?;
+    leave(&group, "peerServerHostname", &request.peer_server_hostname)?;
+    if !request.group_storage_server_hostname.is_empty() {
+        leave(&group, "groupStorageServerHostname", &request.group_storage_server_hostname)?;
+    }
     done(call, &LeaveResponse { success: false })
 }
 
 /// A peer that is no member has left already; the only member cannot leave.
-fn leave(group: &GroupOfOne, peer: &str) -> Result<(), ApiError> {
+fn leave(group: &GroupOfOne, field: &'static str, peer: &str) -> Result<(), ApiError> {
     if group.names_this(peer) {
         return Err(ApiError::alone(&format!("{peer} cannot leave a group that is itself alone")));
     }
-    Ok(())
+    host(field, peer)
 }
 
 fn migrate(call: &Call, request: &MigrationRequest) -> Result<Answer, ApiError> {

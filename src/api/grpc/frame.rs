@@ -97,6 +97,52 @@ impl Gathered {
     }
 }
 
+/// The messages of a request that streams them, one after the other.
+pub struct Frames<B> {
+    body: B,
+    /// What has come and was not taken.
+    buf: BytesMut,
+    max_bytes: usize,
+}
+
+impl<B> Frames<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Reads messages of at most `max_bytes` each.
+    pub fn new(body: B, max_bytes: usize) -> Self {
+        Self { body, buf: BytesMut::new(), max_bytes }
+    }
+
+    /// Returns the next message, or `None` at the end.
+    ///
+    /// # Errors
+    /// When the body breaks a limit, or ends within a message.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            if let Some(head) = self.buf.first_chunk::<HEAD_BYTES>() {
+                let len = message_len(*head, self.max_bytes)?;
+                if self.buf.len() >= HEAD_BYTES + len {
+                    let mut message = self.buf.split_to(HEAD_BYTES + len).freeze();
+                    return Ok(Some(message.split_off(HEAD_BYTES)));
+                }
+            }
+            match Pin::new(&mut self.body).frame().await {
+                Some(Ok(frame)) => {
+                    self.buf.extend_from_slice(&frame.into_data().unwrap_or_default());
+                }
+                Some(Err(error)) => return Err(broken_off(error.into())),
+                None if self.buf.is_empty() => return Ok(None),
+                None => {
+                    let left = self.buf.len();
+                    return Err(invalid(format!("the body ends {left} bytes into a message")));
+                }
+            }
+        }
+    }
+}
+
 fn message_len(head: [u8; HEAD_BYTES], max_bytes: usize) -> Result<usize, ApiError> {
     let [flag, a, b, c, d] = head;
     match flag {
@@ -209,6 +255,21 @@ mod tests {
         let error = read_pieces(&[b"\0\xff\xff\xff\xff"], 2).unwrap_err();
         assert_eq!(error.code, ErrorCode::TooLarge);
         assert!(error.detail.contains("4294967295") && error.detail.contains('2'), "{error}");
+    }
+
+    #[test]
+    fn streamed_messages_come_out_one_by_one_and_a_cut_one_is_refused() {
+        let bytes = [&b"\0\0\0\0\x01a\0\0\0\0\0\0\0\0\0\x02bc"[..], b"\0\0"].concat();
+        for cut in 0..bytes.len() {
+            let pieces = [&bytes[..cut], &bytes[cut..]].map(Bytes::copy_from_slice);
+            let frames = pieces.map(|piece| Ok::<_, std::convert::Infallible>(Frame::data(piece)));
+            let mut frames = Frames::new(StreamBody::new(stream::iter(frames)), 2);
+            let mut next = || frames.next().now_or_never().unwrap();
+            for message in ["a", "", "bc"] {
+                assert_eq!(next().unwrap().unwrap(), message);
+            }
+            assert!(next().unwrap_err().detail.contains("2 bytes"));
+        }
     }
 
     #[test]

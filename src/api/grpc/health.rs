@@ -3,12 +3,14 @@
 //! The statuses of both have the same numbers, and their messages the same form. A watch ends when the node drains.
 
 use std::{
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_stream::wrappers::WatchStream;
 use tonic_health::pb::{
@@ -16,17 +18,14 @@ use tonic_health::pb::{
 };
 
 use super::{answer::Answer, frame};
-use crate::{
-    api::{
-        backend::{Backend, Call, Phase},
-        error::{ApiError, ErrorCode},
-    },
-    core::object::Tier,
+use crate::api::{
+    backend::{Backend, Call, Phase},
+    error::{ApiError, ErrorCode},
 };
 
 /// The health of one listener's services.
 pub(super) struct Health {
-    services: Vec<&'static str>,
+    services: Arc<[&'static str]>,
     phase: watch::Receiver<Phase>,
     /// A watch holds no permit of a request, so the number of watches has a limit of its own.
     places: Arc<Semaphore>,
@@ -46,10 +45,10 @@ pub(super) fn service(named: bool, kind: &str, message: Bytes) -> Result<String,
 }
 
 impl Health {
-    pub(super) fn new(backend: &Backend, services: &[&'static str]) -> Self {
+    pub(super) fn new(backend: &Backend, services: Arc<[&'static str]>) -> Self {
         let places_max = backend.config.limits.requests;
         Self {
-            services: services.to_vec(),
+            services,
             phase: backend.phase.clone(),
             places: Arc::new(Semaphore::new(places_max)),
             places_max,
@@ -73,15 +72,20 @@ impl Health {
             return Err(ApiError::new(ErrorCode::NotFound, detail));
         }
         let status = serving(*self.phase.borrow());
-        let durability = call.backend().durability(Tier::Group, None);
-        Ok(Answer::unary(&HealthCheckResponse { status: status.into() }, durability))
+        Ok(Answer::read(call, &HealthCheckResponse { status: status.into() }))
     }
 
-    /// Tells the status of a service now and whenever it changes. A service that is not served here stays unknown.
+    /// Tells the status of a service now and whenever it changes, for at most `timeout`. A service that is not served
+    /// here stays unknown.
     ///
     /// # Errors
     /// [`ErrorCode::ResourceExhausted`] when too many watch already.
-    pub(super) fn watch(&self, call: &Call, service: &str) -> Result<Answer, ApiError> {
+    pub(super) fn watch(
+        &self,
+        call: &Call,
+        service: &str,
+        timeout: Option<Duration>,
+    ) -> Result<Answer, ApiError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let detail = format!(
                 "{} clients watch this listener's health, as many as limits.requests allows",
@@ -96,7 +100,7 @@ impl Health {
             is_ending: false,
             _place: place,
         };
-        Ok(Answer::watch(watch, call.backend().durability(Tier::Group, None)))
+        Ok(Answer::stream(call, watch, timeout))
     }
 }
 
@@ -107,8 +111,8 @@ fn serving(phase: Phase) -> ServingStatus {
     }
 }
 
-/// The messages of one watch.
-pub(super) struct Watch {
+/// The messages of one watch, each with its head.
+struct Watch {
     phases: WatchStream<Phase>,
     is_known: bool,
     last: Option<ServingStatus>,
@@ -116,16 +120,17 @@ pub(super) struct Watch {
     _place: OwnedSemaphorePermit,
 }
 
-impl Watch {
-    /// Returns the next message, with its head, and `None` at the end.
-    pub(super) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+impl Stream for Watch {
+    type Item = Result<Bytes, ApiError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         while !self.is_ending {
             let Some(phase) = ready!(self.phases.poll_next_unpin(cx)) else { break };
             self.is_ending = phase == Phase::Draining;
             let status = if self.is_known { serving(phase) } else { ServingStatus::ServiceUnknown };
             if self.last.replace(status) != Some(status) {
                 let message = HealthCheckResponse { status: status.into() };
-                return Poll::Ready(Some(frame::encode(&message)));
+                return Poll::Ready(Some(Ok(frame::encode(&message))));
             }
         }
         Poll::Ready(None)

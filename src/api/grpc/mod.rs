@@ -1,9 +1,9 @@
 //! The gRPC edge: the storage listener and the peer listener.
 //!
-//! Decision: tonic gives the statuses, the generated messages and the reflection service, but not the way of a unary
-//! call. A generated server boxes a request five times and cannot say which of its errors are the caller's; here a
-//! path is looked up in one table, one message is read, one is written, and every error is an `ApiError` with a text.
-//! Rejected: generated servers behind a router, with their statuses rewritten afterwards.
+//! Decision: tonic gives the statuses, the generated messages and the clients, but not the way of a call. A generated
+//! server boxes a request five times and cannot say which of its errors are the caller's; here a path is looked up in
+//! one table, one message is read, one is written, and every error is an `ApiError` with a text. Rejected: generated
+//! servers behind a router, with their statuses rewritten afterwards.
 //!
 //! Invariants: no bare UNKNOWN or INTERNAL for what a caller did; every answer carries `nomad-request-id`; every
 //! request that is answered is recorded with its code; no stream outlives the drain.
@@ -21,7 +21,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request::Parts};
@@ -32,7 +32,6 @@ pub use self::answer::GrpcBody;
 use self::{
     answer::Answer,
     health::Health,
-    reflection::Reflection,
     route::{PEER, Route, Rpc, STORAGE},
 };
 use super::{
@@ -54,9 +53,16 @@ pub struct GrpcEdge {
 struct Inner {
     backend: Arc<Backend>,
     routes: &'static [Route],
+    /// The full names of the services, sorted.
+    services: Arc<[&'static str]>,
     health: Health,
-    reflection: Reflection,
     message_bytes_max: u64,
+}
+
+/// A request whose head is in order.
+struct Accepted {
+    route: &'static Route,
+    timeout: Option<Duration>,
 }
 
 /// Returns the edge of the storage listener: the two storage services, health and reflection.
@@ -72,11 +78,12 @@ pub fn peer_edge(backend: Arc<Backend>) -> GrpcEdge {
 impl GrpcEdge {
     fn new(backend: Arc<Backend>, routes: &'static [Route]) -> Self {
         let mut services: Vec<_> = routes.iter().map(Route::service).collect();
+        services.sort_unstable();
         services.dedup();
-        let health = Health::new(&backend, &services);
-        let reflection = Reflection::new(&services, backend.phase.clone());
+        let services: Arc<[_]> = services.into();
+        let health = Health::new(&backend, Arc::clone(&services));
         let message_bytes_max = backend.config.node.storage.max_object_bytes + OVERHEAD_BYTES;
-        let inner = Inner { backend, routes, health, reflection, message_bytes_max };
+        let inner = Inner { backend, routes, services, health, message_bytes_max };
         Self { inner: Arc::new(inner) }
     }
 
@@ -89,19 +96,14 @@ impl GrpcEdge {
         let (parts, body) = request.into_parts();
         let (mut call, accepted) = self.begin(&parts);
         let answered = match accepted {
+            Ok(accepted) => self.dispatch(accepted, &mut call, &parts.headers, body).await,
             Err(error) => Err(error),
-            Ok(Route { rpc: Rpc::Reflect, .. }) => {
-                // Boxed, so that the common requests need not carry its room.
-                let answered = Box::pin(self.inner.reflection.answer(parts, body)).await;
-                return answer::foreign(call, answered);
-            }
-            Ok(route) => self.dispatch(route, &mut call, &parts.headers, body).await,
         };
         answer::finish(call, answered)
     }
 
     /// Begins the call, and says why it goes no further if it does not.
-    fn begin(&self, parts: &Parts) -> (Call, Result<&'static Route, ApiError>) {
+    fn begin(&self, parts: &Parts) -> (Call, Result<Accepted, ApiError>) {
         let path = parts.uri.path();
         let route = route::find(self.inner.routes, path);
         let timeout = head::timeout(&parts.headers);
@@ -114,13 +116,13 @@ impl GrpcEdge {
         );
         let accepted = head::check(parts)
             .and_then(|()| route.ok_or_else(|| self.no_such_method(path)))
-            .and_then(|route| timeout.map(|_| route));
+            .and_then(|route| Ok(Accepted { route, timeout: timeout? }));
         (call, accepted)
     }
 
     async fn dispatch<B>(
         &self,
-        route: &Route,
+        Accepted { route, timeout }: Accepted,
         call: &mut Call,
         headers: &HeaderMap,
         body: B,
@@ -130,6 +132,12 @@ impl GrpcEdge {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let kind = route.kind();
+        if route.rpc == Rpc::Reflect {
+            let (services, phase) =
+                (Arc::clone(&self.inner.services), call.backend().phase.clone());
+            let answers = reflection::answers(services, phase, kind, body);
+            return Ok(Answer::stream(call, answers, timeout));
+        }
         let message = frame::read(body, self.inner.message_bytes_max as usize).await?;
         match route.rpc {
             Rpc::Get(tier) => {
@@ -150,7 +158,7 @@ impl GrpcEdge {
             }
             Rpc::Watch { named } => {
                 let service = health::service(named, kind, message)?;
-                self.inner.health.watch(call, &service)
+                self.inner.health.watch(call, &service, timeout)
             }
             Rpc::Control(rpc) => Box::pin(control::answer(call, rpc, kind, message)).await,
             Rpc::Reflect => Err(self.no_such_method(route.path)),

@@ -1,90 +1,277 @@
-//! Server reflection, v1 and v1alpha, so that a generic client works with no proto files at hand.
+//! Server reflection, so that a generic client works with no proto files at hand.
+//!
+//! The messages of v1 and v1alpha are the same on the wire (a test holds it), so those of v1 stand for both. An unknown
+//! name is an answer of its own, after which the client may go on asking; tonic's service ends the stream there.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     error::Error,
-    pin::Pin,
-    task::{Context, Poll},
+    sync::{Arc, LazyLock},
 };
 
 use bytes::Bytes;
-use futures::StreamExt as _;
-use http::{Request, Response, request::Parts};
-use http_body::{Body, Frame, SizeHint};
+use futures::{Stream, stream};
+use http_body::Body;
+use prost::Message as _;
+use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use tokio::sync::watch;
-use tokio_stream::wrappers::WatchStream;
-use tonic::service::Routes;
-use tonic_reflection::server::Builder;
-use tower::Service as _;
+use tonic::Code;
+use tonic_reflection::pb::{
+    v1::{
+        self, ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
+        ServerReflectionRequest, ServerReflectionResponse, ServiceResponse,
+        server_reflection_request::MessageRequest as Question,
+        server_reflection_response::MessageResponse as Reply,
+    },
+    v1alpha,
+};
 
-use crate::{api::backend::Phase, proto::FILE_DESCRIPTOR_SET};
+use super::frame::{self, Frames};
+use crate::{
+    api::{backend::Phase, error::ApiError},
+    proto::FILE_DESCRIPTOR_SET,
+};
 
-/// The reflection services of one listener.
-pub(super) struct Reflection {
-    routes: Routes,
+/// The most bytes of a question, which is a name.
+const QUESTION_BYTES_MAX: usize = 64 << 10;
+
+/// The proto files of all services, on either listener.
+static FILES: LazyLock<Files> = LazyLock::new(|| {
+    Files::of(&[
+        FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        v1::FILE_DESCRIPTOR_SET,
+        v1alpha::FILE_DESCRIPTOR_SET,
+    ])
+});
+
+/// Answers a stream of questions about `services`, until the client ends it or the node drains.
+pub(super) fn answers<B>(
+    services: Arc<[&'static str]>,
     phase: watch::Receiver<Phase>,
-}
-
-impl Reflection {
-    /// Describes these services.
-    pub(super) fn new(services: &[&str], phase: watch::Receiver<Phase>) -> Self {
-        let builder = || {
-            let builder = Builder::configure()
-                .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-            services.iter().fold(builder, |builder, name| builder.with_service_name(*name))
-        };
-        let mut routes = Routes::default();
-        // The descriptors are constants of this program.
-        #[expect(clippy::expect_used, reason = "the descriptors are constants that a test reads")]
-        {
-            routes = routes.add_service(builder().build_v1().expect("descriptors are valid"));
-            routes = routes.add_service(builder().build_v1alpha().expect("descriptors are valid"));
-        }
-        Self { routes: routes.prepare(), phase }
-    }
-
-    /// Answers a stream of questions, until the client or the node ends it.
-    pub(super) async fn answer<B>(&self, parts: Parts, body: B) -> Response<tonic::body::Body>
-    where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let phases = WatchStream::new(self.phase.clone());
-        let request = Request::from_parts(parts, UntilDrain { body, phases });
-        match self.routes.clone().call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
-    }
-}
-
-/// A body that ends when the node drains, and with it the answer.
-struct UntilDrain<B> {
+    kind: &'static str,
     body: B,
-    phases: WatchStream<Phase>,
+) -> impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let asked = Frames::new(body, QUESTION_BYTES_MAX);
+    stream::try_unfold((asked, phase), move |(mut asked, mut phase)| {
+        let services = Arc::clone(&services);
+        async move {
+            let draining = async {
+                // A node that is gone has drained.
+                let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+            };
+            let question = tokio::select! {
+                biased;
+                () = draining => None,
+                question = asked.next() => question?,
+            };
+            let Some(question) = question else { return Ok(None) };
+            let question = frame::decode(kind, question)?;
+            let answer = frame::encode(&answer(&FILES, &services, question));
+            Ok(Some((answer, (asked, phase))))
+        }
+    })
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for UntilDrain<B> {
-    type Data = Bytes;
-    type Error = B::Error;
+fn answer(
+    files: &Files,
+    services: &[&str],
+    request: ServerReflectionRequest,
+) -> ServerReflectionResponse {
+    let reply = match &request.message_request {
+        Some(Question::FileByFilename(name)) => files.reply(Some(name), "file", name),
+        Some(Question::FileContainingSymbol(name)) => {
+            files.reply(files.by_symbol.get(name).map(String::as_str), "symbol", name)
+        }
+        Some(Question::FileContainingExtension(asked)) => {
+            files.reply(None, "extension of", &asked.containing_type)
+        }
+        Some(Question::AllExtensionNumbersOfType(name)) if files.by_symbol.contains_key(name) => {
+            Reply::AllExtensionNumbersResponse(ExtensionNumberResponse {
+                base_type_name: name.clone(),
+                extension_number: Vec::new(),
+            })
+        }
+        Some(Question::AllExtensionNumbersOfType(name)) => files.reply(None, "type", name),
+        Some(Question::ListServices(_)) => {
+            let named = |name: &&str| ServiceResponse { name: (*name).to_owned() };
+            Reply::ListServicesResponse(ListServiceResponse {
+                service: services.iter().map(named).collect(),
+            })
+        }
+        None => error(Code::InvalidArgument, "the request asks nothing; set one of its questions"),
+    };
+    ServerReflectionResponse {
+        valid_host: request.host.clone(),
+        original_request: Some(request),
+        message_response: Some(reply),
+    }
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        while let Poll::Ready(phase) = self.phases.poll_next_unpin(cx) {
-            if matches!(phase, None | Some(Phase::Draining)) {
-                return Poll::Ready(None);
+fn error(code: Code, text: impl Into<String>) -> Reply {
+    Reply::ErrorResponse(ErrorResponse { error_code: code.into(), error_message: text.into() })
+}
+
+/// Proto files by their name and by what they declare.
+struct Files {
+    by_name: BTreeMap<String, File>,
+    by_symbol: BTreeMap<String, String>,
+}
+
+struct File {
+    encoded: Vec<u8>,
+    imports: Vec<String>,
+}
+
+impl Files {
+    #[expect(clippy::expect_used, reason = "the descriptors are constants, which a test reads")]
+    fn of(sets: &[&[u8]]) -> Self {
+        let mut files = Self { by_name: BTreeMap::new(), by_symbol: BTreeMap::new() };
+        for set in sets {
+            let set = FileDescriptorSet::decode(*set).expect("a generated descriptor reads back");
+            set.file.into_iter().for_each(|file| files.add(&file));
+        }
+        files
+    }
+
+    fn add(&mut self, file: &FileDescriptorProto) {
+        let name = file.name().to_owned();
+        let mut symbols = BTreeSet::new();
+        let inside = |scope: &str, name: &str| match scope {
+            "" => name.to_owned(),
+            scope => format!("{scope}.{name}"),
+        };
+        for message in &file.message_type {
+            declare(&mut symbols, file.package(), message);
+        }
+        for kind in &file.enum_type {
+            symbols.insert(inside(file.package(), kind.name()));
+        }
+        for service in &file.service {
+            let service_name = inside(file.package(), service.name());
+            for method in &service.method {
+                symbols.insert(inside(&service_name, method.name()));
+            }
+            symbols.insert(service_name);
+        }
+        self.by_symbol.extend(symbols.into_iter().map(|symbol| (symbol, name.clone())));
+        let file = File { encoded: file.encode_to_vec(), imports: file.dependency.clone() };
+        self.by_name.insert(name, file);
+    }
+
+    /// Gives a file and all that it imports, or says that what was asked for is not there.
+    fn reply(&self, name: Option<&str>, what: &str, asked: &str) -> Reply {
+        let mut found = Vec::new();
+        let mut wanted = Vec::from_iter(name);
+        let mut seen = BTreeSet::new();
+        while let Some(name) = wanted.pop() {
+            if let Some(file) = self.by_name.get(name)
+                && seen.insert(name)
+            {
+                found.push(file.encoded.clone());
+                wanted.extend(file.imports.iter().map(String::as_str));
             }
         }
-        Pin::new(&mut self.body).poll_frame(cx)
+        if found.is_empty() {
+            return error(Code::NotFound, format!("there is no {what} {asked:?} here"));
+        }
+        Reply::FileDescriptorResponse(FileDescriptorResponse { file_descriptor_proto: found })
+    }
+}
+
+/// Takes in a message and what is declared inside it.
+fn declare(symbols: &mut BTreeSet<String>, scope: &str, message: &DescriptorProto) {
+    let name = format!("{scope}.{}", message.name());
+    for kind in &message.enum_type {
+        symbols.insert(format!("{name}.{}", kind.name()));
+    }
+    for nested in &message.nested_type {
+        declare(symbols, &name, nested);
+    }
+    symbols.insert(name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(question: Question) -> Reply {
+        let request = ServerReflectionRequest { host: "h".into(), message_request: Some(question) };
+        let answer = answer(&FILES, &["a.B"], request.clone());
+        assert_eq!((answer.valid_host.as_str(), answer.original_request), ("h", Some(request)));
+        answer.message_response.unwrap()
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    fn names(reply: Reply) -> Vec<String> {
+        let Reply::FileDescriptorResponse(files) = reply else { panic!("{reply:?}") };
+        let decode =
+            |file: &Vec<u8>| FileDescriptorProto::decode(&file[..]).unwrap().name().to_owned();
+        files.file_descriptor_proto.iter().map(decode).collect()
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    #[test]
+    fn a_symbol_leads_to_its_file_and_all_that_this_imports() {
+        for symbol in [
+            "grpc.groupstorage.GroupStorageService",
+            "grpc.groupstorage.GroupStorageService.get",
+            "grpc.groupstorage.GetObjectRequest",
+            "grpc.groupstorage.HealthCheckResponse.ServingStatus",
+        ] {
+            let mut names = names(ask(Question::FileContainingSymbol(symbol.into())));
+            assert_eq!(names.remove(0), "GroupStorageService.proto");
+            names.sort();
+            assert_eq!(names, ["GameObject.proto", "google/protobuf/empty.proto"], "{symbol}");
+        }
+        let nested = "grpc.superpeerservice.MultiMapPair.KeyPairEntry";
+        assert_eq!(
+            names(ask(Question::FileContainingSymbol(nested.into())))[0],
+            "SuperPeerService.proto"
+        );
+    }
+
+    #[test]
+    fn every_import_of_every_file_is_there() {
+        for (name, file) in &FILES.by_name {
+            for import in &file.imports {
+                assert!(FILES.by_name.contains_key(import), "{name} imports {import}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_without_ending_the_stream() {
+        for question in [
+            Question::FileByFilename("x.proto".into()),
+            Question::FileContainingSymbol("x.Y".into()),
+            Question::AllExtensionNumbersOfType("x.Y".into()),
+        ] {
+            let Reply::ErrorResponse(error) = ask(question) else { panic!("no error") };
+            assert_eq!(error.error_code, Code::NotFound as i32);
+            assert!(error.error_message.contains('x'), "{error:?}");
+        }
+        let known = "grpc.models.GameObjectGrpc";
+        let Reply::AllExtensionNumbersResponse(none) =
+            ask(Question::AllExtensionNumbersOfType(known.into()))
+        else {
+            panic!("no answer")
+        };
+        assert_eq!((none.base_type_name.as_str(), none.extension_number.len()), (known, 0));
+    }
+
+    #[test]
+    fn both_versions_have_messages_of_the_same_form() {
+        let shapes = |set: &[u8]| {
+            let file = FileDescriptorSet::decode(set).unwrap().file.remove(0);
+            let shape = |message: &DescriptorProto| {
+                let field = |f: &prost_types::FieldDescriptorProto| (f.number(), f.r#type() as i32);
+                (message.name().to_owned(), Vec::from_iter(message.field.iter().map(field)))
+            };
+            BTreeMap::from_iter(file.message_type.iter().map(shape))
+        };
+        assert_eq!(shapes(v1::FILE_DESCRIPTOR_SET), shapes(v1alpha::FILE_DESCRIPTOR_SET));
     }
 }

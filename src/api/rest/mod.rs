@@ -1,38 +1,338 @@
-//! stub
-#![allow(missing_docs)]
+//! The REST edge, on warp: one filter per path, made from the table of routes, in front of one handler each.
+//!
+//! Invariants: a handler never rejects, it answers; only a path or a method that nobody takes is rejected, and one
+//! `recover` turns that into a problem document. Nothing here reads a body but `body`, and what is read by hand is
+//! described to the OpenAPI document beside it.
+//!
+//! Decision: paths are matched whole and not segment by segment, because an id may hold an encoded slash, and because an
+//! empty id is to be refused by name. The most frequent path stands first and unboxed.
+
+mod about;
+mod actors;
+mod ask;
+mod body;
+mod document;
+mod etag;
+mod game_object;
+mod json;
+mod listing;
+mod objects;
+mod openapi;
+mod problem;
+mod row;
+mod settings;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+use std::{convert::Infallible, fmt, future::Future, sync::Arc};
+
+use http::{Method, Request};
+use hyper::body::Incoming;
+use tower_service::Service as _;
+use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
+
+use self::{
+    ask::{Ask, Shared},
+    row::{At, Head, NotAllowed, Row, Unknown},
+};
 use super::{
-    backend::Backend,
+    backend::{Backend, Call},
     body::LimitedBody,
-    error::ApiError,
+    error::{ApiError, ErrorCode},
     listener::{Edge, Protocol},
 };
-use http::*;
-use hyper::body::Incoming;
-use std::sync::Arc;
+
+/// The rows that the OpenAPI document describes.
+#[cfg(test)]
+static DOCUMENTED: [&Row; 31] = [
+    &storage::GET,
+    &objects::OBJECT,
+    &storage::PUT,
+    &storage::UPDATE,
+    &storage::DELETE,
+    &storage::FAST_PUT,
+    &storage::SAFE_PUT,
+    &storage::FAST_GET,
+    &storage::PARALLEL_GET,
+    &storage::SAFE_GET,
+    &storage::OVERLAY_PUT,
+    &storage::OVERLAY_GET,
+    &listing::OBJECTS,
+    &listing::PEER_LEDGER,
+    &listing::OBJECT_LEDGER,
+    &settings::STORAGE,
+    &settings::RETRIEVAL,
+    &settings::MIGRATION,
+    &settings::REPLICATION_FACTOR,
+    &about::STORAGE_HEALTH,
+    &about::STATUS,
+    &about::GROUPS,
+    &about::GROUP,
+    &about::HEALTHZ,
+    &about::READYZ,
+    &about::METRICS,
+    &actors::ACTORS,
+    &actors::KILL,
+    &trace::TRACE,
+    &trace::CAPTURE,
+    &openapi::OPENAPI,
+];
+
+/// Answers REST requests.
 #[derive(Clone)]
-pub struct E;
-impl Edge for E {
-    type Body = http_body_util::Full<bytes::Bytes>;
+pub struct RestEdge {
+    backend: Shared,
+    routes: BoxedFilter<(Response,)>,
+}
+
+impl fmt::Debug for RestEdge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RestEdge")
+    }
+}
+
+/// Makes the REST edge of a node.
+pub fn edge(backend: Arc<Backend>) -> RestEdge {
+    let backend = Shared(backend);
+    RestEdge { routes: routes(&backend), backend }
+}
+
+/// Gives warp's body, which has no public name, one.
+pub trait Parts {
+    /// The body.
+    type Body;
+}
+
+impl<B> Parts for http::Response<B> {
+    type Body = B;
+}
+
+impl Edge for RestEdge {
+    type Body = <Response as Parts>::Body;
+
     const PROTOCOL: Protocol = Protocol::Http1;
+
     fn body_bytes_max(&self) -> u64 {
-        1
+        body::object_bytes_max(self.backend.0.config.node.storage.max_object_bytes)
     }
-    fn is_exempt(&self, _: &str) -> bool {
-        false
+
+    fn is_exempt(&self, path: &str) -> bool {
+        let fixed = [
+            &about::HEALTHZ,
+            &about::READYZ,
+            &about::METRICS,
+            &about::STORAGE_HEALTH,
+            &about::STATUS,
+        ];
+        path.starts_with("/nomad/debug/") || fixed.iter().any(|row| row.path() == path)
     }
-    async fn call(&self, _: Request<LimitedBody<Incoming>>) -> Response<Self::Body> {
-        Response::default()
+
+    async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response {
+        let mut service = warp::service(self.routes.clone());
+        let Ok(response) = service.call(request).await;
+        response
     }
-    fn refuse(&self, _: &Request<Incoming>, _: &ApiError) -> Response<Self::Body> {
-        Response::default()
+
+    fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response {
+        let traceparent = row::traceparent(request.headers());
+        problem::problem(error, ask::trace_of(&self.backend.0, traceparent))
     }
 }
-pub fn edge(_: Arc<Backend>) -> E {
-    E
+
+// ---- routes ----
+
+fn routes(backend: &Shared) -> BoxedFilter<(Response,)> {
+    let recovering = backend.clone();
+    route(backend, &storage::GET, storage::get)
+        .or(nomad(backend))
+        .unify()
+        .or(outside(backend))
+        .unify()
+        .or(row::unknown())
+        .unify()
+        .recover(move |rejection| {
+            std::future::ready(Ok::<_, Infallible>(recover(&recovering, &rejection)))
+        })
+        .unify()
+        .boxed()
 }
-pub fn storage_edge(_: Arc<Backend>) -> E {
-    E
+
+/// All below `/nomad`, branched by the next segment.
+fn nomad(b: &Shared) -> BoxedFilter<(Response,)> {
+    let beneath = |segment: &'static str| warp::path("nomad").and(warp::path(segment));
+    let v1 = route(b, &objects::OBJECT, objects::object)
+        .or(queried(b, &listing::OBJECTS, listing::objects))
+        .unify()
+        .or(route(b, &about::STATUS, about::status))
+        .unify()
+        .or(route(b, &about::GROUPS, about::groups))
+        .unify()
+        .or(route(b, &about::GROUP, about::group))
+        .unify();
+    let storage = route(b, &storage::PUT, storage::put)
+        .or(route(b, &storage::UPDATE, storage::update))
+        .unify()
+        .or(route(b, &storage::DELETE, storage::delete))
+        .unify()
+        .or(route(b, &about::STORAGE_HEALTH, about::storage_health))
+        .unify()
+        .or(queried(b, &listing::PEER_LEDGER, listing::peer_ledger))
+        .unify()
+        .or(queried(b, &listing::OBJECT_LEDGER, listing::object_ledger))
+        .unify();
+    beneath("v1")
+        .and(v1)
+        .boxed()
+        .or(beneath("storage").and(storage).boxed())
+        .unify()
+        .or(beneath("group-storage").and(group_storage(b)))
+        .unify()
+        .or(beneath("overlay-storage").and(overlay_storage(b)))
+        .unify()
+        .or(beneath("config").and(config(b)))
+        .unify()
+        .or(beneath("debug").and(debug(b)))
+        .unify()
+        .boxed()
 }
-pub fn peer_edge(_: Arc<Backend>) -> E {
-    E
+
+fn group_storage(b: &Shared) -> BoxedFilter<(Response,)> {
+    route(b, &storage::FAST_PUT, storage::fast_put)
+        .or(route(b, &storage::SAFE_PUT, storage::safe_put))
+        .unify()
+        .or(route(b, &storage::FAST_GET, storage::fast_get))
+        .unify()
+        .or(route(b, &storage::PARALLEL_GET, storage::parallel_get))
+        .unify()
+        .or(route(b, &storage::SAFE_GET, storage::safe_get))
+        .unify()
+        .boxed()
+}
+
+fn overlay_storage(b: &Shared) -> BoxedFilter<(Response,)> {
+    route(b, &storage::OVERLAY_PUT, storage::overlay_put)
+        .or(route(b, &storage::OVERLAY_GET, storage::overlay_get))
+        .unify()
+        .boxed()
+}
+
+fn config(b: &Shared) -> BoxedFilter<(Response,)> {
+    queried(b, &settings::STORAGE, settings::storage)
+        .or(queried(b, &settings::RETRIEVAL, settings::retrieval))
+        .unify()
+        .or(queried(b, &settings::MIGRATION, settings::migration))
+        .unify()
+        .or(queried(b, &settings::REPLICATION_FACTOR, settings::replication_factor))
+        .unify()
+        .boxed()
+}
+
+fn debug(b: &Shared) -> BoxedFilter<(Response,)> {
+    queried(b, &trace::TRACE, trace::trace)
+        .or(route(b, &trace::CAPTURE, trace::capture))
+        .unify()
+        .or(route(b, &actors::ACTORS, actors::actors))
+        .unify()
+        .or(route(b, &actors::KILL, actors::kill))
+        .unify()
+        .boxed()
+}
+
+fn outside(b: &Shared) -> BoxedFilter<(Response,)> {
+    route(b, &about::HEALTHZ, about::healthz)
+        .or(route(b, &about::READYZ, about::readyz))
+        .unify()
+        .or(route(b, &about::METRICS, about::metrics))
+        .unify()
+        .or(route(b, &openapi::OPENAPI, openapi::document))
+        .unify()
+        .or(route(b, &openapi::SWAGGER, openapi::swagger))
+        .unify()
+        .or(route(b, &openapi::SWAGGER_UI, openapi::swagger))
+        .unify()
+        .or(route(b, &openapi::SWAGGER_BARE, openapi::to_swagger))
+        .unify()
+        .or(route(b, &openapi::SWAGGER_UI_BARE, openapi::to_swagger))
+        .unify()
+        .or(route(b, &openapi::ROOT, openapi::to_swagger))
+        .unify()
+        .boxed()
+}
+
+/// Makes the filter of a row whose handler does not look at the query.
+fn route<F, A>(
+    backend: &Shared,
+    row: &'static Row,
+    handler: F,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A>
+where
+    F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
+    with(backend, row, warp::any().map(String::new), handler)
+}
+
+/// Makes the filter of a row whose handler looks at the query.
+fn queried<F, A>(
+    backend: &Shared,
+    row: &'static Row,
+    handler: F,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A>
+where
+    F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
+    with(backend, row, row::query(), handler)
+}
+
+/// Path, then method, then query and body, then the handler.
+fn with<F, A, Q>(
+    backend: &Shared,
+    row: &'static Row,
+    query: Q,
+    handler: F,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A, Q>
+where
+    F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response> + Send + 'static,
+    Q: Filter<Extract = (String,), Error = Infallible> + Clone + Send + Sync + 'static,
+{
+    let backend = backend.clone();
+    row::at(row).and(row::only(row)).and(query).and(warp::body::stream()).then(
+        move |at: At, head: Head, query: String, parts| {
+            let (backend, handler) = (backend.clone(), handler.clone());
+            async move {
+                let body = if matches!(head.method, Method::PUT | Method::POST) {
+                    let max_bytes = backend.0.config.node.storage.max_object_bytes;
+                    body::collect(row.body, &head.headers, max_bytes, parts).await
+                } else {
+                    Ok(bytes::Bytes::new())
+                };
+                handler(Ask::new(backend, at, head, query, body)).await
+            }
+        },
+    )
+}
+
+/// Answers what no row took.
+fn recover(backend: &Shared, rejection: &Rejection) -> Response {
+    let (error, traceparent) = if let Some(refused) = rejection.find::<NotAllowed>() {
+        let NotAllowed { method, allow, traceparent } = refused;
+        let detail = format!("the path does not take {method}; it takes {allow}");
+        let error = ApiError::new(ErrorCode::MethodNotAllowed, detail);
+        (ApiError { allow: Some(allow), ..error }, traceparent)
+    } else if let Some(Unknown { path, traceparent }) = rejection.find() {
+        let path = json::shorten(path);
+        let detail = format!("there is no path {path:?}; /nomad/openapi.json describes all");
+        (ApiError::new(ErrorCode::NotFound, detail), traceparent)
+    } else {
+        (ApiError::new(ErrorCode::NotFound, "there is no such path"), &None)
+    };
+    let kind = if error.allow.is_some() { "a method that is not taken" } else { "an unknown path" };
+    let call = Call::begin(&backend.0, "rest", kind, traceparent.as_deref(), None);
+    let response = problem::problem(&error, call.request_id());
+    call.finish(response.status().as_u16());
+    response
 }

@@ -1,0 +1,126 @@
+//! What is no proper call: a mistake of the caller never looks like one of the node.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tonic::{Code, Status};
+
+use super::{edges, send};
+use crate::api::{
+    grpc::{
+        GrpcEdge,
+        route::{PEER, Rpc, STORAGE},
+    },
+    test_backend::TestNode,
+};
+
+async fn refused(edge: &GrpcEdge, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Status {
+    send(edge, path, headers, Bytes::copy_from_slice(body)).await.1.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_served_is_unimplemented_and_the_text_says_where_it_is() {
+    let node = TestNode::start().await;
+    let (storage, peer) = edges(&node);
+    for (edge, path, text) in [
+        (&storage, "/grpc.groupstorage.GroupStorageService/nope", "GroupStorageService/nope"),
+        (&storage, "/", "there is no method /"),
+        (&storage, "/grpc.groupstorage.GroupStorageService/get/x", "get/x"),
+        (&storage, "/grpc.superpeerservice.SuperPeerService/pingPeer", "127.0.0.1:6731"),
+        (&peer, "/grpc.groupstorage.GroupStorageService/get", "127.0.0.1:6735"),
+    ] {
+        let status = refused(edge, path, &[], b"\0\0\0\0\0").await;
+        assert_eq!(status.code(), Code::Unimplemented, "{path}");
+        assert!(status.message().contains(text), "{status}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_encoding_that_is_not_taken_is_unimplemented_and_names_the_one_that_is() {
+    let node = TestNode::start().await;
+    let (edge, _) = edges(&node);
+    let headers = [("grpc-encoding", "gzip")];
+    let body = Bytes::from_static(b"\x01\0\0\0\0");
+    let (head, answer) = send(&edge, STORAGE[0].path, &headers, body).await;
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    assert!(status.message().contains("gzip") && status.message().contains("identity"));
+    assert_eq!(head["grpc-accept-encoding"], "identity");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn every_unary_call_refuses_every_kind_of_broken_body() {
+    let node = TestNode::start().await;
+    let (storage, peer) = edges(&node);
+    let bodies: [&[u8]; 7] = [
+        b"",
+        b"\0\0\0",
+        b"\0\0\0\0\x05\x0a\x01a",
+        b"\x01\0\0\0\x02\x0a\0",
+        b"\xff\0\0\0\0",
+        b"\0\xff\xff\xff\xff",
+        // A field that promises more than there is.
+        b"\0\0\0\0\x02\x0a\x09",
+    ];
+    for (edge, routes) in [(&storage, &STORAGE[..]), (&peer, &PEER[..])] {
+        for route in routes.iter().filter(|route| route.rpc != Rpc::Reflect) {
+            for body in bodies {
+                let status = refused(edge, route.path, &[], body).await;
+                assert_eq!(status.code(), Code::InvalidArgument, "{} {body:?}", route.path);
+                assert!(status.message().len() > 20, "{status}");
+            }
+        }
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn reflection_refuses_a_broken_question_in_its_trailers() {
+    let node = TestNode::start().await;
+    let (storage, peer) = edges(&node);
+    for edge in [&storage, &peer] {
+        for route in PEER.iter().filter(|route| route.rpc == Rpc::Reflect) {
+            for body in [&b"\0\0\0"[..], b"\x01\0\0\0\0", b"\0\xff\0\0\0", b"\0\0\0\0\x02\x3a\x09"]
+            {
+                let status = refused(edge, route.path, &[], body).await;
+                assert_eq!(status.code(), Code::InvalidArgument, "{body:?}");
+            }
+        }
+    }
+    node.stop().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_message_at_all_looks_like_a_defect_of_the_node(
+        message in proptest::collection::vec(any::<u8>(), 0..40),
+        framed in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let node = TestNode::start().await;
+            let (storage, peer) = edges(&node);
+            let mut body = if framed { vec![0, 0, 0, 0, message.len() as u8] } else { vec![] };
+            body.extend(&message);
+            for (edge, routes) in [(&storage, &STORAGE[..]), (&peer, &PEER[..])] {
+                let unary = |route: &&_| {
+                    let route: &crate::api::grpc::route::Route = route;
+                    !matches!(route.rpc, Rpc::Reflect | Rpc::Watch { .. })
+                };
+                for route in routes.iter().filter(unary) {
+                    let answer = send(edge, route.path, &[], body.clone().into()).await.1;
+                    let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+                    assert!(
+                        !matches!(code, Code::Unknown | Code::Internal),
+                        "{} {body:?}: {code:?}",
+                        route.path
+                    );
+                }
+            }
+            node.stop().await;
+        });
+    }
+}

@@ -1,0 +1,235 @@
+//! One request on its way through the edge: what a handler asks of it, and how its answer is finished.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use percent_encoding::percent_decode_str;
+use warp::reply::Response;
+
+use super::{
+    json::{decimal, shorten},
+    problem,
+    row::{self, At, Head},
+};
+use crate::{
+    api::{
+        backend::{Backend, Call},
+        error::ApiError,
+    },
+    core::{
+        group::{RetrievalMode, StorageMode},
+        object::{ObjectId, Tier},
+        trace::{TraceContext, TraceId},
+    },
+};
+
+/// A request with its body.
+#[derive(Debug)]
+pub struct Ask {
+    backend: Shared,
+    at: At,
+    head: Head,
+    query: String,
+    body: Result<Bytes, ApiError>,
+}
+
+/// The node, without a way to print it.
+#[derive(Clone)]
+pub struct Shared(pub Arc<Backend>);
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Backend")
+    }
+}
+
+/// What a handler comes to.
+pub type Answer = Result<Response, ApiError>;
+
+impl Ask {
+    /// Puts a request together.
+    pub fn new(
+        backend: Shared,
+        at: At,
+        head: Head,
+        query: String,
+        body: Result<Bytes, ApiError>,
+    ) -> Self {
+        Self { backend, at, head, query, body }
+    }
+
+    /// Returns the node.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend.0
+    }
+
+    /// Returns the method.
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// Returns all headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// Returns the body.
+    ///
+    /// # Errors
+    /// When it did not arrive as it should.
+    pub fn body(&self) -> Result<Bytes, ApiError> {
+        self.body.clone()
+    }
+
+    // ---- what it names ----
+
+    /// Returns the path's parameter as the id of an object.
+    ///
+    /// # Errors
+    /// Says which rule of an id it breaks.
+    pub fn id(&self) -> Result<ObjectId, ApiError> {
+        let raw = self.at.parameter();
+        check_escapes("id", raw)?;
+        let bytes: Cow<'_, [u8]> = percent_decode_str(raw).into();
+        Ok(ObjectId::parse_bytes(&bytes)?)
+    }
+
+    /// Returns the path's parameter as text.
+    ///
+    /// # Errors
+    /// When it is no UTF-8.
+    pub fn name(&self) -> Result<Cow<'_, str>, ApiError> {
+        decode("name", self.at.parameter())
+    }
+
+    /// Returns a parameter of the query; absent = `None`.
+    ///
+    /// # Errors
+    /// When it is there twice, or is no UTF-8.
+    pub fn query(&self, name: &'static str) -> Result<Option<String>, ApiError> {
+        let mut found = None;
+        for pair in self.query.split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if key != name {
+                continue;
+            }
+            if found.is_some() {
+                let detail = format!("the query parameter {name} is there twice; give it once");
+                return Err(ApiError::invalid(name, detail));
+            }
+            found = Some(decode(name, &value.replace('+', " "))?.into_owned());
+        }
+        Ok(found)
+    }
+
+    /// Returns an integer of the query within a range; absent = `None`.
+    ///
+    /// # Errors
+    /// When it is none, or outside.
+    pub fn query_number(
+        &self,
+        name: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.query(name)? else { return Ok(None) };
+        let number = decimal(&text).and_then(|number| u64::try_from(number).ok());
+        number.filter(|number| range.contains(number)).map(Some).ok_or_else(|| {
+            let (text, first, last) = (shorten(&text), range.start(), range.end());
+            let detail =
+                format!("{name} is {text:?}, but must be an integer from {first} to {last}");
+            ApiError::invalid(name, detail)
+        })
+    }
+
+    /// Returns a header that may stand there once; absent = `None`.
+    ///
+    /// # Errors
+    /// When it is there several times, or is no text.
+    pub fn header(&self, name: &'static str) -> Result<Option<&str>, ApiError> {
+        let mut values = self.head.headers.get_all(name).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            let detail = format!("the header {name} is there several times; give it once");
+            return Err(ApiError::invalid(name, detail));
+        }
+        let text = value.to_str().map_err(|_| {
+            ApiError::invalid(
+                name,
+                format!("the header {name} is {value:?}, which is no ASCII text"),
+            )
+        })?;
+        Ok(Some(text.trim()))
+    }
+
+    /// Returns the mode that a write names in `Nomad-Mode`.
+    ///
+    /// # Errors
+    /// When it is none of a write.
+    pub fn storage_mode(&self) -> Result<Option<StorageMode>, ApiError> {
+        Ok(self.header("nomad-mode")?.map(str::parse).transpose()?)
+    }
+
+    /// Returns the mode that a read names in `Nomad-Mode`.
+    ///
+    /// # Errors
+    /// When it is none of a read.
+    pub fn retrieval_mode(&self) -> Result<Option<RetrievalMode>, ApiError> {
+        Ok(self.header("nomad-mode")?.map(str::parse).transpose()?)
+    }
+
+    // ---- how it is answered ----
+
+    /// Begins the request.
+    pub fn begin(&self) -> Call {
+        let traceparent = row::traceparent(&self.head.headers);
+        Call::begin(self.backend(), "rest", self.head.call, traceparent, None)
+    }
+
+    /// Ends the request: names it in the answer, says how durable what it tells is, records it.
+    pub fn finish(&self, call: Call, answer: Answer) -> Response {
+        let response = finish(self.backend(), call.request_id(), answer);
+        call.finish(response.status().as_u16());
+        response
+    }
+
+    /// Answers without a record: for those who look at the node, so that looking leaves no trace.
+    pub fn show(&self, answer: Answer) -> Response {
+        let request = trace_of(self.backend(), row::traceparent(&self.head.headers));
+        finish(self.backend(), request, answer)
+    }
+}
+
+fn finish(backend: &Backend, request: TraceId, answer: Answer) -> Response {
+    let mut response = answer.unwrap_or_else(|error| problem::problem(&error, request));
+    problem::name_request(&mut response, request);
+    if !response.headers().contains_key(problem::DURABILITY) {
+        problem::state_durability(&mut response, backend.durability(Tier::Group, None));
+    }
+    response
+}
+
+/// Names a request that has no [`Call`].
+pub fn trace_of(backend: &Backend, traceparent: Option<&str>) -> TraceId {
+    let brought = traceparent.and_then(TraceContext::parse);
+    brought.unwrap_or_else(|| backend.kit.recorder.new_trace()).trace
+}
+
+/// Refuses a percent sign that starts no escape, which nobody can mean.
+fn check_escapes(name: &'static str, raw: &str) -> Result<(), ApiError> {
+    let bytes = raw.as_bytes();
+    let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let broken = raw.match_indices('%').find(|(at, _)| !is_hex(at + 1) || !is_hex(at + 2));
+    broken.map_or(Ok(()), |_| {
+        let raw = shorten(raw);
+        let detail = format!("{name} is {raw:?}, where a % starts no escape; write %25 for a %");
+        Err(ApiError::invalid(name, detail))
+    })
+}
+
+fn decode<'a>(name: &'static str, raw: &'a str) -> Result<Cow<'a, str>, ApiError> {
+    check_escapes(name, raw)?;
+    percent_decode_str(raw).decode_utf8().map_err(|_| {
+        ApiError::invalid(name, format!("{name} is {:?}, which is not UTF-8", shorten(raw)))
+    })
+}

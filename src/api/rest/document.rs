@@ -1,0 +1,95 @@
+//! Parts of the OpenAPI document that many operations share: parameters and the problems they answer with.
+
+use utoipa::{IntoParams, IntoResponses};
+
+use super::problem::Problem;
+
+/// The id in a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it describes what is read by hand")]
+pub struct IdPath {
+    /// The object's id: 1 to 1024 bytes of UTF-8 without control characters, percent-encoded.
+    #[param(
+        min_length = 1,
+        max_length = 1024,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$",
+        example = "item:99"
+    )]
+    id: String,
+}
+
+/// The mode of a read.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes what is read by hand")]
+pub struct ReadMode {
+    /// How to read, for this call alone; absent = the node's setting.
+    #[param(rename = "Nomad-Mode", pattern = "^(fast|safe|parallel)$", example = "fast")]
+    mode: Option<String>,
+}
+
+/// The mode of a write.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes what is read by hand")]
+pub struct WriteMode {
+    /// When to answer, for this call alone: once durable on this node, or on a quorum; absent = the node's setting.
+    #[param(rename = "Nomad-Mode", pattern = "^(fast|safe)$", example = "safe")]
+    mode: Option<String>,
+}
+
+/// The condition of a replacement.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes what is read by hand")]
+pub struct IfMatch {
+    /// Only if the object has this version, in quotes as an `ETag` gives it; `*` = only if it is there.
+    #[param(rename = "If-Match", pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#, example = "*")]
+    if_match: Option<String>,
+}
+
+/// What the request says is malformed or out of range.
+#[derive(IntoResponses)]
+#[response(status = 400, content_type = "application/problem+json")]
+pub struct BadInput(#[expect(dead_code, reason = "names the schema")] Problem);
+
+/// There is no such thing.
+#[derive(IntoResponses)]
+#[response(status = 404, content_type = "application/problem+json")]
+pub struct Missing(#[expect(dead_code, reason = "names the schema")] Problem);
+
+/// The id is taken.
+#[derive(IntoResponses)]
+#[response(status = 409, content_type = "application/problem+json")]
+pub struct Conflict(#[expect(dead_code, reason = "names the schema")] Problem);
+
+/// A condition of the request does not hold; nothing was changed.
+#[derive(IntoResponses)]
+#[response(status = 412, content_type = "application/problem+json")]
+pub struct Unmet(#[expect(dead_code, reason = "names the schema")] Problem);
+
+/// The value is larger than `node.storage.maxObjectBytes`.
+#[derive(IntoResponses)]
+#[response(status = 413, content_type = "application/problem+json")]
+pub struct TooLarge(#[expect(dead_code, reason = "names the schema")] Problem);
+
+/// The body is of a media type that is not taken here.
+#[derive(IntoResponses)]
+#[response(status = 415, content_type = "application/problem+json")]
+pub struct MediaType(#[expect(dead_code, reason = "names the schema")] Problem);
+
+/// No byte of the value is in the range.
+#[derive(IntoResponses)]
+#[response(status = 416, content_type = "application/problem+json")]
+pub struct NoSuchRange(#[expect(dead_code, reason = "names the schema")] Problem);
+
+/// The node does not allow it.
+#[derive(IntoResponses)]
+#[response(status = 403, content_type = "application/problem+json")]
+pub struct Forbidden(#[expect(dead_code, reason = "names the schema")] Problem);
+
+/// The node takes no requests at the moment; `detail` says why.
+#[derive(IntoResponses)]
+#[response(status = 503, content_type = "application/problem+json")]
+pub struct Unready(#[expect(dead_code, reason = "names the schema")] Problem);

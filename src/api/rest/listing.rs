@@ -1,0 +1,213 @@
+//! Listings: pages of the group's objects, and the two ledgers that follow from them.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderName, HeaderValue};
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::reply::Response;
+
+use super::{
+    ask::{Answer, Ask},
+    document::BadInput,
+    game_object::Shown,
+    json::shorten,
+    problem,
+    row::Row,
+};
+use crate::{
+    api::{backend::Call, error::ApiError},
+    core::object::{ObjectId, ObjectMeta, Tier, Version},
+};
+
+pub static OBJECTS: Row = Row::get(&["GET /nomad/v1/objects"]);
+pub static PEER_LEDGER: Row = Row::get(&["GET /nomad/storage/get/peer-ledger"]);
+pub static OBJECT_LEDGER: Row = Row::get(&["GET /nomad/storage/get/object-ledger"]);
+
+/// The objects of a page that asks for no number.
+const PAGE_DEFAULT: usize = 100;
+
+/// The most entries of one answer about a ledger.
+const LEDGER_MAX: usize = 10_000;
+
+/// Says where the rest of a ledger starts.
+const NEXT_CURSOR: HeaderName = HeaderName::from_static("nomad-next-cursor");
+
+/// A page of objects, without their bytes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ObjectPage {
+    /// The objects, sorted by id.
+    items: Vec<ObjectItem>,
+    /// Where the next page starts, as `cursor`; null on the last one.
+    next: Option<String>,
+}
+
+/// An object without its bytes.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectItem {
+    /// Its id.
+    #[schema(value_type = String)]
+    id: Shown<ObjectId>,
+    /// The bytes of its value.
+    size: u64,
+    /// When it was created, in seconds since 1970.
+    creation_time: u64,
+    /// From when on it is absent, in seconds since 1970; 0 = never.
+    ttl: u64,
+    /// The node's time at the last change, in seconds since 1970.
+    last_modified: u64,
+    /// The version of the last change.
+    #[schema(value_type = String)]
+    version: Shown<Version>,
+    /// The media type of the value; null where none came with it.
+    #[schema(value_type = Option<String>)]
+    content_type: Option<std::sync::Arc<str>>,
+}
+
+impl From<ObjectMeta> for ObjectItem {
+    fn from(meta: ObjectMeta) -> Self {
+        Self {
+            size: meta.size_bytes,
+            creation_time: meta.creation_time.0,
+            ttl: meta.expires_at.unwrap_or_default().0,
+            last_modified: meta.last_modified.0,
+            version: Shown(meta.version),
+            content_type: meta.content_type,
+            id: Shown(meta.id),
+        }
+    }
+}
+
+/// One entry of a ledger.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct LedgerEntry {
+    /// The object, or the peer that holds it.
+    id: String,
+    /// Until when, in seconds since 1970; 0 = for ever.
+    ttl: u64,
+}
+
+/// Lists the objects that this group holds.
+#[utoipa::path(
+    get, path = "/nomad/v1/objects", operation_id = "listObjects", tag = "objects",
+    params(
+        ("prefix" = Option<String>, Query, description = "What the ids start with"),
+        ("limit" = Option<u32>, Query, description = "The most objects of the page, 100 by default, up to limits.pageSize",
+         minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "The `next` of the page before", max_length = 1366, pattern = "^[A-Za-z0-9_-]*$"),
+    ),
+    responses((status = 200, description = "A page", body = ObjectPage), BadInput)
+)]
+pub async fn objects(ask: Ask) -> Response {
+    let mut call = ask.begin();
+    let answer = page(&mut call, &ask).await;
+    ask.finish(call, answer)
+}
+
+async fn page(call: &mut Call, ask: &Ask) -> Answer {
+    let prefix = ask.query("prefix")?.unwrap_or_default();
+    let most = ask.backend().config.limits.page_size;
+    let limit = ask.query_number("limit", 1..=most as u64)?;
+    let limit = limit.map_or(PAGE_DEFAULT.min(most), |limit| limit as usize);
+    let after = cursor(ask)?;
+    let after = after.as_ref().map(ObjectId::as_str);
+    let page = call.list(Tier::Group, &prefix, after, limit).await?;
+    let items = page.items.into_iter().map(ObjectItem::from).collect();
+    Ok(problem::ok(&ObjectPage { items, next: page.next.as_ref().map(cursor_of) }))
+}
+
+/// Shows which objects each peer holds.
+#[utoipa::path(
+    get, path = "/nomad/storage/get/peer-ledger", operation_id = "peerLedger", tag = "storage",
+    params(
+        ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default", minimum = 1, maximum = 10_000),
+        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^[A-Za-z0-9_-]*$"),
+    ),
+    responses(
+        (status = 200, description = "The objects by peer", body = BTreeMap<String, Vec<LedgerEntry>>,
+         headers(("Nomad-Next-Cursor" = String, description = "Where the rest starts, if there is more"))),
+        BadInput
+    )
+)]
+pub async fn peer_ledger(ask: Ask) -> Response {
+    let mut call = ask.begin();
+    let node = ask.backend().view.load().this.node.to_string();
+    let answer = ledger(&mut call, &ask, |ledger, id, ttl| {
+        let entries: &mut Vec<LedgerEntry> = ledger.entry(node.clone()).or_default();
+        entries.push(LedgerEntry { id, ttl });
+    });
+    let answer = answer.await;
+    ask.finish(call, answer)
+}
+
+/// Shows which peers hold each object.
+#[utoipa::path(
+    get, path = "/nomad/storage/get/object-ledger", operation_id = "objectLedger", tag = "storage",
+    params(
+        ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default", minimum = 1, maximum = 10_000),
+        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^[A-Za-z0-9_-]*$"),
+    ),
+    responses(
+        (status = 200, description = "The peers by object", body = BTreeMap<String, Vec<LedgerEntry>>,
+         headers(("Nomad-Next-Cursor" = String, description = "Where the rest starts, if there is more"))),
+        BadInput
+    )
+)]
+pub async fn object_ledger(ask: Ask) -> Response {
+    let mut call = ask.begin();
+    let node = ask.backend().view.load().this.node.to_string();
+    let answer = ledger(&mut call, &ask, |ledger, id, ttl| {
+        ledger.insert(id, vec![LedgerEntry { id: node.clone(), ttl }]);
+    });
+    let answer = answer.await;
+    ask.finish(call, answer)
+}
+
+/// A node alone holds every object of its group, so a ledger is the listing, page by page up to a bound.
+async fn ledger(
+    call: &mut Call,
+    ask: &Ask,
+    mut enter: impl FnMut(&mut BTreeMap<String, Vec<LedgerEntry>>, String, u64) + Send,
+) -> Answer {
+    let limit = ask.query_number("limit", 1..=LEDGER_MAX as u64)?;
+    let mut left = limit.map_or(LEDGER_MAX, |limit| limit as usize);
+    let (mut after, mut ledger) = (cursor(ask)?, BTreeMap::new());
+    while left > 0 {
+        let from = after.as_ref().map(ObjectId::as_str);
+        let page = call.list(Tier::Group, "", from, left).await?;
+        left = left.saturating_sub(page.items.len());
+        for meta in page.items {
+            let ttl = meta.expires_at.unwrap_or_default().0;
+            enter(&mut ledger, meta.id.to_string(), ttl);
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let mut response = problem::ok(&ledger);
+    if let Some(next) = after.and_then(|id| HeaderValue::try_from(cursor_of(&id)).ok()) {
+        response.headers_mut().insert(NEXT_CURSOR, next);
+    }
+    Ok(response)
+}
+
+fn cursor_of(id: &ObjectId) -> String {
+    URL_SAFE_NO_PAD.encode(id.as_str())
+}
+
+/// Reads where to go on; an empty cursor is the start.
+fn cursor(ask: &Ask) -> Result<Option<ObjectId>, ApiError> {
+    let Some(text) = ask.query("cursor")?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let bytes = URL_SAFE_NO_PAD.decode(&text).ok();
+    let id = bytes.and_then(|bytes| ObjectId::parse_bytes(&bytes).ok());
+    id.map(Some).ok_or_else(|| {
+        let text = shorten(&text);
+        let detail = format!(
+            "cursor is {text:?}, which no page of this node gave; leave it out to start anew"
+        );
+        ApiError::invalid("cursor", detail)
+    })
+}

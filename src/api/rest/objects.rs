@@ -1,0 +1,385 @@
+//! The resource API: an object as raw bytes under its own URL, with versions, conditions, ranges and expiry.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use warp::reply::Response;
+
+use super::{
+    ask::{Answer, Ask},
+    document::{
+        BadInput, IdPath, IfMatch, Missing, NoSuchRange, ReadMode, TooLarge, Unmet, WriteMode,
+    },
+    etag::{self, Tags},
+    game_object, json, problem,
+    row::{BodyKind, Row},
+    storage::{missing, refused},
+};
+use crate::{
+    api::{
+        backend::Call,
+        error::{ApiError, ErrorCode},
+    },
+    core::{
+        change::{Change, Condition, Content, Refusal},
+        group::StorageMode,
+        object::{Object, ObjectId, Tier, Version},
+        range::{self, RangeAnswer},
+        time::UnixSecs,
+    },
+    ports::object_store::Written,
+};
+
+pub static OBJECT: Row = Row::new(
+    "GET, HEAD, PUT, DELETE",
+    &[
+        "GET /nomad/v1/objects/{id}",
+        "HEAD /nomad/v1/objects/{id}",
+        "PUT /nomad/v1/objects/{id}",
+        "DELETE /nomad/v1/objects/{id}",
+    ],
+    BodyKind::Raw,
+);
+
+/// The header with the time of expiry.
+const EXPIRES: HeaderName = HeaderName::from_static("nomad-expires");
+
+/// What a URL may hold unescaped in a segment.
+const SEGMENT: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+
+/// How often a write that names several versions is tried.
+const TRIES_MAX: usize = 3;
+
+/// Answers all methods of an object's URL.
+pub async fn object(ask: Ask) -> Response {
+    let mut call = ask.begin();
+    let answer = match *ask.method() {
+        Method::PUT => put(&mut call, &ask).await,
+        Method::DELETE => delete(&mut call, &ask).await,
+        _ => get(&mut call, &ask).await,
+    };
+    ask.finish(call, answer)
+}
+
+// ---- reading ----
+
+/// Reads an object's bytes.
+#[utoipa::path(
+    get, path = "/nomad/v1/objects/{id}", operation_id = "getObject", tag = "objects",
+    params(
+        IdPath, ReadMode,
+        ("If-None-Match" = Option<String>, Header, description = "Answer 304 if the object still has one of these versions",
+         pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#),
+        ("Range" = Option<String>, Header, description = "Which bytes; anything but one range of bytes is ignored",
+         example = "bytes=0-99"),
+    ),
+    responses(
+        (status = 200, description = "The object's bytes, of the media type that was put with them",
+         body = Vec<u8>, content_type = "*/*",
+         headers(("ETag" = String, description = "The version, in quotes"), ("Last-Modified" = String),
+                 ("Nomad-Expires" = i64, description = "When it expires, in seconds since 1970"))),
+        (status = 206, description = "The bytes of the range", body = Vec<u8>, content_type = "*/*",
+         headers(("Content-Range" = String))),
+        (status = 304, description = "It still has the version"),
+        BadInput, Missing, Unmet, NoSuchRange
+    )
+)]
+pub async fn get(call: &mut Call, ask: &Ask) -> Answer {
+    let (id, mode) = (ask.id()?, ask.retrieval_mode()?);
+    let (unless, only_if) = (tags(ask, &header::IF_NONE_MATCH)?, tags(ask, &header::IF_MATCH)?);
+    let object = call.get(Tier::Group, &id, mode).await?;
+    let object = match object {
+        Some(object) => object,
+        None if only_if.is_some() => return Err(unmet(&id, Refusal::Missing)),
+        None => return Err(missing(&id)),
+    };
+    if only_if.is_some_and(|tags| !tags.name(object.version, false)) {
+        let detail = format!(
+            "object {:?} is at version {}, which If-Match does not name",
+            id.as_str(),
+            object.version
+        );
+        return Err(ApiError::new(ErrorCode::FailedPrecondition, detail));
+    }
+    let modified = httpdate::fmt_http_date(date(object.last_modified));
+    let known = match &unless {
+        Some(tags) => tags.name(object.version, true),
+        None => is_unmodified(ask, object.last_modified),
+    };
+    let mut response = if known {
+        problem::empty(StatusCode::NOT_MODIFIED)
+    } else {
+        content(ask, call, &object, &modified)
+    };
+    describe(response.headers_mut(), &object, &modified);
+    Ok(response)
+}
+
+/// Says what GET would, without the bytes.
+#[utoipa::path(
+    head, path = "/nomad/v1/objects/{id}", operation_id = "headObject", tag = "objects",
+    params(IdPath, ReadMode),
+    responses(
+        (status = 200, description = "It is there; the headers are those of GET"),
+        (status = 304, description = "It still has the version"),
+        (status = 400, description = "The id is none"),
+        (status = 404, description = "There is no such object"),
+        (status = 412, description = "A condition of the request does not hold"),
+    )
+)]
+#[expect(dead_code, reason = "for the document alone: get answers both methods")]
+pub fn head() {}
+
+fn tags(ask: &Ask, name: &HeaderName) -> Result<Option<Tags>, ApiError> {
+    Tags::read(ask.headers(), name)
+}
+
+fn date(at: UnixSecs) -> SystemTime {
+    // The last day that a header can name is in the year 9999.
+    UNIX_EPOCH + Duration::from_secs(at.0.min(253_402_300_799))
+}
+
+/// Tells whether `If-Modified-Since` names the object's last change or a later time. What is no date is ignored.
+fn is_unmodified(ask: &Ask, modified: UnixSecs) -> bool {
+    let since = ask.headers().get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
+    let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
+    since.is_some_and(|since| date(modified) <= since)
+}
+
+/// Answers with the bytes, or with those of the range.
+fn content(ask: &Ask, call: &Call, object: &Object, modified: &str) -> Response {
+    let value = &object.value;
+    match asked_range(ask, object, modified) {
+        RangeAnswer::Whole => Response::new(value.clone().into()),
+        RangeAnswer::Part(part) => {
+            let text = format!("bytes {}-{}/{}", part.start, part.end - 1, value.len());
+            let mut response = Response::new(value.slice(part).into());
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            set(response.headers_mut(), header::CONTENT_RANGE, text);
+            response
+        }
+        RangeAnswer::Unsatisfiable => {
+            let detail = format!(
+                "the value of {:?} has {} bytes, none of them in the range",
+                object.id.as_str(),
+                value.len()
+            );
+            let error = ApiError {
+                field: Some("Range"),
+                ..ApiError::new(ErrorCode::RangeNotSatisfiable, detail)
+            };
+            let mut response = problem::problem(&error, call.request_id());
+            set(response.headers_mut(), header::CONTENT_RANGE, format!("bytes */{}", value.len()));
+            response
+        }
+    }
+}
+
+fn asked_range(ask: &Ask, object: &Object, modified: &str) -> RangeAnswer {
+    let text = |name| ask.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let Some(wanted) = text(header::RANGE).filter(|_| ask.method() == Method::GET) else {
+        return RangeAnswer::Whole;
+    };
+    // A part is of use only to who has the rest of the same version.
+    match text(header::IF_RANGE) {
+        Some(known) if known != etag::of(object.version) && known != modified => RangeAnswer::Whole,
+        _ => range::resolve(wanted, object.value.len()),
+    }
+}
+
+fn describe(headers: &mut HeaderMap, object: &Object, modified: &str) {
+    // A problem document has its own type.
+    if !headers.contains_key(header::CONTENT_TYPE) {
+        let kept = object.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
+        let unknown = HeaderValue::from_static("application/octet-stream");
+        headers.insert(header::CONTENT_TYPE, kept.unwrap_or(unknown));
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    set(headers, header::ETAG, etag::of(object.version));
+    set(headers, header::LAST_MODIFIED, modified.to_owned());
+    if let Some(at) = object.expires_at {
+        headers.insert(EXPIRES, HeaderValue::from(at.0));
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, text: String) {
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(name, value);
+    }
+}
+
+// ---- writing ----
+
+/// Keeps an object's bytes: creates or replaces it, or only one of both under a condition.
+#[utoipa::path(
+    put, path = "/nomad/v1/objects/{id}", operation_id = "putObject", tag = "objects",
+    params(
+        IdPath, WriteMode, IfMatch,
+        ("If-None-Match" = Option<String>, Header, description = "* = only if there is no such object", pattern = r"^\*$"),
+        ("Nomad-Ttl" = Option<u64>, Header, description = "Seconds from now until it expires", minimum = 1, maximum = 4_000_000_000_i64),
+        ("Nomad-Expires" = Option<u64>, Header, description = "The Unix time in seconds at which it expires; 0 = never"),
+    ),
+    request_body(content = Vec<u8>, description = "The value; its Content-Type is kept", content_type = "application/octet-stream"),
+    responses(
+        (status = 201, description = "It is created", headers(("ETag" = String), ("Location" = String))),
+        (status = 204, description = "It is replaced", headers(("ETag" = String))),
+        BadInput, Unmet, TooLarge
+    )
+)]
+pub async fn put(call: &mut Call, ask: &Ask) -> Answer {
+    let (id, mode) = (ask.id()?, ask.storage_mode()?);
+    let expires_at = expiry(ask)?;
+    let content_type = game_object::content_type(ask.header("content-type")?)?;
+    let wanted = wanted(ask)?;
+    let value = ask.body()?;
+    let content = Content { value, creation_time: None, expires_at, content_type };
+    let make = |condition| Change::Write { content: content.clone(), condition };
+    let (written, durability) = write(call, &id, wanted, mode, make).await?;
+    let mut response = match written {
+        Written::Kept { version, created } => {
+            let status = if created { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
+            let mut response = problem::empty(status);
+            set(response.headers_mut(), header::ETAG, etag::of(version));
+            if created {
+                set(response.headers_mut(), header::LOCATION, location(&id));
+            }
+            response
+        }
+        Written::Removed => problem::empty(StatusCode::NO_CONTENT),
+    };
+    problem::state_durability(&mut response, durability);
+    Ok(response)
+}
+
+/// Removes an object.
+#[utoipa::path(
+    delete, path = "/nomad/v1/objects/{id}", operation_id = "deleteObject", tag = "objects",
+    params(IdPath, WriteMode, IfMatch),
+    responses((status = 204, description = "It is removed"), BadInput, Missing, Unmet)
+)]
+pub async fn delete(call: &mut Call, ask: &Ask) -> Answer {
+    let (id, mode) = (ask.id()?, ask.storage_mode()?);
+    let wanted = wanted(ask)?;
+    let (_, durability) =
+        write(call, &id, wanted, mode, |condition| Change::Delete { condition }).await?;
+    let mut response = problem::empty(StatusCode::NO_CONTENT);
+    problem::state_durability(&mut response, durability);
+    Ok(response)
+}
+
+/// Which state of the object a write wants to meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wanted {
+    /// Whatever there is.
+    Anything,
+    /// Nothing.
+    Absent,
+    /// Something.
+    Present,
+    /// One of these versions; none of them where all given ones were weak.
+    OneOf(Vec<Version>),
+}
+
+fn wanted(ask: &Ask) -> Result<Wanted, ApiError> {
+    if ask.headers().contains_key(header::IF_UNMODIFIED_SINCE) {
+        let detail = "writes take no If-Unmodified-Since, which is too coarse; use If-Match";
+        return Err(ApiError::invalid("If-Unmodified-Since", detail));
+    }
+    let only_if = tags(ask, &header::IF_MATCH)?.map(|tags| tags.versions()).transpose()?;
+    match (only_if, tags(ask, &header::IF_NONE_MATCH)?) {
+        (None, None) => Ok(Wanted::Anything),
+        (Some(None), None) => Ok(Wanted::Present),
+        (Some(Some(versions)), None) => Ok(Wanted::OneOf(versions)),
+        (None, Some(Tags::Any)) if ask.method() == Method::PUT => Ok(Wanted::Absent),
+        (Some(_), Some(_)) => {
+            let detail = "If-Match and If-None-Match cannot both hold here; give one of them";
+            Err(ApiError::invalid("If-None-Match", detail))
+        }
+        (None, Some(_)) => {
+            let detail = "a write takes If-None-Match only as * and only with PUT; use If-Match";
+            Err(ApiError::invalid("If-None-Match", detail))
+        }
+    }
+}
+
+/// Writes under a condition; one that does not hold is 412, also when the object is not there.
+async fn write(
+    call: &mut Call,
+    id: &ObjectId,
+    wanted: Wanted,
+    mode: Option<StorageMode>,
+    make: impl Fn(Condition) -> Change,
+) -> Result<(Written, String), ApiError> {
+    let (mut condition, versions) = match wanted {
+        Wanted::Anything => (Condition::Any, Vec::new()),
+        Wanted::Absent => (Condition::Absent, Vec::new()),
+        Wanted::Present => (Condition::Present, Vec::new()),
+        Wanted::OneOf(versions) => match versions.first() {
+            Some(first) => (Condition::Version(*first), versions),
+            None => {
+                let detail = "If-Match names only weak tags, and a weak tag never matches";
+                return Err(ApiError::new(ErrorCode::FailedPrecondition, detail));
+            }
+        },
+    };
+    for _ in 0..TRIES_MAX {
+        let (written, durability) = call.write(Tier::Group, id, make(condition), mode).await?;
+        let refusal = match written {
+            Ok(written) => return Ok((written, durability)),
+            Err(refusal) => refusal,
+        };
+        match refusal {
+            Refusal::VersionMismatch { current, .. } if versions.contains(&current) => {
+                condition = Condition::Version(current);
+            }
+            Refusal::Missing if condition == Condition::Any => return Err(missing(id)),
+            refusal => return Err(unmet(id, refusal)),
+        }
+    }
+    let detail = format!("object {:?} changes faster than If-Match can be checked", id.as_str());
+    Err(ApiError::new(ErrorCode::FailedPrecondition, detail))
+}
+
+fn unmet(id: &ObjectId, refusal: Refusal) -> ApiError {
+    ApiError { code: ErrorCode::FailedPrecondition, ..refused(id, refusal) }
+}
+
+/// Reads when the object is to expire, given as a time or as seconds from now.
+fn expiry(ask: &Ask) -> Result<Option<UnixSecs>, ApiError> {
+    let number = |name: &'static str| {
+        let Some(text) = ask.header(name)? else { return Ok(None) };
+        let number = json::decimal(text).and_then(|number| u64::try_from(number).ok());
+        number.map(Some).ok_or_else(|| {
+            let text = json::shorten(text);
+            ApiError::invalid(
+                name,
+                format!("{name} is {text:?}, but must be a whole number of seconds"),
+            )
+        })
+    };
+    match (number("nomad-ttl")?, number("nomad-expires")?) {
+        (None, expires) => Ok(expires.filter(|at| *at > 0).map(UnixSecs)),
+        (Some(_), Some(_)) => {
+            let detail = "Nomad-Ttl and Nomad-Expires say the same thing twice; give one of them";
+            Err(ApiError::invalid("nomad-ttl", detail))
+        }
+        (Some(seconds), None) => {
+            let now = ask.backend().kit.clock.wall().secs();
+            let at =
+                now.0.checked_add(seconds).filter(|at| seconds > 0 && i64::try_from(*at).is_ok());
+            at.map(UnixSecs).map(Some).ok_or_else(|| {
+                let detail = format!(
+                    "nomad-ttl is {seconds}, but must be a number of seconds from now, above 0"
+                );
+                ApiError::invalid("nomad-ttl", detail)
+            })
+        }
+    }
+}
+
+fn location(id: &ObjectId) -> String {
+    format!("/nomad/v1/objects/{}", utf8_percent_encode(id.as_str(), SEGMENT))
+}

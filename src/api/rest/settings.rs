@@ -1,0 +1,196 @@
+//! The four calls that change a setting while the node runs. An older client gives the value in the query.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::reply::Response;
+
+use super::{
+    ask::{Answer, Ask},
+    document::{BadInput, MediaType},
+    json::{Members, decimal, shorten},
+    problem,
+    row::{BodyKind, Row},
+};
+use crate::{
+    api::{backend::Call, error::ApiError},
+    core::group::SettingChange,
+};
+
+pub static STORAGE: Row = Row::post(&["POST /nomad/config/storage"], BodyKind::Small);
+pub static RETRIEVAL: Row = Row::post(&["POST /nomad/config/retrieval"], BodyKind::Small);
+pub static MIGRATION: Row = Row::post(&["POST /nomad/config/groups/migration"], BodyKind::Small);
+pub static REPLICATION_FACTOR: Row =
+    Row::post(&["POST /nomad/config/groups/replication-factor"], BodyKind::Small);
+
+/// The mode of writes that name none.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageModeSet {
+    /// `fast` or `safe`.
+    storage_mode: &'static str,
+}
+
+/// The mode of reads that name none.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetrievalModeSet {
+    /// `fast`, `safe` or `parallel`.
+    retrieval_mode: &'static str,
+}
+
+/// Whether nodes move to the group of the cell they are in.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Migration {
+    /// Whether they do.
+    migration: bool,
+}
+
+/// How many members keep each object.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicationFactor {
+    /// How many, where the group has so many members.
+    #[schema(minimum = 1, maximum = 64)]
+    replication_factor: u32,
+}
+
+/// A mode of writes.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes what is read by hand")]
+pub struct NewStorageMode {
+    /// `fast` or `safe`.
+    #[schema(pattern = "^(fast|safe)$", example = "safe")]
+    mode: String,
+}
+
+/// A mode of reads.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes what is read by hand")]
+pub struct NewRetrievalMode {
+    /// `fast`, `safe` or `parallel`.
+    #[schema(pattern = "^(fast|safe|parallel)$", example = "parallel")]
+    mode: String,
+}
+
+/// Sets the mode of writes that name none.
+#[utoipa::path(
+    post, path = "/nomad/config/storage", operation_id = "setStorageMode", tag = "config",
+    request_body = NewStorageMode,
+    responses((status = 200, description = "The mode as it now is", body = StorageModeSet), BadInput, MediaType)
+)]
+pub async fn storage(ask: Ask) -> Response {
+    set(ask, |ask| Ok(SettingChange::StorageMode(word(ask, "storageMode")?.parse()?))).await
+}
+
+/// Sets the mode of reads that name none.
+#[utoipa::path(
+    post, path = "/nomad/config/retrieval", operation_id = "setRetrievalMode", tag = "config",
+    request_body = NewRetrievalMode,
+    responses((status = 200, description = "The mode as it now is", body = RetrievalModeSet), BadInput, MediaType)
+)]
+pub async fn retrieval(ask: Ask) -> Response {
+    set(ask, |ask| Ok(SettingChange::RetrievalMode(word(ask, "retrievalMode")?.parse()?))).await
+}
+
+/// Sets whether nodes move to the group of the cell they are in.
+#[utoipa::path(
+    post, path = "/nomad/config/groups/migration", operation_id = "setMigration", tag = "config",
+    request_body = Migration,
+    responses((status = 200, description = "The setting as it now is", body = Migration), BadInput, MediaType)
+)]
+pub async fn migration(ask: Ask) -> Response {
+    let read = |ask: &Ask| {
+        let on = value(
+            ask,
+            "migration",
+            "enabled",
+            |members, name| members.flag(name),
+            |text| text.parse().ok(),
+        )?;
+        Ok(SettingChange::Migration(on))
+    };
+    set(ask, read).await
+}
+
+/// Sets how many members keep each object.
+#[utoipa::path(
+    post, path = "/nomad/config/groups/replication-factor", operation_id = "setReplicationFactor", tag = "config",
+    request_body = ReplicationFactor,
+    responses((status = 200, description = "The setting as it now is", body = ReplicationFactor), BadInput, MediaType)
+)]
+pub async fn replication_factor(ask: Ask) -> Response {
+    let read = |ask: &Ask| {
+        let factor =
+            value(ask, "replicationFactor", "rf", |members, name| members.integer(name), decimal)?;
+        Ok(SettingChange::ReplicationFactor(factor))
+    };
+    set(ask, read).await
+}
+
+async fn set(
+    ask: Ask,
+    read: impl FnOnce(&Ask) -> Result<SettingChange, ApiError> + Send,
+) -> Response {
+    let mut call = ask.begin();
+    let answer = match read(&ask) {
+        Ok(change) => change_to(&mut call, change).await,
+        Err(error) => Err(error),
+    };
+    ask.finish(call, answer)
+}
+
+async fn change_to(call: &mut Call, change: SettingChange) -> Answer {
+    let settings = call.set(change).await?.settings;
+    Ok(match change {
+        SettingChange::StorageMode(_) => {
+            problem::ok(&StorageModeSet { storage_mode: settings.storage_mode.as_str() })
+        }
+        SettingChange::RetrievalMode(_) => {
+            problem::ok(&RetrievalModeSet { retrieval_mode: settings.retrieval_mode.as_str() })
+        }
+        SettingChange::Migration(_) => problem::ok(&Migration { migration: settings.migration }),
+        SettingChange::ReplicationFactor(_) => {
+            problem::ok(&ReplicationFactor { replication_factor: settings.replication_factor })
+        }
+    })
+}
+
+// ---- decoding ----
+
+fn word(ask: &Ask, parameter: &'static str) -> Result<String, ApiError> {
+    let in_body =
+        |members: &Members<'_>, name| members.text(name).map(|text| text.map(str::to_owned));
+    value(ask, "mode", parameter, in_body, |text| Some(text.to_owned()))
+}
+
+/// Reads the one value of a call: a member of the body, or a parameter of the query, but not both.
+fn value<T>(
+    ask: &Ask,
+    member: &'static str,
+    parameter: &'static str,
+    in_body: impl Fn(&Members<'_>, &'static str) -> Result<Option<T>, ApiError>,
+    in_query: impl Fn(&str) -> Option<T>,
+) -> Result<T, ApiError> {
+    let body = ask.body()?;
+    let from_body = if body.is_empty() { None } else { in_body(&Members::read(&body)?, member)? };
+    match (from_body, ask.query(parameter)?) {
+        (Some(value), None) => Ok(value),
+        (None, Some(text)) => in_query(&text).ok_or_else(|| {
+            let text = shorten(&text);
+            ApiError::invalid(
+                parameter,
+                format!("{parameter} is {text:?}, which is no value of this setting"),
+            )
+        }),
+        (None, None) => {
+            let detail =
+                format!("{member} is missing: give it in a JSON body, as {{\"{member}\": ...}}");
+            Err(ApiError::invalid(member, detail))
+        }
+        (Some(_), Some(_)) => {
+            let detail =
+                format!("{member} is in the body and {parameter} in the query; give one of them");
+            Err(ApiError::invalid(member, detail))
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The older paths: objects as JSON with the value in base64, in the group's storage and in the overlay.
+
+use http::header;
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::reply::Response;
+
+use super::{
+    ask::{Answer, Ask},
+    document::{
+        BadInput, Conflict, IdPath, IfMatch, MediaType, Missing, ReadMode, TooLarge, Unmet,
+        WriteMode,
+    },
+    etag::Tags,
+    game_object::{GameObject, Given, NewObject},
+    problem,
+    row::{BodyKind, Row},
+};
+use crate::{
+    api::{backend::Call, error::ApiError},
+    core::{
+        change::{Change, Condition, Refusal},
+        group::{RetrievalMode, StorageMode},
+        object::{ObjectId, Tier, Version},
+    },
+};
+
+// ---- routes ----
+
+pub static GET: Row =
+    Row::get(&["GET /nomad/storage/get/{id}"]).except(&["health", "peer-ledger", "object-ledger"]);
+pub static PUT: Row = Row::post(&["POST /nomad/storage/put"], BodyKind::Object);
+pub static UPDATE: Row = Row::new(
+    "PUT, POST",
+    &["PUT /nomad/storage/update", "POST /nomad/storage/update"],
+    BodyKind::Object,
+);
+pub static DELETE: Row =
+    Row::new("DELETE", &["DELETE /nomad/storage/delete/{id}"], BodyKind::Nothing);
+pub static FAST_PUT: Row = Row::post(&["POST /nomad/group-storage/fast-put"], BodyKind::Object);
+pub static SAFE_PUT: Row = Row::post(&["POST /nomad/group-storage/safe-put"], BodyKind::Object);
+pub static FAST_GET: Row = Row::get(&["GET /nomad/group-storage/fast-get/{id}"]);
+pub static PARALLEL_GET: Row = Row::get(&["GET /nomad/group-storage/parallel-get/{id}"]);
+pub static SAFE_GET: Row = Row::get(&["GET /nomad/group-storage/safe-get/{id}"]);
+pub static OVERLAY_PUT: Row = Row::post(&["POST /nomad/overlay-storage/put"], BodyKind::Object);
+pub static OVERLAY_GET: Row = Row::get(&["GET /nomad/overlay-storage/get/{id}"]);
+
+// ---- handlers ----
+
+/// Whether a write took effect.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Done {
+    /// For a delete, whether the object was there; else true.
+    result: bool,
+}
+
+/// Reads an object.
+#[utoipa::path(
+    get, path = "/nomad/storage/get/{id}", operation_id = "get", tag = "storage",
+    params(IdPath, ReadMode),
+    responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
+)]
+pub async fn get(ask: Ask) -> Response {
+    read(ask, Tier::Group, None).await
+}
+
+/// Reads an object from the nearest replica.
+#[utoipa::path(
+    get, path = "/nomad/group-storage/fast-get/{id}", operation_id = "fastGet", tag = "group-storage",
+    params(IdPath),
+    responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
+)]
+pub async fn fast_get(ask: Ask) -> Response {
+    read(ask, Tier::Group, Some(RetrievalMode::Fast)).await
+}
+
+/// Reads an object from the first replica that has it.
+#[utoipa::path(
+    get, path = "/nomad/group-storage/parallel-get/{id}", operation_id = "parallelGet", tag = "group-storage",
+    params(IdPath),
+    responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
+)]
+pub async fn parallel_get(ask: Ask) -> Response {
+    read(ask, Tier::Group, Some(RetrievalMode::Parallel)).await
+}
+
+/// Reads an object on which a quorum agrees.
+#[utoipa::path(
+    get, path = "/nomad/group-storage/safe-get/{id}", operation_id = "safeGet", tag = "group-storage",
+    params(IdPath),
+    responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
+)]
+pub async fn safe_get(ask: Ask) -> Response {
+    read(ask, Tier::Group, Some(RetrievalMode::Safe)).await
+}
+
+/// Reads an object of the overlay tier.
+#[utoipa::path(
+    get, path = "/nomad/overlay-storage/get/{id}", operation_id = "overlayGet", tag = "overlay-storage",
+    params(IdPath),
+    responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
+)]
+pub async fn overlay_get(ask: Ask) -> Response {
+    read(ask, Tier::Overlay, None).await
+}
+
+/// Keeps a new object.
+#[utoipa::path(
+    post, path = "/nomad/storage/put", operation_id = "put", tag = "storage",
+    params(WriteMode), request_body = NewObject,
+    responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
+)]
+pub async fn put(ask: Ask) -> Response {
+    create(ask, Tier::Group, None).await
+}
+
+/// Keeps a new object, answered once it is durable on this node.
+#[utoipa::path(
+    post, path = "/nomad/group-storage/fast-put", operation_id = "fastPut", tag = "group-storage",
+     request_body = NewObject,
+    responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
+)]
+pub async fn fast_put(ask: Ask) -> Response {
+    create(ask, Tier::Group, Some(StorageMode::Fast)).await
+}
+
+/// Keeps a new object, answered once a quorum of its replicas has it durable.
+#[utoipa::path(
+    post, path = "/nomad/group-storage/safe-put", operation_id = "safePut", tag = "group-storage",
+     request_body = NewObject,
+    responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
+)]
+pub async fn safe_put(ask: Ask) -> Response {
+    create(ask, Tier::Group, Some(StorageMode::Safe)).await
+}
+
+/// Keeps a new object in the overlay tier.
+#[utoipa::path(
+    post, path = "/nomad/overlay-storage/put", operation_id = "overlayPut", tag = "overlay-storage",
+     request_body = NewObject,
+    responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
+)]
+pub async fn overlay_put(ask: Ask) -> Response {
+    create(ask, Tier::Overlay, None).await
+}
+
+/// Replaces an object that is there. It keeps its creation time.
+#[utoipa::path(
+    put, path = "/nomad/storage/update", operation_id = "update", tag = "storage",
+    params(WriteMode, IfMatch), request_body = NewObject,
+    responses(
+        (status = 200, description = "It is replaced", body = Done),
+        BadInput, Missing, Unmet, TooLarge, MediaType
+    )
+)]
+pub async fn update(ask: Ask) -> Response {
+    let mut call = ask.begin();
+    let answer = replace(&mut call, &ask).await;
+    ask.finish(call, answer)
+}
+
+/// Replaces an object that is there, as an older client asks for it.
+#[utoipa::path(
+    post, path = "/nomad/storage/update", operation_id = "updateByPost", tag = "storage",
+    params(WriteMode, IfMatch), request_body = NewObject,
+    responses(
+        (status = 200, description = "It is replaced", body = Done),
+        BadInput, Missing, Unmet, TooLarge, MediaType
+    )
+)]
+#[expect(dead_code, reason = "for the document alone: update answers both methods")]
+pub fn update_by_post() {}
+
+/// Removes an object.
+#[utoipa::path(
+    delete, path = "/nomad/storage/delete/{id}", operation_id = "delete", tag = "storage",
+    params(IdPath, WriteMode),
+    responses((status = 200, description = "Whether it was there", body = Done), BadInput)
+)]
+pub async fn delete(ask: Ask) -> Response {
+    let mut call = ask.begin();
+    let answer = remove(&mut call, &ask).await;
+    ask.finish(call, answer)
+}
+
+// ---- what they do ----
+
+async fn read(ask: Ask, tier: Tier, mode: Option<RetrievalMode>) -> Response {
+    let mut call = ask.begin();
+    let answer = find(&mut call, &ask, tier, mode).await;
+    ask.finish(call, answer)
+}
+
+async fn find(call: &mut Call, ask: &Ask, tier: Tier, mode: Option<RetrievalMode>) -> Answer {
+    let id = ask.id()?;
+    let mode = match mode {
+        None => ask.retrieval_mode()?,
+        given => given,
+    };
+    let object = call.get(tier, &id, mode).await?.ok_or_else(|| missing(&id))?;
+    Ok(problem::ok(&GameObject::of(&object)))
+}
+
+async fn create(ask: Ask, tier: Tier, mode: Option<StorageMode>) -> Response {
+    let mut call = ask.begin();
+    let answer = keep(&mut call, &ask, tier, mode).await;
+    ask.finish(call, answer)
+}
+
+async fn keep(call: &mut Call, ask: &Ask, tier: Tier, mode: Option<StorageMode>) -> Answer {
+    let mode = match mode {
+        None => ask.storage_mode()?,
+        given => given,
+    };
+    let Given { id, content, .. } = Given::read(&ask.body()?)?;
+    let change = Change::Write { content, condition: Condition::Absent };
+    let (written, durability) = call.write(tier, &id, change, mode).await?;
+    written.map_err(|refusal| refused(&id, refusal))?;
+    Ok(done(true, durability))
+}
+
+async fn replace(call: &mut Call, ask: &Ask) -> Answer {
+    let mode = ask.storage_mode()?;
+    let Given { id, content, version } = Given::read(&ask.body()?)?;
+    let condition = condition(ask, version)?;
+    let change = Change::Write { content, condition };
+    let (written, durability) = call.write(Tier::Group, &id, change, mode).await?;
+    written.map_err(|refusal| refused(&id, refusal))?;
+    Ok(done(true, durability))
+}
+
+/// An update names the version that it replaces in its body or in `If-Match`, if at all.
+fn condition(ask: &Ask, in_body: Option<Version>) -> Result<Condition, ApiError> {
+    let tags = Tags::read(ask.headers(), &header::IF_MATCH)?;
+    let in_header = tags.map_or(Ok(None), |tags| tags.versions())?;
+    match (in_header.as_deref(), in_body) {
+        (None, None) => Ok(Condition::Present),
+        (None, Some(version)) => Ok(Condition::Version(version)),
+        (Some([version]), body) if body.is_none_or(|body| body == *version) => {
+            Ok(Condition::Version(*version))
+        }
+        (Some([_]), _) => {
+            let detail = "If-Match and the version in the body differ; give one of them";
+            Err(ApiError::invalid("If-Match", detail))
+        }
+        (Some(_), _) => {
+            let detail = "an update takes one version in If-Match; the resource API takes several";
+            Err(ApiError::invalid("If-Match", detail))
+        }
+    }
+}
+
+async fn remove(call: &mut Call, ask: &Ask) -> Answer {
+    let (id, mode) = (ask.id()?, ask.storage_mode()?);
+    let change = Change::Delete { condition: Condition::Any };
+    let (written, durability) = call.write(Tier::Group, &id, change, mode).await?;
+    Ok(done(written.is_ok(), durability))
+}
+
+fn done(result: bool, durability: String) -> Response {
+    let mut response = problem::ok(&Done { result });
+    problem::state_durability(&mut response, durability);
+    response
+}
+
+/// Says that there is no such object.
+pub fn missing(id: &ObjectId) -> ApiError {
+    refused(id, Refusal::Missing)
+}
+
+/// Says which object a refusal is about.
+pub fn refused(id: &ObjectId, refusal: Refusal) -> ApiError {
+    let error = ApiError::from(refusal);
+    ApiError { detail: format!("object {:?}: {}", id.as_str(), error.detail), ..error }
+}
