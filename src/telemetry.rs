@@ -9,7 +9,7 @@ mod json;
 mod otlp;
 
 use std::{
-    io::{IsTerminal as _, stdout},
+    io::{IsTerminal as _, Write as _, stderr, stdout},
     panic::PanicHookInfo,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
@@ -37,6 +37,8 @@ use crate::{
 
 /// The target of the spans that messages are handled in.
 const MESSAGE_TARGET: &str = "nomad::message";
+/// The target of the line that a panic becomes.
+const PANIC_TARGET: &str = "nomad::panic";
 /// Libraries that tell more at INFO than the users of a node want to know.
 const CHATTY: [&str; 3] = ["ractor", "fjall", "lsm_tree"];
 
@@ -155,7 +157,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
-    tracing::error!(target: "nomad::panic", place, thread, "panicked: {text}");
+    if tracing::enabled!(target: PANIC_TARGET, tracing::Level::ERROR) {
+        tracing::error!(target: PANIC_TARGET, place, thread, "panicked: {text}");
+    } else {
+        // A log that is turned off does not swallow a defect.
+        let _ = writeln!(stderr(), "thread {thread} panicked at {place}: {text}");
+    }
 }
 
 /// Makes `span`, which no one has entered yet, a part of the request in `cx` when spans are exported: its trace id is the

@@ -48,7 +48,7 @@ fn a_line_has_its_fields_at_the_top() {
     let lines = logged_while("info", || {
         tracing::info!(REST = %"127.0.0.1:8080", ready = true, count = -3, share = f64::NAN, "Node\nrunning");
         tracing::warn!(msg = "mine", level = 1, "it's \"odd\"");
-        tracing::warn!(target: "log", log.target = "fjall::db", log.line = 853, "from a library");
+        tracing::event!(target: "log", tracing::Level::WARN, { log.target = "fjall::db", log.line = 853 }, "from a library");
         tracing::debug!("not wanted");
     });
     let [first, second, third] = &lines[..] else { panic!("{lines:?}") };
