@@ -166,25 +166,17 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// Makes `span`, which no one has entered yet, a part of the request in `cx` when spans are exported: its trace id is the
-/// request's id, its parent is the step that `cx` names, its own id is random.
-#[must_use]
-pub fn adopt(span: Span, cx: TraceContext) -> Span {
-    if EXPORTING.load(Relaxed) && !span.is_disabled() {
-        join(&span, cx, None);
-    }
-    span
-}
-
-/// As [`adopt`], and gives the span the id of the step `own`, which the steps that it causes name as their parent.
+/// request's id, its parent is the step that `cx` names, and its own id is that of the step `own`, which the steps that
+/// it causes name as their parent.
 #[must_use]
 pub fn adopt_step(span: Span, cx: TraceContext, own: SpanId) -> Span {
     if EXPORTING.load(Relaxed) && !span.is_disabled() {
-        join(&span, cx, Some(own));
+        join(&span, cx, own);
     }
     span
 }
 
-fn join(span: &Span, cx: TraceContext, own: Option<SpanId>) {
+fn join(span: &Span, cx: TraceContext, own: SpanId) {
     let flags = if cx.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
     let parent = SpanContext::new(
         OtelTraceId::from(cx.trace.0),

@@ -356,7 +356,7 @@ impl<'a> Step<'a> {
             kind,
             request = %trace.trace,
         );
-        crate::telemetry::adopt(span, trace).entered()
+        crate::telemetry::adopt_step(span, trace, self.span()).entered()
     }
 
     pub(super) fn end(&mut self, outcome: Outcome) {

@@ -91,6 +91,8 @@ pub struct Call {
     start: MonotonicUs,
     object: Option<ObjectId>,
     finished: bool,
+    /// What is exported of the request at this edge; ends with it.
+    _span: tracing::Span,
 }
 
 impl Call {
@@ -112,16 +114,25 @@ impl Call {
         let longest = backend.config.limits.request_timeout;
         let timeout = timeout.map_or(longest, |timeout| timeout.min(longest));
         let deadline = start.plus_us(timeout.as_micros() as u64);
+        let own = kit.recorder.new_span();
+        let span = tracing::info_span!(
+            target: "nomad::message",
+            "request",
+            actor = edge,
+            kind,
+            request = %trace.trace,
+        );
         Self {
             backend: Arc::clone(backend),
             edge,
             edge_name,
             kind,
-            cx: Context { trace: trace.child(kit.recorder.new_span()), deadline: Some(deadline) },
+            cx: Context { trace: trace.child(own), deadline: Some(deadline) },
             parent: trace.span,
             start,
             object: None,
             finished: false,
+            _span: crate::telemetry::adopt_step(span, trace, own),
         }
     }
 

@@ -133,11 +133,11 @@ impl<E: SpanExporter> SpanExporter for Reporting<E> {
 
 thread_local! {
     /// The ids that the next span gets which starts on this thread.
-    static NEXT: Cell<Option<(TraceId, Option<SpanId>)>> = const { Cell::new(None) };
+    static NEXT: Cell<Option<(TraceId, SpanId)>> = const { Cell::new(None) };
 }
 
 /// Gives the span that `start` starts these ids.
-pub(super) fn naming(trace: TraceId, own: Option<SpanId>, start: impl FnOnce()) {
+pub(super) fn naming(trace: TraceId, own: SpanId, start: impl FnOnce()) {
     NEXT.set(Some((trace, own)));
     start();
     NEXT.set(None);
@@ -157,7 +157,7 @@ impl IdGenerator for Ids {
 
     fn new_span_id(&self) -> OtelSpanId {
         match NEXT.get() {
-            Some((_, Some(own))) if own.0 != 0 => OtelSpanId::from(own.0),
+            Some((_, own)) if own.0 != 0 => OtelSpanId::from(own.0),
             _ => self.0.new_span_id(),
         }
     }

@@ -130,10 +130,10 @@ fn context(trace: u128, span: u64, sampled: bool) -> TraceContext {
 async fn a_step_is_exported_under_the_ids_of_its_request() {
     let spans = exported_while(1.0, || {
         let first = message_span();
-        join(&first, context(7, 0, false), Some(SpanId(11)));
+        join(&first, context(7, 0, false), SpanId(11));
         first.in_scope(|| tracing::info!("inside"));
         let second = message_span();
-        join(&second, context(7, 11, false), Some(SpanId(12)));
+        join(&second, context(7, 11, false), SpanId(12));
         drop(tracing::info_span!(target: "hyper", "not ours"));
     })
     .await;
@@ -150,7 +150,7 @@ async fn a_ratio_of_nothing_leaves_what_callers_ask_for() {
     let spans = exported_while(0.0, || {
         for (trace, parent, sampled) in [(1, 5, false), (2, 5, true), (3, 0, false)] {
             let span = message_span();
-            join(&span, context(trace, parent, sampled), None);
+            join(&span, context(trace, parent, sampled), SpanId(0));
         }
     })
     .await;
