@@ -9,7 +9,7 @@ mod json;
 mod otlp;
 
 use std::{
-    io::{IsTerminal as _, stdout},
+    io::{IsTerminal as _, Write as _, stderr, stdout},
     panic::PanicHookInfo,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
@@ -37,8 +37,10 @@ use crate::{
 
 /// The target of the spans that messages are handled in.
 const MESSAGE_TARGET: &str = "nomad::message";
-/// The target of what the actor library says of itself.
-const ACTOR_LIBRARY: &str = "ractor";
+/// The target of the line that a panic becomes.
+const PANIC_TARGET: &str = "nomad::panic";
+/// Libraries that tell more at INFO than the users of a node want to know.
+const CHATTY: [&str; 3] = ["ractor", "fjall", "lsm_tree"];
 
 /// Whether spans leave the process; adopting a trace costs something only then.
 static EXPORTING: AtomicBool = AtomicBool::new(false);
@@ -116,21 +118,24 @@ where
     Ok(layer.with_filter(logged(&log.level)?))
 }
 
-/// What `log.level` wants, less two chatty targets, unless it names them.
+/// What `log.level` wants, less the spans of messages and the chatter of libraries, unless it names them.
 fn logged<S>(level: &str) -> Result<impl Filter<S> + use<S>, TelemetryError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let wanted = EnvFilter::try_new(level)
         .map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })?;
-    let (names_library, names_messages) =
-        (level.contains(ACTOR_LIBRARY), level.contains(MESSAGE_TARGET));
-    let quiet = move |metadata: &Metadata<'_>| match metadata.target() {
-        target if target.starts_with(ACTOR_LIBRARY) => {
-            names_library || *metadata.level() <= LevelFilter::WARN
+    let names_messages = level.contains(MESSAGE_TARGET);
+    let hushed: Vec<_> = CHATTY.into_iter().filter(|name| !level.contains(name)).collect();
+    let quiet = move |metadata: &Metadata<'_>| {
+        let target = metadata.target();
+        match target == MESSAGE_TARGET {
+            true => names_messages,
+            false => {
+                *metadata.level() <= LevelFilter::WARN
+                    || !hushed.iter().any(|name| target.starts_with(name))
+            }
         }
-        MESSAGE_TARGET => names_messages,
-        _ => true,
     };
     // The hint says that this half wants all levels, so that the other half's decides.
     let quiet = filter_fn(quiet).with_max_level_hint(LevelFilter::TRACE);
@@ -152,7 +157,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
-    tracing::error!(target: "nomad::panic", place, thread, "panicked: {text}");
+    if tracing::enabled!(target: PANIC_TARGET, tracing::Level::ERROR) {
+        tracing::error!(target: PANIC_TARGET, place, thread, "panicked: {text}");
+    } else {
+        // A log that is turned off does not swallow a defect.
+        let _ = writeln!(stderr(), "thread {thread} panicked at {place}: {text}");
+    }
 }
 
 /// Makes `span`, which no one has entered yet, a part of the request in `cx` when spans are exported: its trace id is the

@@ -286,12 +286,12 @@ async fn the_trace_of_a_put_goes_from_the_edge_to_the_store() {
 
 #[tokio::test]
 async fn the_ring_of_traces_is_bounded() {
-    let node = Node::builder().env("TRACE_RECORDS", 50).start();
+    let node = Node::builder().env("TRACE_RECORDS", 128).start();
     let http = node.http();
     let started = unix_now();
     let first = unique("first");
     put(&http, &first).await.expect(200);
-    for _ in 0..100 {
+    for _ in 0..128 {
         put(&http, &unique("more")).await.expect(200);
     }
     let query = format!("/nomad/debug/trace?object={}&limit=10", segment(&first));

@@ -324,9 +324,9 @@ async fn a_method_that_the_path_does_not_have_is_405_and_names_those_it_has() {
 /// Goal: the limit is where it is said to be, for both ways to send a body, and a value over it is not stored.
 #[tokio::test]
 async fn a_value_over_the_limit_is_413_and_one_at_it_is_stored() {
-    let node = Node::builder().env("NODE_STORAGE_MAXOBJECTBYTES", 1_000).start();
+    let node = Node::builder().env("NODE_STORAGE_MAXOBJECTBYTES", 1_024).start();
     let http = node.http();
-    let (fits, over) = (vec![7_u8; 1_000], vec![7_u8; 1_001]);
+    let (fits, over) = (vec![7_u8; 1_024], vec![7_u8; 1_025]);
     http.call("PUT", "/nomad/v1/objects/raw").body(fits.clone()).send().await.expect(201);
     assert_eq!(http.get("/nomad/v1/objects/raw").await.expect(200).body, fits);
     for path in PUTS {
@@ -334,17 +334,17 @@ async fn a_value_over_the_limit_is_413_and_one_at_it_is_stored() {
         http.post(path, &json!({ "id": id, "value": base64(&fits) })).await.ok();
         let id = unique("over-the-limit");
         let answer = http.post(path, &json!({ "id": id, "value": base64(&over) })).await;
-        refused(&answer, (413, "TOO_LARGE"), "1000");
+        refused(&answer, (413, "TOO_LARGE"), "1024");
         http.get(&format!("/nomad/overlay-storage/get/{id}")).await.problem(404, "NOT_FOUND");
         http.get(&format!("/nomad/storage/get/{id}")).await.problem(404, "NOT_FOUND");
     }
     let answer = http.call("PUT", "/nomad/v1/objects/raw").body(over.clone()).send().await;
-    refused(&answer, (413, "TOO_LARGE"), "1000");
+    refused(&answer, (413, "TOO_LARGE"), "1024");
     let body = json!({ "id": "raw", "value": base64(&over) });
     let answer = http.put("/nomad/storage/update", &body).await;
-    refused(&answer, (413, "TOO_LARGE"), "1000");
+    refused(&answer, (413, "TOO_LARGE"), "1024");
     let answer = http.call("PUT", "/nomad/v1/objects/new").body(over).send().await;
-    refused(&answer, (413, "TOO_LARGE"), "1000");
+    refused(&answer, (413, "TOO_LARGE"), "1024");
     http.get("/nomad/v1/objects/new").await.problem(404, "NOT_FOUND");
     assert_eq!(http.get("/nomad/v1/objects/raw").await.expect(200).body, fits);
     node.assert_serves().await;
@@ -370,7 +370,7 @@ async fn four_mebibytes_are_the_default_limit() {
 /// A body whose length nobody announced is cut off at the limit, not collected first.
 #[tokio::test]
 async fn a_chunked_body_over_the_limit_is_413() {
-    let node = Node::builder().env("NODE_STORAGE_MAXOBJECTBYTES", 1_000).start();
+    let node = Node::builder().env("NODE_STORAGE_MAXOBJECTBYTES", 1_024).start();
     let host = &node.rest;
     for (method, path) in [("PUT", "/nomad/v1/objects/chunked"), ("POST", "/nomad/storage/put")] {
         let mut wire = Wire::open(host).await;
@@ -394,7 +394,7 @@ async fn a_chunked_body_over_the_limit_is_413() {
         "PUT /nomad/v1/objects/chunked HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n\
          600\r\n{body}\r\n0\r\n\r\n"
     );
-    refused(&raw_http(host, request).await, (413, "TOO_LARGE"), "1000");
+    refused(&raw_http(host, request).await, (413, "TOO_LARGE"), "1024");
     // And chunks within the limit are a body like any other.
     let request = format!(
         "PUT /nomad/v1/objects/fits HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n\

@@ -97,16 +97,16 @@ async fn bad_ids_are_refused_by_get_and_delete() {
 
 #[tokio::test]
 async fn a_value_over_the_limit_is_invalid_and_one_at_it_is_stored() {
-    let node = Node::builder().env("NODE_STORAGE_MAXOBJECTBYTES", 1_000).start();
+    let node = Node::builder().env("NODE_STORAGE_MAXOBJECTBYTES", 1_024).start();
     let mut client = group(&node).await;
-    assert!(client.put(put_of(object("fits", vec![7; 1_000]))).await.unwrap().into_inner().result);
-    bad_field(client.put(put_of(object("over", vec![7; 1_001]))).await, "value", "1000");
-    let update = UpdateObjectRequest { object: Some(object("fits", vec![8; 1_001])) };
-    bad_field(client.update(update).await, "value", "1000");
+    assert!(client.put(put_of(object("fits", vec![7; 1_024]))).await.unwrap().into_inner().result);
+    bad_field(client.put(put_of(object("over", vec![7; 1_025]))).await, "value", "1024");
+    let update = UpdateObjectRequest { object: Some(object("fits", vec![8; 1_025])) };
+    bad_field(client.update(update).await, "value", "1024");
     assert!(!client.get(GetObjectRequest { id: "over".into() }).await.unwrap().into_inner().result);
     let get = GetObjectRequest { id: "fits".into() };
     let found = client.get(get).await.unwrap().into_inner().object.unwrap();
-    assert_eq!(found.value, vec![7; 1_000]);
+    assert_eq!(found.value, vec![7; 1_024]);
 }
 
 #[tokio::test]

@@ -1,4 +1,9 @@
 //! The documents match the code: the README's table of keys.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap here is a failed test"
+)]
 
 use nomad::config::key_table_markdown;
 

@@ -1,4 +1,9 @@
 //! The local store as a program that embeds it sees it: durable, conditional, expiring, and honest when the disk fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap here is a failed test"
+)]
 
 use std::{
     io,

@@ -1,4 +1,9 @@
 //! A damaged journal: a clear error or a recovered prefix, never a wrong value. And a disk that is really full.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap here is a failed test"
+)]
 
 use std::{
     collections::BTreeMap,

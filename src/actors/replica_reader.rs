@@ -115,6 +115,10 @@ impl ReadPath {
         id: &ObjectId,
         mode: RetrievalMode,
     ) -> Result<Result<Option<Object>, StoreError>, AskError> {
+        // A request whose time is over already is not begun, as the shell does with messages.
+        if cx.deadline.is_some_and(|deadline| self.kit.clock.monotonic() >= deadline) {
+            return Err(AskError::DeadlinePassed { actor: Arc::clone(self.actor.name()) });
+        }
         match self.get_at_once(from, cx, tier, id, mode) {
             Err(StoreError::Reopening) => {
                 let id = id.clone();

@@ -384,3 +384,6 @@ fn version(text: &str) -> Result<String, String> {
         false => Err("it must be a version as nomad put or the ETag gives it".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,12 +67,18 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
             clap_complete::generate(shell, &mut help::command(), "nomad", &mut script);
             output::write(&script)?;
         }
-        Command::Put(args) => ask(&args.connection.clone(), async |rest| {
-            output::write(&objects::put(&rest, args).await?)
-        })?,
-        Command::Update(args) => ask(&args.connection.clone(), async |rest| {
-            output::write(&objects::update(&rest, args).await?)
-        })?,
+        Command::Put(args) => {
+            objects::check(&args.content)?;
+            ask(&args.connection.clone(), async |rest| {
+                output::write(&objects::put(&rest, args).await?)
+            })?;
+        }
+        Command::Update(args) => {
+            objects::check(&args.content)?;
+            ask(&args.connection.clone(), async |rest| {
+                output::write(&objects::update(&rest, args).await?)
+            })?;
+        }
         Command::Get(args) => ask(&args.connection.clone(), async |rest| {
             output::write(&objects::get(&rest, args).await?)
         })?,

@@ -31,7 +31,7 @@ const SHADOWED: [&str; 3] = ["health", "peer-ledger", "object-ledger"];
 pub(super) async fn put(rest: &Rest, args: PutArgs) -> Result<Vec<u8>, CliError> {
     let ask =
         write(&args.content, "put")?.header(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
-    let hint = "; the object exists, nomad update replaces it";
+    let hint = "; nomad update replaces it";
     let answer = rest.send(ask).await.map_err(|error| hinted(error, hint))?;
     Ok(done(&answer, &args.content.id, "created", args.output))
 }
@@ -40,7 +40,7 @@ pub(super) async fn put(rest: &Rest, args: PutArgs) -> Result<Vec<u8>, CliError>
 pub(super) async fn update(rest: &Rest, args: UpdateArgs) -> Result<Vec<u8>, CliError> {
     let (condition, hint) = match &args.if_version {
         Some(version) => (quoted(version)?, ""),
-        None => (HeaderValue::from_static("*"), "; there is no such object, nomad put creates it"),
+        None => (HeaderValue::from_static("*"), "; nomad put creates it"),
     };
     let ask = write(&args.content, "update")?.header(header::IF_MATCH, condition);
     let answer = rest.send(ask).await.map_err(|error| hinted(error, hint))?;
@@ -128,6 +128,14 @@ fn write(content: &Content, verb: &str) -> Result<Ask, CliError> {
     Ok(ask)
 }
 
+/// Whether a value is given at all, which is known before any node is looked for.
+pub(super) fn check(content: &Content) -> Result<(), CliError> {
+    match (&content.value, &content.file) {
+        (None, None) if !has_input() => Err(CliError::NoValue),
+        _ => Ok(()),
+    }
+}
+
 /// The value's bytes: the argument, a file, or standard input when that is a pipe or a file.
 fn value(content: &Content) -> Result<Vec<u8>, CliError> {
     let is_stdin = |name: &std::ffi::OsStr| name == "-";
@@ -138,7 +146,6 @@ fn value(content: &Content) -> Result<Vec<u8>, CliError> {
             let opened = File::open(file);
             read(opened.map_err(|source| CliError::Input { from: from.clone(), source })?, from)
         }
-        (None, None) if !has_input() => Err(CliError::NoValue),
         _ => read(stdin().lock(), "standard input".to_owned()),
     }
 }

@@ -1,6 +1,9 @@
 //! `nomad start`: configuration, log, node, signals.
 
-use std::process::ExitCode;
+use std::{
+    io::{Write as _, stderr},
+    process::ExitCode,
+};
 
 use tokio::{
     runtime::Builder,
@@ -118,7 +121,8 @@ fn fail(reason: &str) {
     if tracing::enabled!(Level::ERROR) {
         error!("{reason}");
     } else {
-        eprintln!("nomad: {reason}");
+        // Where nobody reads that either, there is nobody to tell.
+        let _ = writeln!(stderr(), "nomad: {reason}");
     }
 }
 

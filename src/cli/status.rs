@@ -20,7 +20,6 @@ pub(super) struct Status {
     pub node_id: String,
     role: String,
     state: String,
-    permanent: bool,
     group: String,
     epoch: u64,
     super_peer: Option<String>,
@@ -99,10 +98,10 @@ fn page(status: &Status) -> String {
     };
     let yes_no = |is: bool| if is { "yes" } else { "no" };
     row("node", status.node_id.clone());
-    let started = if status.permanent { "permanent" } else { "provisional" };
-    let role = match &*status.role {
-        "super-peer" => format!("super-peer, {started}, {}", status.state),
-        role => format!("{role}, {}", status.state),
+    // The state of a role mostly says the role too: provisional-super-peer.
+    let role = match status.state.contains(&status.role) {
+        true => status.state.clone(),
+        false => format!("{}, {}", status.role, status.state),
     };
     row("role", role);
     let reason = status.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
@@ -184,7 +183,7 @@ mod tests {
     #[test]
     fn the_page_shows_place_group_and_store() {
         let document = serde_json::json!({
-            "nodeId": "12D3KooWabc", "role": "super-peer", "state": "alone", "permanent": false,
+            "nodeId": "12D3KooWabc", "role": "super-peer", "state": "provisional-super-peer",
             "group": "g-abc", "epoch": 1, "superPeer": "12D3KooWabc", "ready": false,
             "reason": "writes are refused: disk\nfull",
             "members": [{"nodeId": "12D3KooWabc", "role": "super-peer", "state": "alive", "voter": true,
@@ -199,7 +198,7 @@ mod tests {
         });
         let expected = "\
 node       12D3KooWabc
-role       super-peer, provisional, alone
+role       provisional-super-peer
 ready      no: writes are refused: disk full
 running    for 1h 2m 5s, version 0.1.0, 1.0 MiB of memory, 1 requests in hand
 network    nomad

@@ -40,13 +40,14 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         let metadata = event.metadata();
+        let target = fields.target.as_deref().unwrap_or(metadata.target());
         write!(
             writer,
             r#"{{"timestamp":"{}","level":"{}","msg":{},"target":{}"#,
             humantime::format_rfc3339_micros(now()),
             metadata.level(),
             json(&fields.message),
-            json(metadata.target()),
+            json(target),
         )?;
         writer.write_str(&fields.rest)?;
         if let Some(span) = context.lookup_current() {
@@ -72,16 +73,24 @@ fn json(value: &(impl Serialize + ?Sized)) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
 }
 
+/// What comes from a library that logs through the crate `log` names its place in fields with this prefix.
+const FROM_LOG: &str = "log.";
+
 /// The fields of an event: its message, and `,"name":value` for each other.
 #[derive(Debug, Default)]
 struct Fields {
     message: String,
+    /// The true target of an event from the crate `log`.
+    target: Option<String>,
     rest: String,
 }
 
 impl Fields {
     fn add(&mut self, field: &Field, value: &(impl Serialize + ?Sized)) {
         let name = field.name();
+        if name.starts_with(FROM_LOG) {
+            return;
+        }
         let mark = if RESERVED.contains(&name) { "_" } else { "" };
         self.rest.push_str(&format!(",{}:{}", json(&format!("{name}{mark}")), json(value)));
     }
@@ -97,10 +106,10 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            self.message = value.to_owned();
-        } else {
-            self.add(field, value);
+        match field.name() {
+            "message" => self.message = value.to_owned(),
+            "log.target" => self.target = Some(value.to_owned()),
+            _ => self.add(field, value),
         }
     }
 

@@ -1,17 +1,22 @@
 //! The export of spans over OTLP/gRPC: exporter, sampling, and the ids that spans get.
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use opentelemetry::trace::{SpanId as OtelSpanId, TraceId as OtelTraceId, TracerProvider as _};
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{
     Resource,
+    error::OTelSdkResult,
     trace::{
-        IdGenerator, ParentBasedSampler, RandomIdGenerator, Sampler, SdkTracerProvider,
+        IdGenerator, ParentBasedSampler, RandomIdGenerator, Sampler, SdkTracerProvider, SpanData,
         SpanExporter,
     },
 };
-use tracing::Subscriber;
+use tracing::{Subscriber, info, warn};
 use tracing_subscriber::{Layer, registry::LookupSpan};
 
 use super::{TelemetryError, exported};
@@ -47,7 +52,7 @@ impl Guard {
         // so that all its steps are judged alike. Only a caller's own decision comes first.
         let sampler = ParentBasedSampler::new(by_id()).with_remote_parent_not_sampled(by_id());
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
+            .with_batch_exporter(Reporting { exporter, is_failing: AtomicBool::new(false) })
             .with_sampler(sampler)
             .with_id_generator(Ids::default())
             .with_resource(Resource::builder().with_service_name("nomad").build())
@@ -88,9 +93,41 @@ impl Guard {
             tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_MAX)).await;
         match flushed {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the last spans were not exported"),
-            Err(error) => tracing::warn!(%error, "the last spans were not exported"),
+            Ok(Err(error)) => warn!(%error, "the last spans were not exported"),
+            Err(error) => warn!(%error, "the last spans were not exported"),
         }
+    }
+}
+
+/// An exporter that says when spans begin to be lost, and when they are no longer: the library says neither.
+#[derive(Debug)]
+struct Reporting<E> {
+    exporter: E,
+    is_failing: AtomicBool,
+}
+
+impl<E: SpanExporter> SpanExporter for Reporting<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let exported = self.exporter.export(batch).await;
+        let was_failing = self.is_failing.swap(exported.is_err(), Relaxed);
+        match &exported {
+            Err(error) if !was_failing => warn!(%error, "spans are lost: they cannot be exported"),
+            Ok(()) if was_failing => info!("spans are exported again"),
+            _ => {}
+        }
+        exported
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }
 

@@ -48,9 +48,10 @@ fn a_line_has_its_fields_at_the_top() {
     let lines = logged_while("info", || {
         tracing::info!(REST = %"127.0.0.1:8080", ready = true, count = -3, share = f64::NAN, "Node\nrunning");
         tracing::warn!(msg = "mine", level = 1, "it's \"odd\"");
+        tracing::event!(target: "log", tracing::Level::WARN, { log.target = "fjall::db", log.line = 853 }, "from a library");
         tracing::debug!("not wanted");
     });
-    let [first, second] = &lines[..] else { panic!("{lines:?}") };
+    let [first, second, third] = &lines[..] else { panic!("{lines:?}") };
     assert_eq!(first["msg"], "Node\nrunning");
     assert_eq!((&first["level"], &first["target"]), (&"INFO".into(), &module_path!().into()));
     assert_eq!((&first["REST"], &first["ready"]), (&"127.0.0.1:8080".into(), &true.into()));
@@ -58,6 +59,7 @@ fn a_line_has_its_fields_at_the_top() {
     assert!(humantime::parse_rfc3339(first["timestamp"].as_str().unwrap()).is_ok(), "{first}");
     assert_eq!(second["msg"], "it's \"odd\"");
     assert_eq!((&second["msg_"], &second["level_"]), (&"mine".into(), &1.into()));
+    assert_eq!((&third["target"], third.get("log.line")), (&"fjall::db".into(), None));
 }
 
 #[test]
@@ -79,7 +81,7 @@ fn the_span_of_a_message_is_wanted_only_when_named() {
 }
 
 #[test]
-fn the_actor_library_is_heard_from_warnings_up() {
+fn libraries_are_heard_from_warnings_up() {
     let speak = || {
         tracing::info!(target: "ractor", "chatter");
         tracing::warn!(target: "ractor::actor", "trouble");

@@ -200,7 +200,8 @@ impl Ask {
     }
 }
 
-fn finish(backend: &Backend, request: TraceId, answer: Answer) -> Response {
+/// Completes an answer: makes the problem of an error, names the request, says how durable what it tells is.
+pub fn finish(backend: &Backend, request: TraceId, answer: Answer) -> Response {
     let mut response = answer.unwrap_or_else(|error| problem::problem(&error, request));
     problem::name_request(&mut response, request);
     if !response.headers().contains_key(problem::DURABILITY) {

@@ -25,7 +25,7 @@ pub struct IdPath {
 #[expect(dead_code, reason = "it describes what is read by hand")]
 pub struct ReadMode {
     /// How to read, for this call alone; absent = the node's setting.
-    #[param(rename = "Nomad-Mode", pattern = "^(fast|safe|parallel)$", example = "fast")]
+    #[param(rename = "Nomad-Mode", pattern = "^(fast|safe|parallel)$")]
     mode: Option<String>,
 }
 
@@ -35,7 +35,7 @@ pub struct ReadMode {
 #[expect(dead_code, reason = "it describes what is read by hand")]
 pub struct WriteMode {
     /// When to answer, for this call alone: once durable on this node, or on a quorum; absent = the node's setting.
-    #[param(rename = "Nomad-Mode", pattern = "^(fast|safe)$", example = "safe")]
+    #[param(rename = "Nomad-Mode", pattern = "^(fast|safe)$")]
     mode: Option<String>,
 }
 
@@ -45,7 +45,11 @@ pub struct WriteMode {
 #[expect(dead_code, reason = "it describes what is read by hand")]
 pub struct IfMatch {
     /// Only if the object has this version, in quotes as an `ETag` gives it; `*` = only if it is there.
-    #[param(rename = "If-Match", pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#, example = "*")]
+    #[param(
+        rename = "If-Match",
+        min_length = 1,
+        pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#
+    )]
     if_match: Option<String>,
 }
 

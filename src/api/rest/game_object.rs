@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        ObjectBuilder, OneOfBuilder, RefOr,
+        KnownFormat, ObjectBuilder, OneOfBuilder, RefOr, SchemaFormat,
         schema::{Schema, Type},
     },
 };
@@ -135,11 +135,13 @@ pub fn content_type(given: Option<&str>) -> Result<Option<Arc<str>>, ApiError> {
     Ok(Some(text.into()))
 }
 
+// Only for the OpenAPI document: `Given::read` reads what it says.
 /// An object to be kept.
-///
-/// Only for the OpenAPI document: what it says is read by [`Given::read`].
 #[derive(Debug, ToSchema)]
-#[schema(rename_all = "camelCase")]
+#[schema(
+    rename_all = "camelCase",
+    example = json!({ "id": "item:99", "ttl": 0, "value": "eyJ4IjoxfQ==" })
+)]
 #[expect(dead_code, reason = "it describes what is read by hand")]
 pub struct NewObject {
     /// Its name: 1 to 1024 bytes of UTF-8 without control characters.
@@ -175,8 +177,8 @@ pub struct NewObject {
     content_type: Option<String>,
 }
 
-/// A whole number that is not negative, as a number or, as proto3 JSON writes it, as a string of digits. Only for the
-/// OpenAPI document.
+// Only for the OpenAPI document, like the object.
+/// A whole number that is not negative, as a number or, as proto3 JSON writes it, as a string of digits.
 #[derive(Debug)]
 pub struct Integer;
 
@@ -188,11 +190,23 @@ impl PartialSchema for Integer {
         OneOfBuilder::new()
             .item(number)
             .item(text)
-            .item(ObjectBuilder::new().schema_type(Type::Null))
-            .description(Some("A whole number, also as a string of digits; null = absent"))
+            .description(Some("A whole number, also as a string of digits"))
             .into()
     }
 }
+
+/// Bytes as they are.
+#[derive(Debug)]
+pub struct RawBytes;
+
+impl PartialSchema for RawBytes {
+    fn schema() -> RefOr<Schema> {
+        let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
+    }
+}
+
+impl ToSchema for RawBytes {}
 
 impl ToSchema for Integer {
     fn name() -> Cow<'static, str> {

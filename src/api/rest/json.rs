@@ -78,6 +78,17 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Returns an integer, given as a number; absent = `None`.
+    ///
+    /// # Errors
+    /// When it is none, or beyond 64 bits.
+    pub fn number(&self, name: &'static str) -> Result<Option<i64>, ApiError> {
+        match self.get(name) {
+            Some(text @ Given::Text(_)) => Err(refuse(name, text, "must be a number")),
+            _ => self.integer(name),
+        }
+    }
+
     /// Returns an integer, given as a number or as a decimal string; absent = `None`.
     ///
     /// # Errors

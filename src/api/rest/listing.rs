@@ -96,7 +96,7 @@ pub struct LedgerEntry {
         ("prefix" = Option<String>, Query, description = "What the ids start with"),
         ("limit" = Option<u32>, Query, description = "The most objects of the page, 100 by default, up to limits.pageSize",
          minimum = 1, maximum = 1000),
-        ("cursor" = Option<String>, Query, description = "The `next` of the page before", max_length = 1366, pattern = "^[A-Za-z0-9_-]*$"),
+        ("cursor" = Option<String>, Query, description = "The `next` of the page before", max_length = 1366, pattern = "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?$"),
     ),
     responses((status = 200, description = "A page", body = ObjectPage), BadInput)
 )]
@@ -112,10 +112,12 @@ async fn page(call: &mut Call, ask: &Ask) -> Answer {
     let limit = ask.query_number("limit", 1..=most as u64)?;
     let limit = limit.map_or(PAGE_DEFAULT.min(most), |limit| limit as usize);
     let after = cursor(ask)?;
-    let after = after.as_ref().map(ObjectId::as_str);
-    let page = call.list(Tier::Group, &prefix, after, limit).await?;
+    let page = call.list(Tier::Group, &prefix, after.as_deref(), limit).await?;
     let items = page.items.into_iter().map(ObjectItem::from).collect();
-    Ok(problem::ok(&ObjectPage { items, next: page.next.as_ref().map(cursor_of) }))
+    Ok(problem::ok(&ObjectPage {
+        items,
+        next: page.next.as_ref().map(|id| cursor_of(id.as_str())),
+    }))
 }
 
 /// Shows which objects each peer holds.
@@ -123,7 +125,7 @@ async fn page(call: &mut Call, ask: &Ask) -> Answer {
     get, path = "/nomad/storage/get/peer-ledger", operation_id = "peerLedger", tag = "storage",
     params(
         ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default", minimum = 1, maximum = 10_000),
-        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^[A-Za-z0-9_-]*$"),
+        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?$"),
     ),
     responses(
         (status = 200, description = "The objects by peer", body = BTreeMap<String, Vec<LedgerEntry>>,
@@ -147,7 +149,7 @@ pub async fn peer_ledger(ask: Ask) -> Response {
     get, path = "/nomad/storage/get/object-ledger", operation_id = "objectLedger", tag = "storage",
     params(
         ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default", minimum = 1, maximum = 10_000),
-        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^[A-Za-z0-9_-]*$"),
+        ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?$"),
     ),
     responses(
         (status = 200, description = "The peers by object", body = BTreeMap<String, Vec<LedgerEntry>>,
@@ -175,14 +177,13 @@ async fn ledger(
     let mut left = limit.map_or(LEDGER_MAX, |limit| limit as usize);
     let (mut after, mut ledger) = (cursor(ask)?, BTreeMap::new());
     while left > 0 {
-        let from = after.as_ref().map(ObjectId::as_str);
-        let page = call.list(Tier::Group, "", from, left).await?;
+        let page = call.list(Tier::Group, "", after.as_deref(), left).await?;
         left = left.saturating_sub(page.items.len());
         for meta in page.items {
             let ttl = meta.expires_at.unwrap_or_default().0;
             enter(&mut ledger, meta.id.to_string(), ttl);
         }
-        after = page.next;
+        after = page.next.as_ref().map(ToString::to_string);
         if after.is_none() {
             break;
         }
@@ -194,20 +195,21 @@ async fn ledger(
     Ok(response)
 }
 
-fn cursor_of(id: &ObjectId) -> String {
-    URL_SAFE_NO_PAD.encode(id.as_str())
+fn cursor_of(id: &str) -> String {
+    URL_SAFE_NO_PAD.encode(id)
 }
 
-/// Reads where to go on; an empty cursor is the start.
-fn cursor(ask: &Ask) -> Result<Option<ObjectId>, ApiError> {
+/// Reads where to go on: a place in the order of ids, which need not be an id. An empty cursor is the start.
+fn cursor(ask: &Ask) -> Result<Option<String>, ApiError> {
     let Some(text) = ask.query("cursor")?.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let bytes = URL_SAFE_NO_PAD.decode(&text).ok();
-    let id = bytes.and_then(|bytes| ObjectId::parse_bytes(&bytes).ok());
-    id.map(Some).ok_or_else(|| {
+    let place = URL_SAFE_NO_PAD.decode(&text).ok();
+    let place = place.filter(|place| place.len() <= ObjectId::BYTES_MAX);
+    let place = place.ok_or_else(|| {
         let text = shorten(&text);
         let detail = format!(
             "cursor is {text:?}, which no page of this node gave; leave it out to start anew"
         );
         ApiError::invalid("cursor", detail)
-    })
+    })?;
+    Ok(Some(String::from_utf8_lossy(&place).into_owned()))
 }

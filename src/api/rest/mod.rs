@@ -130,6 +130,9 @@ impl Edge for RestEdge {
     }
 
     async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response {
+        if request.uri().path_and_query().is_none() {
+            return self.refuse_without_path(&request);
+        }
         let mut service = warp::service(self.routes.clone());
         let Ok(response) = service.call(request).await;
         response
@@ -137,7 +140,18 @@ impl Edge for RestEdge {
 
     fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response {
         let traceparent = row::traceparent(request.headers());
-        problem::problem(error, ask::trace_of(&self.backend.0, traceparent))
+        let backend = &self.backend.0;
+        ask::finish(backend, ask::trace_of(backend, traceparent), Err(error.clone()))
+    }
+}
+
+impl RestEdge {
+    /// Answers a request that names no path but a host, as CONNECT does. warp would panic on it.
+    fn refuse_without_path<B>(&self, request: &Request<B>) -> Response {
+        let method = request.method().clone();
+        let traceparent = row::traceparent(request.headers()).map(str::to_owned);
+        let allow = "GET, HEAD, PUT, POST, DELETE";
+        not_taken(&self.backend, &NotAllowed { method, allow, traceparent })
     }
 }
 
@@ -318,21 +332,32 @@ where
 
 /// Answers what no row took.
 fn recover(backend: &Shared, rejection: &Rejection) -> Response {
-    let (error, traceparent) = if let Some(refused) = rejection.find::<NotAllowed>() {
-        let NotAllowed { method, allow, traceparent } = refused;
-        let detail = format!("the path does not take {method}; it takes {allow}");
-        let error = ApiError::new(ErrorCode::MethodNotAllowed, detail);
-        (ApiError { allow: Some(allow), ..error }, traceparent)
-    } else if let Some(Unknown { path, traceparent }) = rejection.find() {
-        let path = json::shorten(path);
-        let detail = format!("there is no path {path:?}; /nomad/openapi.json describes all");
-        (ApiError::new(ErrorCode::NotFound, detail), traceparent)
-    } else {
-        (ApiError::new(ErrorCode::NotFound, "there is no such path"), &None)
-    };
-    let kind = if error.allow.is_some() { "a method that is not taken" } else { "an unknown path" };
-    let call = Call::begin(&backend.0, "rest", kind, traceparent.as_deref(), None);
-    let response = problem::problem(&error, call.request_id());
+    if let Some(refused) = rejection.find() {
+        return not_taken(backend, refused);
+    }
+    let unknown = rejection.find::<Unknown>();
+    let path = json::shorten(unknown.map_or("", |unknown| &unknown.path));
+    let detail = format!("there is no path {path:?}; /nomad/openapi.json describes all");
+    let traceparent = unknown.and_then(|unknown| unknown.traceparent.as_deref());
+    refuse(backend, "an unknown path", traceparent, ApiError::new(ErrorCode::NotFound, detail))
+}
+
+fn not_taken(backend: &Shared, refused: &NotAllowed) -> Response {
+    let NotAllowed { method, allow, traceparent } = refused;
+    let detail = format!("the path does not take {method}; it takes {allow}");
+    let error = ApiError::new(ErrorCode::MethodNotAllowed, detail);
+    let error = ApiError { allow: Some(allow), ..error };
+    refuse(backend, "a method that is not taken", traceparent.as_deref(), error)
+}
+
+fn refuse(
+    backend: &Shared,
+    kind: &'static str,
+    traceparent: Option<&str>,
+    error: ApiError,
+) -> Response {
+    let call = Call::begin(&backend.0, "rest", kind, traceparent, None);
+    let response = ask::finish(&backend.0, call.request_id(), Err(error));
     call.finish(response.status().as_u16());
     response
 }

@@ -12,7 +12,8 @@ use super::{
         BadInput, IdPath, IfMatch, Missing, NoSuchRange, ReadMode, TooLarge, Unmet, WriteMode,
     },
     etag::{self, Tags},
-    game_object, json, problem,
+    game_object::{self, RawBytes},
+    json, problem,
     row::{BodyKind, Row},
     storage::{missing, refused},
 };
@@ -49,6 +50,9 @@ const EXPIRES: HeaderName = HeaderName::from_static("nomad-expires");
 const SEGMENT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
+/// The most seconds from now that an object may be asked to live; 0 seconds would be none.
+const TTL_SECS_MAX: u64 = 4_000_000_000;
+
 /// How often a write that names several versions is tried.
 const TRIES_MAX: usize = 3;
 
@@ -71,16 +75,16 @@ pub async fn object(ask: Ask) -> Response {
     params(
         IdPath, ReadMode,
         ("If-None-Match" = Option<String>, Header, description = "Answer 304 if the object still has one of these versions",
-         pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#),
+         min_length = 1, pattern = r#"^(\*|"[0-9a-f]{16}-[0-9a-f]{16}")$"#),
         ("Range" = Option<String>, Header, description = "Which bytes; anything but one range of bytes is ignored",
          example = "bytes=0-99"),
     ),
     responses(
         (status = 200, description = "The object's bytes, of the media type that was put with them",
-         body = Vec<u8>, content_type = "*/*",
+         body = inline(RawBytes), content_type = "*/*",
          headers(("ETag" = String, description = "The version, in quotes"), ("Last-Modified" = String),
                  ("Nomad-Expires" = i64, description = "When it expires, in seconds since 1970"))),
-        (status = 206, description = "The bytes of the range", body = Vec<u8>, content_type = "*/*",
+        (status = 206, description = "The bytes of the range", body = inline(RawBytes), content_type = "*/*",
          headers(("Content-Range" = String))),
         (status = 304, description = "It still has the version"),
         BadInput, Missing, Unmet, NoSuchRange
@@ -218,11 +222,11 @@ fn set(headers: &mut HeaderMap, name: HeaderName, text: String) {
     put, path = "/nomad/v1/objects/{id}", operation_id = "putObject", tag = "objects",
     params(
         IdPath, WriteMode, IfMatch,
-        ("If-None-Match" = Option<String>, Header, description = "* = only if there is no such object", pattern = r"^\*$"),
-        ("Nomad-Ttl" = Option<u64>, Header, description = "Seconds from now until it expires", minimum = 1, maximum = 4_000_000_000_i64),
+        ("If-None-Match" = Option<String>, Header, description = "* = only if there is no such object", min_length = 1, pattern = r"^\*$"),
+        ("Nomad-Ttl" = Option<u64>, Header, description = "Seconds from now until it expires", minimum = 1, maximum = 4_000_000_000_u64),
         ("Nomad-Expires" = Option<u64>, Header, description = "The Unix time in seconds at which it expires; 0 = never"),
     ),
-    request_body(content = Vec<u8>, description = "The value; its Content-Type is kept", content_type = "application/octet-stream"),
+    request_body(content = inline(RawBytes), description = "The value; its Content-Type is kept", content_type = "application/octet-stream"),
     responses(
         (status = 201, description = "It is created", headers(("ETag" = String), ("Location" = String))),
         (status = 204, description = "It is replaced", headers(("ETag" = String))),
@@ -368,14 +372,14 @@ fn expiry(ask: &Ask) -> Result<Option<UnixSecs>, ApiError> {
         }
         (Some(seconds), None) => {
             let now = ask.backend().kit.clock.wall().secs();
-            let at =
-                now.0.checked_add(seconds).filter(|at| seconds > 0 && i64::try_from(*at).is_ok());
-            at.map(UnixSecs).map(Some).ok_or_else(|| {
+            if !(1..=TTL_SECS_MAX).contains(&seconds) {
                 let detail = format!(
-                    "nomad-ttl is {seconds}, but must be a number of seconds from now, above 0"
+                    "nomad-ttl is {seconds}, but must be a number of seconds from now, from 1 to {TTL_SECS_MAX}; \
+                     without it the object stays for ever"
                 );
-                ApiError::invalid("nomad-ttl", detail)
-            })
+                return Err(ApiError::invalid("nomad-ttl", detail));
+            }
+            Ok(Some(UnixSecs(now.0.saturating_add(seconds))))
         }
     }
 }

@@ -88,12 +88,23 @@ impl Modify for OtherProblems {
 /// Returns the document; `page_size` is the node's `limits.pageSize`.
 pub fn json(page_size: usize) -> Value {
     let mut document = serde_json::to_value(Api::openapi()).unwrap_or_default();
-    let parameters = document.pointer_mut("/paths/~1nomad~1v1~1objects/get/parameters");
-    for parameter in parameters.and_then(Value::as_array_mut).into_iter().flatten() {
-        if parameter.get("name").is_some_and(|name| name == "limit")
-            && let Some(schema) = parameter.get_mut("schema").and_then(Value::as_object_mut)
-        {
-            schema.insert("maximum".into(), page_size.into());
+    let items = document.get_mut("paths").and_then(Value::as_object_mut);
+    for (path, item) in items.into_iter().flatten() {
+        let operations = item.as_object_mut().into_iter().flat_map(|item| item.values_mut());
+        let parameters = operations
+            .filter_map(|operation| operation.get_mut("parameters")?.as_array_mut())
+            .flatten();
+        for parameter in parameters {
+            let is_limit = parameter.get("name").is_some_and(|name| name == "limit");
+            let schema = parameter.get_mut("schema").and_then(Value::as_object_mut);
+            let Some(schema) = schema else { continue };
+            // A parameter that may be absent is still never null.
+            if let Some(kind) = schema.get("type").and_then(|kind| kind.get(0)).cloned() {
+                schema.insert("type".into(), kind);
+            }
+            if is_limit && path == listing::OBJECTS.path() {
+                schema.insert("maximum".into(), page_size.into());
+            }
         }
     }
     document
@@ -163,12 +174,6 @@ mod tests {
     }
 
     #[test]
-    fn zzz_print() {
-        std::fs::write("/tmp/openapi.json", serde_json::to_string_pretty(&json(1000)).unwrap())
-            .unwrap();
-    }
-
-    #[test]
     fn every_operation_says_what_may_go_wrong_and_has_its_own_name() {
         let document = json(7);
         let mut names = BTreeSet::new();
@@ -186,5 +191,6 @@ mod tests {
         }
         let parameters = &document["paths"]["/nomad/v1/objects"]["get"]["parameters"];
         assert_eq!(parameters[1]["schema"]["maximum"], 7, "{parameters}");
+        assert_eq!(parameters[1]["schema"]["type"], "integer", "{parameters}");
     }
 }

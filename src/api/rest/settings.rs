@@ -73,6 +73,8 @@ pub struct NewRetrievalMode {
 }
 
 /// Sets the mode of writes that name none.
+///
+/// An older client gives `storageMode` in the query instead of a body.
 #[utoipa::path(
     post, path = "/nomad/config/storage", operation_id = "setStorageMode", tag = "config",
     request_body = NewStorageMode,
@@ -83,6 +85,8 @@ pub async fn storage(ask: Ask) -> Response {
 }
 
 /// Sets the mode of reads that name none.
+///
+/// An older client gives `retrievalMode` in the query instead of a body.
 #[utoipa::path(
     post, path = "/nomad/config/retrieval", operation_id = "setRetrievalMode", tag = "config",
     request_body = NewRetrievalMode,
@@ -93,6 +97,8 @@ pub async fn retrieval(ask: Ask) -> Response {
 }
 
 /// Sets whether nodes move to the group of the cell they are in.
+///
+/// An older client gives `enabled` in the query instead of a body.
 #[utoipa::path(
     post, path = "/nomad/config/groups/migration", operation_id = "setMigration", tag = "config",
     request_body = Migration,
@@ -113,6 +119,8 @@ pub async fn migration(ask: Ask) -> Response {
 }
 
 /// Sets how many members keep each object.
+///
+/// An older client gives `rf` in the query instead of a body.
 #[utoipa::path(
     post, path = "/nomad/config/groups/replication-factor", operation_id = "setReplicationFactor", tag = "config",
     request_body = ReplicationFactor,
@@ -121,7 +129,7 @@ pub async fn migration(ask: Ask) -> Response {
 pub async fn replication_factor(ask: Ask) -> Response {
     let read = |ask: &Ask| {
         let factor =
-            value(ask, "replicationFactor", "rf", |members, name| members.integer(name), decimal)?;
+            value(ask, "replicationFactor", "rf", |members, name| members.number(name), decimal)?;
         Ok(SettingChange::ReplicationFactor(factor))
     };
     set(ask, read).await

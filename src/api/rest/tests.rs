@@ -251,6 +251,9 @@ async fn conditions_of_the_resource_api() {
     client.node.stop().await;
 }
 
+/// Headers of a read, and the status and the body of its answer.
+type Case<'a> = (&'a [(&'a str, &'a str)], u16, &'a str);
+
 #[tokio::test]
 async fn a_read_answers_conditions_and_ranges() {
     let client = Client::start().await;
@@ -274,7 +277,7 @@ async fn a_read_answers_conditions_and_ranges() {
     }
     let modified = whole.header("last-modified");
     let weak = format!("W/{tag}");
-    let table: [(&[(&str, &str)], u16, &str); 14] = [
+    let table: [Case<'_>; 14] = [
         (&[("if-none-match", tag)], 304, ""),
         (&[("if-none-match", &weak)], 304, ""),
         (&[("if-none-match", "\"other\"")], 200, "0123456789"),
@@ -366,7 +369,7 @@ async fn settings_are_set_by_body_or_query() {
         ("groups/migration?enabled=false", "", json!({ "migration": false })),
         (
             "groups/replication-factor",
-            r#"{"replicationFactor":"4"}"#,
+            r#"{"replicationFactor":4}"#,
             json!({ "replicationFactor": 4 }),
         ),
         ("groups/replication-factor?rf=2", "", json!({ "replicationFactor": 2 })),
@@ -387,6 +390,7 @@ async fn settings_are_set_by_body_or_query() {
         ("groups/migration?enabled=1", "", "1"),
         ("groups/replication-factor", r#"{"replicationFactor":0}"#, "0"),
         ("groups/replication-factor", r#"{"replicationFactor":65}"#, "65"),
+        ("groups/replication-factor", r#"{"replicationFactor":"4"}"#, "\"4\""),
         ("groups/replication-factor?rf=many", "", "many"),
     ] {
         let (status, _, detail) = post(path, body).await.problem();
@@ -559,4 +563,16 @@ fn a_head_is_a_get_where_it_has_no_call_of_its_own() {
     assert_eq!(row.call(&Method::HEAD), Some("GET /a/{id}"));
     assert_eq!(row.call(&Method::from_bytes(b"GE").unwrap()), None);
     assert_eq!(row.path(), "/a/{id}");
+}
+
+/// warp cannot take such a request, so the edge answers it itself.
+#[tokio::test]
+async fn a_request_for_a_host_and_no_path_is_405() {
+    let client = Client::start().await;
+    let request = Request::connect("a:80").body(()).unwrap();
+    assert!(request.uri().path_and_query().is_none());
+    let response = client.edge.refuse_without_path(&request);
+    assert_eq!(response.status(), 405);
+    assert!(response.headers().contains_key("allow"));
+    client.node.stop().await;
 }

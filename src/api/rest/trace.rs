@@ -95,6 +95,7 @@ pub struct Capture {
 
 /// Which steps a capture is to keep.
 #[derive(Debug, ToSchema)]
+#[schema(example = json!({ "limit": 100 }))]
 #[expect(dead_code, reason = "it describes what is read by hand")]
 pub struct NewCapture {
     /// How many: the capture ends with them.
@@ -124,7 +125,7 @@ pub struct Wanted {
     /// Only steps from or to this actor.
     actor: Option<String>,
     /// Only steps recorded after this one.
-    #[param(minimum = 0)]
+    #[param(minimum = 0, maximum = 9_223_372_036_854_775_807_u64)]
     after: Option<u64>,
     /// The most steps, the newest of them; 200 by default.
     #[param(minimum = 1, maximum = 10_000)]
@@ -257,7 +258,7 @@ async fn steps(ask: &Ask) -> Answer {
 fn begin_capture(ask: &Ask) -> Answer {
     let body = ask.body()?;
     let members = Members::read(&body)?;
-    let limit = members.integer("limit")?.unwrap_or_default();
+    let limit = members.number("limit")?.unwrap_or_default();
     let limit = usize::try_from(limit).ok().filter(|limit| (1..=CAPTURE_MAX).contains(limit));
     let limit = limit.ok_or_else(|| {
         let detail = format!("limit must be there, and an integer from 1 to {CAPTURE_MAX}");
