@@ -88,7 +88,7 @@ impl Services {
     }
 }
 
-/// Turns a message of one version into the other's.
+/// Turns a message of one version into the other's. Their forms are the same, so it always reads.
 fn reread<M: Message + Default>(message: &impl Message) -> M {
     M::decode(message.encode_to_vec().as_slice()).unwrap_or_default()
 }
