@@ -4,10 +4,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use bytes::Bytes;
-use prost::Message;
-
-use super::{answer::Answer, frame, object, route::Control};
+use super::object;
 use crate::{
     api::{backend::Call, error::ApiError},
     core::{
@@ -16,17 +13,9 @@ use crate::{
         world::Position,
     },
     proto::{
-        groupstorage::{
-            AddToGroupLedgerRequest, AddToGroupLedgerResponse, RemovePeerGroupLedgerRequest,
-            RemovePeerGroupLedgerResponse,
-        },
-        peerservice::{
-            AddPeerRequest, RemovePeerRequest, RemovePeerResponse, RepairObjectRequest,
-            RepairObjectResponse,
-        },
+        peerservice::{AddPeerResponse, SuperPeerLeaveResponse},
         superpeerservice::{
-            self, JoinRequest, LeaveRequest, LeaveResponse, MigrationRequest, MigrationResponse,
-            NotifyPeersRequest, NotifyPeersResponse, PingRequest, PingResponse,
+            JoinRequest, JoinResponseWithLedger, LeaveRequest, MigrationRequest,
             PositionUpdateRequest, PositionUpdateResponse, VirtualPosition,
         },
     },
@@ -35,84 +24,53 @@ use crate::{
 /// The most objects that one request may name.
 const REPAIR_MAX: usize = 1_000;
 
-/// Answers one request.
-///
-/// # Errors
-/// When the request is malformed, or asks for what a node alone cannot do.
-pub(super) async fn answer(
+/// `addToGroupLedger` and `addObjectReference`.
+pub(super) async fn add_reference(
     call: &mut Call,
-    rpc: Control,
-    kind: &str,
-    message: Bytes,
-) -> Result<Answer, ApiError> {
-    match rpc {
-        Control::AddReference => add_reference(call, frame::decode(kind, message)?).await,
-        Control::RemovePeerGroupLedger => {
-            remove_peer_from_ledger(call, &frame::decode(kind, message)?)
-        }
-        Control::AddPeer => add_peer(&frame::decode(kind, message)?),
-        Control::RemovePeer => remove_peer(call, &frame::decode(kind, message)?),
-        Control::HandleSuperPeerLeave => {
-            frame::decode::<()>(kind, message)?;
-            Err(ApiError::alone("no other super-peer can leave its group to this node"))
-        }
-        Control::RepairObjects => repair_objects(call, frame::decode(kind, message)?).await,
-        Control::HandleJoin => handle_join(call, &frame::decode(kind, message)?),
-        Control::HandleLeave => handle_leave(call, &frame::decode(kind, message)?),
-        Control::Repair => repair(call, frame::decode(kind, message)?).await,
-        Control::Migrate => migrate(call, &frame::decode(kind, message)?),
-        Control::NotifyPeers => notify_peers(call, &frame::decode(kind, message)?),
-        Control::PingPeer => ping_peer(call, &frame::decode(kind, message)?).await,
-        Control::UpdatePositionReference => {
-            update_position(call, frame::decode(kind, message)?).await
-        }
-    }
-}
-
-fn done(call: &Call, message: &impl Message) -> Result<Answer, ApiError> {
-    Ok(Answer::read(call, message))
-}
-
-async fn add_reference(
-    call: &mut Call,
-    request: AddToGroupLedgerRequest,
-) -> Result<Answer, ApiError> {
-    let id = object::id("objectId", &request.object_id)?;
-    named("peerId", &request.peer_id)?;
-    object::seconds("ttl", request.ttl)?;
+    object_id: &str,
+    peer_id: &str,
+    ttl: i64,
+) -> Result<bool, ApiError> {
+    let id = object::id("objectId", object_id)?;
+    named("peerId", peer_id)?;
+    object::seconds("ttl", ttl)?;
     let group = call.backend().view.load_full();
-    group.member(&request.peer_id)?;
+    group.member(peer_id)?;
     let is_held = is_held(call, &id).await?;
-    let result = group.add_reference(&id, is_held)?;
-    done(call, &AddToGroupLedgerResponse { result })
+    Ok(group.add_reference(&id, is_held)?)
 }
 
-fn remove_peer_from_ledger(
-    call: &Call,
-    request: &RemovePeerGroupLedgerRequest,
-) -> Result<Answer, ApiError> {
-    named("peerId", &request.peer_id)?;
-    let result = call.backend().view.load().remove_references(&request.peer_id)?;
-    done(call, &RemovePeerGroupLedgerResponse { result })
+/// `removePeerGroupLedger` of either service.
+pub(super) fn remove_references(call: &Call, peer_id: &str) -> Result<bool, ApiError> {
+    named("peerId", peer_id)?;
+    Ok(call.backend().view.load().remove_references(peer_id)?)
 }
 
-fn add_peer(request: &AddPeerRequest) -> Result<Answer, ApiError> {
-    host("host", &request.host)?;
-    Err(ApiError::alone(&format!("the peer {} cannot be added", request.host)))
+/// `PeerService/addPeer`.
+pub(super) fn add_peer(peer: &str) -> Result<AddPeerResponse, ApiError> {
+    host("host", peer)?;
+    Err(ApiError::alone(&format!("the peer {peer} cannot be added")))
 }
 
-fn remove_peer(call: &Call, request: &RemovePeerRequest) -> Result<Answer, ApiError> {
-    leave(&call.backend().view.load(), "host", &request.host)?;
-    done(call, &RemovePeerResponse { response: false })
+/// `PeerService/removePeer`.
+pub(super) fn remove_peer(call: &Call, peer: &str) -> Result<bool, ApiError> {
+    leave(&call.backend().view.load(), "host", peer)?;
+    Ok(false)
 }
 
-fn handle_leave(call: &Call, request: &LeaveRequest) -> Result<Answer, ApiError> {
+/// `PeerService/handleSuperPeerLeave`.
+pub(super) fn handle_super_peer_leave() -> Result<SuperPeerLeaveResponse, ApiError> {
+    Err(ApiError::alone("no other super-peer can leave its group to this node"))
+}
+
+/// `SuperPeerService/handleLeave`.
+pub(super) fn handle_leave(call: &Call, request: &LeaveRequest) -> Result<bool, ApiError> {
     let group = call.backend().view.load();
     leave(&group, "peerServerHostname", &request.peer_server_hostname)?;
     if !request.group_storage_server_hostname.is_empty() {
         leave(&group, "groupStorageServerHostname", &request.group_storage_server_hostname)?;
     }
-    done(call, &LeaveResponse { success: false })
+    Ok(false)
 }
 
 /// A peer that is no member has left already; the only member cannot leave.
@@ -123,7 +81,8 @@ fn leave(group: &GroupOfOne, field: &'static str, peer: &str) -> Result<(), ApiE
     host(field, peer)
 }
 
-fn migrate(call: &Call, request: &MigrationRequest) -> Result<Answer, ApiError> {
+/// `SuperPeerService/migrate`.
+pub(super) fn migrate(call: &Call, request: &MigrationRequest) -> Result<bool, ApiError> {
     named("peerId", &request.peer_id)?;
     named("newSuperPeerId", &request.new_super_peer_id)?;
     if call.backend().view.load().names_this(&request.peer_id) {
@@ -132,78 +91,83 @@ fn migrate(call: &Call, request: &MigrationRequest) -> Result<Answer, ApiError> 
             request.peer_id, request.new_super_peer_id
         )));
     }
-    done(call, &MigrationResponse { succeed: false })
+    Ok(false)
 }
 
-fn handle_join(call: &Call, request: &JoinRequest) -> Result<Answer, ApiError> {
+/// `SuperPeerService/handleJoin`.
+pub(super) fn handle_join(
+    call: &Call,
+    request: &JoinRequest,
+) -> Result<JoinResponseWithLedger, ApiError> {
     host("peerServerHost", &request.peer_server_host)?;
     host("groupStorageServerHost", &request.group_storage_server_host)?;
     position(&call.backend().view.load(), request.position)?;
     Err(ApiError::alone(&format!("the peer {} cannot join", request.peer_server_host)))
 }
 
-async fn repair_objects(call: &mut Call, request: RepairObjectRequest) -> Result<Answer, ApiError> {
-    let count = request.object_ids.len();
+/// `PeerService/repairObjects`.
+pub(super) async fn repair_objects(
+    call: &mut Call,
+    object_ids: &[String],
+) -> Result<bool, ApiError> {
+    let count = object_ids.len();
     if count > REPAIR_MAX {
         let detail = format!("the request names {count} objects; at most {REPAIR_MAX} are allowed");
         return Err(ApiError::invalid("objectIds", detail));
     }
-    let ids = request.object_ids.iter().map(|text| object::id("objectIds", text));
+    let ids = object_ids.iter().map(|text| object::id("objectIds", text));
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
-    let mut response = true;
     for id in &ids {
-        response = response && is_held(call, id).await?;
+        if !is_held(call, id).await? {
+            return Ok(false);
+        }
     }
-    done(call, &RepairObjectResponse { response })
+    Ok(true)
 }
 
-async fn repair(
-    call: &mut Call,
-    request: superpeerservice::RepairObjectRequest,
-) -> Result<Answer, ApiError> {
-    let id = object::id("objectId", &request.object_id)?;
-    let succeed = is_held(call, &id).await?;
-    done(call, &superpeerservice::RepairObjectResponse { succeed })
+/// `SuperPeerService/repair`.
+pub(super) async fn repair(call: &mut Call, object_id: &str) -> Result<bool, ApiError> {
+    let id = object::id("objectId", object_id)?;
+    is_held(call, &id).await
 }
 
 async fn is_held(call: &mut Call, id: &ObjectId) -> Result<bool, ApiError> {
     Ok(call.get(Tier::Group, id, None).await?.is_some())
 }
 
-fn notify_peers(call: &Call, request: &NotifyPeersRequest) -> Result<Answer, ApiError> {
-    host("host", &request.host)?;
+/// `SuperPeerService/notifyPeers`.
+pub(super) fn notify_peers(peer: &str) -> Result<bool, ApiError> {
+    host("host", peer)?;
     // All other members have been told: there are none.
-    done(call, &NotifyPeersResponse { result: true })
+    Ok(true)
 }
 
-async fn ping_peer(call: &Call, request: &PingRequest) -> Result<Answer, ApiError> {
-    let address = request.hostname.parse::<SocketAddr>().ok().filter(|at| at.port() != 0);
+/// `SuperPeerService/pingPeer`.
+pub(super) async fn ping_peer(call: &Call, peer: &str) -> Result<bool, ApiError> {
+    let address = peer.parse::<SocketAddr>().ok().filter(|at| at.port() != 0);
     let address = address.ok_or_else(|| {
-        let detail = format!(
-            "the hostname {:?} is not ip:port, such as 127.0.0.1:6731 or [::1]:6731",
-            request.hostname
-        );
+        let detail =
+            format!("the hostname {peer:?} is not ip:port, such as 127.0.0.1:6731 or [::1]:6731");
         ApiError::invalid("hostname", detail)
     })?;
-    let result = call.probe(address).await?;
-    done(call, &PingResponse { result })
+    call.probe(address).await
 }
 
-async fn update_position(
+/// `SuperPeerService/updatePositionReference`.
+pub(super) async fn update_position(
     call: &mut Call,
-    request: PositionUpdateRequest,
-) -> Result<Answer, ApiError> {
+    request: &PositionUpdateRequest,
+) -> Result<PositionUpdateResponse, ApiError> {
     named("peerId", &request.peer_id)?;
     let group = call.backend().view.load_full();
     let Position { x, y } = position(&group, request.position)?;
     group.member(&request.peer_id)?;
     call.move_to(x, y).await?;
-    let response = PositionUpdateResponse {
+    Ok(PositionUpdateResponse {
         acknowledge: true,
         new_super_peer: group.this.node.to_string(),
         new_group_name: group.name.clone(),
-    };
-    done(call, &response)
+    })
 }
 
 /// Reads a position. The world is flat: `z` only has to be a number.

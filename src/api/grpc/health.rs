@@ -1,27 +1,45 @@
-//! Whether the node serves: `grpc.health.v1.Health`, and the two calls of `GroupStorageService` that say the same.
-//!
-//! The statuses of both have the same numbers, and their messages the same form. A watch ends when the node drains.
+//! Whether the node serves: `grpc.health.v1.Health`, and what `GroupStorageService` says of the same. A watch ends when
+//! the node drains.
 
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_stream::wrappers::WatchStream;
+use tonic::Request;
 use tonic_health::pb::{
-    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    self, HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
 };
 
-use super::{answer::Answer, frame};
+use super::{
+    Services,
+    held::{Answered, Held, Messages},
+};
 use crate::api::{
-    backend::{Backend, Call, Phase},
+    backend::{Backend, Phase},
     error::{ApiError, ErrorCode},
 };
+
+#[tonic::async_trait]
+impl pb::health_server::Health for Services {
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Answered<HealthCheckResponse> {
+        let (held, request) = Held::take(request)?;
+        let status = self.health.check(&request.service).map(Into::into);
+        held.answer(status.map(|status| HealthCheckResponse { status }))
+    }
+
+    type WatchStream = Messages<HealthCheckResponse>;
+
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Answered<Self::WatchStream> {
+        let (held, request) = Held::take(request)?;
+        let message = |status: ServingStatus| HealthCheckResponse { status: status.into() };
+        held.stream(self.health.watch(&request.service, message))
+    }
+}
 
 /// The health of one listener's services.
 pub(super) struct Health {
@@ -30,18 +48,6 @@ pub(super) struct Health {
     /// A watch holds no permit of a request, so the number of watches has a limit of its own.
     places: Arc<Semaphore>,
     places_max: usize,
-}
-
-/// Returns the service that a request asks about: the one it names, or the node as a whole.
-///
-/// # Errors
-/// When the message cannot be read.
-pub(super) fn service(named: bool, kind: &str, message: Bytes) -> Result<String, ApiError> {
-    if named {
-        Ok(frame::decode::<HealthCheckRequest>(kind, message)?.service)
-    } else {
-        frame::decode::<()>(kind, message).map(|()| String::new())
-    }
 }
 
 impl Health {
@@ -63,7 +69,7 @@ impl Health {
     ///
     /// # Errors
     /// [`ErrorCode::NotFound`] when this listener does not serve it.
-    pub(super) fn check(&self, call: &Call, service: &str) -> Result<Answer, ApiError> {
+    pub(super) fn check(&self, service: &str) -> Result<ServingStatus, ApiError> {
         if !self.knows(service) {
             let detail = format!(
                 "this listener does not serve {service:?}; it serves {}",
@@ -71,21 +77,19 @@ impl Health {
             );
             return Err(ApiError::new(ErrorCode::NotFound, detail));
         }
-        let status = serving(*self.phase.borrow());
-        Ok(Answer::read(call, &HealthCheckResponse { status: status.into() }))
+        Ok(serving(*self.phase.borrow()))
     }
 
-    /// Tells the status of a service now and whenever it changes, for at most `timeout`. A service that is not served
-    /// here stays unknown.
+    /// Tells the status of a service now and whenever it changes, each time in a message of the caller's. A service that
+    /// is not served here stays unknown.
     ///
     /// # Errors
     /// [`ErrorCode::ResourceExhausted`] when too many watch already.
-    pub(super) fn watch(
+    pub(super) fn watch<M: 'static>(
         &self,
-        call: &Call,
         service: &str,
-        timeout: Option<Duration>,
-    ) -> Result<Answer, ApiError> {
+        message: fn(ServingStatus) -> M,
+    ) -> Result<impl Stream<Item = Result<M, ApiError>> + Send + use<M>, ApiError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let detail = format!(
                 "{} clients watch this listener's health, as many as limits.requests allows",
@@ -100,7 +104,7 @@ impl Health {
             is_ending: false,
             _place: place,
         };
-        Ok(Answer::stream(call, watch, timeout))
+        Ok(watch.map(move |status| Ok(message(status))))
     }
 }
 
@@ -111,7 +115,7 @@ fn serving(phase: Phase) -> ServingStatus {
     }
 }
 
-/// The messages of one watch, each with its head.
+/// The statuses that one watch tells.
 struct Watch {
     phases: WatchStream<Phase>,
     is_known: bool,
@@ -121,16 +125,15 @@ struct Watch {
 }
 
 impl Stream for Watch {
-    type Item = Result<Bytes, ApiError>;
+    type Item = ServingStatus;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ServingStatus>> {
         while !self.is_ending {
             let Some(phase) = ready!(self.phases.poll_next_unpin(cx)) else { break };
             self.is_ending = phase == Phase::Draining;
             let status = if self.is_known { serving(phase) } else { ServingStatus::ServiceUnknown };
             if self.last.replace(status) != Some(status) {
-                let message = HealthCheckResponse { status: status.into() };
-                return Poll::Ready(Some(Ok(frame::encode(&message))));
+                return Poll::Ready(Some(status));
             }
         }
         Poll::Ready(None)

@@ -1,21 +1,18 @@
 //! Server reflection, so that a generic client works with no proto files at hand.
 //!
 //! The messages of v1 and v1alpha are the same on the wire (a test holds it), so those of v1 stand for both. An unknown
-//! name is an answer of its own, after which the client may go on asking; tonic's service ends the stream there.
+//! name is an answer of its own, after which the client may go on asking; the service that comes with tonic ends the
+//! stream there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
-    sync::{Arc, LazyLock},
+    sync::LazyLock,
 };
 
-use bytes::Bytes;
-use futures::{Stream, stream};
-use http_body::Body;
-use prost::Message as _;
+use futures::{Stream, StreamExt as _};
+use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
-use tokio::sync::watch;
-use tonic::Code;
+use tonic::{Code, Request, Status, Streaming};
 use tonic_reflection::pb::{
     v1::{
         self, ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
@@ -26,14 +23,75 @@ use tonic_reflection::pb::{
     v1alpha,
 };
 
-use super::frame::{self, Frames};
+use super::{
+    Services,
+    held::{Answered, Held, Messages},
+    status,
+};
 use crate::{
-    api::{backend::Phase, error::ApiError},
+    api::{
+        backend::{Call, Phase},
+        error::ApiError,
+    },
     proto::FILE_DESCRIPTOR_SET,
 };
 
 /// The most bytes of a question, which is a name.
-const QUESTION_BYTES_MAX: usize = 64 << 10;
+pub(super) const QUESTION_BYTES_MAX: usize = 64 << 10;
+
+#[tonic::async_trait]
+impl v1::server_reflection_server::ServerReflection for Services {
+    type ServerReflectionInfoStream = Messages<ServerReflectionResponse>;
+
+    async fn server_reflection_info(
+        &self,
+        request: Request<Streaming<ServerReflectionRequest>>,
+    ) -> Answered<Self::ServerReflectionInfoStream> {
+        let (held, questions) = Held::take(request)?;
+        let answers = self.answers(&held.call, questions);
+        held.stream(Ok(answers))
+    }
+}
+
+#[tonic::async_trait]
+impl v1alpha::server_reflection_server::ServerReflection for Services {
+    type ServerReflectionInfoStream = Messages<v1alpha::ServerReflectionResponse>;
+
+    async fn server_reflection_info(
+        &self,
+        request: Request<Streaming<v1alpha::ServerReflectionRequest>>,
+    ) -> Answered<Self::ServerReflectionInfoStream> {
+        let (held, questions) = Held::take(request)?;
+        let questions = questions.map(|question| Ok(reread(&question?)));
+        let answers = self.answers(&held.call, questions);
+        held.stream(Ok(answers.map(|answer| Ok(reread(&answer?)))))
+    }
+}
+
+impl Services {
+    /// Answers a stream of questions, until the client ends it or the node drains.
+    fn answers(
+        &self,
+        call: &Call,
+        questions: impl Stream<Item = Result<ServerReflectionRequest, Status>> + Send + 'static,
+    ) -> impl Stream<Item = Result<ServerReflectionResponse, ApiError>> + Send + 'static {
+        let services = self.names.clone();
+        let mut phase = call.backend().phase.clone();
+        let drained = async move {
+            // A node that is gone has drained.
+            let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+        };
+        questions.take_until(drained).map(move |question| match question {
+            Ok(question) => Ok(answer(&FILES, &services, question)),
+            Err(status) => Err(status::unreadable(&status)),
+        })
+    }
+}
+
+/// Turns a message of one version into the other's. Their forms are the same, so it always reads.
+fn reread<M: Message + Default>(message: &impl Message) -> M {
+    M::decode(message.encode_to_vec().as_slice()).unwrap_or_default()
+}
 
 /// The proto files of all services, on either listener.
 static FILES: LazyLock<Files> = LazyLock::new(|| {
@@ -44,38 +102,6 @@ static FILES: LazyLock<Files> = LazyLock::new(|| {
         v1alpha::FILE_DESCRIPTOR_SET,
     ])
 });
-
-/// Answers a stream of questions about `services`, until the client ends it or the node drains.
-pub(super) fn answers<B>(
-    services: Arc<[&'static str]>,
-    phase: watch::Receiver<Phase>,
-    kind: &'static str,
-    body: B,
-) -> impl Stream<Item = Result<Bytes, ApiError>> + Send + 'static
-where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let asked = Frames::new(body, QUESTION_BYTES_MAX);
-    stream::try_unfold((asked, phase), move |(mut asked, mut phase)| {
-        let services = Arc::clone(&services);
-        async move {
-            let draining = async {
-                // A node that is gone has drained.
-                let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
-            };
-            let question = tokio::select! {
-                biased;
-                () = draining => None,
-                question = asked.next() => question?,
-            };
-            let Some(question) = question else { return Ok(None) };
-            let question = frame::decode(kind, question)?;
-            let answer = frame::encode(&answer(&FILES, &services, question));
-            Ok(Some((answer, (asked, phase))))
-        }
-    })
-}
 
 fn answer(
     files: &Files,

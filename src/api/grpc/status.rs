@@ -1,12 +1,11 @@
-//! An [`ApiError`] as a gRPC status with the details of `google.rpc`.
+//! An [`ApiError`] as a gRPC status with the details of `google.rpc`, and tonic's own statuses as an [`ApiError`].
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, error::Error as _};
 
 use http::{HeaderValue, Response};
-use tonic::Status;
+use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::answer::GrpcBody;
 use crate::{
     api::error::{ApiError, ErrorCode},
     core::trace::TraceId,
@@ -17,8 +16,8 @@ use crate::{
 const TEXT_BYTES_MAX: usize = 960;
 
 /// Returns the answer that is an error: a head and nothing else.
-pub(super) fn response(error: &ApiError, id: TraceId) -> Response<GrpcBody> {
-    let mut response = status(error, id).into_http::<GrpcBody>();
+pub(super) fn response(error: &ApiError, id: TraceId) -> Response<Body> {
+    let mut response = status(error, id).into_http::<Body>();
     match error.code {
         // A client that does not speak gRPC looks at the HTTP status.
         ErrorCode::MethodNotAllowed | ErrorCode::UnsupportedMediaType => {
@@ -48,6 +47,32 @@ pub(super) fn status(error: &ApiError, id: TraceId) -> Status {
     Status::with_error_details(error.code.grpc(), text, details)
 }
 
+/// Says in our codes why tonic could not read a request. It blames itself or nobody in particular; but either a limit of
+/// the body was broken, whose error lies at the bottom, or the caller sent something that is no message.
+pub(super) fn unreadable(status: &Status) -> ApiError {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<ApiError>() {
+            return error.clone();
+        }
+        cause = error.source();
+    }
+    let said = status.message();
+    match status.code() {
+        Code::OutOfRange => ApiError::new(
+            ErrorCode::TooLarge,
+            format!(
+                "the message is too large: {said}; that is node.storage.maxObjectBytes and room \
+                 for the other fields, or less where no object is sent"
+            ),
+        ),
+        _ => ApiError::new(
+            ErrorCode::InvalidArgument,
+            format!("the message cannot be read: {said}; send a whole one, not compressed"),
+        ),
+    }
+}
+
 /// Takes out the middle of a long text: what failed stands at its start, the way out at its end.
 fn shortened(text: &str) -> Cow<'_, str> {
     if text.len() <= TEXT_BYTES_MAX {
@@ -62,8 +87,6 @@ fn shortened(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-
-    use tonic::Code;
 
     use super::*;
 
@@ -105,5 +128,20 @@ mod tests {
         assert!(bytes < 7 << 10, "{bytes}");
         let status = Status::from_header_map(response.headers()).unwrap();
         assert!(status.message().starts_with("first ü") && status.message().ends_with("ü last"));
+    }
+    #[test]
+    fn what_tonic_could_not_read_is_the_callers_or_a_limit_of_the_body() {
+        let limit = ApiError::new(ErrorCode::RequestTimeout, "too slow");
+        let status = Status::from_error(Box::new(Status::from_error(Box::new(limit.clone()))));
+        assert_eq!(unreadable(&status), limit);
+        for (status, code) in [
+            (Status::internal("x 7"), ErrorCode::InvalidArgument),
+            (Status::unknown("x 7"), ErrorCode::InvalidArgument),
+            (Status::out_of_range("x 7"), ErrorCode::TooLarge),
+        ] {
+            let error = unreadable(&status);
+            assert_eq!(error.code, code);
+            assert!(error.detail.contains("x 7"), "{error}");
+        }
     }
 }

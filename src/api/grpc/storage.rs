@@ -1,88 +1,196 @@
-//! `get`, `put`, `update` and `delete` of both storage services.
-//!
-//! The messages of the two are the same on the wire (a test in `route` holds it), so the ones of `groupstorage` stand
-//! for both; only the tier differs.
+//! The two storage services. Their messages are types of their own with the same fields; what they do differs in the
+//! tier alone.
 
-use http::HeaderMap;
-use prost::Message;
+use tonic::Request;
 
-use super::{answer::Answer, head, object};
+use super::{
+    Services, control,
+    held::{Answered, Held, Messages},
+    object,
+};
 use crate::{
-    api::{backend::Call, error::ApiError},
+    api::error::ApiError,
     core::{
         change::{Change, Condition, Refusal},
         object::{ObjectId, Tier},
     },
     ports::object_store::Written,
-    proto::groupstorage::{
-        DeleteObjectRequest, DeleteObjectResponse, GetObjectRequest, GetObjectResponse,
-        PutObjectRequest, PutObjectResponse, UpdateObjectRequest, UpdateObjectResponse,
+    proto::{
+        groupstorage::{
+            self as group, AddToGroupLedgerRequest, AddToGroupLedgerResponse, HealthCheckResponse,
+            RemovePeerGroupLedgerRequest, RemovePeerGroupLedgerResponse,
+            group_storage_service_server::GroupStorageService,
+        },
+        models::GameObjectGrpc,
+        peerstorage::{self as overlay, peer_storage_service_server::PeerStorageService},
     },
 };
+
+#[tonic::async_trait]
+impl GroupStorageService for Services {
+    async fn get(
+        &self,
+        request: Request<group::GetObjectRequest>,
+    ) -> Answered<group::GetObjectResponse> {
+        let (mut held, request) = Held::take(request)?;
+        let found = get(&mut held, Tier::Group, &request.id).await;
+        held.answer(
+            found.map(|object| group::GetObjectResponse { result: object.is_some(), object }),
+        )
+    }
+
+    async fn put(
+        &self,
+        request: Request<group::PutObjectRequest>,
+    ) -> Answered<group::PutObjectResponse> {
+        let (mut held, request) = Held::take(request)?;
+        let done = put(&mut held, Tier::Group, request.object).await;
+        held.answer(done.map(|result| group::PutObjectResponse { result }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<group::UpdateObjectRequest>,
+    ) -> Answered<group::UpdateObjectResponse> {
+        let (mut held, request) = Held::take(request)?;
+        let done = update(&mut held, Tier::Group, request.object).await;
+        held.answer(done.map(|result| group::UpdateObjectResponse { result }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<group::DeleteObjectRequest>,
+    ) -> Answered<group::DeleteObjectResponse> {
+        let (mut held, request) = Held::take(request)?;
+        let done = delete(&mut held, Tier::Group, &request.id, &request.version).await;
+        held.answer(done.map(|result| group::DeleteObjectResponse { result }))
+    }
+
+    async fn add_to_group_ledger(
+        &self,
+        request: Request<AddToGroupLedgerRequest>,
+    ) -> Answered<AddToGroupLedgerResponse> {
+        let (mut held, request) = Held::take(request)?;
+        let AddToGroupLedgerRequest { object_id, peer_id, ttl } = request;
+        let done = control::add_reference(&mut held.call, &object_id, &peer_id, ttl).await;
+        held.answer(done.map(|result| AddToGroupLedgerResponse { result }))
+    }
+
+    async fn remove_peer_group_ledger(
+        &self,
+        request: Request<RemovePeerGroupLedgerRequest>,
+    ) -> Answered<RemovePeerGroupLedgerResponse> {
+        let (held, request) = Held::take(request)?;
+        let done = control::remove_references(&held.call, &request.peer_id);
+        held.answer(done.map(|result| RemovePeerGroupLedgerResponse { result }))
+    }
+
+    async fn health_check(&self, request: Request<()>) -> Answered<HealthCheckResponse> {
+        let (held, ()) = Held::take(request)?;
+        // The statuses of both health services have the same numbers.
+        let status = self.health.check("").map(Into::into);
+        held.answer(status.map(|status| HealthCheckResponse { status }))
+    }
+
+    type healthCheckWatchStream = Messages<HealthCheckResponse>;
+
+    async fn health_check_watch(
+        &self,
+        request: Request<()>,
+    ) -> Answered<Self::healthCheckWatchStream> {
+        let (held, ()) = Held::take(request)?;
+        held.stream(self.health.watch("", |status| HealthCheckResponse { status: status.into() }))
+    }
+}
+
+#[tonic::async_trait]
+impl PeerStorageService for Services {
+    async fn get(
+        &self,
+        request: Request<overlay::GetObjectRequest>,
+    ) -> Answered<overlay::GetObjectResponse> {
+        let (mut held, request) = Held::take(request)?;
+        let found = get(&mut held, Tier::Overlay, &request.id).await;
+        held.answer(
+            found.map(|object| overlay::GetObjectResponse { result: object.is_some(), object }),
+        )
+    }
+
+    async fn put(
+        &self,
+        request: Request<overlay::PutObjectRequest>,
+    ) -> Answered<overlay::PutObjectResponse> {
+        let (mut held, request) = Held::take(request)?;
+        let done = put(&mut held, Tier::Overlay, request.object).await;
+        held.answer(done.map(|result| overlay::PutObjectResponse { result }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<overlay::UpdateObjectRequest>,
+    ) -> Answered<overlay::UpdateObjectResponse> {
+        let (mut held, request) = Held::take(request)?;
+        let done = update(&mut held, Tier::Overlay, request.object).await;
+        held.answer(done.map(|result| overlay::UpdateObjectResponse { result }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<overlay::DeleteObjectRequest>,
+    ) -> Answered<overlay::DeleteObjectResponse> {
+        let (mut held, request) = Held::take(request)?;
+        let done = delete(&mut held, Tier::Overlay, &request.id, &request.version).await;
+        held.answer(done.map(|result| overlay::DeleteObjectResponse { result }))
+    }
+}
 
 /// Reads an object.
 ///
 /// # Errors
 /// When the request is malformed or the node cannot read.
-pub(super) async fn get(
-    call: &mut Call,
-    tier: Tier,
-    headers: &HeaderMap,
-    request: GetObjectRequest,
-) -> Result<Answer, ApiError> {
-    let id = ObjectId::parse(&request.id)?;
-    let mode = head::mode(headers)?;
-    let object = call.get(tier, &id, mode).await?.map(object::message);
-    let durability = call.backend().durability(tier, None);
-    Ok(Answer::unary(&GetObjectResponse { result: object.is_some(), object }, durability))
+async fn get(held: &mut Held, tier: Tier, id: &str) -> Result<Option<GameObjectGrpc>, ApiError> {
+    let id = ObjectId::parse(id)?;
+    let mode = held.mode()?;
+    Ok(held.call.get(tier, &id, mode).await?.map(object::message))
 }
 
 /// Creates an object.
 ///
 /// # Errors
 /// When the request is malformed or the node cannot write. An id that is taken is a `false`.
-pub(super) async fn put(
-    call: &mut Call,
+async fn put(
+    held: &mut Held,
     tier: Tier,
-    headers: &HeaderMap,
-    request: PutObjectRequest,
-) -> Result<Answer, ApiError> {
-    let object::Incoming { id, content, .. } = object::take(request.object)?;
+    object: Option<GameObjectGrpc>,
+) -> Result<bool, ApiError> {
+    let object::Incoming { id, content, .. } = object::take(object)?;
     let change = Change::Write { content, condition: Condition::Absent };
-    let write = write(call, tier, headers, &id, change, |result| PutObjectResponse { result });
-    write.await.map_err(object::in_object)
+    write(held, tier, &id, change).await.map_err(object::in_object)
 }
 
 /// Replaces an object.
 ///
 /// # Errors
 /// As [`put`], and when the object is not at the version that the request names. A missing object is a `false`.
-pub(super) async fn update(
-    call: &mut Call,
+async fn update(
+    held: &mut Held,
     tier: Tier,
-    headers: &HeaderMap,
-    request: UpdateObjectRequest,
-) -> Result<Answer, ApiError> {
-    let object::Incoming { id, content, version } = object::take(request.object)?;
+    object: Option<GameObjectGrpc>,
+) -> Result<bool, ApiError> {
+    let object::Incoming { id, content, version } = object::take(object)?;
     let condition = condition(&version).map_err(object::in_object)?;
     let change = Change::Write { content, condition };
-    let write = write(call, tier, headers, &id, change, |result| UpdateObjectResponse { result });
-    write.await.map_err(object::in_object)
+    write(held, tier, &id, change).await.map_err(object::in_object)
 }
 
 /// Removes an object.
 ///
 /// # Errors
 /// As [`update`].
-pub(super) async fn delete(
-    call: &mut Call,
-    tier: Tier,
-    headers: &HeaderMap,
-    request: DeleteObjectRequest,
-) -> Result<Answer, ApiError> {
-    let id = ObjectId::parse(&request.id)?;
-    let change = Change::Delete { condition: condition(&request.version)? };
-    write(call, tier, headers, &id, change, |result| DeleteObjectResponse { result }).await
+async fn delete(held: &mut Held, tier: Tier, id: &str, version: &str) -> Result<bool, ApiError> {
+    let id = ObjectId::parse(id)?;
+    let change = Change::Delete { condition: condition(version)? };
+    write(held, tier, &id, change).await
 }
 
 /// What an update or a delete is subject to.
@@ -93,17 +201,16 @@ fn condition(version: &str) -> Result<Condition, ApiError> {
     })
 }
 
-async fn write<M: Message>(
-    call: &mut Call,
+async fn write(
+    held: &mut Held,
     tier: Tier,
-    headers: &HeaderMap,
     id: &ObjectId,
     change: Change,
-    message: fn(bool) -> M,
-) -> Result<Answer, ApiError> {
-    let mode = head::mode(headers)?;
-    let (written, durability) = call.write(tier, id, change, mode).await?;
-    Ok(Answer::unary(&message(is_done(written)?), durability))
+) -> Result<bool, ApiError> {
+    let mode = held.mode()?;
+    let (written, durability) = held.call.write(tier, id, change, mode).await?;
+    held.wrote(durability);
+    is_done(written)
 }
 
 /// What is there or is not there is a business answer; another version than the named one is an error.

@@ -7,13 +7,13 @@ mod malformed;
 mod storage;
 mod wire;
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Request};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message;
 use tonic::Status;
 
-use super::{GrpcEdge, frame};
+use super::GrpcEdge;
 use crate::api::test_backend::TestNode;
 
 pub(super) const GROUP: &str = "/grpc.groupstorage.GroupStorageService";
@@ -21,6 +21,15 @@ pub(super) const OVERLAY: &str = "/grpc.peerstorage.PeerStorageService";
 
 /// An answer: what stands in its head and its trailers, and its message or its status.
 pub(super) type Answered<M> = (HeaderMap, Result<M, Status>);
+
+/// A message as it stands in a body.
+pub(super) fn framed(message: &impl Message) -> Bytes {
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(message.encoded_len() as u32);
+    message.encode(&mut frame).unwrap();
+    frame.freeze()
+}
 
 /// Sends these bytes as the body of a call.
 pub(super) async fn send(
@@ -55,7 +64,7 @@ pub(super) async fn call_with<M: Message + Default>(
     headers: &[(&str, &str)],
     message: &impl Message,
 ) -> Answered<M> {
-    let (head, answer) = send(edge, path, headers, frame::encode(message)).await;
+    let (head, answer) = send(edge, path, headers, framed(message)).await;
     (head, answer.map(|message| M::decode(message).unwrap()))
 }
 

@@ -4,19 +4,15 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
-use tonic::Code;
+use tonic::{Code, body::Body};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
 };
 use tonic_types::StatusExt as _;
 
-use super::{GROUP, call, edges};
+use super::{GROUP, call, edges, framed};
 use crate::{
-    api::{
-        backend::Phase,
-        grpc::{GrpcBody, GrpcEdge, frame},
-        test_backend::TestNode,
-    },
+    api::{backend::Phase, grpc::GrpcEdge, test_backend::TestNode},
     config::Config,
 };
 
@@ -27,14 +23,14 @@ fn about(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.into() }
 }
 
-async fn open(edge: &GrpcEdge, path: &str, message: Bytes) -> (Option<tonic::Status>, GrpcBody) {
+async fn open(edge: &GrpcEdge, path: &str, message: Bytes) -> (Option<tonic::Status>, Body) {
     let request = Request::post(path).header("content-type", "application/grpc");
     let response = edge.answer(request.body(Full::new(message)).unwrap()).await;
     (tonic::Status::from_header_map(response.headers()), response.into_body())
 }
 
 /// The next status of a watch, or `None` once it has ended well.
-async fn next(watch: &mut GrpcBody) -> Option<ServingStatus> {
+async fn next(watch: &mut Body) -> Option<ServingStatus> {
     let frame = watch.frame().await.unwrap().unwrap();
     match frame.into_data() {
         Ok(data) => Some(HealthCheckResponse::decode(data.slice(5..)).unwrap().status()),
@@ -82,8 +78,8 @@ async fn a_watch_tells_each_change_once_and_ends_with_the_drain() {
     node.phase.send_replace(Phase::Starting);
     let (edge, _) = edges(&node);
     let own = format!("{GROUP}/healthCheckWatch");
-    let (_, mut named) = open(&edge, WATCH, frame::encode(&about(""))).await;
-    let (_, mut unnamed) = open(&edge, &own, frame::encode(&())).await;
+    let (_, mut named) = open(&edge, WATCH, framed(&about(""))).await;
+    let (_, mut unnamed) = open(&edge, &own, framed(&())).await;
     for watch in [&mut named, &mut unnamed] {
         assert_eq!(next(watch).await, Some(ServingStatus::NotServing));
     }
@@ -91,7 +87,7 @@ async fn a_watch_tells_each_change_once_and_ends_with_the_drain() {
     for watch in [&mut named, &mut unnamed] {
         assert_eq!(next(watch).await, Some(ServingStatus::Serving));
     }
-    let (_, mut unknown) = open(&edge, WATCH, frame::encode(&about("nope"))).await;
+    let (_, mut unknown) = open(&edge, WATCH, framed(&about("nope"))).await;
     assert_eq!(next(&mut unknown).await, Some(ServingStatus::ServiceUnknown));
     node.phase.send_replace(Phase::Draining);
     for watch in [&mut named, &mut unnamed] {
@@ -109,7 +105,7 @@ async fn a_watch_ends_at_its_own_deadline_and_says_so() {
     let request = Request::post(WATCH)
         .header("content-type", "application/grpc")
         .header("grpc-timeout", "20M")
-        .body(Full::new(frame::encode(&about(""))))
+        .body(Full::new(framed(&about(""))))
         .unwrap();
     let response = edge.answer(request).await;
     let id = response.headers()["nomad-request-id"].clone();
@@ -130,7 +126,7 @@ async fn watches_are_limited_and_an_ended_one_makes_room() {
     config.limits.requests = 2;
     let node = TestNode::start_with(config).await;
     let (edge, _) = edges(&node);
-    let message = frame::encode(&about(""));
+    let message = framed(&about(""));
     let first = open(&edge, WATCH, message.clone()).await;
     let second = open(&edge, WATCH, message.clone()).await;
     let (refused, _) = open(&edge, WATCH, message.clone()).await;

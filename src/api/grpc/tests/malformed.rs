@@ -1,17 +1,31 @@
 //! What is no proper call: a mistake of the caller never looks like one of the node.
 
 use bytes::Bytes;
+use http::Request;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use proptest::prelude::*;
 use tonic::{Code, Status};
 
-use super::{edges, send};
-use crate::api::{
-    grpc::{
-        GrpcEdge,
-        route::{PEER, Rpc, STORAGE},
+use super::{GROUP, call, edges, framed, send};
+use crate::{
+    api::{
+        error::{ApiError, ErrorCode},
+        grpc::{
+            GrpcEdge,
+            route::{PEER, Route, STORAGE},
+        },
+        test_backend::TestNode,
     },
-    test_backend::TestNode,
+    proto::{
+        groupstorage::{GetObjectRequest, GetObjectResponse, PutObjectRequest},
+        models::GameObjectGrpc,
+    },
 };
+
+fn reflects(route: &Route) -> bool {
+    route.path.ends_with("/ServerReflectionInfo")
+}
 
 async fn refused(edge: &GrpcEdge, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Status {
     send(edge, path, headers, Bytes::copy_from_slice(body)).await.1.unwrap_err()
@@ -64,7 +78,7 @@ async fn every_unary_call_refuses_every_kind_of_broken_body() {
         b"\0\0\0\0\x02\x0a\x09",
     ];
     for (edge, routes) in [(&storage, &STORAGE[..]), (&peer, &PEER[..])] {
-        for route in routes.iter().filter(|route| route.rpc != Rpc::Reflect) {
+        for route in routes.iter().filter(|route| !reflects(route)) {
             for body in bodies {
                 let status = refused(edge, route.path, &[], body).await;
                 assert_eq!(status.code(), Code::InvalidArgument, "{} {body:?}", route.path);
@@ -80,13 +94,53 @@ async fn reflection_refuses_a_broken_question_in_its_trailers() {
     let node = TestNode::start().await;
     let (storage, peer) = edges(&node);
     for edge in [&storage, &peer] {
-        for route in PEER.iter().filter(|route| route.rpc == Rpc::Reflect) {
+        for route in PEER.iter().filter(|route| reflects(route)) {
             for body in [&b"\0\0\0"[..], b"\x01\0\0\0\0", b"\0\xff\0\0\0", b"\0\0\0\0\x02\x3a\x09"]
             {
                 let status = refused(edge, route.path, &[], body).await;
                 assert_eq!(status.code(), Code::InvalidArgument, "{body:?}");
             }
         }
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_limit_that_the_body_breaks_keeps_its_code_and_its_text() {
+    let node = TestNode::start().await;
+    let (edge, _) = edges(&node);
+    let limit = ApiError::new(ErrorCode::RequestTimeout, "the body took 7 s");
+    for route in STORAGE.iter().filter(|route| !reflects(route)) {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\x09ab"))), Err(limit.clone())];
+        let body = StreamBody::new(futures::stream::iter(frames));
+        let request = Request::post(route.path).header("content-type", "application/grpc");
+        let response = edge.answer(request.body(body).unwrap()).await;
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!((status.code(), status.message()), (Code::Cancelled, &*limit.detail));
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_follows_the_message_of_a_unary_call_is_not_obeyed() {
+    let node = TestNode::start().await;
+    let (edge, _) = edges(&node);
+    let put = |id: &str| {
+        let object = GameObjectGrpc { id: id.into(), ..GameObjectGrpc::default() };
+        framed(&PutObjectRequest { object: Some(object) })
+    };
+    let path = format!("{GROUP}/put");
+    for (id, rest) in [("a", &b"\0\0"[..]), ("b", b"\x07\0\0\0\0"), ("c", b"\0\0\0\0\x02\x0a\x09")]
+    {
+        let status = refused(&edge, &path, &[], &[&put(id)[..], rest].concat()).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{id}");
+    }
+    let two = [put("d"), put("e")].concat();
+    send(&edge, &path, &[], two.into()).await.1.unwrap();
+    for (id, kept) in [("a", false), ("b", false), ("c", false), ("d", true), ("e", false)] {
+        let get = GetObjectRequest { id: id.into() };
+        let got: GetObjectResponse = call(&edge, &format!("{GROUP}/get"), &get).await.unwrap();
+        assert_eq!(got.result, kept, "{id}");
     }
     node.stop().await;
 }
@@ -106,10 +160,7 @@ proptest! {
             let mut body = if framed { vec![0, 0, 0, 0, message.len() as u8] } else { vec![] };
             body.extend(&message);
             for (edge, routes) in [(&storage, &STORAGE[..]), (&peer, &PEER[..])] {
-                let unary = |route: &&_| {
-                    let route: &crate::api::grpc::route::Route = route;
-                    !matches!(route.rpc, Rpc::Reflect | Rpc::Watch { .. })
-                };
+                let unary = |route: &&Route| !reflects(route) && !route.path.ends_with("Watch");
                 for route in routes.iter().filter(unary) {
                     let answer = send(edge, route.path, &[], body.clone().into()).await.1;
                     let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);

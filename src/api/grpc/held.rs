@@ -1,0 +1,160 @@
+//! How a call passes through tonic's server: the edge lays it into the request's extensions, the handler takes it out
+//! and ends it. A call that still lies there when the server has answered was refused before its handler was reached.
+
+use std::{
+    pin::Pin,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream::BoxStream};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Sleep;
+use tonic::{Code, Extensions, Request, Response, Status, metadata::MetadataMap};
+
+use super::{head, status};
+use crate::{
+    api::{
+        backend::Call,
+        error::{ApiError, ErrorCode},
+    },
+    core::{group::ModeError, object::Tier, trace::TraceId},
+};
+
+const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");
+
+/// What a method of a generated service returns.
+pub(super) type Answered<M> = Result<Response<M>, Status>;
+
+/// Where a call lies until its handler is reached.
+#[derive(Clone)]
+pub(super) struct Slot(Arc<Waiting>);
+
+struct Waiting {
+    call: Mutex<Option<Call>>,
+    timeout: Option<Duration>,
+}
+
+impl Slot {
+    pub(super) fn new(call: Call, timeout: Option<Duration>) -> Self {
+        Self(Arc::new(Waiting { call: Mutex::new(Some(call)), timeout }))
+    }
+
+    /// Takes the call, unless it was taken before.
+    pub(super) fn take(&self) -> Option<Call> {
+        self.0.call.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A call whose message has been read.
+pub(super) struct Held {
+    pub(super) call: Call,
+    headers: HeaderMap,
+    timeout: Option<Duration>,
+    /// What the answer says of a write; `None` = nothing was written.
+    durability: Option<String>,
+}
+
+impl Held {
+    /// Takes a request apart: its call, and its message.
+    pub(super) fn take<M>(request: Request<M>) -> Result<(Self, M), Status> {
+        let (metadata, extensions, message) = request.into_parts();
+        let waiting = extensions.get::<Slot>().map(|slot| (slot.take(), slot.0.timeout));
+        let Some((Some(call), timeout)) = waiting else {
+            return Err(Status::internal("the request has no call; it did not come by the edge"));
+        };
+        let headers = metadata.into_headers();
+        Ok((Self { call, headers, timeout, durability: None }, message))
+    }
+
+    /// Returns the mode that the request names, if it names one.
+    ///
+    /// # Errors
+    /// When it is no mode for this kind of request.
+    pub(super) fn mode<M: FromStr<Err = ModeError>>(&self) -> Result<Option<M>, ApiError> {
+        head::mode(&self.headers)
+    }
+
+    /// Says how durable the write is that the answer tells of.
+    pub(super) fn wrote(&mut self, durability: String) {
+        self.durability = Some(durability);
+    }
+
+    /// Ends the call with its answer.
+    pub(super) fn answer<M>(self, answered: Result<M, ApiError>) -> Answered<M> {
+        let Self { call, durability, .. } = self;
+        let (code, answered) = match answered {
+            Ok(message) => {
+                let read = || call.backend().durability(Tier::Group, None);
+                // With the content type and the name of the request.
+                let mut headers = HeaderMap::with_capacity(3);
+                headers.insert(DURABILITY, text_value(durability.unwrap_or_else(read)));
+                let metadata = MetadataMap::from_headers(headers);
+                (Code::Ok, Ok(Response::from_parts(metadata, message, Extensions::new())))
+            }
+            Err(error) => (error.code.grpc(), Err(status::status(&error, call.request_id()))),
+        };
+        finish(call, code);
+        answered
+    }
+
+    /// Ends the call with messages that come one by one, for as long as the caller waits at most.
+    pub(super) fn stream<M>(
+        self,
+        messages: Result<impl Stream<Item = Result<M, ApiError>> + Send + 'static, ApiError>,
+    ) -> Answered<Messages<M>> {
+        let (id, timeout) = (self.call.request_id(), self.timeout);
+        self.answer(messages.map(|messages| Messages {
+            open: Some(messages.boxed()),
+            deadline: timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout))),
+            id,
+        }))
+    }
+}
+
+/// Records the end of a call.
+pub(super) fn finish(call: Call, code: Code) {
+    // The codes are 0 to 16.
+    call.finish(code as i32 as u16);
+}
+
+/// Takes text of ours, which is visible ASCII.
+pub(super) fn text_value(text: String) -> HeaderValue {
+    match text.as_str() {
+        "local" => HeaderValue::from_static("local"),
+        "quorum" => HeaderValue::from_static("quorum"),
+        _ => HeaderValue::from_maybe_shared(Bytes::from(text))
+            .unwrap_or(HeaderValue::from_static("")),
+    }
+}
+
+/// The messages of a stream, which ends with its first error, or at its deadline with one.
+pub(super) struct Messages<M> {
+    /// `None` once it has ended.
+    open: Option<BoxStream<'static, Result<M, ApiError>>>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    id: TraceId,
+}
+
+impl<M> Stream for Messages<M> {
+    type Item = Result<M, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(open) = this.open.as_mut() else { return Poll::Ready(None) };
+        let late = this.deadline.as_mut().is_some_and(|at| at.as_mut().poll(cx).is_ready());
+        let next = if late {
+            let detail = "the stream has reached the end of its grpc-timeout; open it again";
+            Some(Err(ApiError::new(ErrorCode::DeadlineExceeded, detail)))
+        } else {
+            ready!(open.poll_next_unpin(cx))
+        };
+        if !matches!(next, Some(Ok(_))) {
+            this.open = None;
+        }
+        Poll::Ready(next.map(|next| next.map_err(|error| status::status(&error, this.id))))
+    }
+}
