@@ -4,11 +4,11 @@
 //! out of the ring's turnover.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -128,17 +128,32 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     next_span: AtomicU64,
-    ring: Mutex<Ring>,
+    next_seq: AtomicU64,
+    /// One ring per thread that records, as far as they go round: a lock that two threads share would cost more than the
+    /// record, most of all when its holder is taken off the processor.
+    rings: Vec<Mutex<Ring>>,
     capturing: AtomicBool,
     capture: Mutex<Option<Capture>>,
-    /// Wakes those who follow.
+    /// Wakes those who follow, if there are any.
     grown: tokio::sync::Notify,
+    followed: AtomicBool,
 }
 
 struct Ring {
-    records: VecDeque<Record>, // invariant: at most records_max long, sorted by seq
+    records: VecDeque<Record>, // invariant: at most records_max long
     records_max: usize,
-    next_seq: u64,
+}
+
+/// The most rings, and the least records that are worth a ring of their own.
+const RINGS_MAX: usize = 8;
+const RING_RECORDS_MIN: usize = 1_024;
+
+thread_local! {
+    /// Which ring this thread records in, modulo their number.
+    static RING: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Relaxed)
+    };
 }
 
 impl fmt::Debug for Recorder {
@@ -151,14 +166,21 @@ impl Recorder {
     /// Makes a ring of at most `records_max` records.
     pub fn new(records_max: usize, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         let first = entropy.next_u64();
+        let rings = (records_max / RING_RECORDS_MIN).clamp(1, RINGS_MAX);
+        let ring = |_| {
+            let records_max = (records_max / rings).max(1);
+            Mutex::new(Ring { records: VecDeque::new(), records_max })
+        };
         Self {
             clock,
             entropy,
             next_span: AtomicU64::new(first),
-            ring: Mutex::new(Ring { records: VecDeque::new(), records_max, next_seq: 1 }),
+            next_seq: AtomicU64::new(1),
+            rings: (0..rings).map(ring).collect(),
             capturing: AtomicBool::new(false),
             capture: Mutex::new(None),
             grown: tokio::sync::Notify::new(),
+            followed: AtomicBool::new(false),
         }
     }
 
@@ -182,20 +204,27 @@ impl Recorder {
 
     /// Adds a step; its `seq` is given here.
     pub fn add(&self, mut record: Record) {
-        let mut ring = lock(&self.ring);
-        record.seq = ring.next_seq;
-        ring.next_seq += 1;
+        record.seq = self.next_seq.fetch_add(1, Relaxed);
         let captured = self.wants_detail().then(|| record.clone());
         record.detail = None;
-        let oldest =
-            if ring.records.len() >= ring.records_max { ring.records.pop_front() } else { None };
-        ring.records.push_back(record);
-        drop(ring);
-        drop(oldest);
+        let own = RING.with(|own| own % self.rings.len());
+        if let Some(ring) = self.rings.get(own) {
+            let mut ring = lock(ring);
+            let oldest = if ring.records.len() >= ring.records_max {
+                ring.records.pop_front()
+            } else {
+                None
+            };
+            ring.records.push_back(record);
+            drop(ring);
+            drop(oldest);
+        }
         if let Some(record) = captured {
             self.keep(record);
         }
-        self.grown.notify_waiters();
+        if self.followed.load(Relaxed) && self.followed.swap(false, Relaxed) {
+            self.grown.notify_waiters();
+        }
     }
 
     fn keep(&self, record: Record) {
@@ -232,23 +261,32 @@ impl Recorder {
 
     /// Returns the newest `limit` wanted records, oldest first. With an object, the whole requests that touched it.
     pub fn find(&self, filter: &Filter, limit: usize) -> Vec<Record> {
-        let ring = lock(&self.ring);
-        let records = ring.records.iter().rev();
-        let mut found: Vec<Record> = if filter.object.is_some() {
-            let hits = ring.records.iter().rev().filter(|record| filter.matches(record));
-            let traces: std::collections::BTreeSet<TraceId> =
-                hits.take(limit).map(|record| record.trace).collect();
-            records.filter(|record| traces.contains(&record.trace)).take(limit).cloned().collect()
-        } else {
-            records.filter(|record| filter.matches(record)).take(limit).cloned().collect()
-        };
-        found.reverse();
-        found
+        let Some(object) = &filter.object else { return self.newest(limit, |r| filter.matches(r)) };
+        let hits = self.newest(limit, |record| filter.matches(record));
+        debug_assert!(
+            hits.iter().all(|r| r.object.as_ref().is_some_and(|id| id.as_str() == object))
+        );
+        let traces: BTreeSet<TraceId> = hits.iter().map(|record| record.trace).collect();
+        self.newest(limit, |record| traces.contains(&record.trace))
+    }
+
+    /// Returns the newest `limit` records that are `wanted`, oldest first.
+    fn newest(&self, limit: usize, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
+        let mut found = Vec::new();
+        for ring in &self.rings {
+            let ring = lock(ring);
+            let records = ring.records.iter().rev();
+            found.extend(records.filter(|record| wanted(record)).take(limit).cloned());
+        }
+        found.sort_by_key(|record| record.seq);
+        found.split_off(found.len().saturating_sub(limit))
     }
 
     /// Waits until a record is added after this call began.
     pub fn grown(&self) -> tokio::sync::futures::Notified<'_> {
-        self.grown.notified()
+        let grown = self.grown.notified();
+        self.followed.store(true, Relaxed);
+        grown
     }
 
     /// Turns a reading of the monotonic clock into wall time, by what both say now.
