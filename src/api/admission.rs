@@ -61,11 +61,22 @@ impl Admission {
                 self.requests_max
             )));
         }
+        if self.bytes.load(Relaxed) >= self.bytes_max {
+            self.requests.fetch_sub(1, SeqCst);
+            return Err(self.full());
+        }
         let permit = Permit { admission: Arc::clone(self), bytes: AtomicU64::new(0) };
         if self.closed.load(SeqCst) {
             return Err(ApiError::new(ErrorCode::Unavailable, "the node is shutting down"));
         }
         Ok(permit)
+    }
+
+    fn full(&self) -> ApiError {
+        self.refuse(format!(
+            "the requests in hand hold as many bytes as limits.requestBytes ({}) allows",
+            self.bytes_max
+        ))
     }
 
     fn refuse(&self, detail: String) -> ApiError {
@@ -101,20 +112,25 @@ impl Admission {
 }
 
 impl Permit {
-    /// Takes room for more bytes of the request, or of its answer.
+    /// Takes room for more bytes of the request.
     ///
     /// # Errors
     /// [`ErrorCode::ResourceExhausted`] when all requests together would hold too much.
     pub fn grow(&self, bytes: u64) -> Result<(), ApiError> {
         let admission = &self.admission;
         if !take(&admission.bytes, bytes, admission.bytes_max) {
-            return Err(admission.refuse(format!(
-                "the requests in hand hold as many bytes as limits.requestBytes ({}) allows",
-                admission.bytes_max
-            )));
+            return Err(admission.full());
         }
         self.bytes.fetch_add(bytes, Relaxed);
         Ok(())
+    }
+}
+
+impl Permit {
+    /// Counts bytes that the answer holds already. New requests are refused while all together hold too much.
+    pub fn hold(&self, bytes: u64) {
+        self.admission.bytes.fetch_add(bytes, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
     }
 }
 

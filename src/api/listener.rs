@@ -5,25 +5,20 @@
 //! accepts on the same socket.
 
 use std::{
-    convert::Infallible, error::Error, future::Future, net::TcpListener as StdListener, pin::Pin,
-    sync::Arc, time::Duration,
+    error::Error, future::Future, net::TcpListener as StdListener, sync::Arc, time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use hyper::body::Incoming;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
-use super::{admission::Admission, body::LimitedBody, error::ApiError};
+use super::{admission::Admission, body::LimitedBody, connection, error::ApiError};
 use crate::{
     actors::{
         recorder::Outcome,
@@ -35,7 +30,10 @@ use crate::{
 /// What answers the requests of a listener.
 pub trait Edge: Clone + Send + Sync + 'static {
     /// The body of its answers.
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static;
 
     /// Which protocol it speaks.
     const PROTOCOL: Protocol;
@@ -45,6 +43,12 @@ pub trait Edge: Clone + Send + Sync + 'static {
 
     /// Tells whether a path is answered without a permit, so that a busy node can still be looked at.
     fn is_exempt(&self, path: &str) -> bool;
+
+    /// Tells whether a path is answered by a stream that may stay open. It gives its permit back with its head.
+    fn is_stream(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
 
     /// Answers a request.
     fn call(
@@ -112,13 +116,14 @@ impl Args {
     pub fn with<E: Edge>(mut self, socket: StdListener, gate: Gate, edge: E) -> Self {
         let socket = Arc::new(socket);
         let connections = Arc::new(Semaphore::new(gate.limits.connections));
+        let gate = Arc::new(gate);
         self.serve.push(Arc::new(move |stop, connections_open| {
             let socket = socket.try_clone().map_err(|error| error.to_string())?;
             socket.set_nonblocking(true).map_err(|error| error.to_string())?;
             let socket = TcpListener::from_std(socket).map_err(|error| error.to_string())?;
             let accept = Accept {
                 socket,
-                gate: gate.clone(),
+                gate: Arc::clone(&gate),
                 edge: edge.clone(),
                 connections: Arc::clone(&connections),
                 stop: stop.clone(),
@@ -173,7 +178,7 @@ impl Role for Listener {
 /// The loop that accepts connections on one socket.
 struct Accept<E> {
     socket: TcpListener,
-    gate: Gate,
+    gate: Arc<Gate>,
     edge: E,
     connections: Arc<Semaphore>,
     stop: CancellationToken,
@@ -201,153 +206,12 @@ impl<E: Edge> Accept<E> {
             let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() else { continue };
             // Small answers must not wait for the peer's acknowledgement of the one before.
             let _ = stream.set_nodelay(true);
-            let (gate, edge, stop) = (self.gate.clone(), self.edge.clone(), self.stop.clone());
+            let (gate, edge) = (Arc::clone(&self.gate), self.edge.clone());
+            let stop = self.stop.clone();
             self.tracker.spawn(async move {
-                serve(stream, gate, edge, stop).await;
+                connection::serve(stream, gate, edge, stop).await;
                 drop(place);
             });
         }
-    }
-}
-
-/// Serves one connection until it ends; once `stop` is cancelled it ends after the requests it has begun.
-async fn serve<E: Edge>(stream: TcpStream, gate: Gate, edge: E, stop: CancellationToken) {
-    let limits = gate.limits.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (gate, edge) = (gate.clone(), edge.clone());
-        async move { Ok::<_, Infallible>(answer(&gate, &edge, request).await) }
-    });
-    // A connection that breaks is the client's affair: its requests are recorded where they are handled.
-    match E::PROTOCOL {
-        Protocol::Http1 => {
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(limits.header_timeout)
-                .max_buf_size((limits.header_bytes as usize).max(8 << 10))
-                .half_close(true)
-                .serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                biased;
-                _ = connection.as_mut() => return,
-                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-            }
-            let _ = connection.await;
-        }
-        Protocol::Http2 => {
-            let io = TokioIo::new(Prompt::new(stream, limits.header_timeout));
-            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(limits.requests.min(4_096) as u32)
-                .max_header_list_size(limits.header_bytes as u32)
-                .adaptive_window(false)
-                .initial_stream_window_size(1 << 20)
-                .initial_connection_window_size(4 << 20)
-                .keep_alive_interval(Some(limits.idle_timeout / 2))
-                .keep_alive_timeout(limits.idle_timeout / 2)
-                .serve_connection(io, service);
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                biased;
-                _ = connection.as_mut() => return,
-                () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-            }
-            let _ = connection.await;
-        }
-    }
-}
-
-/// Takes a permit and lets the edge answer, or refuses at once.
-async fn answer<E: Edge>(gate: &Gate, edge: &E, request: Request<Incoming>) -> Response<E::Body> {
-    let exempt = edge.is_exempt(request.uri().path());
-    let admission = if exempt { &gate.exempt } else { &gate.admission };
-    let permit = match admission.admit() {
-        Ok(permit) => Arc::new(permit),
-        Err(error) => return edge.refuse(&request, &error),
-    };
-    let limited = |body| {
-        let timeout = gate.limits.body_timeout;
-        LimitedBody::new(body, Arc::clone(&permit), edge.body_bytes_max(), timeout)
-    };
-    let response = edge.call(request.map(limited)).await;
-    drop(permit);
-    response
-}
-
-/// A stream that fails when its peer has not sent a connection preface's worth of bytes in time. hyper has such a limit
-/// for HTTP/1 alone.
-struct Prompt {
-    stream: TcpStream,
-    wanted_bytes: usize,
-    timer: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl Prompt {
-    /// The HTTP/2 client preface and the header of the settings frame behind it.
-    const PREFACE_BYTES: usize = 24 + 9;
-
-    fn new(stream: TcpStream, timeout: Duration) -> Self {
-        let timer = Some(Box::pin(tokio::time::sleep(timeout)));
-        Self { stream, wanted_bytes: Self::PREFACE_BYTES, timer }
-    }
-}
-
-impl tokio::io::AsyncRead for Prompt {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if self.timer.is_none() {
-            return read;
-        }
-        let got = buf.filled().len() - before;
-        self.wanted_bytes = self.wanted_bytes.saturating_sub(got);
-        if self.wanted_bytes == 0 {
-            self.timer = None;
-        } else if let Some(timer) = self.timer.as_mut()
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            return std::task::Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
-        }
-        read
-    }
-}
-
-impl tokio::io::AsyncWrite for Prompt {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

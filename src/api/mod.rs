@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod backend;
 pub mod body;
+pub mod connection;
 pub mod error;
 pub mod grpc;
 pub mod listener;
