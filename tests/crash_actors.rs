@@ -109,6 +109,25 @@ async fn grpc_killed_under_load_loses_no_acknowledged_write() {
     kill_under_load("grpc", 1).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_reader_killed_under_load_loses_no_acknowledged_write() {
+    kill_under_load("replica_reader", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn group_table_and_its_supervisor_killed_under_load_lose_no_acknowledged_write() {
+    kill_under_load("group_table", 1).await;
+    kill_under_load("group", 1).await;
+}
+
+#[tokio::test]
+async fn the_loss_of_the_root_ends_the_process_with_an_error() {
+    let mut node = allowing();
+    let _ = nomad(["debug", "kill", "node"]).on(&node).run().await;
+    let code = node.exited(PATIENCE).await.code();
+    assert!(code.is_some_and(|code| code != 0), "{code:?}");
+}
+
 #[tokio::test]
 async fn kill_is_refused_without_the_setting() {
     let node = Node::start();

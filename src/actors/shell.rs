@@ -390,6 +390,9 @@ impl<R: Role> Actor for Shell<R> {
         myself: ActorRef<Self::Msg>,
         (): (),
     ) -> Result<R, ActorProcessingErr> {
+        // What waited for an earlier incarnation ended with it.
+        let vitals = &self.address.inner.vitals;
+        vitals.taken.store(vitals.sent.load(Relaxed), Relaxed);
         // The address is set first, so that a role may tell itself something as it starts.
         self.address.inner.current.store(Some(Arc::new(myself)));
         let cx = Context { trace: self.kit.recorder.new_trace(), deadline: None };

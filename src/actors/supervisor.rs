@@ -246,16 +246,14 @@ impl Root {
         Ok(Self { actor, ended, fatal, vitals })
     }
 
-    /// Waits until the tree has ended. `Err` says why it gave up.
-    ///
-    /// # Errors
-    /// When a child failed too often.
-    pub async fn ended(&mut self) -> Result<(), String> {
+    /// Waits until the tree has ended without being told to, and says why.
+    pub async fn ended(&mut self) -> String {
         if !self.ended.is_finished() {
             let _ = (&mut self.ended).await;
         }
         self.vitals.on_stopped();
-        self.fatal.get().map_or(Ok(()), |reason| Err(reason.clone()))
+        let killed = || "the root supervisor was killed".to_owned();
+        self.fatal.get().cloned().unwrap_or_else(killed)
     }
 
     /// Tells whether the tree has given up.
@@ -327,7 +325,7 @@ mod tests {
         let kit = kit();
         let child = worker::<Stillborn>(&kit, "stillborn", "node", ()).1;
         let mut root = Root::start(&kit, "node", vec![child]).await.unwrap();
-        let cause = root.ended().await.unwrap_err();
+        let cause = root.ended().await;
         assert!(cause.contains("stillborn") && cause.contains("it never starts"), "{cause}");
     }
 
@@ -337,7 +335,7 @@ mod tests {
         let child = worker::<Fragile>(&kit, "fragile", "storage", ()).1;
         let storage = nested(&kit, "storage", "node", vec![child]);
         let mut root = Root::start(&kit, "node", vec![storage]).await.unwrap();
-        let cause = root.ended().await.unwrap_err();
+        let cause = root.ended().await;
         assert!(cause.contains("storage"), "{cause}");
         let actors = kit.census.read();
         let fragile = actors.iter().find(|actor| &*actor.name == "fragile").unwrap();

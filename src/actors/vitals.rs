@@ -144,8 +144,6 @@ impl Vitals {
     }
 
     pub(super) fn on_failed(&self, cause: Cause) {
-        // What waited in the mailbox is gone with it.
-        self.taken.store(self.sent.load(Relaxed), Relaxed);
         let mut fate = lock(&self.fate);
         fate.life = Life::Restarting;
         fate.restarts += 1;

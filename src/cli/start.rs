@@ -86,13 +86,10 @@ async fn serve(options: StartOptions, signals: &mut Signals) -> End {
             info!("stopping; a second signal stops at once");
             ExitCode::SUCCESS
         }
-        ended = node.ended() => match ended {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(reason) => {
-                fail(&reason);
-                ExitCode::FAILURE
-            }
-        },
+        reason = node.ended() => {
+            fail(&reason);
+            ExitCode::FAILURE
+        }
     };
     tokio::select! {
         biased;
