@@ -200,7 +200,10 @@ fn describe(headers: &mut HeaderMap, object: &Object, modified: &str) {
         let unknown = HeaderValue::from_static("application/octet-stream");
         headers.insert(header::CONTENT_TYPE, kept.unwrap_or(unknown));
     }
+    // Anybody may have put the bytes: a browser is to run nothing of them in this node's name.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let sandbox = HeaderValue::from_static("sandbox; default-src 'none'");
+    headers.insert(header::CONTENT_SECURITY_POLICY, sandbox);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     set(headers, header::ETAG, etag::of(object.version));
     set(headers, header::LAST_MODIFIED, modified.to_owned());

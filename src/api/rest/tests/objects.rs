@@ -156,6 +156,7 @@ async fn a_read_answers_conditions_and_ranges() {
         ("nomad-expires", "1750000100"),
         ("x-content-type-options", "nosniff"),
         ("accept-ranges", "bytes"),
+        ("content-security-policy", "sandbox; default-src 'none'"),
         ("nomad-durability", "local"),
         ("last-modified", "Sun, 15 Jun 2025 15:06:40 GMT"),
     ] {
