@@ -18,6 +18,7 @@ mod json;
 mod listing;
 mod objects;
 mod openapi;
+mod origin;
 mod problem;
 mod row;
 mod settings;
@@ -26,7 +27,7 @@ mod storage;
 mod tests;
 mod trace;
 
-use std::{convert::Infallible, fmt, future::Future, sync::Arc};
+use std::{convert::Infallible, error::Error, fmt, future::Future, sync::Arc};
 
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -130,12 +131,7 @@ impl Edge for RestEdge {
     }
 
     async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response {
-        if request.uri().path_and_query().is_none() {
-            return self.refuse_without_path(&request);
-        }
-        let mut service = warp::service(self.routes.clone());
-        let Ok(response) = service.call(request).await;
-        response
+        self.answer(request).await
     }
 
     fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response {
@@ -146,6 +142,25 @@ impl Edge for RestEdge {
 }
 
 impl RestEdge {
+    /// Answers a request, whatever its body comes from.
+    async fn answer<B>(&self, request: Request<B>) -> Response
+    where
+        B: http_body::Body<Error: Into<Box<dyn Error + Send + Sync>>> + Send + Sync + 'static,
+        B::Data: Send + 'static,
+    {
+        if request.uri().path_and_query().is_none() {
+            return self.refuse_without_path(&request);
+        }
+        let (headers, listen) = (request.headers(), self.shared.backend.config.node.listen);
+        if let Err(error) = origin::check(request.method(), headers, listen) {
+            let traceparent = row::traceparent(headers);
+            return refuse(&self.shared, "a request from elsewhere", traceparent, error);
+        }
+        let mut service = warp::service(self.routes.clone());
+        let Ok(response) = service.call(request).await;
+        response
+    }
+
     /// Answers a request that names no path but a host, as CONNECT does. warp would panic on it.
     fn refuse_without_path<B>(&self, request: &Request<B>) -> Response {
         let method = request.method().clone();
