@@ -270,10 +270,11 @@ async fn steps(ask: &Ask) -> Answer {
 fn begin_capture(ask: &Ask) -> Answer {
     let body = ask.body()?;
     let members = Members::read(&body)?;
-    let limit = members.number("limit")?.unwrap_or_default();
-    let limit = usize::try_from(limit).ok().filter(|limit| (1..=CAPTURE_MAX).contains(limit));
-    let limit = limit.ok_or_else(|| {
-        let detail = format!("limit must be there, and an integer from 1 to {CAPTURE_MAX}");
+    let given = members.number("limit")?;
+    let limit = given.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.filter(|limit| (1..=CAPTURE_MAX).contains(limit)).ok_or_else(|| {
+        let given = given.map_or_else(|| "missing".to_owned(), |limit| limit.to_string());
+        let detail = format!("limit is {given}, but must be an integer from 1 to {CAPTURE_MAX}");
         ApiError::invalid("limit", detail)
     })?;
     let text = |name| members.text(name).map(|text| text.map(str::to_owned));

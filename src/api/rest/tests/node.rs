@@ -117,8 +117,14 @@ async fn steps_can_be_asked_for_captured_and_followed() {
         );
     }
     assert_eq!(client.get("/nomad/debug/trace/capture").await.problem().0, 404);
-    for body in [json!({}), json!({ "limit": 0 }), json!({ "limit": 10_001 })] {
-        assert_eq!(client.post("/nomad/debug/trace", &body).await.problem().1, "limit", "{body}");
+    for (body, named) in [
+        (json!({}), "missing"),
+        (json!({ "limit": 0 }), "limit is 0"),
+        (json!({ "limit": -3 }), "limit is -3"),
+        (json!({ "limit": 10_001 }), "limit is 10001"),
+    ] {
+        let (_, field, detail) = client.post("/nomad/debug/trace", &body).await.problem();
+        assert!(field == "limit" && detail.contains(named), "{body}: {detail}");
     }
     let started = client.post("/nomad/debug/trace", &json!({ "limit": 1, "object": "a" })).await;
     assert_eq!((started.status, &started.json()["limit"]), (202, &json!(1)));
