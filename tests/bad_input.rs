@@ -437,11 +437,11 @@ async fn bytes_that_are_no_http_are_refused() {
     let node = NODE.get();
     let garbage: [&[u8]; 6] = [
         b"\x00\x01\x02\x03\x04\x05\x06\x07\r\n\r\n",
-        b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
-        b"GET no-slash HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"PUT /nomad/v1/objects/x HTTP/1.1\r\nHost: a\r\nContent-Length: many\r\n\r\n",
-        b"PUT /nomad/v1/objects/x HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-        b"PUT /nomad/v1/objects/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"GET no-slash HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"PUT /nomad/v1/objects/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+        b"PUT /nomad/v1/objects/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"PUT /nomad/v1/objects/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
     ];
     for bytes in garbage {
         let mut wire = Wire::open(&node.rest).await;

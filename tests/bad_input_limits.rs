@@ -143,7 +143,7 @@ async fn bodies_over_the_byte_limit_are_refused_at_once() {
     for n in 0..8 {
         let mut wire = Wire::open(&node.rest).await;
         let head = format!(
-            "PUT /nomad/v1/objects/big-{n} HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\
+            "PUT /nomad/v1/objects/big-{n} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\
              Expect: 100-continue\r\n\r\n"
         );
         wire.write(head).await;
@@ -182,10 +182,10 @@ async fn a_client_that_is_slow_with_its_headers_is_cut_off() {
     // Silent from the start, silent in the middle, and one byte at a time.
     let mut silent = Wire::open(&node.rest).await;
     let mut half = Wire::open(&node.rest).await;
-    half.write("GET /healthz HTTP/1.1\r\nHost: a\r\n").await;
+    half.write("GET /healthz HTTP/1.1\r\nHost: localhost\r\n").await;
     let mut drip = Wire::open(&node.rest).await;
     let dripping = async {
-        drip.write("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Drip: ").await;
+        drip.write("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Drip: ").await;
         let mut bytes = 0;
         while drip.try_write("a").await {
             bytes += 1;
@@ -253,7 +253,7 @@ async fn headers_over_the_limit_are_431() {
     let big = "x".repeat(7_000);
     let request = |value: &str| {
         format!(
-            "GET /nomad/v1/status HTTP/1.1\r\nHost: a\r\nX-Big: {value}\r\nConnection: close\r\n\r\n"
+            "GET /nomad/v1/status HTTP/1.1\r\nHost: localhost\r\nX-Big: {value}\r\nConnection: close\r\n\r\n"
         )
     };
     let mut wire = Wire::open(&node.rest).await;

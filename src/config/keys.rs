@@ -185,7 +185,7 @@ const KEYS: &[Key] = &[
     key("log.format", Kind::Choice(&["auto", "json", "text"]), "`auto` = text on a terminal, JSON lines elsewhere"),
     key("limits.connections", count(1, 1_000_000), "most open connections of one listener"),
     key("limits.requests", count(1, 1_000_000), "most requests in flight"),
-    key("limits.requestBytes", size(KIB, 64 * GIB), "most bytes held by the requests in flight; at least `node.storage.maxObjectBytes`"),
+    key("limits.requestBytes", size(KIB, 64 * GIB), "most bytes held by the requests in flight; at least 4/3 of `node.storage.maxObjectBytes` and 64KiB, for a value in base64 and what is around it"),
     key("limits.requestTimeout", up_to(HOUR), "longest time that a request may take"),
     key("limits.headerTimeout", up_to(HOUR), "longest time to send a request's headers"),
     key("limits.bodyTimeout", up_to(HOUR), "longest time to send a request's body"),

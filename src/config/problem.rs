@@ -143,15 +143,18 @@ pub enum Problem {
         /// The path of one key in the section.
         example: &'static str,
     },
-    /// More bytes for one object than for all requests.
+    /// More bytes for a request with one object than for all requests.
     #[error(
-        "{requests}: less than {object}; one object must fit, raise the first or lower the second"
+        "{requests}: less than the {needed_bytes} bytes of a request with one object of \
+         {object} in base64; raise the first or lower the second"
     )]
     ObjectExceedsRequests {
         /// `limits.requestBytes`.
         requests: Setting,
         /// `node.storage.maxObjectBytes`.
         object: Setting,
+        /// The least that the first must be.
+        needed_bytes: u64,
     },
     /// Two listeners on one port.
     #[error("{first}: the same port as {second}; give each listener its own, or 0")]

@@ -9,7 +9,11 @@ use super::{
     Config, keys,
     problem::{ConfigErrors, Origins, Problem, Setting},
     raw::RawConfig,
+    unit::KIB,
 };
+
+/// What a request may have beside the value of its object.
+const BESIDE_VALUE_BYTES: u64 = 64 * KIB;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -71,11 +75,16 @@ impl Check<'_> {
 
     fn object_fits_in_requests(&mut self) {
         let paths = ["limits.requestBytes", "node.storage.maxObjectBytes"];
-        if self.may_judge(&paths)
-            && self.raw.limits.request_bytes < self.raw.node.storage.max_object_bytes
-        {
+        if !self.may_judge(&paths) {
+            return;
+        }
+        // The greatest request has the value in base64, and room for its other fields.
+        let needed_bytes =
+            self.raw.node.storage.max_object_bytes.div_ceil(3) * 4 + BESIDE_VALUE_BYTES;
+        if self.raw.limits.request_bytes < needed_bytes {
             let [requests, object] = paths.map(|path| self.setting(path));
-            self.findings.problems.push(Problem::ObjectExceedsRequests { requests, object });
+            let problem = Problem::ObjectExceedsRequests { requests, object, needed_bytes };
+            self.findings.problems.push(problem);
         }
     }
 

@@ -111,6 +111,44 @@ impl FromStr for ObjectId {
     }
 }
 
+/// The most bytes of a content type.
+const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// Why a text cannot be kept as a content type.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ContentTypeError {
+    /// The text has more bytes than may be.
+    #[error(
+        "the content type {shown:?} and so on has {len_bytes} bytes; at most {} are allowed",
+        CONTENT_TYPE_BYTES_MAX
+    )]
+    TooLong {
+        /// The start of the refused text.
+        shown: String,
+        /// The length of the refused text.
+        len_bytes: usize,
+    },
+    /// The text could not be given back in a header.
+    #[error("the content type {0:?} cannot stand in a header; use printable ASCII characters")]
+    NotPrintable(String),
+}
+
+/// Takes a text as the media type of a value; empty = none. Blanks around it are left out.
+///
+/// # Errors
+/// When it is too long, or has anything but printable ASCII characters.
+pub fn parse_content_type(text: &str) -> Result<Option<Arc<str>>, ContentTypeError> {
+    let text = text.trim_matches(' ');
+    if text.len() > CONTENT_TYPE_BYTES_MAX {
+        let shown = text.chars().take(80).collect();
+        return Err(ContentTypeError::TooLong { shown, len_bytes: text.len() });
+    }
+    if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Err(ContentTypeError::NotPrintable(text.to_owned()));
+    }
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
 /// Orders the writes of one object: a hybrid logical time, then the node that gave it. The newer write has the greater one.
 ///
 /// The text form, as in an `ETag`, is 16 hex digits of time, a hyphen, 16 hex digits of node.
@@ -244,6 +282,25 @@ mod tests {
             ObjectId::parse_bytes(b"ab\xff"),
             Err(ObjectIdError::NotUtf8 { at: 2, .. })
         ));
+    }
+
+    #[test]
+    fn a_content_type_is_at_most_255_printable_characters() {
+        for (text, kept) in [
+            ("", None),
+            ("  ", None),
+            (" text/plain; charset=utf-8 ", Some("text/plain; charset=utf-8")),
+            ("~", Some("~")),
+        ] {
+            assert_eq!(parse_content_type(text).unwrap().as_deref(), kept, "{text:?}");
+        }
+        assert!(parse_content_type(&"x".repeat(255)).is_ok());
+        let error = parse_content_type(&"x".repeat(256)).unwrap_err().to_string();
+        assert!(error.contains("256") && error.contains("xxx"), "{error}");
+        for text in ["a\nb", "a\n", "a\tb", "\u{7f}", "ü"] {
+            let error = parse_content_type(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("{text:?}")), "{error}");
+        }
     }
 
     #[test]

@@ -225,10 +225,15 @@ fn the_raw_types_refuse_unknown_fields_by_themselves() {
 #[test]
 fn one_object_must_fit_in_the_requests() {
     let yaml = "limits:\n  requestBytes: 1MiB\n";
-    let problem = "limits.requestBytes = 1MiB (my.yaml:2): less than node.storage.maxObjectBytes = 4MiB (default); one object must fit, raise the first or lower the second";
+    let problem = "limits.requestBytes = 1MiB (my.yaml:2): less than the 5657944 bytes of a request with one object of node.storage.maxObjectBytes = 4MiB (default) in base64; raise the first or lower the second";
     assert_eq!(problems_of(yaml), [problem]);
-    let equal = [("LIMITS_REQUESTBYTES", "1MiB"), ("NODE_STORAGE_MAXOBJECTBYTES", "1MiB")];
-    load_env(&equal).unwrap();
+    // 1 MiB in base64 is 1398104 bytes.
+    let least = 1_398_104 + (64 << 10);
+    for (bytes, fits) in [(least, true), (least - 1, false), (1 << 20, false)] {
+        let bytes = bytes.to_string();
+        let env = [("LIMITS_REQUESTBYTES", &*bytes), ("NODE_STORAGE_MAXOBJECTBYTES", "1MiB")];
+        assert_eq!(load_env(&env).is_ok(), fits, "{bytes}");
+    }
 }
 
 #[test]

@@ -21,10 +21,11 @@ use crate::{
         backend::Call,
         error::{ApiError, ErrorCode},
     },
-    core::{group::ModeError, object::Tier, trace::TraceId},
+    core::{group::ModeError, trace::TraceId},
 };
 
-const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");
+/// Says how durable what an answer tells is.
+pub(super) const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");
 
 /// What a method of a generated service returns.
 pub(super) type Answered<M> = Result<Response<M>, Status>;
@@ -88,10 +89,11 @@ impl Held {
         let Self { call, durability, .. } = self;
         let (code, answered) = match answered {
             Ok(message) => {
-                let read = || call.backend().durability(Tier::Group, None);
                 // With the content type and the name of the request.
                 let mut headers = HeaderMap::with_capacity(3);
-                headers.insert(DURABILITY, text_value(durability.unwrap_or_else(read)));
+                if let Some(durability) = durability {
+                    headers.insert(DURABILITY, text_value(durability));
+                }
                 let metadata = MetadataMap::from_headers(headers);
                 (Code::Ok, Ok(Response::from_parts(metadata, message, Extensions::new())))
             }

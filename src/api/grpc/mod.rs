@@ -8,8 +8,8 @@
 //! calls a malformed message INTERNAL. Rejected: framing by hand, which is faster by a few boxes a call and would be
 //! ours to keep right.
 //!
-//! Invariants: no bare UNKNOWN or INTERNAL for what a caller did; every answer carries `nomad-request-id`; every
-//! request that is answered is recorded with its code; no stream outlives the drain.
+//! Invariants: no bare UNKNOWN or INTERNAL for what a caller did; every answer carries `nomad-request-id` and
+//! `nomad-durability`; every request that is answered is recorded with its code; no stream outlives the drain.
 
 mod control;
 mod head;
@@ -47,11 +47,14 @@ use super::{
     error::{ApiError, ErrorCode},
     listener::{Edge, Protocol},
 };
-use crate::proto::{
-    groupstorage::group_storage_service_server::GroupStorageServiceServer,
-    peerservice::peer_service_server::PeerServiceServer,
-    peerstorage::peer_storage_service_server::PeerStorageServiceServer,
-    superpeerservice::super_peer_service_server::SuperPeerServiceServer,
+use crate::{
+    core::{object::Tier, trace::TraceId},
+    proto::{
+        groupstorage::group_storage_service_server::GroupStorageServiceServer,
+        peerservice::peer_service_server::PeerServiceServer,
+        peerstorage::peer_storage_service_server::PeerStorageServiceServer,
+        superpeerservice::super_peer_service_server::SuperPeerServiceServer,
+    },
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("nomad-request-id");
@@ -184,7 +187,7 @@ impl GrpcEdge {
             let error = status.map_or_else(unanswered, status::unreadable);
             return refusal(call, &error);
         }
-        response.headers_mut().insert(REQUEST_ID, held::text_value(id.to_string()));
+        describe(&mut response, &self.inner.backend, id);
         response
     }
 
@@ -223,9 +226,18 @@ impl GrpcEdge {
 fn refusal(call: Call, error: &ApiError) -> Response<Body> {
     let id = call.request_id();
     let mut response = status::response(error, id);
-    response.headers_mut().insert(REQUEST_ID, held::text_value(id.to_string()));
+    describe(&mut response, call.backend(), id);
     held::finish(call, error.code.grpc());
     response
+}
+
+/// Names the request, and says how durable what the answer tells is, unless a write has said so.
+fn describe(response: &mut Response<Body>, backend: &Backend, id: TraceId) {
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, held::text_value(id.to_string()));
+    if !headers.contains_key(held::DURABILITY) {
+        headers.insert(held::DURABILITY, held::text_value(backend.durability(Tier::Group, None)));
+    }
 }
 
 /// The table of routes names a method that its server does not know.

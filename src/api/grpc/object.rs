@@ -1,19 +1,14 @@
 //! Objects between the wire and the core.
 
-use std::sync::Arc;
-
 use crate::{
     api::error::ApiError,
     core::{
         change::Content,
-        object::{Object, ObjectId},
+        object::{Object, ObjectId, parse_content_type},
         time::UnixSecs,
     },
     proto::models::GameObjectGrpc,
 };
-
-/// The most bytes of a media type.
-const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// Takes the object of a `put` or an `update` apart: its id, and what is to be kept.
 ///
@@ -26,7 +21,10 @@ pub(super) fn take(object: Option<GameObjectGrpc>) -> Result<Incoming, ApiError>
     let id = id("object.id", &object.id)?;
     let creation_time = seconds("object.creationTime", object.creation_time)?;
     let expires_at = seconds("object.ttl", object.ttl)?;
-    let content_type = content_type(object.content_type)?;
+    // Checked like the others, but the node's to set.
+    seconds("object.lastModified", object.last_modified)?;
+    let content_type = parse_content_type(&object.content_type)
+        .map_err(|error| ApiError::invalid("object.contentType", error.to_string()))?;
     let content = Content { value: object.value, creation_time, expires_at, content_type };
     Ok(Incoming { id, content, version: object.version })
 }
@@ -61,21 +59,6 @@ pub(super) fn seconds(field: &'static str, value: i64) -> Result<Option<UnixSecs
         ApiError::invalid(field, detail)
     })?;
     Ok((value != 0).then_some(UnixSecs(value)))
-}
-
-fn content_type(text: String) -> Result<Option<Arc<str>>, ApiError> {
-    let visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim() == text;
-    match text.len() {
-        0 => Ok(None),
-        1..=CONTENT_TYPE_BYTES_MAX if visible => Ok(Some(text.into())),
-        len => {
-            let detail = format!(
-                "the contentType {text:?} ({len} bytes) is not 1 to {CONTENT_TYPE_BYTES_MAX} \
-                 visible ASCII characters"
-            );
-            Err(ApiError::invalid("object.contentType", detail))
-        }
-    }
 }
 
 /// Says that the field at fault is one of the request's object.
@@ -154,6 +137,7 @@ mod tests {
             ("object.id", "U+0007", GameObjectGrpc { id: "a\u{7}".into(), ..object() }),
             ("object.creationTime", "-1", GameObjectGrpc { creation_time: -1, ..object() }),
             ("object.ttl", "-60", GameObjectGrpc { ttl: -60, ..object() }),
+            ("object.lastModified", "-7", GameObjectGrpc { last_modified: -7, ..object() }),
             (
                 "object.contentType",
                 "\\n",

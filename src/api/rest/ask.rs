@@ -5,6 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use warp::reply::Response;
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     api::{
         backend::{Backend, Call},
-        error::ApiError,
+        error::{ApiError, ErrorCode},
     },
     core::{
         group::{RetrievalMode, StorageMode},
@@ -27,20 +28,36 @@ use crate::{
 /// A request with its body.
 #[derive(Debug)]
 pub struct Ask {
-    backend: Shared,
+    shared: Shared,
     at: At,
     head: Head,
     query: String,
     body: Result<Bytes, ApiError>,
 }
 
-/// The node, without a way to print it.
+/// What all requests share, without a way to print it.
 #[derive(Clone)]
-pub struct Shared(pub Arc<Backend>);
+pub struct Shared {
+    /// The node.
+    pub backend: Arc<Backend>,
+    /// Permits for requests that wait for something to happen.
+    long_polls: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// The most requests that wait at once. They are exempt from `limits.requests`, so without a limit of their own they
+    /// could leave the probes of the node's health no place.
+    pub const LONG_POLLS_MAX: usize = 32;
+
+    /// Shares a node.
+    pub fn new(backend: Arc<Backend>) -> Self {
+        Self { backend, long_polls: Arc::new(Semaphore::new(Self::LONG_POLLS_MAX)) }
+    }
+}
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Backend")
+        f.write_str("Shared")
     }
 }
 
@@ -50,18 +67,32 @@ pub type Answer = Result<Response, ApiError>;
 impl Ask {
     /// Puts a request together.
     pub fn new(
-        backend: Shared,
+        shared: Shared,
         at: At,
         head: Head,
         query: String,
         body: Result<Bytes, ApiError>,
     ) -> Self {
-        Self { backend, at, head, query, body }
+        Self { shared, at, head, query, body }
     }
 
     /// Returns the node.
     pub fn backend(&self) -> &Arc<Backend> {
-        &self.backend.0
+        &self.shared.backend
+    }
+
+    /// Takes a place among those who wait, held until the permit is dropped.
+    ///
+    /// # Errors
+    /// When as many wait as may.
+    pub fn begin_waiting(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        self.shared.long_polls.try_acquire().map_err(|_| {
+            let detail = format!(
+                "{} requests wait for steps already, as many as may; ask without wait",
+                Shared::LONG_POLLS_MAX
+            );
+            ApiError::new(ErrorCode::ResourceExhausted, detail)
+        })
     }
 
     /// Returns the method.

@@ -3,7 +3,10 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::json::shorten;
-use crate::{api::error::ApiError, core::object::Version};
+use crate::{
+    api::error::{ApiError, ErrorCode},
+    core::object::Version,
+};
 
 /// Returns the entity tag of a version.
 pub fn of(version: Version) -> String {
@@ -82,6 +85,22 @@ impl Tags {
         });
         versions.collect::<Result<_, _>>().map(Some)
     }
+}
+
+/// Shows a condition header as it was given.
+pub fn given(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values =
+        headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    shorten(&values.collect::<Vec<_>>().join(", ")).into_owned()
+}
+
+/// Says that a write can meet no version, since all the tags of its `If-Match` are weak.
+pub fn only_weak(headers: &HeaderMap) -> ApiError {
+    let given = given(headers, &header::IF_MATCH);
+    let detail = format!(
+        "If-Match is {given}, which are only weak tags, and a weak tag never matches; leave out the W/"
+    );
+    ApiError::new(ErrorCode::FailedPrecondition, detail)
 }
 
 /// Reads `"a", W/"b"`. A tag may hold a comma, so this is no mere splitting.

@@ -4,7 +4,6 @@ use std::{borrow::Cow, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::HeaderValue;
 use serde::{Serialize, Serializer};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -19,13 +18,10 @@ use crate::{
     api::error::ApiError,
     core::{
         change::Content,
-        object::{Object, ObjectId, Version},
+        object::{Object, ObjectId, Version, parse_content_type},
         time::UnixSecs,
     },
 };
-
-/// The most bytes of a content type.
-const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
 /// An object.
 #[derive(Debug, Serialize, ToSchema)]
@@ -121,18 +117,8 @@ impl Given {
 /// # Errors
 /// When it is too long, or could not be given back in a header.
 pub fn content_type(given: Option<&str>) -> Result<Option<Arc<str>>, ApiError> {
-    let Some(text) = given.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
-    let refuse = |why: &str| {
-        let detail = format!("contentType is {:?}, which {why}", super::json::shorten(text));
-        Err(ApiError::invalid("contentType", detail))
-    };
-    if text.len() > CONTENT_TYPE_BYTES_MAX {
-        return refuse("has more than 255 bytes");
-    }
-    if !text.is_ascii() || HeaderValue::from_str(text).is_err() {
-        return refuse("a header cannot carry: use printable ASCII");
-    }
-    Ok(Some(text.into()))
+    parse_content_type(given.unwrap_or_default())
+        .map_err(|error| ApiError::invalid("contentType", error.to_string()))
 }
 
 // Only for the OpenAPI document: `Given::read` reads what it says.

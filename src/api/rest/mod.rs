@@ -18,6 +18,7 @@ mod json;
 mod listing;
 mod objects;
 mod openapi;
+mod origin;
 mod problem;
 mod row;
 mod settings;
@@ -26,7 +27,7 @@ mod storage;
 mod tests;
 mod trace;
 
-use std::{convert::Infallible, fmt, future::Future, sync::Arc};
+use std::{convert::Infallible, error::Error, fmt, future::Future, sync::Arc};
 
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -83,7 +84,7 @@ static DOCUMENTED: [&Row; 31] = [
 /// Answers REST requests.
 #[derive(Clone)]
 pub struct RestEdge {
-    backend: Shared,
+    shared: Shared,
     routes: BoxedFilter<(Response,)>,
 }
 
@@ -95,8 +96,8 @@ impl fmt::Debug for RestEdge {
 
 /// Makes the REST edge of a node.
 pub fn edge(backend: Arc<Backend>) -> RestEdge {
-    let backend = Shared(backend);
-    RestEdge { routes: routes(&backend), backend }
+    let shared = Shared::new(backend);
+    RestEdge { routes: routes(&shared), shared }
 }
 
 /// Gives warp's body, which has no public name, one.
@@ -115,7 +116,7 @@ impl Edge for RestEdge {
     const PROTOCOL: Protocol = Protocol::Http1;
 
     fn body_bytes_max(&self) -> u64 {
-        body::object_bytes_max(self.backend.0.config.node.storage.max_object_bytes)
+        body::object_bytes_max(self.shared.backend.config.node.storage.max_object_bytes)
     }
 
     fn is_exempt(&self, path: &str) -> bool {
@@ -130,39 +131,53 @@ impl Edge for RestEdge {
     }
 
     async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response {
+        self.answer(request).await
+    }
+
+    fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response {
+        let traceparent = row::traceparent(request.headers());
+        let backend = &self.shared.backend;
+        ask::finish(backend, ask::trace_of(backend, traceparent), Err(error.clone()))
+    }
+}
+
+impl RestEdge {
+    /// Answers a request, whatever its body comes from.
+    async fn answer<B>(&self, request: Request<B>) -> Response
+    where
+        B: http_body::Body<Error: Into<Box<dyn Error + Send + Sync>>> + Send + Sync + 'static,
+        B::Data: Send + 'static,
+    {
         if request.uri().path_and_query().is_none() {
             return self.refuse_without_path(&request);
+        }
+        let (headers, listen) = (request.headers(), self.shared.backend.config.node.listen);
+        if let Err(error) = origin::check(request.method(), headers, listen) {
+            let traceparent = row::traceparent(headers);
+            return refuse(&self.shared, "a request from elsewhere", traceparent, error);
         }
         let mut service = warp::service(self.routes.clone());
         let Ok(response) = service.call(request).await;
         response
     }
 
-    fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response {
-        let traceparent = row::traceparent(request.headers());
-        let backend = &self.backend.0;
-        ask::finish(backend, ask::trace_of(backend, traceparent), Err(error.clone()))
-    }
-}
-
-impl RestEdge {
     /// Answers a request that names no path but a host, as CONNECT does. warp would panic on it.
     fn refuse_without_path<B>(&self, request: &Request<B>) -> Response {
         let method = request.method().clone();
         let traceparent = row::traceparent(request.headers()).map(str::to_owned);
         let allow = "GET, HEAD, PUT, POST, DELETE";
-        not_taken(&self.backend, &NotAllowed { method, allow, traceparent })
+        not_taken(&self.shared, &NotAllowed { method, allow, traceparent })
     }
 }
 
 // ---- routes ----
 
-fn routes(backend: &Shared) -> BoxedFilter<(Response,)> {
-    let recovering = backend.clone();
-    route(backend, &storage::GET, storage::get)
-        .or(nomad(backend))
+fn routes(shared: &Shared) -> BoxedFilter<(Response,)> {
+    let recovering = shared.clone();
+    route(shared, &storage::GET, storage::get)
+        .or(nomad(shared))
         .unify()
-        .or(outside(backend))
+        .or(outside(shared))
         .unify()
         .or(row::unknown())
         .unify()
@@ -277,7 +292,7 @@ fn outside(b: &Shared) -> BoxedFilter<(Response,)> {
 
 /// Makes the filter of a row whose handler does not look at the query.
 fn route<F, A>(
-    backend: &Shared,
+    shared: &Shared,
     row: &'static Row,
     handler: F,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A>
@@ -285,12 +300,12 @@ where
     F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response> + Send + 'static,
 {
-    with(backend, row, warp::any().map(String::new), handler)
+    with(shared, row, warp::any().map(String::new), handler)
 }
 
 /// Makes the filter of a row whose handler looks at the query.
 fn queried<F, A>(
-    backend: &Shared,
+    shared: &Shared,
     row: &'static Row,
     handler: F,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A>
@@ -298,12 +313,12 @@ where
     F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response> + Send + 'static,
 {
-    with(backend, row, row::query(), handler)
+    with(shared, row, row::query(), handler)
 }
 
 /// Path, then method, then query and body, then the handler.
 fn with<F, A, Q>(
-    backend: &Shared,
+    shared: &Shared,
     row: &'static Row,
     query: Q,
     handler: F,
@@ -313,51 +328,51 @@ where
     A: Future<Output = Response> + Send + 'static,
     Q: Filter<Extract = (String,), Error = Infallible> + Clone + Send + Sync + 'static,
 {
-    let backend = backend.clone();
+    let shared = shared.clone();
     row::at(row).and(row::only(row)).and(query).and(warp::body::stream()).then(
         move |at: At, head: Head, query: String, parts| {
-            let (backend, handler) = (backend.clone(), handler.clone());
+            let (shared, handler) = (shared.clone(), handler.clone());
             async move {
                 let body = if matches!(head.method, Method::PUT | Method::POST) {
-                    let max_bytes = backend.0.config.node.storage.max_object_bytes;
+                    let max_bytes = shared.backend.config.node.storage.max_object_bytes;
                     body::collect(row.body, &head.headers, max_bytes, parts).await
                 } else {
                     Ok(bytes::Bytes::new())
                 };
-                handler(Ask::new(backend, at, head, query, body)).await
+                handler(Ask::new(shared, at, head, query, body)).await
             }
         },
     )
 }
 
 /// Answers what no row took.
-fn recover(backend: &Shared, rejection: &Rejection) -> Response {
+fn recover(shared: &Shared, rejection: &Rejection) -> Response {
     if let Some(refused) = rejection.find() {
-        return not_taken(backend, refused);
+        return not_taken(shared, refused);
     }
     let unknown = rejection.find::<Unknown>();
     let path = json::shorten(unknown.map_or("", |unknown| &unknown.path));
     let detail = format!("there is no path {path:?}; /nomad/openapi.json describes all");
     let traceparent = unknown.and_then(|unknown| unknown.traceparent.as_deref());
-    refuse(backend, "an unknown path", traceparent, ApiError::new(ErrorCode::NotFound, detail))
+    refuse(shared, "an unknown path", traceparent, ApiError::new(ErrorCode::NotFound, detail))
 }
 
-fn not_taken(backend: &Shared, refused: &NotAllowed) -> Response {
+fn not_taken(shared: &Shared, refused: &NotAllowed) -> Response {
     let NotAllowed { method, allow, traceparent } = refused;
     let detail = format!("the path does not take {method}; it takes {allow}");
     let error = ApiError::new(ErrorCode::MethodNotAllowed, detail);
     let error = ApiError { allow: Some(allow), ..error };
-    refuse(backend, "a method that is not taken", traceparent.as_deref(), error)
+    refuse(shared, "a method that is not taken", traceparent.as_deref(), error)
 }
 
 fn refuse(
-    backend: &Shared,
+    shared: &Shared,
     kind: &'static str,
     traceparent: Option<&str>,
     error: ApiError,
 ) -> Response {
-    let call = Call::begin(&backend.0, "rest", kind, traceparent, None);
-    let response = ask::finish(&backend.0, call.request_id(), Err(error));
+    let call = Call::begin(&shared.backend, "rest", kind, traceparent, None);
+    let response = ask::finish(&shared.backend, call.request_id(), Err(error));
     call.finish(response.status().as_u16());
     response
 }

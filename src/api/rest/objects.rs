@@ -101,9 +101,10 @@ pub async fn get(call: &mut Call, ask: &Ask) -> Answer {
     };
     if only_if.is_some_and(|tags| !tags.name(object.version, false)) {
         let detail = format!(
-            "object {:?} is at version {}, which If-Match does not name",
+            "object {:?} is at version {}, which If-Match does not name; it is {}",
             id.as_str(),
-            object.version
+            object.version,
+            etag::given(ask.headers(), &header::IF_MATCH)
         );
         return Err(ApiError::new(ErrorCode::FailedPrecondition, detail));
     }
@@ -166,9 +167,10 @@ fn content(ask: &Ask, call: &Call, object: &Object, modified: &str) -> Response 
         }
         RangeAnswer::Unsatisfiable => {
             let detail = format!(
-                "the value of {:?} has {} bytes, none of them in the range",
+                "the value of {:?} has {} bytes, none of them in the range {:?}",
                 object.id.as_str(),
-                value.len()
+                value.len(),
+                etag::given(ask.headers(), &header::RANGE)
             );
             let error = ApiError {
                 field: Some("Range"),
@@ -200,7 +202,10 @@ fn describe(headers: &mut HeaderMap, object: &Object, modified: &str) {
         let unknown = HeaderValue::from_static("application/octet-stream");
         headers.insert(header::CONTENT_TYPE, kept.unwrap_or(unknown));
     }
+    // Anybody may have put the bytes: a browser is to run nothing of them in this node's name.
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let sandbox = HeaderValue::from_static("sandbox; default-src 'none'");
+    headers.insert(header::CONTENT_SECURITY_POLICY, sandbox);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     set(headers, header::ETAG, etag::of(object.version));
     set(headers, header::LAST_MODIFIED, modified.to_owned());
@@ -283,27 +288,43 @@ enum Wanted {
     Absent,
     /// Something.
     Present,
-    /// One of these versions; none of them where all given ones were weak.
-    OneOf(Vec<Version>),
+    /// One of these versions, tried from this one on.
+    OneOf(Version, Vec<Version>),
 }
 
 fn wanted(ask: &Ask) -> Result<Wanted, ApiError> {
     if ask.headers().contains_key(header::IF_UNMODIFIED_SINCE) {
-        let detail = "writes take no If-Unmodified-Since, which is too coarse; use If-Match";
+        let given = etag::given(ask.headers(), &header::IF_UNMODIFIED_SINCE);
+        let detail = format!(
+            "If-Unmodified-Since is {given:?}, but writes take none, since it is too coarse; use \
+             If-Match"
+        );
         return Err(ApiError::invalid("If-Unmodified-Since", detail));
     }
     let only_if = tags(ask, &header::IF_MATCH)?.map(|tags| tags.versions()).transpose()?;
     match (only_if, tags(ask, &header::IF_NONE_MATCH)?) {
         (None, None) => Ok(Wanted::Anything),
         (Some(None), None) => Ok(Wanted::Present),
-        (Some(Some(versions)), None) => Ok(Wanted::OneOf(versions)),
+        (Some(Some(versions)), None) => match versions.first() {
+            Some(first) => Ok(Wanted::OneOf(*first, versions)),
+            None => Err(etag::only_weak(ask.headers())),
+        },
         (None, Some(Tags::Any)) if ask.method() == Method::PUT => Ok(Wanted::Absent),
         (Some(_), Some(_)) => {
-            let detail = "If-Match and If-None-Match cannot both hold here; give one of them";
+            let detail = format!(
+                "If-Match is {} and If-None-Match is {}, which cannot both hold here; give one of \
+                 them",
+                etag::given(ask.headers(), &header::IF_MATCH),
+                etag::given(ask.headers(), &header::IF_NONE_MATCH)
+            );
             Err(ApiError::invalid("If-None-Match", detail))
         }
         (None, Some(_)) => {
-            let detail = "a write takes If-None-Match only as * and only with PUT; use If-Match";
+            let detail = format!(
+                "If-None-Match is {}, but a write takes it only as * and only with PUT; use \
+                 If-Match",
+                etag::given(ask.headers(), &header::IF_NONE_MATCH)
+            );
             Err(ApiError::invalid("If-None-Match", detail))
         }
     }
@@ -321,13 +342,7 @@ async fn write(
         Wanted::Anything => (Condition::Any, Vec::new()),
         Wanted::Absent => (Condition::Absent, Vec::new()),
         Wanted::Present => (Condition::Present, Vec::new()),
-        Wanted::OneOf(versions) => match versions.first() {
-            Some(first) => (Condition::Version(*first), versions),
-            None => {
-                let detail = "If-Match names only weak tags, and a weak tag never matches";
-                return Err(ApiError::new(ErrorCode::FailedPrecondition, detail));
-            }
-        },
+        Wanted::OneOf(first, versions) => (Condition::Version(first), versions),
     };
     for _ in 0..TRIES_MAX {
         let (written, durability) = call.write(Tier::Group, id, make(condition), mode).await?;

@@ -11,7 +11,7 @@ use super::{
         BadInput, Conflict, IdPath, IfMatch, MediaType, Missing, ReadMode, TooLarge, Unmet,
         WriteMode,
     },
-    etag::Tags,
+    etag::{self, Tags},
     game_object::{GameObject, Given, NewObject},
     problem,
     row::{BodyKind, Row},
@@ -239,12 +239,20 @@ fn condition(ask: &Ask, in_body: Option<Version>) -> Result<Condition, ApiError>
         (Some([version]), body) if body.is_none_or(|body| body == *version) => {
             Ok(Condition::Version(*version))
         }
-        (Some([_]), _) => {
-            let detail = "If-Match and the version in the body differ; give one of them";
+        (Some([]), _) => Err(etag::only_weak(ask.headers())),
+        (Some([version]), body) => {
+            let body = body.unwrap_or_default();
+            let detail = format!(
+                "If-Match names the version {version} and the body {body}; give one of them"
+            );
             Err(ApiError::invalid("If-Match", detail))
         }
         (Some(_), _) => {
-            let detail = "an update takes one version in If-Match; the resource API takes several";
+            let given = etag::given(ask.headers(), &header::IF_MATCH);
+            let detail = format!(
+                "If-Match is {given}, but an update takes one version in it; the resource API \
+                 takes several"
+            );
             Err(ApiError::invalid("If-Match", detail))
         }
     }

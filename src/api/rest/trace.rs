@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     actors::recorder::{CAPTURE_MAX, CaptureState, Filter, Record, Recorder},
-    api::error::{ApiError, ErrorCode},
+    api::{
+        backend::Phase,
+        error::{ApiError, ErrorCode},
+    },
     core::trace::{SpanId, TraceId},
 };
 
@@ -233,7 +236,15 @@ async fn steps(ask: &Ask) -> Answer {
     let limit = ask.query_number("limit", 1..=STEPS_MAX as u64)?;
     let limit = limit.map_or(STEPS_DEFAULT, |limit| limit as usize);
     let wait = ask.query_number("wait", 0..=WAIT_MAX)?.unwrap_or_default();
-    let mut end = pin!(tokio::time::sleep(Duration::from_secs(wait)));
+    let _place = if wait > 0 { Some(ask.begin_waiting()?) } else { None };
+    let mut phase = ask.backend().phase.clone();
+    // A node that stops waits for its requests, so none of them may wait for the node. A phase that nobody sets any more
+    // is the end too.
+    let stopping = async move {
+        let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+    };
+    let (mut end, mut stopping) =
+        (pin!(tokio::time::sleep(Duration::from_secs(wait))), pin!(stopping));
     let records = loop {
         // Listening starts before the look, so that nothing recorded in between is missed.
         let mut grown = pin!(recorder.grown());
@@ -247,6 +258,7 @@ async fn steps(ask: &Ask) -> Answer {
         tokio::select! {
             biased;
             () = &mut end => break records,
+            () = &mut stopping => break records,
             () = grown => tokio::time::sleep(LOOK_PAUSE).await,
         }
     };
@@ -258,10 +270,11 @@ async fn steps(ask: &Ask) -> Answer {
 fn begin_capture(ask: &Ask) -> Answer {
     let body = ask.body()?;
     let members = Members::read(&body)?;
-    let limit = members.number("limit")?.unwrap_or_default();
-    let limit = usize::try_from(limit).ok().filter(|limit| (1..=CAPTURE_MAX).contains(limit));
-    let limit = limit.ok_or_else(|| {
-        let detail = format!("limit must be there, and an integer from 1 to {CAPTURE_MAX}");
+    let given = members.number("limit")?;
+    let limit = given.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.filter(|limit| (1..=CAPTURE_MAX).contains(limit)).ok_or_else(|| {
+        let given = given.map_or_else(|| "missing".to_owned(), |limit| limit.to_string());
+        let detail = format!("limit is {given}, but must be an integer from 1 to {CAPTURE_MAX}");
         ApiError::invalid("limit", detail)
     })?;
     let text = |name| members.text(name).map(|text| text.map(str::to_owned));

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use super::{GROUP, OVERLAY, call, call_with, edges};
+use super::{GROUP, OVERLAY, call, call_with, edges, send};
 use crate::{
     api::{
         grpc::GrpcEdge,
@@ -142,7 +142,7 @@ async fn a_refused_object_is_not_kept_and_the_status_names_field_and_value() {
 }
 
 #[tokio::test]
-async fn answers_and_errors_carry_the_request_and_answers_how_durable_they_are() {
+async fn answers_and_errors_carry_the_request_and_how_durable_they_are() {
     let node = TestNode::start().await;
     let (edge, _) = edges(&node);
     let put = |id: &str| PutObjectRequest { object: Some(object(id, b"v")) };
@@ -165,6 +165,10 @@ async fn answers_and_errors_carry_the_request_and_answers_how_durable_they_are()
     assert_eq!(status.code(), Code::InvalidArgument);
     let request = status.get_details_request_info().unwrap().request_id;
     assert_eq!(head["nomad-request-id"], request.as_str());
+    assert_eq!(head["nomad-durability"], "local");
+    let (head, answer) = send(&edge, "/no/such", &[], Bytes::new()).await;
+    assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(head["nomad-durability"], "local");
     let get = GetObjectRequest { id: "c".into() };
     let path = format!("{GROUP}/get");
     let (head, answer) = call_with::<GetObjectResponse>(&edge, &path, &parallel, &get).await;

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
-use tower_service::Service as _;
 
 use super::{DOCUMENTED, RestEdge, edge, row::Row};
 use crate::{
@@ -65,8 +64,7 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        let mut service = warp::service(self.edge.routes.clone());
-        let Ok(response) = service.call(request).await;
+        let response = self.edge.answer(request).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         assert_eq!(head.headers["nomad-request-id"].len(), 32, "{call}");
@@ -146,6 +144,25 @@ fn a_head_is_a_get_where_it_has_no_call_of_its_own() {
     assert_eq!(row.call(&Method::HEAD), Some("GET /a/{id}"));
     assert_eq!(row.call(&Method::from_bytes(b"GE").unwrap()), None);
     assert_eq!(row.path(), "/a/{id}");
+}
+
+#[tokio::test]
+async fn a_foreign_page_writes_nothing_and_a_foreign_name_reads_nothing() {
+    let client = Client::start().await;
+    let (foreign, host) = (("origin", "http://evil.example"), ("host", "127.0.0.1:8080"));
+    let object = r#"{"id":"a"}"#;
+    for call in ["POST /nomad/storage/put", "PUT /nomad/v1/objects/a", "DELETE /nomad/v1/objects/a"]
+    {
+        let (status, field, detail) = client.send(call, &[host, foreign], object).await.problem();
+        assert_eq!((status, &*field), (403, "Origin"), "{call}");
+        assert!(detail.contains("http://evil.example"), "{detail}");
+    }
+    let renamed = client.send("GET /metrics", &[("host", "evil.example:8080")], "").await;
+    let (status, field, detail) = renamed.problem();
+    assert!(status == 403 && field == "Host" && detail.contains("evil.example:8080"), "{detail}");
+    let own = [host, ("origin", "http://127.0.0.1:8080")];
+    assert_eq!(client.send("POST /nomad/storage/put", &own, object).await.status, 200);
+    client.node.stop().await;
 }
 
 /// warp cannot take such a request, so the edge answers it itself.

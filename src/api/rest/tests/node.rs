@@ -1,5 +1,7 @@
 //! The node: settings, what it tells of itself, steps, actors, the Swagger UI.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::Client;
@@ -115,8 +117,14 @@ async fn steps_can_be_asked_for_captured_and_followed() {
         );
     }
     assert_eq!(client.get("/nomad/debug/trace/capture").await.problem().0, 404);
-    for body in [json!({}), json!({ "limit": 0 }), json!({ "limit": 10_001 })] {
-        assert_eq!(client.post("/nomad/debug/trace", &body).await.problem().1, "limit", "{body}");
+    for (body, named) in [
+        (json!({}), "missing"),
+        (json!({ "limit": 0 }), "limit is 0"),
+        (json!({ "limit": -3 }), "limit is -3"),
+        (json!({ "limit": 10_001 }), "limit is 10001"),
+    ] {
+        let (_, field, detail) = client.post("/nomad/debug/trace", &body).await.problem();
+        assert!(field == "limit" && detail.contains(named), "{body}: {detail}");
     }
     let started = client.post("/nomad/debug/trace", &json!({ "limit": 1, "object": "a" })).await;
     assert_eq!((started.status, &started.json()["limit"]), (202, &json!(1)));
@@ -126,6 +134,24 @@ async fn steps_can_be_asked_for_captured_and_followed() {
     assert!(capture["steps"][0]["detail"].as_str().unwrap().contains("Group tier"));
     assert_eq!(client.send("DELETE /nomad/debug/trace", &[], "").await.status, 204);
     assert_eq!(client.get("/nomad/debug/trace/capture").await.status, 404);
+    client.node.stop().await;
+}
+
+#[tokio::test]
+async fn followers_are_few_and_go_when_the_node_stops() {
+    let client = Client::start().await;
+    let follow = "/nomad/debug/trace?wait=30&object=none";
+    let draining = async { client.node.phase.send(Phase::Draining).unwrap() };
+    let followers = futures::future::join_all((0..40).map(|_| client.get(follow)));
+    let begun = Instant::now();
+    let (followers, ()) = tokio::join!(followers, draining);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    let (answered, refused): (Vec<_>, Vec<_>) =
+        followers.iter().partition(|said| said.status == 200);
+    assert_eq!((answered.len(), refused.len()), (32, 8));
+    let (status, _, detail) = refused[0].problem();
+    assert!(status == 429 && detail.contains("32"), "{status} {detail}");
+    assert!(refused[0].headers.contains_key("retry-after"));
     client.node.stop().await;
 }
 

@@ -124,6 +124,8 @@ async fn conditions_of_the_resource_api() {
     ] {
         let (status, _, detail) = put(&[(name, value)]).await.problem();
         assert_eq!(status, 400, "{name}: {value}: {detail}");
+        let named = value.trim_matches('"').get(..10).unwrap_or(value.trim_matches('"'));
+        assert!(detail.contains(named), "{name}: {value}: {detail}");
     }
     assert_eq!(put(&[("nomad-ttl", "5"), ("nomad-expires", "1800000000")]).await.problem().0, 400);
     assert_eq!(put(&[("nomad-ttl", "5"), ("nomad-ttl", "6")]).await.problem().0, 400);
@@ -156,6 +158,7 @@ async fn a_read_answers_conditions_and_ranges() {
         ("nomad-expires", "1750000100"),
         ("x-content-type-options", "nosniff"),
         ("accept-ranges", "bytes"),
+        ("content-security-policy", "sandbox; default-src 'none'"),
         ("nomad-durability", "local"),
         ("last-modified", "Sun, 15 Jun 2025 15:06:40 GMT"),
     ] {
@@ -190,6 +193,7 @@ async fn a_read_answers_conditions_and_ranges() {
     assert_eq!(get(&[("nomad-mode", "quick")]).await.problem().0, 400);
     let outside = get(&[("range", "bytes=10-")]).await;
     assert_eq!((outside.problem().0, outside.header("content-range")), (416, "bytes */10"));
+    assert!(outside.problem().2.contains("bytes=10-"));
     client.node.clock.advance_ms(100_000);
     assert_eq!(get(&[]).await.problem().0, 404);
     client.node.stop().await;
