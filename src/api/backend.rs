@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    ops::{Deref, DerefMut},
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -81,7 +82,10 @@ static NAMES: LazyLock<[Arc<str>; 3]> =
     LazyLock::new(|| ["client".into(), "rest".into(), "grpc".into()]);
 
 /// A request in hand. Finished once, by [`Call::finish`] or by being dropped when its client has gone.
-pub struct Call {
+pub struct Call(Box<State>);
+
+/// What is known of a request. Boxed, because a call is handed through several futures, and each would copy it.
+pub struct State {
     backend: Arc<Backend>,
     edge: &'static str,
     edge_name: Arc<str>,
@@ -93,6 +97,20 @@ pub struct Call {
     finished: bool,
     /// What is exported of the request at this edge; ends with it.
     _span: tracing::Span,
+}
+
+impl Deref for Call {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl DerefMut for Call {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
 }
 
 impl Call {
@@ -122,7 +140,7 @@ impl Call {
             kind,
             request = %trace.trace,
         );
-        Self {
+        Self(Box::new(State {
             backend: Arc::clone(backend),
             edge,
             edge_name,
@@ -133,7 +151,7 @@ impl Call {
             object: None,
             finished: false,
             _span: crate::telemetry::adopt_step(span, trace, own),
-        }
+        }))
     }
 
     /// Returns the name of the request, as `Nomad-Request-Id` gives it.
@@ -251,6 +269,7 @@ impl Call {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
+        let object = self.object.take();
         let kit = &self.backend.kit;
         let [client, ..] = &*NAMES;
         let run_us = kit.clock.monotonic().since(self.start);
@@ -262,7 +281,7 @@ impl Call {
             from: Arc::clone(client),
             to: Arc::clone(&self.edge_name),
             kind: self.kind,
-            object: self.object.take(),
+            object,
             at: self.start,
             wait_us: 0,
             run_us,

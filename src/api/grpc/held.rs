@@ -19,6 +19,7 @@ use super::{head, status};
 use crate::{
     api::{
         backend::Call,
+        connection::Weight,
         error::{ApiError, ErrorCode},
     },
     core::{group::ModeError, trace::TraceId},
@@ -57,7 +58,12 @@ pub(super) struct Held {
     timeout: Option<Duration>,
     /// What the answer says of a write; `None` = nothing was written.
     durability: Option<String>,
+    /// The bytes of value that the answer carries.
+    value_bytes: usize,
 }
+
+/// What an answer may carry without being counted: less than a message's frame costs.
+const UNCOUNTED_BYTES: usize = 16 << 10;
 
 impl Held {
     /// Takes a request apart: its call, and its message.
@@ -68,7 +74,7 @@ impl Held {
             return Err(Status::internal("the request has no call; it did not come by the edge"));
         };
         let headers = metadata.into_headers();
-        Ok((Self { call, headers, timeout, durability: None }, message))
+        Ok((Self { call, headers, timeout, durability: None, value_bytes: 0 }, message))
     }
 
     /// Returns the mode that the request names, if it names one.
@@ -84,9 +90,14 @@ impl Held {
         self.durability = Some(durability);
     }
 
+    /// Says how many bytes of value the answer carries.
+    pub(super) fn carries(&mut self, value_bytes: usize) {
+        self.value_bytes = value_bytes;
+    }
+
     /// Ends the call with its answer.
     pub(super) fn answer<M>(self, answered: Result<M, ApiError>) -> Answered<M> {
-        let Self { call, durability, .. } = self;
+        let Self { call, durability, value_bytes, .. } = self;
         let (code, answered) = match answered {
             Ok(message) => {
                 // With the content type and the name of the request.
@@ -95,7 +106,11 @@ impl Held {
                     headers.insert(DURABILITY, text_value(durability));
                 }
                 let metadata = MetadataMap::from_headers(headers);
-                (Code::Ok, Ok(Response::from_parts(metadata, message, Extensions::new())))
+                let mut extensions = Extensions::new();
+                if value_bytes > UNCOUNTED_BYTES {
+                    extensions.insert(Weight(value_bytes as u64));
+                }
+                (Code::Ok, Ok(Response::from_parts(metadata, message, extensions)))
             }
             Err(error) => (error.code.grpc(), Err(status::status(&error, call.request_id()))),
         };

@@ -259,6 +259,10 @@ impl Edge for GrpcEdge {
         route::find(self.inner.routes, path).is_some_and(|route| route.is_health)
     }
 
+    fn is_stream(&self, path: &str) -> bool {
+        path.ends_with("Watch") || path.ends_with("/ServerReflectionInfo")
+    }
+
     async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response<Body> {
         self.answer(request).await
     }

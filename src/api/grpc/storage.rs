@@ -151,7 +151,9 @@ impl PeerStorageService for Services {
 async fn get(held: &mut Held, tier: Tier, id: &str) -> Result<Option<GameObjectGrpc>, ApiError> {
     let id = ObjectId::parse(id)?;
     let mode = held.mode()?;
-    Ok(held.call.get(tier, &id, mode).await?.map(object::message))
+    let found = held.call.get(tier, &id, mode).await?;
+    held.carries(found.as_ref().map_or(0, |object| object.value.len()));
+    Ok(found.map(object::message))
 }
 
 /// Creates an object.
