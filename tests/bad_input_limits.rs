@@ -137,7 +137,7 @@ async fn permits_of_clients_that_disappear_come_back() {
 /// Goal: the bytes of bodies in memory are bounded, whatever their number.
 #[tokio::test]
 async fn bodies_over_the_byte_limit_are_refused_at_once() {
-    let builder = Node::builder().env("LIMITS_REQUESTBYTES", 100_000);
+    let builder = Node::builder().env("LIMITS_REQUESTBYTES", 280_000);
     let node = builder.env("NODE_STORAGE_MAXOBJECTBYTES", 50_000).start();
     let (mut waiting, mut stored, mut refused) = (Vec::new(), 0, 0);
     for n in 0..8 {

@@ -154,6 +154,15 @@ impl Call {
         }))
     }
 
+    /// Says that the whole body is in: the time for the work starts here. How long a body may take is limited by
+    /// `limits.bodyTimeout`.
+    pub fn body_is_in(&mut self) {
+        let backend = &self.backend;
+        let longest = backend.config.limits.request_timeout;
+        let now = backend.kit.clock.monotonic();
+        self.cx.deadline = Some(now.plus_us(longest.as_micros() as u64));
+    }
+
     /// Returns the name of the request, as `Nomad-Request-Id` gives it.
     pub fn request_id(&self) -> TraceId {
         self.cx.trace.trace

@@ -1,6 +1,6 @@
 //! The configuration: defaults < file < environment < flags, turned into one validated `Config`.
 //!
-//! Invariants: this room imports no other room. It reads the environment only through `Env`, opens no file but the
+//! Invariants: this room imports no other room but `core`. It reads the environment only through `Env`, opens no file but the
 //! one configuration file, and never logs: problems are returned all at once, warnings beside the result.
 //!
 //! A new key is a field with its default (`model.rs`, `node.rs`) and a row in the table of `keys.rs`; reading, ranges,

@@ -91,7 +91,7 @@ impl Groups {
     get, path = "/nomad/storage/get/health", operation_id = "storageHealth", tag = "storage",
     responses((status = 200, description = "It is alive", body = Health))
 )]
-pub async fn storage_health(ask: Ask) -> Response {
+pub async fn storage_health(mut ask: Ask) -> Response {
     let call = ask.begin();
     let answer = Ok(health(&ask));
     ask.finish(call, answer)
@@ -129,7 +129,7 @@ pub async fn readyz(ask: Ask) -> Response {
     get, path = "/nomad/v1/status", operation_id = "status", tag = "node",
     responses((status = 200, description = "The node", body = Status))
 )]
-pub async fn status(ask: Ask) -> Response {
+pub async fn status(mut ask: Ask) -> Response {
     let call = ask.begin();
     let answer = Ok(problem::ok(&ask.backend().status()));
     ask.finish(call, answer)
@@ -140,7 +140,7 @@ pub async fn status(ask: Ask) -> Response {
     get, path = "/nomad/v1/groups", operation_id = "listGroups", tag = "node",
     responses((status = 200, description = "The groups", body = Groups))
 )]
-pub async fn groups(ask: Ask) -> Response {
+pub async fn groups(mut ask: Ask) -> Response {
     let call = ask.begin();
     let answer = Ok(problem::ok(&Groups::of(&ask.backend().view.load_full())));
     ask.finish(call, answer)
@@ -152,7 +152,7 @@ pub async fn groups(ask: Ask) -> Response {
     params(("name" = String, Path, description = "The group's name", min_length = 1)),
     responses((status = 200, description = "The group", body = Groups), BadInput, Missing)
 )]
-pub async fn group(ask: Ask) -> Response {
+pub async fn group(mut ask: Ask) -> Response {
     let call = ask.begin();
     let answer = one(&ask);
     ask.finish(call, answer)

@@ -119,7 +119,7 @@ pub async fn actors(ask: Ask) -> Response {
         BadInput, Forbidden, Missing
     )
 )]
-pub async fn kill(ask: Ask) -> Response {
+pub async fn kill(mut ask: Ask) -> Response {
     let call = ask.begin();
     let answer = try_kill(&ask);
     ask.finish(call, answer)

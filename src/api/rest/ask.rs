@@ -2,16 +2,18 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use futures::Stream;
 use http::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use warp::reply::Response;
 
 use super::{
+    body,
     json::{decimal, shorten},
     problem,
-    row::{self, At, Head},
+    row::{self, At, BodyKind, Head},
 };
 use crate::{
     api::{
@@ -26,13 +28,14 @@ use crate::{
 };
 
 /// A request with its body.
-#[derive(Debug)]
 pub struct Ask {
     shared: Shared,
     at: At,
     head: Head,
     query: String,
     body: Result<Bytes, ApiError>,
+    /// The request as it was begun before its body was read.
+    begun: Option<Call>,
 }
 
 /// What all requests share, without a way to print it.
@@ -65,15 +68,23 @@ impl std::fmt::Debug for Shared {
 pub type Answer = Result<Response, ApiError>;
 
 impl Ask {
-    /// Puts a request together.
-    pub fn new(
-        shared: Shared,
-        at: At,
-        head: Head,
-        query: String,
-        body: Result<Bytes, ApiError>,
-    ) -> Self {
-        Self { shared, at, head, query, body }
+    /// Puts a request together, without its body.
+    pub fn new(shared: Shared, at: At, head: Head, query: String) -> Self {
+        Self { shared, at, head, query, body: Ok(Bytes::new()), begun: None }
+    }
+
+    /// Begins the request and reads its body, so that the record of one whose client goes away in the middle is there
+    /// too, and tells how long the body took.
+    pub async fn read<S, B>(&mut self, kind: BodyKind, parts: S)
+    where
+        S: Stream<Item = Result<B, warp::Error>> + Unpin,
+        B: Buf,
+    {
+        let mut call = self.begin();
+        let max_bytes = self.backend().config.node.storage.max_object_bytes;
+        self.body = body::collect(kind, &self.head.headers, max_bytes, parts).await;
+        call.body_is_in();
+        self.begun = Some(call);
     }
 
     /// Returns the node.
@@ -211,8 +222,11 @@ impl Ask {
 
     // ---- how it is answered ----
 
-    /// Begins the request.
-    pub fn begin(&self) -> Call {
+    /// Begins the request, unless it was begun to read its body.
+    pub fn begin(&mut self) -> Call {
+        if let Some(begun) = self.begun.take() {
+            return begun;
+        }
         let traceparent = row::traceparent(&self.head.headers);
         Call::begin(self.backend(), "rest", self.head.call, traceparent, None)
     }

@@ -100,7 +100,7 @@ pub struct LedgerEntry {
     ),
     responses((status = 200, description = "A page", body = ObjectPage), BadInput)
 )]
-pub async fn objects(ask: Ask) -> Response {
+pub async fn objects(mut ask: Ask) -> Response {
     let mut call = ask.begin();
     let answer = page(&mut call, &ask).await;
     ask.finish(call, answer)
@@ -133,7 +133,7 @@ async fn page(call: &mut Call, ask: &Ask) -> Answer {
         BadInput
     )
 )]
-pub async fn peer_ledger(ask: Ask) -> Response {
+pub async fn peer_ledger(mut ask: Ask) -> Response {
     let mut call = ask.begin();
     let node = ask.backend().view.load().this.node.to_string();
     let answer = ledger(&mut call, &ask, |ledger, id, ttl| {
@@ -157,7 +157,7 @@ pub async fn peer_ledger(ask: Ask) -> Response {
         BadInput
     )
 )]
-pub async fn object_ledger(ask: Ask) -> Response {
+pub async fn object_ledger(mut ask: Ask) -> Response {
     let mut call = ask.begin();
     let node = ask.backend().view.load().this.node.to_string();
     let answer = ledger(&mut call, &ask, |ledger, id, ttl| {

@@ -333,13 +333,12 @@ where
         move |at: At, head: Head, query: String, parts| {
             let (shared, handler) = (shared.clone(), handler.clone());
             async move {
-                let body = if matches!(head.method, Method::PUT | Method::POST) {
-                    let max_bytes = shared.backend.config.node.storage.max_object_bytes;
-                    body::collect(row.body, &head.headers, max_bytes, parts).await
-                } else {
-                    Ok(bytes::Bytes::new())
-                };
-                handler(Ask::new(shared, at, head, query, body)).await
+                let has_body = matches!(head.method, Method::PUT | Method::POST);
+                let mut ask = Ask::new(shared, at, head, query);
+                if has_body {
+                    ask.read(row.body, parts).await;
+                }
+                handler(ask).await
             }
         },
     )

@@ -57,7 +57,7 @@ const TTL_SECS_MAX: u64 = 4_000_000_000;
 const TRIES_MAX: usize = 3;
 
 /// Answers all methods of an object's URL.
-pub async fn object(ask: Ask) -> Response {
+pub async fn object(mut ask: Ask) -> Response {
     let mut call = ask.begin();
     let answer = match *ask.method() {
         Method::PUT => put(&mut call, &ask).await,

@@ -136,7 +136,7 @@ pub async fn replication_factor(ask: Ask) -> Response {
 }
 
 async fn set(
-    ask: Ask,
+    mut ask: Ask,
     read: impl FnOnce(&Ask) -> Result<SettingChange, ApiError> + Send,
 ) -> Response {
     let mut call = ask.begin();

@@ -153,7 +153,7 @@ pub async fn overlay_put(ask: Ask) -> Response {
         BadInput, Missing, Unmet, TooLarge, MediaType
     )
 )]
-pub async fn update(ask: Ask) -> Response {
+pub async fn update(mut ask: Ask) -> Response {
     let mut call = ask.begin();
     let answer = replace(&mut call, &ask).await;
     ask.finish(call, answer)
@@ -177,7 +177,7 @@ pub fn update_by_post() {}
     params(IdPath, WriteMode),
     responses((status = 200, description = "Whether it was there", body = Done), BadInput)
 )]
-pub async fn delete(ask: Ask) -> Response {
+pub async fn delete(mut ask: Ask) -> Response {
     let mut call = ask.begin();
     let answer = remove(&mut call, &ask).await;
     ask.finish(call, answer)
@@ -185,7 +185,7 @@ pub async fn delete(ask: Ask) -> Response {
 
 // ---- what they do ----
 
-async fn read(ask: Ask, tier: Tier, mode: Option<RetrievalMode>) -> Response {
+async fn read(mut ask: Ask, tier: Tier, mode: Option<RetrievalMode>) -> Response {
     let mut call = ask.begin();
     let answer = find(&mut call, &ask, tier, mode).await;
     ask.finish(call, answer)
@@ -201,7 +201,7 @@ async fn find(call: &mut Call, ask: &Ask, tier: Tier, mode: Option<RetrievalMode
     Ok(problem::ok(&GameObject::of(&object)))
 }
 
-async fn create(ask: Ask, tier: Tier, mode: Option<StorageMode>) -> Response {
+async fn create(mut ask: Ask, tier: Tier, mode: Option<StorageMode>) -> Response {
     let mut call = ask.begin();
     let answer = keep(&mut call, &ask, tier, mode).await;
     ask.finish(call, answer)

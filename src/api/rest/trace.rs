@@ -188,7 +188,7 @@ pub async fn find(ask: Ask) -> Response {
     request_body = NewCapture,
     responses((status = 202, description = "It has begun", body = Capture), BadInput, MediaType)
 )]
-pub async fn start(ask: Ask) -> Response {
+pub async fn start(mut ask: Ask) -> Response {
     let call = ask.begin();
     let answer = begin_capture(&ask);
     ask.finish(call, answer)
@@ -199,7 +199,7 @@ pub async fn start(ask: Ask) -> Response {
     delete, path = "/nomad/debug/trace", operation_id = "stopCapture", tag = "debug",
     responses((status = 204, description = "There is no capture any more"))
 )]
-pub async fn stop(ask: Ask) -> Response {
+pub async fn stop(mut ask: Ask) -> Response {
     let call = ask.begin();
     ask.backend().kit.recorder.stop_capture();
     ask.finish(call, Ok(problem::empty(StatusCode::NO_CONTENT)))

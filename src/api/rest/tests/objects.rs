@@ -1,5 +1,12 @@
 //! Objects: ids, the older paths, the resource API, listings, the limits of bodies.
 
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use http::Request;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use serde_json::json;
 
 use super::{super::listing, Client};
@@ -241,6 +248,37 @@ async fn listings_go_page_by_page() {
     let objects = client.get(listing::OBJECT_LEDGER.path()).await.json();
     assert_eq!(objects["q"], json!([{ "id": NODE, "ttl": 0 }]));
     assert_eq!(objects.as_object().unwrap().len(), 6);
+    client.node.stop().await;
+}
+
+fn upload_of<S>(parts: S) -> Request<StreamBody<S>> {
+    Request::put(OBJECT).body(StreamBody::new(parts)).unwrap()
+}
+
+#[tokio::test]
+async fn a_request_begins_before_its_body_and_its_deadline_behind_it() {
+    let client = Client::start().await;
+    let frame = || Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x")));
+    let (clock, limits) = (&client.node.clock, &client.node.backend.config.limits);
+    let slow_ms = 2 * limits.request_timeout.as_millis() as u64;
+
+    let later = clock.clone();
+    let upload = stream::once(async move {
+        later.advance_ms(slow_ms);
+        frame()
+    });
+    assert_eq!(client.edge.answer(upload_of(upload)).await.status(), 201);
+
+    let half = stream::once(async move { frame() }).chain(stream::pending());
+    let mut gone = Box::pin(client.edge.answer(upload_of(half)));
+    assert!(futures::poll!(&mut gone).is_pending());
+    drop(gone);
+    let steps = client.get("/nomad/debug/trace?actor=rest").await.json();
+    let steps = steps["steps"].as_array().unwrap();
+    let [.., uploaded, dropped] = &steps[..] else { panic!("{steps:?}") };
+    assert!(uploaded["runMicros"].as_u64() >= Some(slow_ms * 1000), "{uploaded}");
+    assert_eq!(dropped["kind"], "PUT /nomad/v1/objects/{id}");
+    assert!(dropped["outcome"].as_str().unwrap().contains("client went away"), "{dropped}");
     client.node.stop().await;
 }
 
