@@ -10,9 +10,10 @@ use std::{
     fs::{self, OpenOptions},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use nomad::{Store, StoreOptions, storage::OpenError};
+use nomad::{Store, StoreOptions, core::durability::Durability, storage::OpenError};
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use tempfile::{TempDir, tempdir};
 
@@ -143,6 +144,99 @@ async fn a_flipped_bit_is_a_clear_error_or_a_prefix_and_never_a_wrong_value() {
         fs::remove_dir_all(&copied).unwrap();
     }
     assert!(refused > 100, "{refused} of 150 flips were refused");
+}
+
+/// A store of one object, and one whose last batch, of `value`, is the last in its journal.
+async fn torn(value: Vec<u8>) -> (TempDir, PathBuf, usize) {
+    let dir = tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path().join("live"))).unwrap();
+    store.put("first", "1", None).await.unwrap();
+    let before = written_len(&journal(&dir.path().join("live")));
+    store.put("torn", value, None).await.unwrap();
+    let crashed = dir.path().join("crashed");
+    copy(&dir.path().join("live"), &crashed);
+    store.close().await;
+    (dir, crashed, before)
+}
+
+async fn holds_only_the_first(dir: &Path) {
+    // Twice: what was cut off stays away.
+    for _ in 0..2 {
+        let store = Store::open(StoreOptions::new(dir)).unwrap();
+        assert!(store.get("first").unwrap().is_some());
+        assert_eq!(store.get("torn").unwrap(), None);
+        store.put("later", "1", None).await.unwrap();
+        store.delete("later").await.unwrap();
+        store.close().await;
+    }
+}
+
+/// The disk has written the pages of the last batch out of order when the power failed.
+#[tokio::test]
+async fn a_last_batch_with_a_page_of_zeros_opens_as_a_prefix() {
+    let (dir, crashed, before) = torn(vec![7; 64 << 10]).await;
+    let len = written_len(&journal(&crashed));
+    for page in before / 4096..=len / 4096 {
+        let copied = dir.path().join(format!("page{page}"));
+        copy(&crashed, &copied);
+        let mut bytes = fs::read(journal(&copied)).unwrap();
+        bytes[(page * 4096).max(before)..((page + 1) * 4096).min(len)].fill(0);
+        fs::write(journal(&copied), bytes).unwrap();
+        holds_only_the_first(&copied).await;
+    }
+}
+
+/// A value that holds what looks like batches does not stop a start after a crash.
+#[tokio::test]
+async fn a_batch_forged_inside_a_torn_value_does_not_stop_the_start() {
+    let (_dir, crashed, before) = torn(vec![7; 1 << 10]).await;
+    let mut forged = vec![0; 64];
+    for _ in 0..8 {
+        forged.extend_from_slice(b"FJL\x03");
+        // The journal's own last batch is as good a forgery as any.
+        forged.extend_from_slice(&fs::read(journal(&crashed)).unwrap()[before..][..1 << 11]);
+    }
+    forged.extend_from_slice(&[7; 16 << 10]);
+    let (_dir, crashed, before) = torn(forged).await;
+    let len = written_len(&journal(&crashed));
+    let file = OpenOptions::new().write(true).open(journal(&crashed)).unwrap();
+    file.set_len((len - (8 << 10)) as u64).unwrap();
+    assert!(before < len - (8 << 10));
+    holds_only_the_first(&crashed).await;
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_killed_at_any_file_is_begun_again() {
+    for marker in [None, Some(&b""[..]), Some(b"FJ"), Some(&[0; 4])] {
+        let dir = tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("keyspaces")).unwrap();
+        fs::write(dir.path().join("lock"), "").unwrap();
+        fs::write(dir.path().join("0.jnl"), vec![0; 1 << 20]).unwrap();
+        if let Some(marker) = marker {
+            fs::write(dir.path().join("version"), marker).unwrap();
+        }
+        let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+        store.put("a", "1", None).await.unwrap();
+        store.close().await;
+        let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+        assert!(store.get("a").unwrap().is_some());
+    }
+}
+
+/// With an interval a power cut may tear any batch since the last fsync: what is before it opens.
+#[tokio::test]
+async fn damage_in_the_middle_is_cut_off_when_batches_are_not_durable_one_by_one() {
+    let (_dir, crashed) = history().await;
+    let path = journal(&crashed);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = written_len(&path) / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(matches!(check_prefix(&crashed, "durable"), Err(OpenError::Damaged { .. })));
+    let durability = Durability::Interval(Duration::from_secs(1));
+    let options = StoreOptions { durability, ..StoreOptions::new(&crashed) };
+    Store::open(options).unwrap().close().await;
+    check_prefix(&crashed, "interval").unwrap();
 }
 
 /// A file system of a few megabytes, unmounted when dropped.

@@ -3,10 +3,15 @@
 //! Every job of the batch is decided against what is on disk plus what the batch has decided before it; nobody is
 //! answered before the whole batch is durable.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Readable as _};
+use fjall::{Database, Keyspace, PersistMode, Readable as _};
+use tracing::warn;
 
 use super::{
     FaultPoint, Faults,
@@ -23,6 +28,13 @@ use crate::{
         Completion, Job, Receipt, StoreError, Swept, WriteJob, WriteResult, Written,
     },
 };
+
+/// The most sealed memtables that a batch is written behind. From four on the engine itself would wait for their flush,
+/// and go on waiting after the flush has failed.
+const SEALED_MAX: usize = 2;
+/// How often, and how many times, to look whether a flush is done: a minute in all.
+const FLUSH_PAUSE: Duration = Duration::from_millis(10);
+const FLUSH_PAUSES_MAX: u32 = 6_000;
 
 /// The open database.
 pub struct Engine {
@@ -43,8 +55,11 @@ pub enum Answer {
 }
 
 /// What the writes of a batch add up to.
+#[derive(Default)]
 pub struct Staged {
-    batch: OwnedWriteBatch,
+    /// What each key is to hold in the end. All items of a batch share one sequence number, so that a key must be in it
+    /// only once.
+    ops: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     pending: HashMap<Vec<u8>, Option<Object>>,
     pub answers: Vec<Answer>,
     pub writes: u64,
@@ -61,21 +76,16 @@ impl Engine {
         record.map(|record| format::decode_object(id, Bytes::from(record))).transpose()
     }
 
-    /// Decides all jobs. Nothing is written yet.
+    /// Decides all jobs. Nothing is written yet. `sweep_from` is where a sweep goes on.
     pub fn stage(
         &self,
         batch: Vec<Queued>,
         start: MonotonicUs,
         clock: &mut HybridClock,
         now: UnixMs,
+        sweep_from: &mut Vec<u8>,
     ) -> Staged {
-        let mut staged = Staged {
-            batch: self.db.batch(),
-            pending: HashMap::new(),
-            answers: Vec::with_capacity(batch.len()),
-            writes: 0,
-            swept: 0,
-        };
+        let mut staged = Staged::default();
         for Queued { job, at } in batch {
             let answer = match job {
                 Job::Write(WriteJob { tier, id, change, done }) => {
@@ -87,7 +97,7 @@ impl Engine {
                     Answer::Write { done, result, queued_us: start.since(at) }
                 }
                 Job::Sweep { limit, done } => {
-                    Answer::Sweep(done, self.stage_sweep(&mut staged, limit, now))
+                    Answer::Sweep(done, self.stage_sweep(&mut staged, limit, now, sweep_from))
                 }
             };
             staged.answers.push(answer);
@@ -118,63 +128,109 @@ impl Engine {
             Err(refusal) => return Ok(Err(refusal)),
         };
         if let Some(at) = stored.as_ref().and_then(|object| object.expires_at) {
-            staged.batch.remove(&self.objects, expiry_key(at, tier, id.as_str()));
+            staged.ops.insert(expiry_key(at, tier, id.as_str()), None);
         }
         staged.writes += 1;
         Ok(Ok(match decision {
             Decision::Keep { object, created } => {
                 if let Some(at) = object.expires_at {
-                    let index = expiry_key(at, tier, id.as_str());
-                    staged.batch.insert(&self.objects, index, []);
+                    staged.ops.insert(expiry_key(at, tier, id.as_str()), Some(Vec::new()));
                 }
-                staged.batch.insert(&self.objects, key.clone(), encode_object(&object));
+                staged.ops.insert(key.clone(), Some(encode_object(&object)));
                 let written = Written::Kept { version: object.version, created };
                 staged.pending.insert(key, Some(object));
                 written
             }
             Decision::Remove => {
-                staged.batch.remove(&self.objects, key.clone());
+                staged.ops.insert(key.clone(), None);
                 staged.pending.insert(key, None);
                 Written::Removed
             }
         }))
     }
 
+    /// Stages the removal of up to `limit` expired objects, from the index entry `from` on: those before it are removed
+    /// already, and to walk over what is left of them again and again would take longer with each batch.
     fn stage_sweep(
         &self,
         staged: &mut Staged,
         limit: usize,
         now: UnixMs,
+        from: &mut Vec<u8>,
     ) -> Result<Swept, StoreError> {
         let engine = |error: fjall::Error| StoreError::Engine(error.to_string());
-        let until = (now.secs().0.saturating_add(1)).to_be_bytes();
+        let mut start = std::mem::take(from);
+        if start.is_empty() {
+            start.push(format::TAG_EXPIRY);
+        }
         let mut end = vec![format::TAG_EXPIRY];
-        end.extend_from_slice(&until);
-        let snapshot = self.db.snapshot();
+        end.extend_from_slice(&now.secs().0.saturating_add(1).to_be_bytes());
         let mut swept = Swept::default();
-        for guard in snapshot.range(&self.objects, vec![format::TAG_EXPIRY]..end) {
+        if start >= end {
+            return Ok(swept);
+        }
+        let mut next = start.clone();
+        for guard in self.db.snapshot().range(&self.objects, start..end) {
             if swept.removed == limit {
                 swept.more = true;
+                *from = next;
                 break;
             }
-            let index = guard.key().map_err(engine)?;
-            if let Some((at, tier, id)) = format::parse_expiry_key(&index) {
-                let key = object_key(tier, id.as_str());
-                let stored = match staged.pending.get(&key) {
-                    Some(pending) => pending.clone(),
-                    None => self.read(tier, &id)?,
-                };
-                // An index entry that no longer matches its object is only an entry to remove.
-                if stored.is_some_and(|object| object.expires_at == Some(at)) {
-                    staged.batch.remove(&self.objects, key.clone());
-                    staged.pending.insert(key, None);
-                    staged.swept += 1;
-                }
+            let index = guard.key().map_err(engine)?.to_vec();
+            next.clone_from(&index);
+            next.push(0);
+            // Another job of this batch has removed it.
+            if staged.ops.get(&index).is_some_and(Option::is_none) {
+                continue;
             }
-            staged.batch.remove(&self.objects, index);
+            self.stage_expired(staged, &index)?;
+            staged.ops.insert(index, None);
             swept.removed += 1;
         }
         Ok(swept)
+    }
+
+    /// Stages the removal of the object that an index entry names, if the entry still matches it.
+    fn stage_expired(&self, staged: &mut Staged, index: &[u8]) -> Result<(), StoreError> {
+        let Some((at, tier, id)) = format::parse_expiry_key(index) else { return Ok(()) };
+        let key = object_key(tier, id.as_str());
+        let stored = match staged.pending.get(&key) {
+            Some(pending) => pending.clone(),
+            None => match self.read(tier, &id) {
+                // It stays for those who want to know why it does not read back, but is not looked at every time.
+                Err(error @ StoreError::Damaged { .. }) => {
+                    warn!(%error, "an object that has expired cannot be removed");
+                    None
+                }
+                stored => stored?,
+            },
+        };
+        if stored.is_some_and(|object| object.expires_at == Some(at)) {
+            staged.ops.insert(key.clone(), None);
+            staged.pending.insert(key, None);
+            staged.swept += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits until at most `most` memtables wait to be written to a table.
+    ///
+    /// The engine's own ways to wait never look whether the flush has failed meanwhile, and would wait for ever.
+    ///
+    /// # Errors
+    /// Says that the flush failed, or that it takes too long.
+    pub fn wait_flushed(&self, most: usize) -> Result<(), String> {
+        let mut pauses = 0;
+        while self.objects.sealed_memtable_count() > most {
+            // Fails once a worker of the engine has failed.
+            self.db.persist(PersistMode::Buffer).map_err(|error| error.to_string())?;
+            if pauses == FLUSH_PAUSES_MAX {
+                return Err("the disk does not take the tables of the last minute".into());
+            }
+            pauses += 1;
+            thread::park_timeout(FLUSH_PAUSE);
+        }
+        Ok(())
     }
 
     /// Writes the staged batch whole. `sync` makes it durable before it becomes visible. Returns whether there was
@@ -189,10 +245,16 @@ impl Engine {
         sync: bool,
         faults: Option<&Faults>,
     ) -> Result<bool, String> {
-        let fresh = self.db.batch();
-        let mut batch = std::mem::replace(&mut staged.batch, fresh);
-        if batch.is_empty() {
+        if staged.ops.is_empty() {
             return Ok(false);
+        }
+        self.wait_flushed(SEALED_MAX)?;
+        let mut batch = self.db.batch();
+        for (key, value) in std::mem::take(&mut staged.ops) {
+            match value {
+                Some(value) => batch.insert(&self.objects, key, value),
+                None => batch.remove(&self.objects, key),
+            }
         }
         batch.insert(&self.objects, format::KEY_CLOCK, encode_version(clock.last()));
         if let Some(faults) = faults {

@@ -1,35 +1,32 @@
-//! The store on fjall: the queue to the one writer thread, and reads beside it.
+//! The store on fjall: the queue to the one writer thread (see `writer`), and reads beside it.
 //!
-//! Whatever waits when the writer is free becomes one batch with one fsync. When a write fails, the store turns
-//! read-only, answers writes with the reason, and opens the database again by itself until that works.
+//! Nothing here waits for the writer, for an fsync, or for the database to be opened again.
 
 use std::{
     ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use fjall::{PersistMode, Readable as _};
-use tracing::{error, info};
+use fjall::Readable as _;
+use tracing::error;
 
 use super::{
     OpenError, StoreOptions,
-    engine::{Answer, Engine, Queued, Staged},
+    engine::{Engine, Queued},
     format, recovery,
+    writer::{Writer, value_bytes},
 };
 use crate::{
     core::{
-        change::Change,
-        durability::Durability,
         hlc::HybridClock,
-        object::{Object, ObjectId, Tier},
-        time::{MonotonicUs, UnixSecs},
+        object::{Object, ObjectId, Tier, Version},
+        time::{UnixMs, UnixSecs},
     },
     ports::{
         ObjectStore,
@@ -39,14 +36,12 @@ use crate::{
 
 /// The most jobs that wait for the writer.
 const QUEUE_MAX: usize = 16_384;
-/// The most jobs, and the most bytes of values, in one batch.
-const BATCH_MAX: usize = 1_024;
-const BATCH_BYTES_MAX: usize = 16 << 20;
+/// The most bytes of values that wait for the writer.
+const QUEUE_BYTES_MAX: u64 = 256 << 20;
+/// What is said once the writer thread has ended by a defect.
+pub(super) const WRITER_FAILED: &str = "the store's writer thread has panicked";
 /// The most records that one page of a listing looks at, however many of them have expired.
 const SCAN_MAX: usize = 100_000;
-/// The first and the longest pause between attempts to recover; it doubles from the one to the other.
-const RECOVERY_PAUSE_MS: u64 = 250;
-const RECOVERY_PAUSE_MS_MAX: u64 = 8_000;
 
 /// A store on fjall. Dropping it, or [`close`](Self::close), finishes what waits and stops the writer.
 #[derive(Debug)]
@@ -56,16 +51,22 @@ pub struct FjallStore {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What the writer and the readers share.
 #[derive(Debug)]
-struct Shared {
-    options: StoreOptions,
+pub(super) struct Shared {
+    pub options: StoreOptions,
     /// `None` only while the database is being opened again.
-    engine: RwLock<Option<EngineSlot>>,
-    health: RwLock<StoreHealth>,
-    counts: Counts,
+    pub engine: RwLock<Option<EngineSlot>>,
+    pub health: RwLock<StoreHealth>,
+    /// Why the disk is too full for more, while it is. Nothing has failed then.
+    pub shortage: RwLock<Option<String>>,
+    pub writer_failed: AtomicBool,
+    /// The latest time seen, in milliseconds. A wall clock that is set back does not bring back what has expired.
+    latest_ms: AtomicU64,
+    pub counts: Counts,
 }
 
-struct EngineSlot(Engine);
+pub(super) struct EngineSlot(pub Engine);
 
 impl std::fmt::Debug for EngineSlot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -82,13 +83,16 @@ impl Deref for EngineSlot {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
-    writes: AtomicU64,
-    batches: AtomicU64,
-    fsyncs: AtomicU64,
-    swept: AtomicU64,
-    recoveries: AtomicU64,
-    waiting: AtomicU64,
+pub(super) struct Counts {
+    pub writes: AtomicU64,
+    pub batches: AtomicU64,
+    pub fsyncs: AtomicU64,
+    pub swept: AtomicU64,
+    pub recoveries: AtomicU64,
+    pub waiting: AtomicU64,
+    pub waiting_bytes: AtomicU64,
+    /// As the writer has measured it last: the engine measures under the lock that an fsync holds.
+    pub disk_bytes: AtomicU64,
 }
 
 impl FjallStore {
@@ -103,16 +107,14 @@ impl FjallStore {
             options,
             engine: RwLock::new(Some(EngineSlot(engine))),
             health: RwLock::new(StoreHealth::Up),
+            shortage: RwLock::new(None),
+            writer_failed: AtomicBool::new(false),
+            latest_ms: AtomicU64::new(last.map_or(0, version_ms)),
             counts: Counts::default(),
         });
         let (queue, jobs) = sync_channel(QUEUE_MAX);
-        let writer = Writer {
-            shared: Arc::clone(&shared),
-            clock,
-            unsynced_since: None,
-            attempt_at: MonotonicUs(0),
-            attempt_pause_ms: RECOVERY_PAUSE_MS,
-        };
+        let mut writer = Writer::new(Arc::clone(&shared), clock);
+        writer.measure();
         let writer = thread::Builder::new()
             .name("nomad-writer".into())
             .spawn(move || writer.run(&jobs))
@@ -128,7 +130,9 @@ impl FjallStore {
     /// Finishes what waits, makes it durable, and closes the database. Later writes get [`StoreError::Closed`].
     pub fn close(&self) {
         lock(&self.queue).take();
-        if let Some(writer) = lock(&self.writer).take()
+        // Nobody else waits at the lock for the writer to end.
+        let writer = lock(&self.writer).take();
+        if let Some(writer) = writer
             && writer.join().is_err()
         {
             error!("the writer thread ended in a panic");
@@ -150,21 +154,26 @@ impl ObjectStore for FjallStore {
         let Some(queue) = queue.as_ref() else {
             return refuse(job, &StoreError::Closed);
         };
-        let waiting = self.shared.counts.waiting.fetch_add(1, Relaxed);
-        match queue.try_send(Queued { job, at }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(Queued { job, .. })) => {
-                self.shared.counts.waiting.fetch_sub(1, Relaxed);
-                refuse(job, &StoreError::Full { waiting });
-            }
-            Err(TrySendError::Disconnected(Queued { job, .. })) => {
-                self.shared.counts.waiting.fetch_sub(1, Relaxed);
-                refuse(job, &StoreError::Closed);
-            }
+        let counts = &self.shared.counts;
+        let bytes = value_bytes(&job) as u64;
+        let waiting = counts.waiting.fetch_add(1, Relaxed);
+        let waiting_bytes = counts.waiting_bytes.fetch_add(bytes, Relaxed);
+        let sent = if waiting > 0 && waiting_bytes.saturating_add(bytes) > QUEUE_BYTES_MAX {
+            Err(TrySendError::Full(Queued { job, at }))
+        } else {
+            queue.try_send(Queued { job, at })
+        };
+        let Err(error) = sent else { return };
+        counts.waiting.fetch_sub(1, Relaxed);
+        counts.waiting_bytes.fetch_sub(bytes, Relaxed);
+        match error {
+            TrySendError::Full(Queued { job, .. }) => refuse(job, &StoreError::Full { waiting }),
+            TrySendError::Disconnected(Queued { job, .. }) => refuse(job, &StoreError::Closed),
         }
     }
 
     fn get(&self, tier: Tier, id: &ObjectId, now: UnixSecs) -> Result<Option<Object>, StoreError> {
+        let now = self.shared.latest(now);
         let object = self.shared.with_engine(|engine| engine.read(tier, id))?;
         Ok(object.filter(|object| !object.is_expired(now)))
     }
@@ -177,21 +186,23 @@ impl ObjectStore for FjallStore {
         limit: usize,
         now: UnixSecs,
     ) -> Result<Page, StoreError> {
+        let now = self.shared.latest(now);
         self.shared.with_engine(|engine| list(engine, tier, prefix, after, limit, now))
     }
 
     fn health(&self) -> StoreHealth {
-        if lock(&self.writer).as_ref().is_some_and(JoinHandle::is_finished) {
-            return StoreHealth::Failed { reason: "the store's writer thread has panicked".into() };
+        if self.shared.writer_failed.load(Relaxed) {
+            return StoreHealth::Failed { reason: WRITER_FAILED.into() };
         }
-        self.shared.health.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let health = read(&self.shared.health).clone();
+        match (health, &*read(&self.shared.shortage)) {
+            (StoreHealth::Up, Some(reason)) => StoreHealth::ReadOnly { reason: reason.clone() },
+            (health, _) => health,
+        }
     }
 
     fn counts(&self) -> StoreCounts {
         let counts = &self.shared.counts;
-        let disk_bytes = self.shared.with_engine(|engine| {
-            engine.db.disk_space().map_err(|error| StoreError::Engine(error.to_string()))
-        });
         StoreCounts {
             writes: counts.writes.load(Relaxed),
             batches: counts.batches.load(Relaxed),
@@ -199,7 +210,7 @@ impl ObjectStore for FjallStore {
             swept: counts.swept.load(Relaxed),
             recoveries: counts.recoveries.load(Relaxed),
             waiting: counts.waiting.load(Relaxed),
-            disk_bytes: disk_bytes.unwrap_or_default(),
+            disk_bytes: counts.disk_bytes.load(Relaxed),
         }
     }
 }
@@ -218,12 +229,27 @@ impl Shared {
         slot.as_ref().map_or(Err(StoreError::Reopening), |engine| read(engine))
     }
 
-    fn set_health(&self, health: StoreHealth) {
-        *self.health.write().unwrap_or_else(PoisonError::into_inner) = health;
+    pub fn set_health(&self, health: StoreHealth) {
+        *write(&self.health) = health;
+    }
+
+    /// Returns `now`, or the latest time seen before if the clock was set back.
+    pub fn latest_ms(&self, now: UnixMs) -> UnixMs {
+        // Read first: a write on each read of an object would make all of them wait for one another.
+        let latest = self.latest_ms.load(Relaxed);
+        if now.0 <= latest {
+            UnixMs(latest)
+        } else {
+            UnixMs(self.latest_ms.fetch_max(now.0, Relaxed).max(now.0))
+        }
+    }
+
+    fn latest(&self, now: UnixSecs) -> UnixSecs {
+        self.latest_ms(UnixMs(now.0.saturating_mul(1000))).secs()
     }
 
     /// Says why the disk is too full for `wanted` more bytes, if it is.
-    fn shortage(&self, wanted: u64, min_free: u64) -> Option<String> {
+    pub fn shortage(&self, wanted: u64, min_free: u64) -> Option<String> {
         let dir = &self.options.dir;
         let stat = rustix::fs::statvfs(dir).ok()?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -237,215 +263,9 @@ impl Shared {
     }
 }
 
-/// The state of the writer thread.
-struct Writer {
-    shared: Arc<Shared>,
-    clock: HybridClock,
-    /// Since when there is something that no fsync covers; always `None` with [`Durability::Always`].
-    unsynced_since: Option<MonotonicUs>,
-    /// When to try again to recover, and how long to wait after that attempt.
-    attempt_at: MonotonicUs,
-    attempt_pause_ms: u64,
-}
-
-impl Writer {
-    fn run(mut self, jobs: &Receiver<Queued>) {
-        loop {
-            let first = match self.pause() {
-                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(pause) => jobs.recv_timeout(pause),
-            };
-            match first {
-                Ok(first) => self.on_batch(gather(first, jobs)),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            self.sync_when_due();
-            self.recover_when_needed();
-        }
-        self.sync();
-    }
-
-    /// How long to wait for a job before there is something else to do; `None` = nothing else.
-    fn pause(&self) -> Option<Duration> {
-        if self.is_read_only() {
-            let now = self.shared.options.clock.monotonic();
-            return Some(Duration::from_micros(self.attempt_at.since(now)));
-        }
-        let Durability::Interval(interval) = self.shared.options.durability else { return None };
-        let since = self.unsynced_since?;
-        let passed = Duration::from_micros(self.shared.options.clock.monotonic().since(since));
-        Some(interval.saturating_sub(passed))
-    }
-
-    fn is_read_only(&self) -> bool {
-        let health = self.shared.health.read().unwrap_or_else(PoisonError::into_inner);
-        matches!(*health, StoreHealth::ReadOnly { .. })
-    }
-
-    fn on_batch(&mut self, batch: Vec<Queued>) {
-        let shared = Arc::clone(&self.shared);
-        shared.counts.waiting.fetch_sub(batch.len() as u64, Relaxed);
-        let health = read(&shared.health).clone();
-        if let StoreHealth::ReadOnly { reason } = health {
-            let error = StoreError::ReadOnly { reason };
-            return batch.into_iter().for_each(|queued| refuse(queued.job, &error));
-        }
-        let batch = self.refuse_what_has_no_room(batch);
-        let slot = read(&shared.engine);
-        let Some(engine) = slot.as_ref() else {
-            return batch.into_iter().for_each(|queued| refuse(queued.job, &StoreError::Reopening));
-        };
-        let clock = &shared.options.clock;
-        let start = clock.monotonic();
-        let mut staged = engine.stage(batch, start, &mut self.clock, clock.wall());
-        let sync = shared.options.durability == Durability::Always;
-        match engine.commit(&mut staged, &self.clock, sync, shared.options.faults.as_ref()) {
-            Ok(wrote) => self.on_committed(staged, start, wrote, sync),
-            Err(reason) => {
-                error!(%reason, "a batch could not be written; writes are refused until the store has recovered");
-                let reason = format!("a write to the disk failed: {reason}");
-                shared.set_health(StoreHealth::ReadOnly { reason: reason.clone() });
-                let commit_us = clock.monotonic().since(start);
-                answer(staged, Some(&StoreError::OutcomeUnknown { reason }), commit_us);
-            }
-        }
-    }
-
-    fn on_committed(&mut self, staged: Staged, start: MonotonicUs, wrote: bool, sync: bool) {
-        let counts = &self.shared.counts;
-        counts.writes.fetch_add(staged.writes, Relaxed);
-        counts.swept.fetch_add(staged.swept, Relaxed);
-        if wrote {
-            counts.batches.fetch_add(1, Relaxed);
-            if sync {
-                counts.fsyncs.fetch_add(1, Relaxed);
-            } else if self.unsynced_since.is_none() {
-                self.unsynced_since = Some(self.shared.options.clock.monotonic());
-            }
-        }
-        let commit_us = self.shared.options.clock.monotonic().since(start);
-        answer(staged, None, commit_us);
-    }
-
-    /// Refuses, while the disk is nearly full, what needs more room; a delete may use half of the reserve.
-    fn refuse_what_has_no_room(&self, batch: Vec<Queued>) -> Vec<Queued> {
-        let min_free = self.shared.options.min_free_bytes;
-        let wanted = batch.iter().map(|queued| value_bytes(&queued.job) as u64).sum();
-        let Some(reason) = self.shared.shortage(wanted, min_free) else { return batch };
-        let no_room_for_deletes = self.shared.shortage(0, min_free / 2).is_some();
-        let mut kept = Vec::with_capacity(batch.len());
-        for queued in batch {
-            if no_room_for_deletes || grows(&queued.job) {
-                refuse(queued.job, &StoreError::ReadOnly { reason: reason.clone() });
-            } else {
-                kept.push(queued);
-            }
-        }
-        kept
-    }
-
-    fn sync_when_due(&mut self) {
-        let Durability::Interval(interval) = self.shared.options.durability else { return };
-        let Some(since) = self.unsynced_since else { return };
-        let passed = self.shared.options.clock.monotonic().since(since);
-        if Duration::from_micros(passed) >= interval {
-            self.sync();
-        }
-    }
-
-    /// Makes durable what no fsync covers yet.
-    fn sync(&mut self) {
-        if self.unsynced_since.take().is_none() {
-            return;
-        }
-        let shared = &self.shared;
-        let slot = read(&shared.engine);
-        let Some(engine) = slot.as_ref() else { return };
-        let fault = shared.options.faults.as_ref().map_or(Ok(()), |f| f(super::FaultPoint::Fsync));
-        let synced = fault
-            .map_err(|error| error.to_string())
-            .and_then(|()| engine.db.persist(PersistMode::SyncData).map_err(|e| e.to_string()));
-        match synced {
-            Ok(()) => {
-                shared.counts.fsyncs.fetch_add(1, Relaxed);
-            }
-            Err(reason) => {
-                error!(%reason, "the journal could not be flushed; writes are refused until the store has recovered");
-                shared.set_health(StoreHealth::ReadOnly {
-                    reason: format!("a flush to the disk failed: {reason}"),
-                });
-            }
-        }
-    }
-
-    fn recover_when_needed(&mut self) {
-        let now = self.shared.options.clock.monotonic();
-        if !self.is_read_only() || now < self.attempt_at {
-            return;
-        }
-        let shared = &self.shared;
-        let mut slot = write(&shared.engine);
-        // The directory stays locked until the last handle is gone.
-        *slot = None;
-        match recovery::reopen(&shared.options) {
-            Ok((engine, last)) => {
-                *slot = Some(EngineSlot(engine));
-                drop(slot);
-                if let Some(last) = last {
-                    self.clock.observe(last);
-                }
-                shared.counts.recoveries.fetch_add(1, Relaxed);
-                self.attempt_pause_ms = RECOVERY_PAUSE_MS;
-                shared.set_health(StoreHealth::Up);
-                info!("the store has recovered and takes writes again");
-            }
-            Err(reason) => {
-                // Reads go on with whatever can be opened.
-                *slot = recovery::open(&shared.options).ok().map(|(engine, _)| EngineSlot(engine));
-                drop(slot);
-                shared.set_health(StoreHealth::ReadOnly {
-                    reason: format!("the disk still fails: {reason}"),
-                });
-                self.attempt_at = now.plus_us(self.attempt_pause_ms * 1000);
-                self.attempt_pause_ms = (self.attempt_pause_ms * 2).min(RECOVERY_PAUSE_MS_MAX);
-            }
-        }
-    }
-}
-
-/// Takes whatever waits behind the first job, within the limits of a batch.
-fn gather(first: Queued, jobs: &Receiver<Queued>) -> Vec<Queued> {
-    let mut bytes = value_bytes(&first.job);
-    let mut batch = vec![first];
-    while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-        match jobs.try_recv() {
-            Ok(queued) => {
-                bytes += value_bytes(&queued.job);
-                batch.push(queued);
-            }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-        }
-    }
-    batch
-}
-
-fn value_bytes(job: &Job) -> usize {
-    match job {
-        Job::Write(job) => job.change.value_bytes(),
-        Job::Sweep { .. } => 0,
-    }
-}
-
-fn grows(job: &Job) -> bool {
-    matches!(job, Job::Write(job) if matches!(job.change, Change::Write { .. }))
-}
-
-fn answer(staged: Staged, failure: Option<&StoreError>, commit_us: u64) {
-    let batch_len = staged.answers.len();
-    for answer in staged.answers {
-        Answer::send(answer, failure, commit_us, batch_len);
-    }
+/// The wall clock's part of a version, in milliseconds.
+fn version_ms(version: Version) -> u64 {
+    version.time >> 16
 }
 
 /// Answers a job that was not begun.
@@ -504,10 +324,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+pub(super) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+pub(super) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }

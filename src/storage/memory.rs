@@ -12,7 +12,7 @@ use crate::{
         change::Decision,
         hlc::HybridClock,
         object::{Object, ObjectId, Tier},
-        time::UnixSecs,
+        time::{UnixMs, UnixSecs},
     },
     ports::{
         Clock, ObjectStore,
@@ -34,6 +34,8 @@ struct State {
     versions: HybridClock,
     counts: StoreCounts,
     health: StoreHealth,
+    /// The latest time seen: a wall clock that is set back does not bring back what has expired.
+    latest: UnixMs,
 }
 
 impl MemoryStore {
@@ -44,6 +46,7 @@ impl MemoryStore {
             versions: HybridClock::new(1, None),
             counts: StoreCounts::default(),
             health: StoreHealth::Up,
+            latest: UnixMs(0),
         };
         Self { clock, state: Mutex::new(state) }
     }
@@ -65,12 +68,21 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl State {
+    fn latest(&mut self, now: UnixMs) -> UnixMs {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
+    fn latest_secs(&mut self, now: UnixSecs) -> UnixSecs {
+        self.latest(UnixMs(now.0.saturating_mul(1000))).secs()
+    }
+
     fn write(&mut self, job: &mut WriteJob, clock: &dyn Clock) -> WriteResult {
         if job.done.is_abandoned() {
             return Err(StoreError::Abandoned);
         }
         let key = (job.tier, job.id.clone());
-        let now = clock.wall();
+        let now = self.latest(clock.wall());
         let current = self.objects.get(&key).filter(|object| !object.is_expired(now.secs()));
         let version = self.versions.tick(now);
         let written = match job.change.clone().decide(&job.id, current, now.secs(), version) {
@@ -117,7 +129,8 @@ impl ObjectStore for MemoryStore {
                 job.done.complete(Receipt { result, queued_us: 0, commit_us: 0, batch_len: 1 });
             }
             Job::Sweep { limit, done } => {
-                let swept = state.sweep(limit, self.clock.wall().secs());
+                let now = state.latest(self.clock.wall()).secs();
+                let swept = state.sweep(limit, now);
                 drop(state);
                 done(Ok(swept));
             }
@@ -125,7 +138,9 @@ impl ObjectStore for MemoryStore {
     }
 
     fn get(&self, tier: Tier, id: &ObjectId, now: UnixSecs) -> Result<Option<Object>, StoreError> {
-        let object = self.state().objects.get(&(tier, id.clone())).cloned();
+        let mut state = self.state();
+        let now = state.latest_secs(now);
+        let object = state.objects.get(&(tier, id.clone())).cloned();
         Ok(object.filter(|object| !object.is_expired(now)))
     }
 
@@ -137,7 +152,8 @@ impl ObjectStore for MemoryStore {
         limit: usize,
         now: UnixSecs,
     ) -> Result<Page, StoreError> {
-        let state = self.state();
+        let mut state = self.state();
+        let now = state.latest_secs(now);
         let mut page = Page::default();
         for ((at, id), object) in &state.objects {
             let wanted = *at == tier

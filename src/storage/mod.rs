@@ -14,6 +14,7 @@ mod journal_check;
 mod memory;
 mod recovery;
 mod store;
+mod writer;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 

@@ -1,6 +1,12 @@
 //! Opens the database: checks the journals, the format, reads the clock. Also used to open it again after a failure.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write as _},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 
@@ -10,12 +16,18 @@ use super::{
     format::{FORMAT, KEY_CLOCK, KEY_FORMAT, decode_version},
     journal_check,
 };
-use crate::core::object::Version;
+use crate::core::{durability::Durability, object::Version};
 
 /// Memory for writes not yet in a sorted table. Small, so that a node with a million objects stays small.
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// Journals on disk before the engine forces a flush; the engine allows no less than 64 MiB.
 const JOURNAL_BYTES: u64 = 128 << 20;
+
+/// How often, and after which pause, to try for the lock of the directory.
+const LOCK_ATTEMPTS: u32 = 3;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// What is written to find out whether the disk works again.
+const PROBE_BYTES: usize = 1 << 20;
 
 /// Opens the database of a directory, and tells the greatest version that it has given.
 ///
@@ -28,7 +40,13 @@ pub fn open(options: &StoreOptions) -> Result<(Engine, Option<Version>), OpenErr
         fjall::Error::Locked => OpenError::Locked { dir: dir.clone() },
         error => OpenError::Engine { dir: dir.clone(), reason: error.to_string() },
     };
-    journal_check::check(dir)?;
+    let unusable = |source| OpenError::Dir { dir: dir.clone(), source };
+    {
+        // What is looked over, and cut, is nobody else's. The engine takes the lock again below.
+        let _lock = lock(dir)?;
+        journal_check::clear_first_start(dir).map_err(unusable)?;
+        journal_check::check(dir, options.durability == Durability::Always)?;
+    }
     let db = Database::builder(dir)
         .cache_size(options.cache_bytes)
         .max_journaling_size(JOURNAL_BYTES)
@@ -51,23 +69,89 @@ pub fn open(options: &StoreOptions) -> Result<(Engine, Option<Version>), OpenErr
     Ok((engine, clock))
 }
 
+/// Takes the lock of the engine until the file is closed.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let unusable = |source| OpenError::Dir { dir: dir.to_owned(), source };
+    let path = dir.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(unusable)?;
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // One that has just been stopped may still be closing its files.
+            Err(TryLockError::WouldBlock) => thread::park_timeout(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+    }
+    Err(OpenError::Locked { dir: dir.to_owned() })
+}
+
+/// Finds out whether the disk takes writes again, before anything that still reads is given up: writes a file, makes it
+/// durable and removes it. `needed` is how many bytes must be free besides.
+///
+/// # Errors
+/// Says what still fails.
+pub fn probe(options: &StoreOptions, needed: u64) -> Result<(), String> {
+    if let Some(faults) = &options.faults {
+        faults(FaultPoint::Reopen).map_err(|error| error.to_string())?;
+    }
+    let path = options.dir.join("probe");
+    let written = write_durably(&path, &vec![1; PROBE_BYTES]).and_then(|()| sync_dir(&options.dir));
+    let removed = match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    written.and(removed).map_err(|error| error.to_string())?;
+    let free = rustix::fs::statvfs(&options.dir).map_err(|error| error.to_string())?;
+    let free = free.f_bavail.saturating_mul(free.f_frsize);
+    if free < needed {
+        return Err(format!("{free} bytes are free, and to recover takes {needed}; make room"));
+    }
+    Ok(())
+}
+
 /// Opens the database again after a failed write, and makes all that is visible in it durable anew: after a failed
-/// fsync the operating system may hold pages that it believes to be on disk and that are not, so the journal alone is
-/// not to be trusted (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+/// fsync the operating system may hold pages that it believes to be on disk and that are not, so the journal is not to
+/// be trusted, nor to be written on (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020). All
+/// that it holds goes into tables, and a new one takes its place.
 ///
 /// # Errors
 /// Says what still fails.
 pub fn reopen(options: &StoreOptions) -> Result<(Engine, Option<Version>), String> {
-    if let Some(faults) = &options.faults {
-        faults(FaultPoint::Reopen).map_err(|error| error.to_string())?;
-    }
-    let (engine, clock) = open(options).map_err(|error| error.to_string())?;
+    let (engine, _) = open(options).map_err(|error| error.to_string())?;
     let failed = |error: fjall::Error| error.to_string();
-    engine.objects.rotate_memtable_and_wait().map_err(failed)?;
+    engine.objects.rotate_memtable().map_err(failed)?;
+    engine.wait_flushed(0)?;
+    drop(engine);
+    retire_journals(&options.dir).map_err(|error| error.to_string())?;
+    let (engine, clock) = open(options).map_err(|error| error.to_string())?;
     let mut probe = engine.db.batch();
     probe.insert(&engine.objects, KEY_FORMAT, [FORMAT]);
     probe.durability(Some(PersistMode::SyncAll)).commit().map_err(failed)?;
     Ok((engine, clock))
+}
+
+/// Puts an empty journal in the place of all that are there. There is one at any time: without any the engine would
+/// count its batches from the start again.
+fn retire_journals(dir: &Path) -> io::Result<()> {
+    let retired = journal_check::journals(dir)?;
+    let newest = retired.last().map_or(0, |(number, _)| *number);
+    write_durably(&dir.join(format!("{}.jnl", newest.saturating_add(1))), &[])?;
+    sync_dir(dir)?;
+    for (_, path) in retired {
+        fs::remove_file(path)?;
+    }
+    sync_dir(dir)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 fn check_format(engine: &Engine, dir: &Path) -> Result<(), OpenError> {

@@ -1,0 +1,340 @@
+//! The writer thread: the only one that decides and writes.
+//!
+//! Whatever waits when it is free becomes one batch with one fsync. When a write fails, the store turns read-only,
+//! answers writes with the reason, and opens the database again by itself until that works.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::Ordering::Relaxed,
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    },
+    thread,
+    time::Duration,
+};
+
+use fjall::PersistMode;
+use tracing::{error, info};
+
+use super::{
+    FaultPoint,
+    engine::{Answer, Queued, Staged},
+    fjall_store::{EngineSlot, Shared, WRITER_FAILED, read, refuse, write},
+    recovery,
+};
+use crate::{
+    core::{change::Change, durability::Durability, hlc::HybridClock, time::MonotonicUs},
+    ports::object_store::{Job, StoreError, StoreHealth},
+};
+
+/// The most jobs, and the most bytes of values, in one batch.
+const BATCH_MAX: usize = 1_024;
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// The first and the longest pause between attempts to recover; it doubles from the one to the other.
+const RECOVERY_PAUSE_MS: u64 = 250;
+const RECOVERY_PAUSE_MS_MAX: u64 = 8_000;
+/// The most room that is asked for before an attempt to recover; what is flushed first makes room for the rest.
+const RECOVERY_BYTES_MAX: u64 = 32 << 20;
+/// How often to look how much room there is, and how much is used.
+const MEASURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The state of the writer thread.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    clock: HybridClock,
+    /// Since when there is something that no fsync covers; always `None` with [`Durability::Always`].
+    unsynced_since: Option<MonotonicUs>,
+    /// When to try again to recover, and how long to wait after that attempt.
+    attempt_at: MonotonicUs,
+    attempt_pause_ms: u64,
+    /// Where the sweep goes on; empty = at the start.
+    sweep_from: Vec<u8>,
+    /// Whether the disk is too full for more.
+    is_short: bool,
+    measured_at: MonotonicUs,
+}
+
+/// Tells the others when the thread ends in a panic.
+struct OnPanic(Arc<Shared>);
+
+impl Drop for OnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.writer_failed.store(true, Relaxed);
+        }
+    }
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, clock: HybridClock) -> Self {
+        Self {
+            shared,
+            clock,
+            unsynced_since: None,
+            attempt_at: MonotonicUs(0),
+            attempt_pause_ms: RECOVERY_PAUSE_MS,
+            sweep_from: Vec::new(),
+            is_short: false,
+            measured_at: MonotonicUs(0),
+        }
+    }
+
+    pub fn run(mut self, jobs: &Receiver<Queued>) {
+        let _on_panic = OnPanic(Arc::clone(&self.shared));
+        loop {
+            let first = match self.pause() {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(pause) => jobs.recv_timeout(pause),
+            };
+            match first {
+                Ok(first) => self.on_batch(gather(first, jobs)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.sync_when_due();
+            self.recover_when_needed();
+            self.look_for_room();
+        }
+        self.sync();
+    }
+
+    /// How long to wait for a job before there is something else to do; `None` = nothing else.
+    fn pause(&self) -> Option<Duration> {
+        if self.is_read_only() {
+            let now = self.shared.options.clock.monotonic();
+            return Some(Duration::from_micros(self.attempt_at.since(now)));
+        }
+        let sync = self.sync_pause();
+        if self.is_short {
+            Some(sync.map_or(MEASURE_PAUSE, |pause| pause.min(MEASURE_PAUSE)))
+        } else {
+            sync
+        }
+    }
+
+    fn sync_pause(&self) -> Option<Duration> {
+        let Durability::Interval(interval) = self.shared.options.durability else { return None };
+        let since = self.unsynced_since?;
+        let passed = Duration::from_micros(self.shared.options.clock.monotonic().since(since));
+        Some(interval.saturating_sub(passed))
+    }
+
+    fn is_read_only(&self) -> bool {
+        matches!(*read(&self.shared.health), StoreHealth::ReadOnly { .. })
+    }
+
+    fn on_batch(&mut self, batch: Vec<Queued>) {
+        let shared = Arc::clone(&self.shared);
+        let bytes = batch.iter().map(|queued| value_bytes(&queued.job) as u64).sum();
+        shared.counts.waiting.fetch_sub(batch.len() as u64, Relaxed);
+        shared.counts.waiting_bytes.fetch_sub(bytes, Relaxed);
+        let health = read(&shared.health).clone();
+        if let StoreHealth::ReadOnly { reason } = health {
+            let error = StoreError::ReadOnly { reason };
+            return batch.into_iter().for_each(|queued| refuse(queued.job, &error));
+        }
+        let batch = self.refuse_what_has_no_room(batch, bytes);
+        let slot = read(&shared.engine);
+        let Some(engine) = slot.as_ref() else {
+            return batch.into_iter().for_each(|queued| refuse(queued.job, &StoreError::Reopening));
+        };
+        let clock = &shared.options.clock;
+        let start = clock.monotonic();
+        let now = shared.latest_ms(clock.wall());
+        let mut staged = engine.stage(batch, start, &mut self.clock, now, &mut self.sweep_from);
+        let sync = shared.options.durability == Durability::Always;
+        let faults = shared.options.faults.as_ref();
+        let commit = || engine.commit(&mut staged, &self.clock, sync, faults);
+        let committed = catch_unwind(AssertUnwindSafe(commit)).unwrap_or_else(|panic| {
+            shared.writer_failed.store(true, Relaxed);
+            // The batch may be on the disk: to drop the answers would say that it was not begun.
+            let unknown = StoreError::OutcomeUnknown { reason: WRITER_FAILED.into() };
+            answer(std::mem::take(&mut staged), Some(&unknown), clock.monotonic().since(start));
+            resume_unwind(panic)
+        });
+        match committed {
+            Ok(wrote) => self.on_committed(staged, start, wrote, sync),
+            Err(reason) => {
+                error!(%reason, "a batch could not be written; writes are refused until the store has recovered");
+                let reason = format!("a write to the disk failed: {reason}");
+                shared.set_health(StoreHealth::ReadOnly { reason: reason.clone() });
+                self.sweep_from.clear();
+                let commit_us = clock.monotonic().since(start);
+                answer(staged, Some(&StoreError::OutcomeUnknown { reason }), commit_us);
+            }
+        }
+    }
+
+    fn on_committed(&mut self, staged: Staged, start: MonotonicUs, wrote: bool, sync: bool) {
+        let counts = &self.shared.counts;
+        counts.writes.fetch_add(staged.writes, Relaxed);
+        counts.swept.fetch_add(staged.swept, Relaxed);
+        if wrote {
+            counts.batches.fetch_add(1, Relaxed);
+            if sync {
+                counts.fsyncs.fetch_add(1, Relaxed);
+            } else if self.unsynced_since.is_none() {
+                self.unsynced_since = Some(self.shared.options.clock.monotonic());
+            }
+        }
+        let now = self.shared.options.clock.monotonic();
+        answer(staged, None, now.since(start));
+        if Duration::from_micros(now.since(self.measured_at)) >= MEASURE_PAUSE {
+            self.measure();
+        }
+    }
+
+    /// Measures how much of the disk is used.
+    pub fn measure(&mut self) {
+        self.measured_at = self.shared.options.clock.monotonic();
+        let used = read(&self.shared.engine).as_ref().map(|engine| engine.db.disk_space());
+        if let Some(Ok(used)) = used {
+            self.shared.counts.disk_bytes.store(used, Relaxed);
+        }
+    }
+
+    /// Refuses, while the disk is nearly full, what needs more room; a delete may use half of the reserve.
+    fn refuse_what_has_no_room(&mut self, batch: Vec<Queued>, wanted: u64) -> Vec<Queued> {
+        let min_free = self.shared.options.min_free_bytes;
+        let shortage = self.shared.shortage(wanted, min_free);
+        self.set_shortage(shortage.clone());
+        let Some(reason) = shortage else { return batch };
+        let no_room_for_deletes = self.shared.shortage(0, min_free / 2).is_some();
+        let mut kept = Vec::with_capacity(batch.len());
+        for queued in batch {
+            if no_room_for_deletes || grows(&queued.job) {
+                refuse(queued.job, &StoreError::ReadOnly { reason: reason.clone() });
+            } else {
+                kept.push(queued);
+            }
+        }
+        kept
+    }
+
+    fn set_shortage(&mut self, shortage: Option<String>) {
+        let is_short = shortage.is_some();
+        if is_short || self.is_short {
+            *write(&self.shared.shortage) = shortage;
+        }
+        self.is_short = is_short;
+    }
+
+    /// Looks, while the disk is too full, whether it still is.
+    fn look_for_room(&mut self) {
+        if self.is_short && self.shared.shortage(0, self.shared.options.min_free_bytes).is_none() {
+            self.set_shortage(None);
+        }
+    }
+
+    fn sync_when_due(&mut self) {
+        let Durability::Interval(interval) = self.shared.options.durability else { return };
+        let Some(since) = self.unsynced_since else { return };
+        let passed = self.shared.options.clock.monotonic().since(since);
+        if Duration::from_micros(passed) >= interval {
+            self.sync();
+        }
+    }
+
+    /// Makes durable what no fsync covers yet.
+    fn sync(&mut self) {
+        if self.unsynced_since.take().is_none() {
+            return;
+        }
+        let shared = &self.shared;
+        let slot = read(&shared.engine);
+        let Some(engine) = slot.as_ref() else { return };
+        let fault = shared.options.faults.as_ref().map_or(Ok(()), |f| f(FaultPoint::Fsync));
+        let synced = fault
+            .map_err(|error| error.to_string())
+            .and_then(|()| engine.db.persist(PersistMode::SyncData).map_err(|e| e.to_string()));
+        match synced {
+            Ok(()) => {
+                shared.counts.fsyncs.fetch_add(1, Relaxed);
+            }
+            Err(reason) => {
+                error!(%reason, "the journal could not be flushed; writes are refused until the store has recovered");
+                shared.set_health(StoreHealth::ReadOnly {
+                    reason: format!("a flush to the disk failed: {reason}"),
+                });
+            }
+        }
+    }
+
+    fn recover_when_needed(&mut self) {
+        let now = self.shared.options.clock.monotonic();
+        if !self.is_read_only() || now < self.attempt_at {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        // What has been written reads well until the disk is known to take more: only then is it given up.
+        let unflushed = read(&shared.engine).as_ref().map_or(0, |slot| slot.db.write_buffer_size());
+        if let Err(reason) = recovery::probe(&shared.options, unflushed.min(RECOVERY_BYTES_MAX)) {
+            return self.postpone_recovery(&reason);
+        }
+        let mut slot = write(&shared.engine);
+        // The directory stays locked until the last handle is gone.
+        *slot = None;
+        match recovery::reopen(&shared.options) {
+            Ok((engine, last)) => {
+                *slot = Some(EngineSlot(engine));
+                drop(slot);
+                if let Some(last) = last {
+                    self.clock.observe(last);
+                }
+                self.unsynced_since = None;
+                shared.counts.recoveries.fetch_add(1, Relaxed);
+                self.attempt_pause_ms = RECOVERY_PAUSE_MS;
+                shared.set_health(StoreHealth::Up);
+                self.measure();
+                info!("the store has recovered and takes writes again");
+            }
+            Err(reason) => {
+                drop(slot);
+                self.postpone_recovery(&reason);
+            }
+        }
+    }
+
+    fn postpone_recovery(&mut self, reason: &str) {
+        let now = self.shared.options.clock.monotonic();
+        let reason = format!("the disk still fails: {reason}");
+        self.shared.set_health(StoreHealth::ReadOnly { reason });
+        self.attempt_at = now.plus_us(self.attempt_pause_ms * 1000);
+        self.attempt_pause_ms = (self.attempt_pause_ms * 2).min(RECOVERY_PAUSE_MS_MAX);
+    }
+}
+
+/// Takes whatever waits behind the first job, within the limits of a batch.
+fn gather(first: Queued, jobs: &Receiver<Queued>) -> Vec<Queued> {
+    let mut bytes = value_bytes(&first.job);
+    let mut batch = vec![first];
+    while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+        match jobs.try_recv() {
+            Ok(queued) => {
+                bytes += value_bytes(&queued.job);
+                batch.push(queued);
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        }
+    }
+    batch
+}
+
+pub(super) fn value_bytes(job: &Job) -> usize {
+    match job {
+        Job::Write(job) => job.change.value_bytes(),
+        Job::Sweep { .. } => 0,
+    }
+}
+
+fn grows(job: &Job) -> bool {
+    matches!(job, Job::Write(job) if matches!(job.change, Change::Write { .. }))
+}
+
+fn answer(staged: Staged, failure: Option<&StoreError>, commit_us: u64) {
+    let batch_len = staged.answers.len();
+    for answer in staged.answers {
+        Answer::send(answer, failure, commit_us, batch_len);
+    }
+}
