@@ -428,3 +428,39 @@ async fn a_writer_that_panics_while_it_writes_leaves_an_unknown_outcome_and_a_fa
     assert!(matches!(store.health(), StoreHealth::Failed { .. }));
     assert_eq!(value(&store, "a").as_deref(), Some("1"));
 }
+
+/// While the disk stands still, what waits has a limit in bytes, and nobody who asks for the state of the store waits.
+#[tokio::test]
+async fn a_disk_that_stands_still_fills_no_memory_and_holds_up_no_status() {
+    let dir = tempdir().unwrap();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let faults: nomad::storage::Faults = Arc::new(move |at| {
+        if at == FaultPoint::Write {
+            // Ends once the test has dropped its side.
+            let _ = gate.lock().unwrap().recv();
+        }
+        Ok(())
+    });
+    let options = StoreOptions { faults: Some(faults), ..StoreOptions::new(dir.path()) };
+    let store = Store::open(options).unwrap();
+    let large = Bytes::from(vec![7; 4 << 20]);
+    let mut puts = tokio::task::JoinSet::new();
+    for index in 0..80 {
+        let (store, large) = (store.clone(), large.clone());
+        puts.spawn(async move { store.put(&format!("k{index}"), large, None).await });
+    }
+    // Only what is refused is answered.
+    let refused = puts.join_next().await.unwrap().unwrap();
+    assert!(matches!(refused, Err(WriteError::Store(StoreError::Full { .. }))), "{refused:?}");
+    assert_eq!(store.health(), StoreHealth::Up);
+    assert!(store.counts().waiting > 50 && store.counts().disk_bytes > 0);
+    puts.shutdown().await;
+    drop(open);
+    while let Err(error) = store.put("after", "x", None).await {
+        assert!(matches!(error, WriteError::Store(StoreError::Full { .. })), "{error}");
+        tokio::task::yield_now().await;
+    }
+    assert!(value(&store, "after").is_some());
+    assert_eq!(store.counts().waiting, 0);
+}

@@ -12,6 +12,9 @@ use crate::ports::object_store::{StoreError, Swept};
 /// The most objects that one batch removes, so that writes wait little behind it.
 const BATCH_MAX: usize = 500;
 
+/// A sweep that has not answered by this tick is taken for lost.
+const LOST_TICKS: u32 = 2;
+
 // ---- messages ----
 
 /// What the sweep hears.
@@ -52,11 +55,13 @@ pub struct Expiry {
     args: Args,
     /// Tells the timers of this incarnation from those of one that failed.
     incarnation: u64,
+    /// How many ticks have passed since the running sweep last had an answer; `None` = none is running.
+    waiting_ticks: Option<u32>,
 }
 
 impl Expiry {
-    fn sweep(&self, cx: &Handling<'_, ExpiryMsg>) {
-        // A sweep that is lost with a killed writer is made up for by the next tick.
+    fn sweep(&mut self, cx: &Handling<'_, ExpiryMsg>) {
+        self.waiting_ticks = Some(0);
         let message = LocalStoreMsg::Sweep { limit: BATCH_MAX, to: cx.me.clone() };
         cx.tell(&self.args.store, message);
     }
@@ -71,7 +76,7 @@ impl Role for Expiry {
     fn start(args: &Args, me: &Handling<'_, ExpiryMsg>) -> Result<Self, String> {
         let incarnation = me.kit.entropy.next_u64();
         me.tick_after(args.interval, ExpiryMsg::Tick(incarnation));
-        Ok(Self { args: args.clone(), incarnation })
+        Ok(Self { args: args.clone(), incarnation, waiting_ticks: None })
     }
 
     fn handle(
@@ -85,6 +90,11 @@ impl Role for Expiry {
             }
             ExpiryMsg::Tick(_) => {
                 cx.tick_after(self.args.interval, ExpiryMsg::Tick(self.incarnation));
+                // A sweep whose answer is lost, with a killed writer, is forgotten in time.
+                if let Some(ticks) = self.waiting_ticks.filter(|&ticks| ticks < LOST_TICKS - 1) {
+                    self.waiting_ticks = Some(ticks + 1);
+                    return Ok(Outcome::Done("the last sweep is still under way"));
+                }
                 self.sweep(cx);
                 Ok(Outcome::Done("sweep asked for"))
             }
@@ -92,12 +102,16 @@ impl Role for Expiry {
                 if removed > 0 {
                     tracing::debug!(removed, "expired objects were removed");
                 }
+                self.waiting_ticks = None;
                 if more {
                     self.sweep(cx);
                 }
                 Ok(Outcome::Done(if more { "more to sweep" } else { "swept" }))
             }
-            ExpiryMsg::Swept(Err(error)) => Ok(Outcome::Failed(error.to_string().into())),
+            ExpiryMsg::Swept(Err(error)) => {
+                self.waiting_ticks = None;
+                Ok(Outcome::Failed(error.to_string().into()))
+            }
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
+
 use super::{
     recorder::Outcome,
     shell::{Address, AskError, Context, Described, Handling, Kit, Message, Reply, Role, Step},
@@ -21,6 +23,8 @@ use crate::{
     },
 };
 
+/// The most listings that run at a time: each may read a hundred thousand records.
+const LISTINGS_MAX: usize = 16;
 /// How long a read waits before it looks again whether the store has been reopened.
 const REOPENING_PAUSE: Duration = Duration::from_millis(20);
 
@@ -201,9 +205,11 @@ pub struct Args {
 
 // ---- state ----
 
-/// The actor. It has no state but the way to the store.
+/// The actor.
 pub struct ReplicaReader {
     store: Arc<dyn ObjectStore>,
+    /// One permit for each listing that may run.
+    listings: Arc<Semaphore>,
 }
 
 // ---- handler ----
@@ -213,7 +219,8 @@ impl Role for ReplicaReader {
     type Args = Args;
 
     fn start(args: &Args, _: &Handling<'_, ReplicaReaderMsg>) -> Result<Self, String> {
-        Ok(Self { store: Arc::clone(&args.store) })
+        let listings = Arc::new(Semaphore::new(LISTINGS_MAX));
+        Ok(Self { store: Arc::clone(&args.store), listings })
     }
 
     fn handle(
@@ -239,9 +246,18 @@ impl Role for ReplicaReader {
                 }
             }
             ReplicaReaderMsg::List { tier, prefix, after, limit, reply } => {
+                let Ok(permit) = Arc::clone(&self.listings).try_acquire_owned() else {
+                    reply.send(Err(StoreError::Full { waiting: LISTINGS_MAX as u64 }));
+                    return Ok(Outcome::Done("refused: too many listings are running"));
+                };
                 let store = Arc::clone(&self.store);
                 // A page may read a hundred thousand records: not in a handler.
                 tokio::task::spawn_blocking(move || {
+                    let _permit = permit;
+                    // Its caller may have gone while the listing waited for a thread.
+                    if reply.is_closed() {
+                        return;
+                    }
                     reply.send(store.list(tier, &prefix, after.as_deref(), limit, now));
                 });
                 Ok(Outcome::Done("handed to a blocking thread"))
