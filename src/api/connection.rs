@@ -1,7 +1,7 @@
 //! One connection: its protocol, its permits, and the times after which it is closed.
 //!
 //! hyper times only the head of an HTTP/1 request, with a timer per request, and neither a client that does not read nor
-//! one that says nothing on HTTP/2. Here one timer per connection ticks a few times per limit, and looks at what the stream
+//! one that says nothing on HTTP/2; its pings take a lock for every frame. Here one timer per connection ticks a few times per limit, and looks at what the stream
 //! and the requests have noted: a limit is kept to within a quarter of itself, and a request costs no timer.
 
 use std::{
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -78,13 +78,10 @@ pub(super) async fn serve<E: Edge>(
         }
         Protocol::Http2 => {
             let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
                 .max_concurrent_streams(limits.requests.min(STREAMS_MAX) as u32)
                 .max_header_list_size(limits.header_bytes as u32)
                 .initial_stream_window_size(1 << 20)
                 .initial_connection_window_size(4 << 20)
-                .keep_alive_interval(Some(limits.idle_timeout / 2))
-                .keep_alive_timeout(limits.idle_timeout / 2)
                 .serve_connection(io, service);
             let mut connection = std::pin::pin!(connection);
             let mut watch = Watch::new(&pace, stop);
@@ -247,7 +244,8 @@ impl<'a> Watch<'a> {
         let mut ticks = interval(pace.period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
-        Self { pace, ticks, stop, stopping: false }
+        // A token of its own: whoever looks at a token locks it, and a connection looks at each of its steps.
+        Self { pace, ticks, stop: stop.child_token(), stopping: false }
     }
 
     async fn next(&mut self) -> Verdict {

@@ -5,7 +5,7 @@
 //! described to the OpenAPI document beside it.
 //!
 //! Decision: paths are matched whole and not segment by segment, because an id may hold an encoded slash, and because an
-//! empty id is to be refused by name. The most frequent path stands first and unboxed.
+//! empty id is to be refused by name. The most frequent paths stand first and unboxed.
 
 mod about;
 mod actors;
@@ -174,7 +174,9 @@ impl RestEdge {
 
 fn routes(shared: &Shared) -> BoxedFilter<(Response,)> {
     let recovering = shared.clone();
-    route(shared, &storage::GET, storage::get)
+    route(shared, &objects::OBJECT, objects::object)
+        .or(route(shared, &storage::GET, storage::get))
+        .unify()
         .or(nomad(shared))
         .unify()
         .or(outside(shared))
@@ -191,9 +193,7 @@ fn routes(shared: &Shared) -> BoxedFilter<(Response,)> {
 /// All below `/nomad`, branched by the next segment.
 fn nomad(b: &Shared) -> BoxedFilter<(Response,)> {
     let beneath = |segment: &'static str| warp::path("nomad").and(warp::path(segment));
-    let v1 = route(b, &objects::OBJECT, objects::object)
-        .or(queried(b, &listing::OBJECTS, listing::objects))
-        .unify()
+    let v1 = queried(b, &listing::OBJECTS, listing::objects)
         .or(route(b, &about::STATUS, about::status))
         .unify()
         .or(route(b, &about::GROUPS, about::groups))
