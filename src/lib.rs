@@ -1,4 +1,11 @@
-//! nomad: a geo-spatial peer-to-peer object store.
+//! nomad: a geo-spatial peer-to-peer object store. This version is one node, complete.
+//!
+//! The rooms, each with its invariants in its `mod.rs`; `tests/tidy.rs` holds who may import whom:
+//! [`core`] the pure protocol, [`ports`] traits for everything impure, [`actors`] thin shells around the core,
+//! [`storage`] the store on fjall, [`network`] other nodes, [`api`] the gRPC and REST edges, [`config`] the configuration,
+//! [`node`] the composition root, [`cli`] the command line. [`telemetry`] logs, [`proto`] is the wire contract.
+//!
+//! To embed the store alone, start at [`Store`]; to embed a whole node, at [`node::Node`].
 
 pub mod actors;
 pub mod api;
