@@ -188,7 +188,7 @@ const KEYS: &[Key] = &[
     key("limits.requestBytes", size(KIB, 64 * GIB), "most bytes held by the requests in flight; at least 4/3 of `node.storage.maxObjectBytes` and 64KiB, for a value in base64 and what is around it"),
     key("limits.requestTimeout", up_to(HOUR), "longest time that a request may take"),
     key("limits.headerTimeout", up_to(HOUR), "longest time to send a request's headers"),
-    key("limits.bodyTimeout", up_to(HOUR), "longest time to send a request's body"),
+    key("limits.bodyTimeout", up_to(HOUR), "longest time to send a request's body, and to leave an answer unread"),
     key("limits.idleTimeout", up_to(DAY), "how long a connection with no request on it stays open"),
     key("limits.headerBytes", size(8 * KIB, MIB), "most bytes of a request's headers"),
     key("limits.pageSize", count(1, 100_000), "most items on one page of a listing"),
