@@ -1,8 +1,9 @@
 //! One connection: its protocol, its permits, and the times after which it is closed.
 //!
 //! hyper times only the head of an HTTP/1 request, with a timer per request, and neither a client that does not read nor
-//! one that says nothing on HTTP/2; its pings take a lock for every frame. Here one timer per connection ticks a few times per limit, and looks at what the stream
-//! and the requests have noted: a limit is kept to within a quarter of itself, and a request costs no timer.
+//! one that says nothing on HTTP/2; its pings take a lock for every frame. Here one timer per connection ticks a few
+//! times per limit, and looks at what the stream and the requests have noted: a limit is kept to within a quarter of
+//! itself, and a request costs no timer.
 
 use std::{
     convert::Infallible,
@@ -218,7 +219,12 @@ impl Pace {
         }
         let is_idle = self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0;
         let idle_ticks = now.saturating_sub(self.idle_since.load(Relaxed));
-        (is_idle && idle_ticks >= self.idle_ticks).then_some(Verdict::Finish)
+        match idle_ticks.checked_sub(self.idle_ticks) {
+            Some(over) if is_idle && over >= self.head_ticks => Some(Verdict::Cut),
+            // A peer that is gone does not answer the farewell: it has as long as for a head.
+            Some(_) if is_idle => Some(Verdict::Finish),
+            _ => None,
+        }
     }
 }
 
@@ -407,7 +413,8 @@ mod tests {
         assert_eq!(ticks(&pace, 100), []);
         drop(busy);
         assert_eq!(ticks(&pace, 15), []);
-        assert_eq!(pace.on_tick(), Some(Verdict::Finish));
+        assert_eq!(ticks(&pace, 4), [Verdict::Finish; 4]);
+        assert_eq!(pace.on_tick(), Some(Verdict::Cut), "a peer that is gone says no farewell");
     }
 
     #[test]
