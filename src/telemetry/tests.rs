@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
@@ -25,15 +25,21 @@ impl io::Write for Written {
     }
 }
 
+/// Runs `work` under `subscriber`, one test at a time: a span that one thread enters for the first time while another
+/// installs a subscriber can be remembered as that other one wants it.
+fn alone_under(subscriber: impl Subscriber + Send + Sync + 'static, work: impl FnOnce()) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    with_default(subscriber, work);
+}
+
 /// What is logged at this level while `events` runs, with nothing exported.
 fn logged_while(level: &str, events: impl FnOnce()) -> Vec<Value> {
     let written = Written::default();
     let writer = written.clone();
     let log = LogConfig { level: level.to_owned(), ..LogConfig::default() };
-    with_default(
-        subscriber(&log, &Guard::open(&OtlpConfig::default()).unwrap(), move || writer.clone()),
-        events,
-    );
+    let guard = Guard::open(&OtlpConfig::default()).unwrap();
+    alone_under(subscriber(&log, &guard, move || writer.clone()), events);
     let bytes = written.0.lock().unwrap().clone();
     let text = String::from_utf8(bytes).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -115,7 +121,7 @@ impl SpanExporter for Exported {
 async fn exported_while(ratio: f64, work: impl FnOnce()) -> Vec<SpanData> {
     let exported = Exported::default();
     let guard = Guard::around(exported.clone(), ratio);
-    with_default(subscriber(&LogConfig::default(), &guard, io::sink), work);
+    alone_under(subscriber(&LogConfig::default(), &guard, io::sink), work);
     guard.flush().await;
     let mut spans = exported.0.lock().unwrap().clone();
     spans.sort_by_key(|span| u64::from_be_bytes(span.span_context.span_id().to_bytes()));
