@@ -100,7 +100,7 @@ impl Role for GroupTable {
         let mut group = GroupOfOne::clone(&self.view.load());
         let done = match message {
             GroupTableMsg::Set { change, reply } => {
-                let done = group.set(change);
+                let done = group.settings.set(change);
                 let is_done = done.is_ok();
                 self.publish(group, is_done);
                 reply.send(done);
@@ -134,7 +134,8 @@ mod tests {
     use crate::{
         actors::{AskError, shell::worker, supervisor::Root, test_kit::kit},
         core::{
-            group::{Member, NodeId, Settings, StorageMode},
+            group::{Member, Settings, StorageMode},
+            node_id::NodeId,
             world::{Position, World},
         },
     };
@@ -146,7 +147,7 @@ mod tests {
             permanent: false,
             capacity: 5,
             this: Member {
-                node: NodeId::new("x"),
+                node: NodeId::from_key([7; 32]),
                 rest: String::new(),
                 peer: String::new(),
                 storage: String::new(),

@@ -24,7 +24,8 @@ use crate::{
     },
     config::Config,
     core::{
-        group::{GroupOfOne, Member, NodeId, Settings},
+        group::{GroupOfOne, Member, Settings},
+        node_id::NodeId,
         time::UnixMs,
         world::{Position, World},
     },
@@ -36,7 +37,7 @@ use crate::{
 pub const NOW: u64 = 1_750_000_000;
 
 /// The id of a test node.
-pub const NODE: &str = "12D3KooWTestNode";
+pub const NODE: &str = "12D3KooWAHoEkEqnKzM5PXFygh2movVBCSX3k8tDsT2cneU68Gyt";
 
 /// A node's inside, to be stopped at the end of the test.
 pub struct TestNode {
@@ -127,7 +128,7 @@ fn group(config: &Config) -> GroupOfOne {
         permanent: false,
         capacity: config.node.max_peers as u32,
         this: Member {
-            node: NodeId::new(NODE),
+            node: NodeId::from_key([7; 32]),
             rest: "127.0.0.1:8080".into(),
             peer: "127.0.0.1:6731".into(),
             storage: "127.0.0.1:6735".into(),

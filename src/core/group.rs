@@ -2,36 +2,15 @@
 //!
 //! Today a node is a group of one: itself, its own super-peer. The view is a value; the `group_table` actor owns it.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
+    node_id::NodeId,
     object::ObjectId,
     world::{Position, World},
 };
-
-/// A node's name: the libp2p peer id of its key, in its text form. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(Arc<str>);
-
-impl NodeId {
-    /// Takes the text form of a peer id.
-    pub fn new(peer_id: &str) -> Self {
-        Self(peer_id.into())
-    }
-
-    /// Returns the text form.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// How a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -114,7 +93,7 @@ impl FromStr for RetrievalMode {
 }
 
 /// The settings that a client may change while the node runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The mode of a write that names none.
     pub storage_mode: StorageMode,
@@ -129,10 +108,29 @@ pub struct Settings {
 impl Settings {
     /// The greatest replication factor.
     pub const REPLICATION_FACTOR_MAX: u32 = 64;
+
+    /// Applies a change. Nothing changes on an error.
+    ///
+    /// # Errors
+    /// When the replication factor is outside its range.
+    pub fn set(&mut self, change: SettingChange) -> Result<(), ReplicationFactorError> {
+        match change {
+            SettingChange::StorageMode(mode) => self.storage_mode = mode,
+            SettingChange::RetrievalMode(mode) => self.retrieval_mode = mode,
+            SettingChange::Migration(on) => self.migration = on,
+            SettingChange::ReplicationFactor(given) => {
+                self.replication_factor = u32::try_from(given)
+                    .ok()
+                    .filter(|factor| (1..=Self::REPLICATION_FACTOR_MAX).contains(factor))
+                    .ok_or(ReplicationFactorError { given })?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A replication factor outside its range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("the replication factor {given} is outside 1 to {}", Settings::REPLICATION_FACTOR_MAX)]
 pub struct ReplicationFactorError {
     /// The refused number.
@@ -140,7 +138,7 @@ pub struct ReplicationFactorError {
 }
 
 /// A change of one setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SettingChange {
     /// Sets [`Settings::storage_mode`].
     StorageMode(StorageMode),
@@ -186,7 +184,7 @@ pub enum PeerError {
 }
 
 /// What a node is and where it can be reached.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Member {
     /// Its name.
     pub node: NodeId,
@@ -220,26 +218,6 @@ pub struct GroupOfOne {
 }
 
 impl GroupOfOne {
-    /// Applies a change of a setting. Nothing changes on an error.
-    ///
-    /// # Errors
-    /// When the replication factor is outside its range.
-    pub fn set(&mut self, change: SettingChange) -> Result<(), ReplicationFactorError> {
-        let settings = &mut self.settings;
-        match change {
-            SettingChange::StorageMode(mode) => settings.storage_mode = mode,
-            SettingChange::RetrievalMode(mode) => settings.retrieval_mode = mode,
-            SettingChange::Migration(on) => settings.migration = on,
-            SettingChange::ReplicationFactor(given) => {
-                settings.replication_factor = u32::try_from(given)
-                    .ok()
-                    .filter(|factor| (1..=Settings::REPLICATION_FACTOR_MAX).contains(factor))
-                    .ok_or(ReplicationFactorError { given })?;
-            }
-        }
-        Ok(())
-    }
-
     /// Returns the word for the node's role state.
     pub fn state(&self) -> &'static str {
         if self.permanent { "permanent-super-peer" } else { "provisional-super-peer" }
@@ -248,7 +226,7 @@ impl GroupOfOne {
     /// Tells whether a caller names this node: by its id, or by one of its addresses.
     pub fn names_this(&self, name: &str) -> bool {
         let Member { node, peer, storage, .. } = &self.this;
-        name == node.as_str() || name == peer || name == storage
+        name.parse() == Ok(*node) || name == peer || name == storage
     }
 
     /// Returns the member that a caller names.
@@ -275,7 +253,7 @@ impl GroupOfOne {
         if is_held {
             return Ok(false);
         }
-        let node = self.this.node.clone();
+        let node = self.this.node;
         Err(PeerError::NotHeld { node, id: id.as_str().to_owned() })
     }
 
@@ -286,7 +264,7 @@ impl GroupOfOne {
     /// When the peer is this node, which is there.
     pub fn remove_references(&self, peer: &str) -> Result<bool, PeerError> {
         if self.names_this(peer) {
-            return Err(PeerError::Alive { node: self.this.node.clone() });
+            return Err(PeerError::Alive { node: self.this.node });
         }
         Ok(false)
     }
@@ -295,8 +273,8 @@ impl GroupOfOne {
 /// Names the group that a node founds: the word `group` and the last 8 characters of the founder's id, which differ
 /// between keys where the first ones do not.
 pub fn founded_name(founder: &NodeId) -> String {
-    let id = founder.as_str();
-    let tail = id.char_indices().rev().nth(7).and_then(|(at, _)| id.get(at..)).unwrap_or(id);
+    let id = founder.to_string();
+    let tail = id.char_indices().rev().nth(7).and_then(|(at, _)| id.get(at..)).unwrap_or(&id);
     format!("group-{tail}")
 }
 
@@ -324,7 +302,7 @@ mod tests {
             permanent: false,
             capacity: 5,
             this: Member {
-                node: NodeId::new("me"),
+                node: NodeId::from_key([7; 32]),
                 rest: "a:1".into(),
                 peer: "a:2".into(),
                 storage: "a:3".into(),
@@ -338,12 +316,16 @@ mod tests {
                 replication_factor: 1,
             },
         };
-        for name in ["me", "a:2", "a:3"] {
+        let me = group.this.node.to_string();
+        for name in [me.as_str(), "a:2", "a:3"] {
             assert_eq!(group.member(name), Ok(&group.this));
-            assert!(group.remove_references(name).unwrap_err().to_string().contains("me"));
+            assert!(group.remove_references(name).unwrap_err().to_string().contains(&me));
         }
         let error = group.member("you").unwrap_err().to_string();
-        assert_eq!(error, r#"the peer "you" is not a member of group-x, whose members are: me"#);
+        assert_eq!(
+            error,
+            format!(r#"the peer "you" is not a member of group-x, whose members are: {me}"#)
+        );
         assert_eq!(group.remove_references("you"), Ok(false));
         let id = ObjectId::parse("o").unwrap();
         assert_eq!(group.add_reference(&id, true), Ok(false));
@@ -352,7 +334,9 @@ mod tests {
 
     #[test]
     fn a_group_is_named_after_the_end_of_its_founders_id() {
-        assert_eq!(founded_name(&NodeId::new("12D3KooWabcdefgh")), "group-abcdefgh");
-        assert_eq!(founded_name(&NodeId::new("x")), "group-x");
+        let founder = NodeId::from_key([7; 32]);
+        let name = founded_name(&founder);
+        assert!(founder.to_string().ends_with(name.strip_prefix("group-").unwrap()), "{name}");
+        assert_eq!(name.len(), "group-".len() + 8);
     }
 }

@@ -1,9 +1,10 @@
 //! The virtual world: a rectangle from (0, 0) to (width, height), and the positions inside it.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A point of the world.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Position {
     /// From 0 to the world's width.
     pub x: f64,

@@ -7,17 +7,16 @@ use std::{
     path::Path,
 };
 
-use libp2p_identity::{Keypair, PeerId};
+use libp2p_identity::Keypair;
 
 use super::DataDirError;
+use crate::core::node_id::NodeId;
 
 /// Who the node is.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The peer id of its key, as text.
-    pub peer_id: String,
-    /// The last 8 bytes of the peer id, which differ between keys: the node's tag in versions.
-    pub tag: u64,
+    /// Its name.
+    pub node: NodeId,
 }
 
 impl Identity {
@@ -52,10 +51,8 @@ impl Identity {
             }
             Err(error) => return Err(io(error)),
         };
-        let peer_id = PeerId::from(key.public());
-        let bytes = peer_id.to_bytes();
-        let tag = bytes.last_chunk::<8>().map_or(0, |&tail| u64::from_be_bytes(tail));
-        Ok(Self { peer_id: peer_id.to_string(), tag })
+        let public = key.public().try_into_ed25519().map_err(|error| bad(error.to_string()))?;
+        Ok(Self { node: NodeId::from_key(public.to_bytes()) })
     }
 }
 
@@ -70,8 +67,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Identity::load_or_make(dir.path()).unwrap();
         let again = Identity::load_or_make(dir.path()).unwrap();
-        assert_eq!(first.peer_id, again.peer_id);
-        assert!(first.peer_id.starts_with("12D3KooW"), "{}", first.peer_id);
+        assert_eq!(first.node, again.node);
+        assert!(first.node.to_string().starts_with("12D3KooW"), "{}", first.node);
         let mode = fs::metadata(dir.path().join("identity.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

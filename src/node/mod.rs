@@ -37,7 +37,7 @@ use crate::{
     },
     config::Config,
     core::{
-        group::{GroupOfOne, Member, NodeId, Settings, founded_name},
+        group::{GroupOfOne, Member, Settings, founded_name},
         world::World,
     },
     network::GrpcProbe,
@@ -168,7 +168,7 @@ impl Node {
             cache_bytes: config.node.storage.cache_bytes,
             min_free_bytes: config.node.storage.min_free_bytes,
             max_object_bytes: config.node.storage.max_object_bytes,
-            node_tag: ground.identity.tag,
+            node_tag: ground.identity.node.tag(),
             clock: Arc::clone(&clock),
             faults,
             ..StoreOptions::new(ground.data_dir.path().join("store"))
@@ -320,7 +320,7 @@ impl Node {
 
 /// Founds the group of one.
 fn found(config: &Config, permanent: bool, identity: &Identity, sockets: &Sockets) -> GroupOfOne {
-    let node = NodeId::new(&identity.peer_id);
+    let node = identity.node;
     let hosts = &config.node.network_hostnames;
     let peer_host = if permanent { &hosts.super_peer_server } else { &hosts.peer_server };
     let advertise = |host: &Option<String>, bound: SocketAddr| match host {

@@ -3,11 +3,17 @@
 //! Invariants: a port speaks in the types of `core` and names no adapter; `ports` imports `core` and no other room.
 
 pub mod clock;
+pub mod consensus;
 pub mod entropy;
 pub mod object_store;
+pub mod overlay;
 pub mod peer_probe;
+pub mod peer_transport;
 
 pub use clock::{Clock, SystemClock};
+pub use consensus::Consensus;
 pub use entropy::{Entropy, OsEntropy};
 pub use object_store::ObjectStore;
+pub use overlay::Overlay;
 pub use peer_probe::PeerProbe;
+pub use peer_transport::{PeerHandler, PeerTransport};

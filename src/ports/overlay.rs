@@ -1,0 +1,61 @@
+//! The network around the group: finds other nodes, answers which groups are near.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::core::{
+    node_id::NodeId,
+    offer::{Answer, Offer, Seeker},
+    world::Position,
+};
+
+/// How the network looks from here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OverlayState {
+    /// Where this node listens, as multiaddrs with its peer id; the first is the one to give to others.
+    pub listens: Vec<String>,
+    /// The nodes that it is connected to.
+    pub connected: Vec<NodeId>,
+    /// How many nodes were refused: of another network, or of another protocol version.
+    pub refused: u64,
+}
+
+/// The network.
+pub trait Overlay: Send + Sync + 'static {
+    /// Announces this node's group, again and again until it is called with `None`. For super-peers.
+    fn announce(&self, offer: Option<Offer>);
+
+    /// Says whether this node looks for a group, which its answers tell others.
+    fn seek(&self, seeker: Option<Seeker>);
+
+    /// Asks the nodes it knows (or finds within `window`) for the groups near a position, and gathers what they answer.
+    /// Returns as soon as `enough` says so, else at the end of the window. Offers come merged: the newest of each group,
+    /// nearest first.
+    fn find(
+        &self,
+        near: Position,
+        window: Duration,
+        enough: Box<dyn Fn(&Found) -> bool + Send>,
+    ) -> BoxFuture<'static, Found>;
+
+    /// Returns the groups that this node has heard of lately, nearest first.
+    fn known(&self, near: Position) -> Vec<Offer>;
+
+    /// Answers another node's question; for tests and for the adapter itself.
+    fn answer(&self, near: Position) -> Answer;
+
+    /// Returns how the network looks from here.
+    fn state(&self) -> OverlayState;
+}
+
+/// What a search has found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Found {
+    /// The groups.
+    pub offers: Vec<Offer>,
+    /// The nodes that look for a group too.
+    pub seekers: Vec<Seeker>,
+    /// How many nodes have answered.
+    pub answered: usize,
+}
