@@ -21,7 +21,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -33,6 +33,7 @@ use super::{
     admission::Permit,
     body::LimitedBody,
     listener::{Edge, Gate, Protocol},
+    streams::Streams,
 };
 use crate::config::LimitsConfig;
 
@@ -78,7 +79,8 @@ pub(super) async fn serve<E: Edge>(
             }
         }
         Protocol::Http2 => {
-            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            let streams = Streams::default();
+            let connection = hyper::server::conn::http2::Builder::new(streams.executor())
                 .max_concurrent_streams(limits.requests.min(STREAMS_MAX) as u32)
                 .max_header_list_size(limits.header_bytes as u32)
                 .initial_stream_window_size(1 << 20)

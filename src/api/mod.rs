@@ -12,5 +12,6 @@ pub mod grpc;
 pub mod listener;
 pub mod metrics;
 pub mod rest;
+mod streams;
 #[cfg(test)]
 pub mod test_backend;
