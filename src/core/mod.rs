@@ -6,6 +6,7 @@
 pub mod change;
 pub mod durability;
 pub mod group;
+pub mod hex;
 pub mod hlc;
 pub mod node_id;
 pub mod object;
