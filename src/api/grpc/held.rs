@@ -100,8 +100,8 @@ impl Held {
         let Self { call, durability, value_bytes, .. } = self;
         let (code, answered) = match answered {
             Ok(message) => {
-                // With the content type and the name of the request.
-                let mut headers = HeaderMap::with_capacity(3);
+                // With the content type, the name of the request and the date.
+                let mut headers = HeaderMap::with_capacity(6);
                 if let Some(durability) = durability {
                     headers.insert(DURABILITY, text_value(durability));
                 }

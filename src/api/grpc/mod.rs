@@ -24,12 +24,16 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, request::Parts};
+use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
-use tonic::{Status, body::Body, codegen::Service as _};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{BoxFuture, Service as _},
+};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::pb::{
     v1::server_reflection_server::ServerReflectionServer,
@@ -132,11 +136,15 @@ impl Servers {
     }
 
     /// Lets a server answer. A generated server is always ready.
-    async fn answer<B>(&self, server: Server, request: Request<B>) -> Response<Body>
+    fn answer<B>(
+        &self,
+        server: Server,
+        request: Request<B>,
+    ) -> BoxFuture<Response<Body>, Infallible>
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
     {
-        let answer = match server {
+        match server {
             Server::GroupStorage => self.group_storage.clone().call(request),
             Server::PeerStorage => self.peer_storage.clone().call(request),
             Server::Peer => self.peer.clone().call(request),
@@ -144,10 +152,6 @@ impl Servers {
             Server::Health => self.health.clone().call(request),
             Server::Reflection => self.reflection.clone().call(request),
             Server::ReflectionAlpha => self.reflection_alpha.clone().call(request),
-        };
-        match answer.await {
-            Ok(response) => response,
-            Err(never) => match never {},
         }
     }
 }
@@ -180,7 +184,7 @@ impl GrpcEdge {
         let slot = Slot::new(call, timeout);
         parts.extensions.insert(slot.clone());
         let request = Request::from_parts(parts, body);
-        let mut response = self.inner.servers.answer(server, request).await;
+        let Ok(mut response) = self.inner.servers.answer(server, request).await;
         if let Some(call) = slot.take() {
             // No handler took it: tonic could not read the message.
             let status = response.extensions().get::<Status>();
@@ -200,7 +204,7 @@ impl GrpcEdge {
             &self.inner.backend,
             "grpc",
             route.map_or("unknown", Route::kind),
-            parts.headers.get("traceparent").and_then(|value| value.to_str().ok()),
+            parts.headers.get(head::TRACEPARENT).and_then(|value| value.to_str().ok()),
             timeout.as_ref().ok().copied().flatten(),
         );
         let accepted = head::check(parts)
@@ -234,7 +238,11 @@ fn refusal(call: Call, error: &ApiError) -> Response<Body> {
 /// Names the request, and says how durable what the answer tells is, unless a write has said so.
 fn describe(response: &mut Response<Body>, backend: &Backend, id: TraceId) {
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, held::text_value(id.to_string()));
+    if let Ok(mut name) = HeaderValue::from_bytes(&id.digits()) {
+        // Not secret, but never the same twice: it would only push other headers out of the compression's table.
+        name.set_sensitive(true);
+        headers.insert(REQUEST_ID, name);
+    }
     if !headers.contains_key(held::DURABILITY) {
         headers.insert(held::DURABILITY, held::text_value(backend.durability(Tier::Group, None)));
     }
@@ -263,14 +271,17 @@ impl Edge for GrpcEdge {
         path.ends_with("Watch") || path.ends_with("/ServerReflectionInfo")
     }
 
-    async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response<Body> {
-        self.answer(request).await
+    fn call(
+        &self,
+        request: Request<LimitedBody<Incoming>>,
+    ) -> impl Future<Output = Response<Body>> + Send {
+        self.answer(request)
     }
 
     fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response<Body> {
         let path = request.uri().path();
         let kind = route::find(self.inner.routes, path).map_or("unknown", Route::kind);
-        let traceparent = request.headers().get("traceparent").and_then(|v| v.to_str().ok());
+        let traceparent = request.headers().get(head::TRACEPARENT).and_then(|v| v.to_str().ok());
         let call = Call::begin(&self.inner.backend, "grpc", kind, traceparent, None);
         refusal(call, error)
     }
