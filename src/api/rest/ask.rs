@@ -132,6 +132,9 @@ impl Ask {
     /// Says which rule of an id it breaks.
     pub fn id(&self) -> Result<ObjectId, ApiError> {
         let raw = self.at.parameter();
+        if !raw.contains('%') {
+            return Ok(ObjectId::parse(raw)?);
+        }
         check_escapes("id", raw)?;
         let bytes: Cow<'_, [u8]> = percent_decode_str(raw).into();
         Ok(ObjectId::parse_bytes(&bytes)?)

@@ -127,11 +127,14 @@ impl Edge for RestEdge {
             &about::STORAGE_HEALTH,
             &about::STATUS,
         ];
-        path.starts_with("/nomad/debug/") || fixed.iter().any(|row| row.path() == path)
+        path.starts_with("/nomad/debug/") || fixed.iter().any(|row| row.is_at(path))
     }
 
-    async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response {
-        self.answer(request).await
+    fn call(
+        &self,
+        request: Request<LimitedBody<Incoming>>,
+    ) -> impl Future<Output = Response> + Send {
+        self.answer(request)
     }
 
     fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response {

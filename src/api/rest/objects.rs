@@ -196,6 +196,8 @@ fn asked_range(ask: &Ask, object: &Object, modified: &str) -> RangeAnswer {
 }
 
 fn describe(headers: &mut HeaderMap, object: &Object, modified: &str) {
+    // All of them, with what every answer has.
+    headers.reserve(12);
     // A problem document has its own type.
     if !headers.contains_key(header::CONTENT_TYPE) {
         let kept = object.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
