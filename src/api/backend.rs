@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -194,7 +195,7 @@ impl Call {
     }
 
     /// Writes, in the node's mode unless the request names one. The outer error is a failure, the inner one a refusal
-    /// that left everything as it was. The text is the durability that the answer states.
+    /// that left everything as it was. The header is the durability that the answer states.
     ///
     /// # Errors
     /// When the change may not be made at all, or the store cannot make it.
@@ -204,7 +205,7 @@ impl Call {
         id: &ObjectId,
         change: Change,
         mode: Option<StorageMode>,
-    ) -> Result<(Result<Written, Refusal>, String), ApiError> {
+    ) -> Result<(Result<Written, Refusal>, HeaderValue), ApiError> {
         self.about(id);
         let mode = mode.unwrap_or_else(|| self.backend.view.load().settings.storage_mode);
         if let Change::Write { content, .. } = &change {
@@ -213,7 +214,7 @@ impl Call {
         }
         let make = |reply| LocalStoreMsg::Write { tier, id: id.clone(), change, reply };
         let written = self.backend.store.ask(&self.edge_name, self.cx, make).await??;
-        Ok((written, self.backend.durability(tier, Some(mode))))
+        Ok((written, self.backend.durability_header(tier, Some(mode))))
     }
 
     /// Lists objects, at most `limit`, which the node caps at `limits.pageSize`.
@@ -312,15 +313,21 @@ impl Backend {
     /// Says how durable what an answer tells is: `quorum` for a safe write in the group, else `local`; with an interval
     /// between fsyncs, that too. `None` = a read.
     pub fn durability(&self, tier: Tier, write: Option<StorageMode>) -> String {
-        let word = match (tier, write) {
-            (Tier::Group, Some(StorageMode::Safe)) => "quorum",
-            _ => "local",
-        };
+        let word = reach(tier, write);
         match self.config.node.storage.durability {
             Durability::Always => word.to_owned(),
             Durability::Interval(every) => {
                 format!("{word};fsync=interval:{}", humantime::format_duration(every))
             }
+        }
+    }
+
+    /// Says the same in the `Nomad-Durability` of an answer.
+    pub fn durability_header(&self, tier: Tier, write: Option<StorageMode>) -> HeaderValue {
+        match self.config.node.storage.durability {
+            Durability::Always => HeaderValue::from_static(reach(tier, write)),
+            Durability::Interval(_) => HeaderValue::try_from(self.durability(tier, write))
+                .unwrap_or(HeaderValue::from_static("")),
         }
     }
 
@@ -370,6 +377,14 @@ impl Backend {
             resident_bytes: super::metrics::resident_bytes(),
             requests_in_hand: self.admission.in_hand(),
         }
+    }
+}
+
+/// Where a write is once it is acknowledged; what a read tells is known to be here.
+fn reach(tier: Tier, write: Option<StorageMode>) -> &'static str {
+    match (tier, write) {
+        (Tier::Group, Some(StorageMode::Safe)) => "quorum",
+        _ => "local",
     }
 }
 

@@ -244,7 +244,7 @@ fn describe(response: &mut Response<Body>, backend: &Backend, id: TraceId) {
         headers.insert(REQUEST_ID, name);
     }
     if !headers.contains_key(held::DURABILITY) {
-        headers.insert(held::DURABILITY, held::text_value(backend.durability(Tier::Group, None)));
+        headers.insert(held::DURABILITY, backend.durability_header(Tier::Group, None));
     }
 }
 

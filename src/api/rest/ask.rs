@@ -253,7 +253,7 @@ pub fn finish(backend: &Backend, request: TraceId, answer: Answer) -> Response {
     let mut response = answer.unwrap_or_else(|error| problem::problem(&error, request));
     problem::name_request(&mut response, request);
     if !response.headers().contains_key(problem::DURABILITY) {
-        problem::state_durability(&mut response, backend.durability(Tier::Group, None));
+        problem::state_durability(&mut response, backend.durability_header(Tier::Group, None));
     }
     response
 }

@@ -339,7 +339,7 @@ async fn write(
     wanted: Wanted,
     mode: Option<StorageMode>,
     make: impl Fn(Condition) -> Change,
-) -> Result<(Written, String), ApiError> {
+) -> Result<(Written, HeaderValue), ApiError> {
     let (mut condition, versions) = match wanted {
         Wanted::Anything => (Condition::Any, Vec::new()),
         Wanted::Absent => (Condition::Absent, Vec::new()),

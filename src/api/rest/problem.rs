@@ -107,10 +107,8 @@ pub fn name_request(response: &mut Response, request: TraceId) {
 }
 
 /// Says how durable what the answer tells is.
-pub fn state_durability(response: &mut Response, durability: String) {
-    if let Ok(value) = HeaderValue::try_from(durability) {
-        response.headers_mut().insert(DURABILITY, value);
-    }
+pub fn state_durability(response: &mut Response, durability: HeaderValue) {
+    response.headers_mut().insert(DURABILITY, durability);
 }
 
 #[cfg(test)]
