@@ -177,14 +177,10 @@ impl RestEdge {
 
 fn routes(shared: &Shared) -> BoxedFilter<(Response,)> {
     let recovering = shared.clone();
+    // Each `or` around a route is one more future to poll and to carry its answer: the most frequent has two.
+    let others = nomad(shared).or(outside(shared)).unify().or(row::unknown()).unify().boxed();
     route(shared, &objects::OBJECT, objects::object)
-        .or(route(shared, &storage::GET, storage::get))
-        .unify()
-        .or(nomad(shared))
-        .unify()
-        .or(outside(shared))
-        .unify()
-        .or(row::unknown())
+        .or(route(shared, &storage::GET, storage::get).or(others).unify())
         .unify()
         .recover(move |rejection| {
             std::future::ready(Ok::<_, Infallible>(recover(&recovering, &rejection)))
