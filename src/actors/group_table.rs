@@ -1,22 +1,20 @@
-//! Owns what the node knows of its group: today a group of one, so the truth is here and nowhere else.
+//! Owns what the node knows of itself and its group: of a group of one, so that the truth is here and nowhere else.
 //!
 //! Others read the published view without asking; only this actor changes it.
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
+pub use super::group_view::GroupView;
 use super::{
     recorder::Outcome,
     shell::{Described, Handling, Message, Reply, Role},
 };
 use crate::core::{
-    group::{GroupOfOne, ReplicationFactorError, SettingChange},
-    world::PositionError,
+    control::ControlError,
+    group::SettingChange,
+    table::{Applied, Command, Refused, Table},
+    view::View,
 };
-
-/// The published view: one writer, any number of readers.
-pub type GroupView = Arc<ArcSwap<GroupOfOne>>;
 
 // ---- messages ----
 
@@ -28,7 +26,7 @@ pub enum GroupTableMsg {
         /// The change.
         change: SettingChange,
         /// Takes whether it was done.
-        reply: Reply<Result<(), ReplicationFactorError>>,
+        reply: Reply<Result<(), ControlError>>,
     },
     /// Ask: move this node.
     Move {
@@ -37,7 +35,7 @@ pub enum GroupTableMsg {
         /// The new y.
         y: f64,
         /// Takes whether it was done.
-        reply: Reply<Result<(), PositionError>>,
+        reply: Reply<Result<(), ControlError>>,
     },
 }
 
@@ -97,33 +95,58 @@ impl Role for GroupTable {
         _: &Handling<'_, GroupTableMsg>,
         message: GroupTableMsg,
     ) -> Result<Outcome, String> {
-        let mut group = GroupOfOne::clone(&self.view.load());
-        let done = match message {
-            GroupTableMsg::Set { change, reply } => {
-                let done = group.settings.set(change);
-                let is_done = done.is_ok();
-                self.publish(group, is_done);
-                reply.send(done);
-                is_done
-            }
-            GroupTableMsg::Move { x, y, reply } => {
-                let done = group.world.position(x, y).map(|to| group.this.position = to);
-                let is_done = done.is_ok();
-                self.publish(group, is_done);
-                reply.send(done);
-                is_done
-            }
+        let mut view = View::clone(&self.view.load());
+        let (done, reply) = match message {
+            GroupTableMsg::Set { change, reply } => (set(&mut view, change), reply),
+            GroupTableMsg::Move { x, y, reply } => (move_to(&mut view, x, y), reply),
         };
-        Ok(if done { Outcome::Done("changed") } else { Outcome::Refused("out of range") })
+        let outcome = match &done {
+            Ok(()) => Outcome::Done("changed"),
+            Err(_) => Outcome::Refused("it cannot be changed so"),
+        };
+        if done.is_ok() {
+            // Who is told of the change finds it published.
+            self.view.publish(view);
+        }
+        reply.send(done);
+        Ok(outcome)
     }
 }
 
-impl GroupTable {
-    fn publish(&self, group: GroupOfOne, changed: bool) {
-        if changed {
-            self.view.store(Arc::new(group));
-        }
+/// Changes a setting: the replication factor for the group, the others for this node.
+fn set(view: &mut View, change: SettingChange) -> Result<(), ControlError> {
+    view.settings.set(change)?;
+    if let (SettingChange::ReplicationFactor(_), Some(table)) = (change, &mut view.table) {
+        apply(Arc::make_mut(table), &Command::Set(change))?;
     }
+    Ok(())
+}
+
+fn move_to(view: &mut View, x: f64, y: f64) -> Result<(), ControlError> {
+    view.this.position = view.world.position(x, y)?;
+    let Some(table) = &mut view.table else { return Ok(()) };
+    let table = Arc::make_mut(table);
+    let Some(claim) = table.seats.get(&view.this.node).map(|seat| seat.claim) else {
+        return Ok(());
+    };
+    apply(table, &Command::Describe { member: view.this.clone(), claim })
+}
+
+/// Applies an entry to the table of a group of one, whose log is this actor. The only member has rescanned what it has as
+/// soon as the change is there.
+fn apply(table: &mut Table, command: &Command) -> Result<(), ControlError> {
+    if let Applied::Refused(refused) = table.apply(command) {
+        return Err(match refused {
+            Refused::ReplicationFactor(error) => error.into(),
+            other => ControlError::Refused { reason: other.to_string() },
+        });
+    }
+    let now = table.configuration();
+    if now.is_joint() {
+        let (node, epoch) = (table.super_peer, now.epoch);
+        table.apply(&Command::Acknowledge { node, epoch });
+    }
+    Ok(())
 }
 
 // ---- tests ----
@@ -132,35 +155,12 @@ impl GroupTable {
 mod tests {
     use super::*;
     use crate::{
-        actors::{AskError, shell::worker, supervisor::Root, test_kit::kit},
-        core::{
-            group::{Member, Settings, StorageMode},
-            node_id::NodeId,
-            world::{Position, World},
-        },
+        actors::{AskError, group_view::Published, shell::worker, supervisor::Root, test_kit::kit},
+        core::{group::StorageMode, view::Founder},
     };
 
     fn view() -> GroupView {
-        Arc::new(ArcSwap::from_pointee(GroupOfOne {
-            name: "group-x".into(),
-            epoch: 1,
-            permanent: false,
-            capacity: 5,
-            this: Member {
-                node: NodeId::from_key([7; 32]),
-                rest: String::new(),
-                peer: String::new(),
-                storage: String::new(),
-                position: Position::default(),
-            },
-            world: World { width: 10.0, height: 10.0 },
-            settings: Settings {
-                storage_mode: StorageMode::Fast,
-                retrieval_mode: crate::core::group::RetrievalMode::Fast,
-                migration: false,
-                replication_factor: 3,
-            },
-        }))
+        Published::new(View::founded("group-x".into(), &Founder::example(7)))
     }
 
     #[tokio::test(start_paused = true)]
@@ -186,7 +186,7 @@ mod tests {
                 }
                 Err(error) => panic!("{error}"),
             }
-            assert!(i64::from(view.load().settings.replication_factor) >= acknowledged);
+            assert!(i64::from(view.load().settings().replication_factor) >= acknowledged);
         }
         assert_eq!(acknowledged, 39);
         root.stop().await;
@@ -207,6 +207,32 @@ mod tests {
         let make = |reply| GroupTableMsg::Move { x: 11.0, y: 0.0, reply };
         table.ask(&from, Default::default(), make).await.unwrap().unwrap_err();
         assert_eq!(view.load_full(), before);
+        root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_replication_factor_is_the_groups_and_the_modes_are_the_nodes() {
+        let (kit, view, from) = (kit(), view(), Arc::<str>::from("test"));
+        let (table, spec) =
+            worker::<GroupTable>(&kit, "group_table", "node", Args { view: Arc::clone(&view) });
+        let root = Root::start(&kit, "node", vec![spec]).await.unwrap();
+        let mut watch = view.watch();
+        for change in
+            [SettingChange::ReplicationFactor(2), SettingChange::StorageMode(StorageMode::Safe)]
+        {
+            let make = |reply| GroupTableMsg::Set { change, reply };
+            table.ask(&from, Default::default(), make).await.unwrap().unwrap();
+            watch.changed().await.unwrap();
+        }
+        let now = view.load_full();
+        let group = now.group().unwrap();
+        assert_eq!((group.settings.replication_factor, now.epoch()), (2, 3));
+        assert!(!group.configuration().is_joint());
+        assert_eq!(group.settings.storage_mode, StorageMode::Fast);
+        assert_eq!(now.settings().storage_mode, StorageMode::Safe);
+        let make = |reply| GroupTableMsg::Move { x: 2.0, y: 3.0, reply };
+        table.ask(&from, Default::default(), make).await.unwrap().unwrap();
+        assert_eq!(view.load().group().unwrap().site, view.load().this.position);
         root.stop().await;
     }
 }

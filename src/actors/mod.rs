@@ -9,6 +9,7 @@
 
 pub mod expiry;
 pub mod group_table;
+pub mod group_view;
 pub mod local_store;
 pub mod membership;
 pub mod recorder;

@@ -17,9 +17,9 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::admission::Admission;
+use super::{admission::Admission, backend::Network, group_figures::GroupFigures};
 use crate::{
-    actors::vitals::Census,
+    actors::{group_view::GroupView, vitals::Census},
     ports::object_store::{StoreCounts, StoreHealth},
 };
 
@@ -56,7 +56,12 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers everything that the node shows.
-    pub fn new(census: Arc<Census>, store: StoreStats, admission: Arc<Admission>) -> Self {
+    pub fn new(
+        census: Arc<Census>,
+        store: StoreStats,
+        admission: Arc<Admission>,
+        (view, network): (GroupView, Network),
+    ) -> Self {
         let mut registry = Registry::with_prefix("nomad");
         let requests = Family::default();
         registry.register(
@@ -72,6 +77,7 @@ impl Metrics {
             seconds.clone(),
         );
         registry.register_collector(Box::new(State { census, store, admission }));
+        registry.register_collector(Box::new(GroupFigures { view, network }));
         Self { registry, requests, seconds }
     }
 

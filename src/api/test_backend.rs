@@ -2,18 +2,18 @@
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::{
     admission::Admission,
-    backend::{Backend, Phase},
+    backend::{Backend, Network, Phase},
     metrics::{Metrics, StoreStats},
 };
 use crate::{
     actors::{
         Kit, Recorder, group_table,
-        group_table::{GroupTable, GroupView},
+        group_table::GroupTable,
+        group_view::Published,
         local_store,
         local_store::LocalStore,
         replica_reader,
@@ -24,10 +24,11 @@ use crate::{
     },
     config::Config,
     core::{
-        group::{GroupOfOne, Member, Settings},
+        group::{Member, Settings},
         node_id::NodeId,
         time::UnixMs,
-        world::{Position, World},
+        view::{Founder, View},
+        world::World,
     },
     ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock},
     storage::MemoryStore,
@@ -80,7 +81,8 @@ impl TestNode {
         };
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let port: Arc<dyn ObjectStore> = store.clone();
-        let view: GroupView = Arc::new(ArcSwap::from_pointee(group(&config)));
+        let view = Published::new(View::founded("group-TestNode".into(), &founder(&config)));
+        let network = Network::none();
 
         let args = local_store::Args { store: port.clone() };
         let (writer, writer_spec) = worker::<LocalStore>(&kit, "local_store", "node", args);
@@ -95,12 +97,19 @@ impl TestNode {
         let store_stats: StoreStats = Arc::new(move || (port.health(), port.counts()));
         let census = kit.census.clone();
         let backend = Arc::new(Backend {
-            metrics: Metrics::new(census, store_stats.clone(), admission.clone()),
+            metrics: Metrics::new(
+                census,
+                store_stats.clone(),
+                admission.clone(),
+                (view.clone(), network.clone()),
+            ),
             kit: kit.clone(),
             store: writer,
             reads: ReadPath::new(kit.clone(), reader, store.clone()),
             group_table,
             view,
+            membership: None,
+            network,
             phase: watched,
             admission,
             store_stats,
@@ -119,22 +128,20 @@ impl TestNode {
     }
 }
 
-fn group(config: &Config) -> GroupOfOne {
-    let world = World { width: config.node.world.width, height: config.node.world.height };
+fn founder(config: &Config) -> Founder {
     let storage = &config.node.storage;
-    GroupOfOne {
-        name: "group-TestNode".into(),
-        epoch: 1,
-        permanent: false,
-        capacity: config.node.max_peers as u32,
+    Founder {
         this: Member {
             node: NodeId::from_key([7; 32]),
             rest: "127.0.0.1:8080".into(),
             peer: "127.0.0.1:6731".into(),
             storage: "127.0.0.1:6735".into(),
-            position: Position { x: config.node.position.x, y: config.node.position.y },
+            position: config.node.position,
         },
-        world,
+        permanent: false,
+        claim: 1,
+        capacity: config.node.max_peers as u32,
+        world: World { width: config.node.world.width, height: config.node.world.height },
         settings: Settings {
             storage_mode: storage.storage_mode,
             retrieval_mode: storage.retrieval_mode,

@@ -7,6 +7,8 @@ use thiserror::Error;
 
 use super::{
     group::{PeerError, ReplicationFactorError},
+    node_id::NodeId,
+    view::View,
     world::{Position, PositionError},
 };
 
@@ -82,10 +84,18 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum ControlError {
     /// The node belongs to no group at the moment.
-    #[error("this node has no group yet: it is {state}")]
+    #[error("this node has no group yet: {reason}")]
     NoGroup {
-        /// The word for its state.
-        state: &'static str,
+        /// What it does instead.
+        reason: &'static str,
+    },
+    /// The node is alone and this version forms no groups.
+    #[error(
+        "{what}: this node is alone, and this version of nomad forms no groups of several nodes"
+    )]
+    Alone {
+        /// What cannot be done.
+        what: String,
     },
     /// The group has no super-peer at the moment.
     #[error("the group {group} has no super-peer at the moment: an election is under way")]
@@ -116,6 +126,12 @@ pub enum ControlError {
     /// The name is not one of the group, or the caller is wrong about a member.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// The caller speaks of what another member holds.
+    #[error("this version does not replicate objects yet and keeps no ledger of what {node} holds")]
+    NoLedger {
+        /// The member.
+        node: NodeId,
+    },
     /// A group would lose its only member.
     #[error("{node} is the only member of {group}; stop the node instead")]
     OnlyMember {
@@ -162,12 +178,45 @@ pub enum ControlError {
         /// What it is.
         what: &'static str,
     },
+    /// The group's table does not take the change.
+    #[error("the group does not take the change: {reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+    },
     /// The replication factor is out of range.
     #[error(transparent)]
     ReplicationFactor(#[from] ReplicationFactorError),
     /// The position is not in the world.
     #[error(transparent)]
     Position(#[from] PositionError),
+}
+
+/// Answers for a node that forms no groups of several nodes.
+///
+/// # Errors
+/// Whatever needs another node, and a peer that is none of the group.
+pub fn alone(view: &View, request: &Request) -> Result<bool, ControlError> {
+    let cannot = |what: String| Err(ControlError::Alone { what });
+    match request {
+        Request::Join { peer, .. } => cannot(format!("the peer {peer} cannot join")),
+        Request::AddPeer { address } => cannot(format!("the peer {address} cannot be added")),
+        Request::SuperPeerLeaves => {
+            cannot("no other super-peer can leave its group to this node".into())
+        }
+        Request::Leave => cannot("the node cannot leave a group that is itself alone".into()),
+        Request::RemovePeer { name } if view.names_this(name) => {
+            cannot(format!("{name} cannot leave a group that is itself alone"))
+        }
+        Request::Migrate { peer, new_super_peer } if view.names_this(peer) => {
+            cannot(format!("{peer} cannot migrate to {new_super_peer}, no other group is known"))
+        }
+        // A peer that is no member has gone already.
+        Request::RemovePeer { .. } | Request::Migrate { .. } => Ok(false),
+        // All other members have been told: there are none.
+        Request::Notify { .. } => Ok(true),
+        Request::PositionOf { peer, .. } => view.member(peer).map(|_| true),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ mod sockets;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -21,7 +20,8 @@ use crate::{
     actors::{
         Address, Context, Kit, Recorder,
         expiry::{self, Expiry},
-        group_table::{self, GroupTable, GroupView},
+        group_table::{self, GroupTable},
+        group_view::Published,
         local_store::{self, LocalStore},
         replica_reader::{self, ReadPath, ReplicaReader},
         shell::worker,
@@ -29,7 +29,7 @@ use crate::{
     },
     api::{
         admission::Admission,
-        backend::{Backend, Phase},
+        backend::{Backend, Network, Phase},
         grpc,
         listener::{self, Gate, Listener, ListenerMsg},
         metrics::{Metrics, StoreStats},
@@ -37,7 +37,8 @@ use crate::{
     },
     config::Config,
     core::{
-        group::{GroupOfOne, Member, Settings, founded_name},
+        group::{Member, Settings, founded_name},
+        view::{Founder, View},
         world::World,
     },
     network::GrpcProbe,
@@ -200,8 +201,8 @@ impl Node {
         ground: Ground,
     ) -> Result<Self, StartError> {
         let Ground { identity, data_dir, sockets } = ground;
-        let view: GroupView =
-            Arc::new(ArcSwap::from_pointee(found(&config, permanent, &identity, &sockets)));
+        let founder = founder(&config, permanent, &identity, &sockets);
+        let view = Published::new(View::founded(founded_name(&founder.this.node), &founder));
         let addresses = sockets.addresses(&identity, data_dir.path(), &view.load());
         let store = Arc::new(LateStore::default());
         let (phase, watched) = watch::channel(Phase::Starting);
@@ -232,10 +233,12 @@ impl Node {
 
         let stats_of = Arc::clone(&store);
         let store_stats: StoreStats = Arc::new(move || (stats_of.health(), stats_of.counts()));
+        let network = Network::none();
         let metrics = Metrics::new(
             Arc::clone(&kit.census),
             Arc::clone(&store_stats),
             Arc::clone(&gate.admission),
+            (Arc::clone(&view), network.clone()),
         );
         let backend = Arc::new(Backend {
             kit: kit.clone(),
@@ -243,6 +246,8 @@ impl Node {
             reads: ReadPath::new(kit.clone(), reader, store.clone()),
             group_table,
             view,
+            membership: None,
+            network,
             phase: watched,
             config,
             admission: Arc::clone(&gate.admission),
@@ -318,8 +323,8 @@ impl Node {
     }
 }
 
-/// Founds the group of one.
-fn found(config: &Config, permanent: bool, identity: &Identity, sockets: &Sockets) -> GroupOfOne {
+/// Says what this node is.
+fn founder(config: &Config, permanent: bool, identity: &Identity, sockets: &Sockets) -> Founder {
     let node = identity.node;
     let hosts = &config.node.network_hostnames;
     let peer_host = if permanent { &hosts.super_peer_server } else { &hosts.peer_server };
@@ -328,10 +333,9 @@ fn found(config: &Config, permanent: bool, identity: &Identity, sockets: &Socket
         Some(host) if host.contains(':') => host.clone(),
         Some(host) => format!("{host}:{}", bound.port()),
     };
-    GroupOfOne {
-        name: founded_name(&node),
-        epoch: 1,
+    Founder {
         permanent,
+        claim: 1,
         capacity: config.node.max_peers as u32,
         this: Member {
             node,
