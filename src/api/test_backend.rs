@@ -1,6 +1,12 @@
 //! A node's inside for tests of the edges: real actors over a store in memory, with a clock that stands still.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::watch;
 
@@ -16,18 +22,23 @@ use crate::{
         group_view::Published,
         local_store,
         local_store::LocalStore,
+        membership::MembershipMsg,
+        recorder::Outcome,
         replica_reader,
         replica_reader::{ReadPath, ReplicaReader},
-        shell::worker,
+        shell::{Handling, Role, worker},
         supervisor::Root,
         vitals::Census,
     },
     config::Config,
     core::{
+        control::{ControlError, Request},
         group::{Member, Settings},
         node_id::NodeId,
+        offer::Offer,
+        table::{Command, Seat},
         time::UnixMs,
-        view::{Founder, View},
+        view::{Founder, Liveness, Sighting, View},
         world::World,
     },
     ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock},
@@ -50,7 +61,43 @@ pub struct TestNode {
     pub clock: Arc<ManualClock>,
     /// The node's phase.
     pub phase: watch::Sender<Phase>,
+    /// What its membership is asked, and what it answers, if it has one.
+    pub membership: Arc<Script>,
+    /// The groups that it has heard of.
+    pub known: Arc<Mutex<Vec<Offer>>>,
     root: Root,
+}
+
+/// What a scripted membership is asked, and what it answers: `true` while nothing else is said.
+#[derive(Debug, Default)]
+pub struct Script {
+    /// What it was asked, oldest first.
+    pub asked: Mutex<Vec<Request>>,
+    /// What it answers next, first to last.
+    pub answers: Mutex<VecDeque<Result<bool, ControlError>>>,
+}
+
+/// Answers what it is told to.
+struct Scripted(Arc<Script>);
+
+impl Role for Scripted {
+    type Msg = MembershipMsg;
+    type Args = Arc<Script>;
+
+    fn start(script: &Arc<Script>, _: &Handling<'_, MembershipMsg>) -> Result<Self, String> {
+        Ok(Self(Arc::clone(script)))
+    }
+
+    fn handle(
+        &mut self,
+        _: &Handling<'_, MembershipMsg>,
+        message: MembershipMsg,
+    ) -> Result<Outcome, String> {
+        let MembershipMsg::Control { request, reply } = message;
+        self.0.asked.lock().unwrap().push(request);
+        reply.send(self.0.answers.lock().unwrap().pop_front().unwrap_or(Ok(true)));
+        Ok(Outcome::Done("answered"))
+    }
 }
 
 /// Says of every address but the one with port 1 that a node serves there.
@@ -70,6 +117,15 @@ impl TestNode {
 
     /// Starts a serving node.
     pub async fn start_with(config: Config) -> Self {
+        Self::build(config, false).await
+    }
+
+    /// Starts a serving node whose membership answers what the test says.
+    pub async fn scripted() -> Self {
+        Self::build(Config::default(), true).await
+    }
+
+    async fn build(config: Config, has_membership: bool) -> Self {
         let clock = Arc::new(ManualClock::at(UnixMs(NOW * 1000)));
         let entropy = Arc::new(OsEntropy);
         let recorder = Recorder::new(config.trace.records, clock.clone(), entropy.clone());
@@ -82,7 +138,13 @@ impl TestNode {
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let port: Arc<dyn ObjectStore> = store.clone();
         let view = Published::new(View::founded("group-TestNode".into(), &founder(&config)));
-        let network = Network::none();
+        let known = Arc::new(Mutex::new(Vec::new()));
+        let offers = Arc::clone(&known);
+        let network =
+            Network { known: Arc::new(move |_| offers.lock().unwrap().clone()), ..Network::none() };
+        let script = Arc::new(Script::default());
+        let (membership, membership_spec) =
+            worker::<Scripted>(&kit, "membership", "node", Arc::clone(&script));
 
         let args = local_store::Args { store: port.clone() };
         let (writer, writer_spec) = worker::<LocalStore>(&kit, "local_store", "node", args);
@@ -108,7 +170,7 @@ impl TestNode {
             reads: ReadPath::new(kit.clone(), reader, store.clone()),
             group_table,
             view,
-            membership: None,
+            membership: has_membership.then_some(membership),
             network,
             phase: watched,
             admission,
@@ -117,9 +179,32 @@ impl TestNode {
             started: crate::ports::Clock::monotonic(&*clock),
             config,
         });
-        let children = vec![writer_spec, reader_spec, table_spec];
+        let mut children = vec![writer_spec, reader_spec, table_spec];
+        children.extend(has_membership.then_some(membership_spec));
         let root = Root::start(&kit, "node", children).await.unwrap();
-        Self { backend, store, clock, phase, root }
+        Self { backend, store, clock, phase, membership: script, known, root }
+    }
+
+    /// Publishes another view.
+    pub fn change(&self, change: impl FnOnce(&mut View)) {
+        let mut view = View::clone(&self.backend.view.load());
+        change(&mut view);
+        self.backend.view.publish(view);
+    }
+
+    /// Lets another node into the group, alive and with a vote.
+    pub fn add_member(&self, key: u8) {
+        let seat = Seat { member: Founder::example(key).this, claim: 1, permanent: false };
+        let node = seat.member.node;
+        self.change(|view| {
+            let table = Arc::make_mut(view.table.as_mut().unwrap());
+            table.apply(&Command::Change { add: vec![seat], remove: Vec::new() });
+            let epoch = table.epoch();
+            table.apply(&Command::Acknowledge { node: table.super_peer, epoch });
+            view.voters.insert(node);
+            let seen = Sighting { liveness: Liveness::Alive, last_seen: Some(UnixMs(NOW * 1000)) };
+            view.sightings.insert(node, seen);
+        });
     }
 
     /// Stops the actors.

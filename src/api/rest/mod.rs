@@ -15,6 +15,7 @@ mod document;
 mod etag;
 mod game_object;
 mod json;
+mod leave;
 mod listing;
 mod objects;
 mod openapi;
@@ -47,7 +48,7 @@ use super::{
 
 /// The rows that the OpenAPI document describes.
 #[cfg(test)]
-static DOCUMENTED: [&Row; 31] = [
+static DOCUMENTED: [&Row; 32] = [
     &storage::GET,
     &objects::OBJECT,
     &storage::PUT,
@@ -71,6 +72,7 @@ static DOCUMENTED: [&Row; 31] = [
     &about::STATUS,
     &about::GROUPS,
     &about::GROUP,
+    &leave::LEAVE,
     &about::HEALTHZ,
     &about::READYZ,
     &about::METRICS,
@@ -199,6 +201,8 @@ fn nomad(b: &Shared) -> BoxedFilter<(Response,)> {
         .or(route(b, &about::GROUPS, about::groups))
         .unify()
         .or(route(b, &about::GROUP, about::group))
+        .unify()
+        .or(route(b, &leave::LEAVE, leave::leave))
         .unify();
     let storage = route(b, &storage::PUT, storage::put)
         .or(route(b, &storage::UPDATE, storage::update))
