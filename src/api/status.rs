@@ -60,6 +60,7 @@ impl Backend {
             overlay: network.overlay.listens,
             known_groups: (self.network.known)(view.this.position).len() as u64,
             version: env!("CARGO_PKG_VERSION"),
+            at: self.kit.clock.wall().0,
             uptime_seconds: self.kit.clock.monotonic().since(self.started) / 1_000_000,
             resident_bytes: super::metrics::resident_bytes(),
             requests_in_hand: self.admission.in_hand(),
@@ -119,6 +120,8 @@ pub struct Status {
     pub known_groups: u64,
     /// The program's version.
     pub version: &'static str,
+    /// The node's time, in milliseconds since 1970.
+    pub at: u64,
     /// Seconds since it started.
     pub uptime_seconds: u64,
     /// Resident memory in bytes.

@@ -119,10 +119,6 @@ pub struct Addresses {
     pub node_id: String,
     /// Its data directory.
     pub data_dir: PathBuf,
-    /// Its role.
-    pub role: &'static str,
-    /// The state of its role.
-    pub state: &'static str,
 }
 
 /// A running node.
@@ -203,7 +199,7 @@ impl Node {
         let Ground { identity, data_dir, sockets } = ground;
         let founder = founder(&config, permanent, &identity, &sockets);
         let view = Published::new(View::founded(founded_name(&founder.this.node), &founder));
-        let addresses = sockets.addresses(&identity, data_dir.path(), &view.load());
+        let addresses = sockets.addresses(&identity, data_dir.path());
         let store = Arc::new(LateStore::default());
         let (phase, watched) = watch::channel(Phase::Starting);
         let limits = config.limits.clone();

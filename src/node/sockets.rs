@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Addresses, StartError, identity::Identity};
-use crate::{config::PortsConfig, core::view::View, ports::Entropy};
+use crate::{config::PortsConfig, ports::Entropy};
 
 /// Where a port is drawn from when none is configured.
 const REST_PORTS: RangeInclusive<u16> = 8080..=9999;
@@ -47,7 +47,7 @@ impl Sockets {
     }
 
     /// Says where the node can be reached.
-    pub fn addresses(&self, identity: &Identity, dir: &Path, view: &View) -> Addresses {
+    pub fn addresses(&self, identity: &Identity, dir: &Path) -> Addresses {
         Addresses {
             rest: self.rest_address,
             peer: self.peer_address,
@@ -55,8 +55,6 @@ impl Sockets {
             overlay: format!("/p2p/{}", identity.node),
             node_id: identity.node.to_string(),
             data_dir: dir.to_owned(),
-            role: view.role(),
-            state: view.state.as_str(),
         }
     }
 }
