@@ -20,7 +20,8 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, eventually, http::Http};
 
-/// The environment that every child gets: nothing of ours that could change a setting.
+/// The environment that every child gets: nothing of ours that could change a setting, but that nodes of different tests
+/// do not find each other.
 pub fn clean(command: &mut Command) -> &mut Command {
     command.env_clear();
     for name in ["PATH", "HOME", "LLVM_PROFILE_FILE", "TMPDIR"] {
@@ -28,6 +29,7 @@ pub fn clean(command: &mut Command) -> &mut Command {
             command.env(name, value);
         }
     }
+    command.env("BOOTSTRAP_MDNS", "false");
     command
 }
 
