@@ -14,6 +14,6 @@ pub use clock::{Clock, SystemClock};
 pub use consensus::Consensus;
 pub use entropy::{Entropy, OsEntropy};
 pub use object_store::ObjectStore;
-pub use overlay::Overlay;
+pub use overlay::{Overlay, OverlayRun};
 pub use peer_probe::PeerProbe;
 pub use peer_transport::{PeerHandler, PeerTransport};

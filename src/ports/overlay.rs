@@ -23,7 +23,8 @@ pub struct OverlayState {
 
 /// The network.
 pub trait Overlay: Send + Sync + 'static {
-    /// Announces this node's group, again and again until it is called with `None`. For super-peers.
+    /// Announces this node's group, at once and then again and again, until it is called with `None`, which tells the
+    /// network that the group is not to be had here any more. For super-peers. The offer's `seq` is set by the overlay.
     fn announce(&self, offer: Option<Offer>);
 
     /// Says whether this node looks for a group, which its answers tell others.
@@ -47,6 +48,15 @@ pub trait Overlay: Send + Sync + 'static {
 
     /// Returns how the network looks from here.
     fn state(&self) -> OverlayState;
+
+    /// Tells whether there is any way to find others: without one a node need not wait for anybody.
+    fn has_sources(&self) -> bool;
+}
+
+/// What runs the network. A supervised actor owns the run, and starts it again when it has ended.
+pub trait OverlayRun: Send + Sync + 'static {
+    /// Runs until it is dropped. Ends of itself only when it fails, and says why. One run at a time.
+    fn run(&self) -> BoxFuture<'static, String>;
 }
 
 /// What a search has found.
