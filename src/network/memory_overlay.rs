@@ -150,8 +150,9 @@ impl Overlay for MemoryOverlay {
         let (network, node) = (Arc::clone(&self.network), self.node);
         let mut changes = network.changes.subscribe();
         Box::pin(async move {
-            let look = || network.table().look(node, near);
-            let early = async {
+            let table = Arc::clone(&network);
+            let look = move || table.table().look(node, near);
+            let early = async move {
                 loop {
                     changes.mark_unchanged();
                     let found = look();
@@ -164,7 +165,7 @@ impl Overlay for MemoryOverlay {
             };
             match tokio::time::timeout(window, early).await {
                 Ok(found) => found,
-                Err(_) => look(),
+                Err(_) => network.table().look(node, near),
             }
         })
     }
