@@ -26,9 +26,9 @@ pub const RATE_WINDOW_US: u64 = 10_000_000;
 pub enum Verdict {
     /// It says something new.
     News,
-    /// It repeats what was known, which now counts for longer.
+    /// It says what was known, which now counts for longer.
     Repeated,
-    /// Something newer of the same super-peer is known.
+    /// This, or something newer of the same super-peer, is known.
     Stale,
     /// The super-peer announces too often.
     TooOften,
@@ -85,11 +85,13 @@ impl Directory {
         if entry.in_window > ANNOUNCEMENTS_MAX {
             return Verdict::TooOften;
         }
-        // What has been silent for too long counts no more, so a lower number may follow it.
-        if seq < entry.seq && now.since(entry.at) < OFFER_LASTS_US {
+        // An old number keeps nobody alive. After a long silence a lower one may follow.
+        if seq <= entry.seq && now.since(entry.at) < OFFER_LASTS_US {
             return Verdict::Stale;
         }
-        let verdict = if seq == entry.seq { Verdict::Repeated } else { Verdict::News };
+        let content = |offer: &Option<Offer>| offer.clone().map(|offer| Offer { seq: 0, ..offer });
+        let is_same = content(&offer) == content(&entry.offer);
+        let verdict = if is_same { Verdict::Repeated } else { Verdict::News };
         (entry.offer, entry.seq, entry.at) = (offer, seq, now);
         verdict
     }
@@ -159,7 +161,8 @@ mod tests {
         assert_eq!(hear(offer(2, "near", 1.0, 1, 10)), Verdict::News);
         // Another member leads "far" now.
         assert_eq!(hear(offer(3, "far", 8.0, 2, 1)), Verdict::News);
-        assert_eq!(hear(offer(2, "near", 1.0, 1, 10)), Verdict::Repeated);
+        assert_eq!(hear(offer(2, "near", 1.0, 1, 10)), Verdict::Stale);
+        assert_eq!(hear(offer(2, "near", 1.0, 1, 11)), Verdict::Repeated);
         assert_eq!(hear(offer(2, "near", 2.0, 9, 9)), Verdict::Stale);
         let known = directory.known(at(1), HERE, 64);
         let sites: Vec<_> = known.iter().map(|offer| offer.site.x).collect();
