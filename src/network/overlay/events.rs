@@ -122,7 +122,7 @@ impl Driver {
             self.shared.count_refused();
             let from = self.peers.get(&id).and_then(|peer| peer.remote);
             let from = from.map(|ip| ip.to_string()).unwrap_or_default();
-            tracing::warn!(node = %id, from, reason, "a node was refused");
+            tracing::warn!(node = %id, from, %reason, "a node was refused");
         }
         self.book.forget(&id);
         self.swarm.behaviour_mut().kad.remove_peer(&id);
