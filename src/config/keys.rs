@@ -176,7 +176,7 @@ const KEYS: &[Key] = &[
     shared("bootstrap.electionTimeout", up_to(HOUR), "longest election"),
     shared("bootstrap.provisionalPollInterval", up_to(DAY), "how often a provisional super-peer looks for a dedicated one"),
     shared("bootstrap.peers", Kind::List(Form::PeerAddress), "overlay addresses of nodes to start from"),
-    shared("bootstrap.dns", Kind::List(Form::Host), "DNS names whose addresses are all tried"),
+    shared("bootstrap.dns", Kind::List(Form::Host), "DNS names whose addresses are all tried, on overlay port 4001 where none is given"),
     shared("bootstrap.mdns", Kind::Switch, "look for nodes on the local network"),
     shared("group.voters", count(1, 9), "most members that vote on the group table; an even number is no safer than the odd one below it"),
     shared("group.removeAfter", PATIENCE, "how long a member may be gone before it is removed"),

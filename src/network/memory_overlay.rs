@@ -226,12 +226,17 @@ mod tests {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "tokio's time, which is paused")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_search_ends_as_soon_as_it_has_enough_and_else_with_its_window() {
         let network = Arc::new(MemoryNetwork::default());
         let a = MemoryOverlay::new(Arc::clone(&network), node(1));
         let b = MemoryOverlay::new(Arc::clone(&network), node(2));
-        let start = Instant::now();
+        let start = now();
         let window = Duration::from_secs(5);
         let found = a.find(HERE, window, Box::new(|found| !found.offers.is_empty())).await;
         assert_eq!((found.offers.len(), found.answered), (0, 1));

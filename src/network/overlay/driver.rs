@@ -371,11 +371,11 @@ impl Driver {
     }
 
     pub(super) fn publish_state(&self, change: impl FnOnce(&mut OverlayState)) {
-        let mut state = OverlayState::clone(&self.shared.state.load());
-        state.connected = self.peers.values().filter_map(|peer| peer.node).collect();
-        state.refused = self.shared.refused.load(Relaxed);
-        change(&mut state);
-        self.shared.state.store(Arc::new(state));
+        self.shared.state.send_modify(|state| {
+            state.connected = self.peers.values().filter_map(|peer| peer.node).collect();
+            state.refused = self.shared.refused.load(Relaxed);
+            change(state);
+        });
     }
 
     pub(super) fn on_met(&mut self) {
@@ -398,8 +398,10 @@ impl Driver {
         met.extend(others.filter(|(id, _)| self.peers.get(id).is_none_or(|p| p.node.is_none())));
         met.retain(|(_, addresses)| !addresses.is_empty());
         met.truncate(REMEMBERED_MAX.max(ENOUGH));
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = file.write(&met) {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || match file.write(&met) {
+            Ok(()) => shared.saved.send_modify(|count| *count += 1),
+            Err(error) => {
                 tracing::warn!(%error, "the nodes that were met cannot be remembered; check the data directory");
             }
         });

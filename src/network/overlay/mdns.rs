@@ -205,12 +205,13 @@ fn read(packet: &[u8], from: SocketAddr) -> Packet {
             RData::TXT(text) => Some(text.txt_data.iter()),
             _ => None,
         });
-        let read = |text: &Box<[u8]>| {
+        let read = |text: &[u8]| {
             let text = std::str::from_utf8(text).ok()?.strip_prefix("dnsaddr=")?;
             let (address, peer) = split_peer(&text.parse().ok()?);
             Some((peer?, address))
         };
-        let said: Vec<_> = texts.flatten().filter_map(read).take(PER_NODE_MAX).collect();
+        let said: Vec<_> =
+            texts.flatten().filter_map(|text| read(text)).take(PER_NODE_MAX).collect();
         let Some(&(peer, _)) = said.first() else { continue };
         let of_peer = said.into_iter().filter(|(of, _)| *of == peer);
         let addresses: Vec<_> = of_peer.map(|(_, address)| address).collect();

@@ -212,7 +212,7 @@ impl Overlay for Libp2pOverlay {
     }
 
     fn state(&self) -> OverlayState {
-        OverlayState::clone(&self.shared.state.load())
+        self.shared.state.borrow().clone()
     }
 
     fn has_sources(&self) -> bool {

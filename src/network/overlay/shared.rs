@@ -8,7 +8,6 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
 use libp2p::PeerId;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -59,9 +58,11 @@ pub struct Shared {
     own: Mutex<Own>,
     finders: Mutex<Vec<Arc<Finder>>>,
     /// How the network looks; the running swarm writes it.
-    pub state: ArcSwap<OverlayState>,
+    pub state: watch::Sender<OverlayState>,
     /// Counts changes of the directory.
     pub heard: watch::Sender<u64>,
+    /// Counts how often the nodes that were met were written down.
+    pub saved: watch::Sender<u64>,
     /// Wakes the running swarm.
     pub wake: Notify,
     /// How many nodes were refused.
@@ -76,8 +77,9 @@ impl Shared {
             directory: Mutex::default(),
             own: Mutex::default(),
             finders: Mutex::default(),
-            state: ArcSwap::default(),
+            state: watch::Sender::default(),
             heard: watch::Sender::new(0),
+            saved: watch::Sender::new(0),
             wake: Notify::new(),
             refused: AtomicU64::new(0),
         }

@@ -1,12 +1,12 @@
 //! Overlays over loopback TCP, all in this process, mDNS off but where it is the point.
+#![expect(clippy::disallowed_methods, reason = "libp2p's timers are real, and so is the time here")]
 
 use std::{
-    path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
@@ -67,16 +67,27 @@ impl Running {
         format!("127.0.0.1:{}", self.overlay.port())
     }
 
-    /// Waits until this holds; libp2p reports nothing that could be awaited from outside.
+    /// Waits until this holds, looking again whenever something has changed.
     async fn until(&self, what: &str, holds: impl Fn(&Libp2pOverlay) -> bool) {
+        let shared = &self.overlay.shared;
+        let (mut state, mut heard) = (shared.state.subscribe(), shared.heard.subscribe());
         let holds = async {
             while !holds(&self.overlay) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::select! {
+                    changed = state.changed() => changed.unwrap(),
+                    changed = heard.changed() => changed.unwrap(),
+                }
             }
         };
         if timeout(LIMIT, holds).await.is_err() {
             panic!("never: {what}; {:?}", self.overlay.state());
         }
+    }
+
+    async fn until_remembered(&self) {
+        let mut saved = self.overlay.shared.saved.subscribe();
+        let written = saved.wait_for(|count| *count > 0);
+        timeout(LIMIT, written).await.expect("the nodes that were met are written down").unwrap();
     }
 
     async fn until_connected(&self, to: &Running) {
@@ -119,7 +130,7 @@ async fn what_is_announced_is_known_at_a_node_two_steps_away() {
     let known = c.overlay.known(HERE);
     assert_eq!((&*known[0].group, known[0].super_peer), ("group-a", a.node()));
     // A change arrives at once, not with the next repetition; a withdrawal too.
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     a.overlay.announce(Some(Offer { members: 3, ..a.offer("group-a") }));
     let members = |overlay: &Libp2pOverlay| overlay.known(HERE).first().map(|o| o.members);
     c.until("changed", |overlay| members(overlay) == Some(3)).await;
@@ -148,7 +159,7 @@ async fn any_one_way_to_find_others_is_enough() {
         b.until_connected(&a).await;
         a.until_connected(&b).await;
         if index == 0 {
-            until_remembered(dir.path()).await;
+            b.until_remembered().await;
         }
     }
     // Nothing but what the first of them remembered; its key is another, as after a lost disk.
@@ -158,21 +169,11 @@ async fn any_one_way_to_find_others_is_enough() {
     assert!(!Running::start(options("n")).await.overlay.has_sources());
 }
 
-async fn until_remembered(dir: &Path) {
-    let file = dir.join("peers.json");
-    let written = async {
-        while !file.exists() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(LIMIT, written).await.expect("the nodes that were met are written down");
-}
-
 #[tokio::test]
 async fn a_search_asks_nodes_that_come_later_and_ends_as_soon_as_it_has_enough() {
     let a = Running::start(options("n")).await;
     a.overlay.announce(Some(a.offer("group-a")));
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let b = Running::start(Options { peers: vec![a.socket()], ..options("n") }).await;
     let found = b.overlay.find(HERE, LIMIT, any()).await;
     assert_eq!(found.offers[0].group, "group-a");
@@ -194,7 +195,9 @@ async fn two_that_seek_hear_of_each_other_whoever_began() {
         || -> Box<dyn Fn(&Found) -> bool + Send> { Box::new(|found| !found.seekers.is_empty()) };
     a.overlay.seek(Some(Seeker { node: a.node(), permanent: false }));
     let of_a = tokio::spawn(a.overlay.find(HERE, LIMIT, seen()));
-    a.until("asked", |overlay| !overlay.shared.finders().is_empty()).await;
+    // On this one thread the search begins before this goes on.
+    tokio::task::yield_now().await;
+    assert_eq!(a.overlay.shared.finders().len(), 1);
     b.overlay.seek(Some(Seeker { node: b.node(), permanent: true }));
     let of_b = b.overlay.find(HERE, LIMIT, seen()).await;
     assert_eq!(of_b.seekers, [Seeker { node: a.node(), permanent: false }]);
@@ -236,7 +239,7 @@ async fn hearsay_counts_in_its_search_alone_and_a_lie_about_oneself_not_at_all()
 
 /// Keeps the warnings of the thread it is set on.
 #[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
+struct Warnings(Arc<Mutex<Vec<String>>>, Arc<Notify>);
 
 impl Visit for Warnings {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -255,6 +258,7 @@ impl Subscriber for Warnings {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
     fn event(&self, event: &Event<'_>) {
         event.record(&mut self.clone());
+        self.1.notify_one();
     }
     fn enter(&self, _: &span::Id) {}
     fn exit(&self, _: &span::Id) {}
@@ -278,7 +282,7 @@ async fn a_node_of_another_network_is_refused_on_both_sides_and_not_remembered()
     // It has something to remember only when it meets one of its own network.
     let c = Running::start(Options { peers: vec![b.address()], ..options("two") }).await;
     b.until_connected(&c).await;
-    until_remembered(dir.path()).await;
+    b.until_remembered().await;
     let text = std::fs::read_to_string(dir.path().join("peers.json")).unwrap();
     assert!(text.contains(&c.node().to_string()), "{text}");
     assert!(!text.contains(&a.node().to_string()), "{text}");
@@ -356,7 +360,7 @@ async fn nodes_of_one_machine_find_each_other_by_mdns_alone() {
             if let Some(line) = refused(&warnings) {
                 return line;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            warnings.1.notified().await;
         }
     };
     tokio::select! {
