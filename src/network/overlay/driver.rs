@@ -177,9 +177,10 @@ impl Driver {
         Ok(())
     }
 
-    /// Tells whether there is anybody to dial.
-    pub fn knows_anybody(&self) -> bool {
-        !self.book.is_empty()
+    /// Tells whether there is anybody to dial, or a way to hear of somebody.
+    pub fn has_sources(&self) -> bool {
+        let is_multicast = self.multicast.is_some() || self.swarm.behaviour().mdns.is_enabled();
+        is_multicast || !self.book.is_empty()
     }
 
     /// Runs until the listener is lost.
@@ -246,13 +247,15 @@ impl Driver {
     fn close_unwanted(&mut self, now: MonotonicUs) {
         let refused = |peer: &Peer| peer.close_at.is_some_and(|at| at <= now);
         let refused = self.peers.iter().filter(|(_, peer)| refused(peer));
-        for peer in refused.map(|(id, _)| *id).collect::<Vec<_>>() {
+        let (out, mut close): (Vec<_>, Vec<_>) =
+            refused.map(|(id, _)| *id).partition(|id| self.strangers.is_out(id));
+        for peer in out {
             self.swarm.behaviour_mut().blocked.block_peer(peer);
         }
         let silent =
             |peer: &Peer| peer.node.is_none() && now.since(peer.since) >= IDENTIFY_LIMIT_US;
         let silent = self.peers.iter().filter(|(_, peer)| silent(peer));
-        let mut close: Vec<_> = silent.map(|(id, _)| *id).collect();
+        close.extend(silent.map(|(id, _)| *id));
         let connected = self.connected();
         if connected.len() > CONNECTED_MAX {
             let needed: BTreeSet<_> =

@@ -146,7 +146,7 @@ impl Libp2pOverlay {
         let port = free.port();
         let shared = Arc::new(Shared::new(node, Arc::clone(&options.clock)));
         let driver = Driver::start(&options, port, Arc::clone(&shared)).await.map_err(make)?;
-        let has_sources = options.mdns || driver.knows_anybody();
+        let has_sources = driver.has_sources();
         let first = Mutex::new(Some(driver));
         Ok(Arc::new(Self { options, shared, port, has_sources, first }))
     }
