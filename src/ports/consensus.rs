@@ -49,19 +49,28 @@ pub trait Consensus: Send + Sync + 'static {
     /// Writes an entry, on the leader; returns what its application did, once this node has applied it.
     fn propose(&self, command: Command) -> BoxFuture<'static, Result<Applied, ConsensusError>>;
 
-    /// Sets who votes and who follows, on the leader. Both are members or about to become members.
+    /// Sets who votes and who follows, on the leader. Both are members or about to become members. Nothing happens when it
+    /// is so already; after an error it may be half done, and is finished by asking again.
     fn arrange(
         &self,
         voters: BTreeSet<NodeId>,
         learners: BTreeSet<NodeId>,
     ) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
-    /// Starts an election with this node as the candidate, now.
+    /// Has this node, a voter, stand for election as soon as the lease of the last leader is over: with the others' consent
+    /// it goes before all other voters. A leader that lives and is heard by a majority is not disturbed.
     fn campaign(&self);
 
-    /// Stops the leader's heartbeats, so that another can win, or starts them again.
+    /// Stops the leader's heartbeats, so that another can win, or starts them again. A pause also ends by itself: with the
+    /// leadership, or when nobody has won for a few leases.
     fn pause_heartbeats(&self, paused: bool);
 
     /// Leaves the group: stops, and deletes the log.
     fn leave(&self) -> BoxFuture<'static, Result<(), ConsensusError>>;
+
+    /// Takes the log up again from disk, after its store has failed. Without a failure nothing happens.
+    fn resume(&self) -> BoxFuture<'static, Result<(), ConsensusError>>;
+
+    /// Returns the group whose log is kept here, also before its first entry has come.
+    fn group(&self) -> Option<String>;
 }
