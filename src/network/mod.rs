@@ -2,6 +2,8 @@
 //!
 //! Invariants: this room implements ports and decides nothing; it and `api` never import each other.
 
+pub mod memory;
 pub mod probe;
 
+pub use memory::{MemoryLinks, MemoryNetwork};
 pub use probe::GrpcProbe;
