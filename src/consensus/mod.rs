@@ -23,6 +23,10 @@ mod options;
 mod raft_consensus;
 mod rpc;
 mod store;
+#[cfg(test)]
+mod test_cluster;
+#[cfg(test)]
+mod test_store;
 mod types;
 
 pub use options::{OpenError, RaftOptions, RaftTimes};

@@ -44,7 +44,7 @@ type WriteError = RaftError<u64, ClientWriteError<u64, Participant>>;
 
 /// The log on openraft. Cheap to clone; it stops when the last clone is dropped.
 #[derive(Debug, Clone)]
-pub struct RaftConsensus(Arc<Inner>);
+pub struct RaftConsensus(pub(super) Arc<Inner>);
 
 pub struct Inner {
     options: RaftOptions,

@@ -55,7 +55,7 @@ pub struct KeptSnapshot {
 }
 
 /// What is kept. In memory it is ahead of the disk by the writes under way.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kept {
     pub group: Option<String>,
     pub vote: Option<RaftVote>,
