@@ -65,7 +65,7 @@ fn due(look: &Look, parts: &Parts, first: bool) -> Due {
     let turn = if first { 0 } else { turn(look, parts) } * step(look, parts);
     // A vote that was not won is waited for no longer than a question takes.
     let patience = if look.vote.committed { parts.times.election_min } else { Duration::ZERO };
-    match (patience + MARGIN + turn).checked_sub(look.silent) {
+    match (patience + MARGIN + turn).checked_sub(look.silent()) {
         Some(wait) if !wait.is_zero() => Due::In(wait),
         _ => Due::Now,
     }
@@ -95,7 +95,7 @@ impl Parts {
             let lease = self.times.election_min.as_millis();
             !*self.paused.borrow() && silent.is_some_and(|silent| u128::from(silent) < lease)
         } else {
-            look.vote.committed && look.silent <= self.times.election_min
+            look.vote.committed && look.silent() <= self.times.election_min
         };
         !is_heard && self.store.read(|kept| kept.last_log_id()) <= last_log_id
     }

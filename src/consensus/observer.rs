@@ -1,9 +1,9 @@
 //! Publishes the log as this node has it, whenever that changes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use openraft::ServerState;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     machine::State,
@@ -18,10 +18,15 @@ const BEHIND_MAX: u64 = 16;
 /// Publishes until the log stops or fails.
 pub async fn run(parts: Arc<Parts>, log_state: watch::Sender<LogState>) {
     let (mut metrics, mut applied) = (parts.raft.metrics(), parts.applied.clone());
+    let mut elected = None;
     loop {
         let (seen, state) =
             (metrics.borrow_and_update().clone(), applied.borrow_and_update().clone());
-        let next = parts.log_state(&seen, &state).await;
+        if elected.is_none_or(|(term, _)| term != seen.current_term) {
+            // Not each time: openraft reports anew whenever it is looked at.
+            elected = parts.look().await.map(|look| (seen.current_term, look.since));
+        }
+        let next = parts.log_state(&seen, &state, elected.and_then(|(_, since)| since));
         let is_over = next.failed.is_some();
         publish(&log_state, next);
         let is_open = !is_over
@@ -32,7 +37,7 @@ pub async fn run(parts: Arc<Parts>, log_state: watch::Sender<LogState>) {
         if !is_open {
             let last = metrics.borrow().clone();
             let state = applied.borrow().clone();
-            let mut next = parts.log_state(&last, &state).await;
+            let mut next = parts.log_state(&last, &state, None);
             next.failed.get_or_insert_with(|| parts.failure());
             next.leader = None;
             return publish(&log_state, next);
@@ -69,10 +74,16 @@ fn is_same(a: &LogState, b: &LogState) -> bool {
 }
 
 impl Parts {
-    async fn log_state(&self, metrics: &RaftMetrics, state: &State) -> LogState {
+    /// Makes the state of what openraft reports. `since` is when the vote of this term was last heard of, early in it.
+    pub fn log_state(
+        &self,
+        metrics: &RaftMetrics,
+        state: &State,
+        since: Option<Instant>,
+    ) -> LogState {
         let membership = metrics.membership_config.membership();
         let leads = metrics.state == ServerState::Leader;
-        let quorum_silent_ms = if leads { self.quorum_silent_ms(metrics).await } else { None };
+        let quorum_silent_ms = leads.then(|| self.quorum_silent_ms(metrics, since));
         let named = |tag: &u64| node_of(membership, *tag);
         let last = metrics.last_log_index.unwrap_or_default();
         let replication = metrics.replication.iter().filter(|_| leads).flatten();
@@ -95,12 +106,12 @@ impl Parts {
 
     /// Counts from the election on while nobody has answered yet. Up to two heartbeats it says 0, so that a calm group is
     /// not news.
-    async fn quorum_silent_ms(&self, metrics: &RaftMetrics) -> Option<u64> {
-        let silent = match metrics.millis_since_quorum_ack {
-            Some(silent) => silent,
-            None => self.look().await?.silent.as_millis().try_into().unwrap_or(u64::MAX),
-        };
+    fn quorum_silent_ms(&self, metrics: &RaftMetrics, since: Option<Instant>) -> u64 {
+        let silent = metrics.millis_since_quorum_ack.unwrap_or_else(|| {
+            let silent = since.map_or(Duration::ZERO, |since| since.elapsed());
+            silent.as_millis().try_into().unwrap_or(u64::MAX)
+        });
         let calm = u128::from(silent) < 2 * self.times.heartbeat.as_millis();
-        Some(if calm { 0 } else { silent })
+        if calm { 0 } else { silent }
     }
 }

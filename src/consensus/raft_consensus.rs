@@ -11,7 +11,7 @@ use openraft::error::{ClientWriteError, Fatal, RaftError};
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::{info, warn};
 
@@ -89,6 +89,13 @@ pub struct Parts {
     heard: Mutex<Option<NodeId>>,
 }
 
+impl Look {
+    /// Returns how long ago the vote was given, or its leader last heard.
+    pub fn silent(&self) -> Duration {
+        self.since.map_or(Duration::MAX, |since| since.elapsed())
+    }
+}
+
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Parts({})", self.group())
@@ -99,8 +106,8 @@ impl std::fmt::Debug for Parts {
 #[derive(Debug)]
 pub struct Look {
     pub vote: RaftVote,
-    /// How long ago that vote was given or its leader last heard.
-    pub silent: Duration,
+    /// When that vote was given, or its leader last heard.
+    pub since: Option<Instant>,
     pub leads: bool,
     pub membership: RaftMembership,
 }
@@ -114,7 +121,7 @@ impl Parts {
     pub async fn look(&self) -> Option<Look> {
         let look = self.raft.with_raft_state(|state| Look {
             vote: *state.vote_ref(),
-            silent: state.vote_last_modified().map_or(Duration::MAX, |at| at.elapsed()),
+            since: state.vote_last_modified(),
             leads: state.server_state.is_leader(),
             membership: state.membership_state.effective().membership().clone(),
         });
@@ -258,6 +265,10 @@ impl Inner {
             heard: Mutex::default(),
         });
         info!(%group, "the group's log is open");
+        // What was shown before is shown again from the first moment on.
+        let (metrics, state) = (parts.raft.metrics(), parts.applied.borrow().clone());
+        let first = parts.log_state(&metrics.borrow(), &state, None);
+        observer::publish(&self.log_state, first);
         let observer = observer::run(Arc::clone(&parts), self.log_state.clone());
         let tasks = vec![
             tokio::spawn(observer).abort_handle(),

@@ -246,8 +246,12 @@ async fn a_killed_leader_is_replaced_within_three_seconds_and_comes_back_as_a_fo
         for n in 1..=5 {
             cluster.until(n, |s| s.leader == Some(id(leader))).await;
         }
-        let table = cluster.agree(leader).await;
-        assert_eq!(table.settings.migration, round % 2 == 0, "round {round}");
+        assert_eq!(
+            cluster.set(leader, round % 2 == 0).await,
+            Ok(Applied::Nothing),
+            "round {round}"
+        );
+        cluster.agree(leader).await;
     }
     println!("longest time to a new leader: {longest:?}");
 }
@@ -313,15 +317,17 @@ async fn the_lead_is_handed_over_by_a_pause_and_a_campaign() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_nobody_uses_ends_by_itself() {
-    let cluster = Cluster::formed(3, 0).await;
+    let mut cluster = Cluster::formed(3, 0).await;
     let term = cluster.state(1).term;
-    cluster.network.partition(&[&[id(1)], &[id(2)], &[id(3)]]);
+    cluster.kill(2).await;
+    cluster.kill(3).await;
     cluster.log(1).pause_heartbeats(true);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    cluster.start(2).await;
+    cluster.start(3).await;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    cluster.network.heal_all();
     assert_eq!(cluster.set(1, true).await, Ok(Applied::Done));
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(cluster.state(2).term, term);
+    assert_eq!(cluster.state(2).term, term, "the heartbeats go on");
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,6 +337,8 @@ async fn a_member_far_behind_gets_a_snapshot() {
     for round in 0..2_400 {
         assert_eq!(cluster.set(1, round % 2 == 0).await, Ok(Applied::Done));
     }
+    // The disk holds virtual time still: now the leader finds out that the member is not there, and keeps its entries no more.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     let purged = cluster.nodes[&1].log.0.running().unwrap();
     let purged = purged.parts.store.read(|kept| (kept.purged, kept.log.len()));
     assert!(purged.0.is_some_and(|purged| purged.index > 1_500), "{purged:?}");
@@ -367,7 +375,8 @@ async fn all_stop_and_all_come_back_whatever_the_order() {
             started.push(n);
         }
         let leader = cluster.new_leader(started, 0).await;
-        assert!(cluster.agree(leader).await.settings.migration);
+        assert_eq!(cluster.set(leader, true).await, Ok(Applied::Nothing));
+        cluster.agree(leader).await;
         assert_eq!(cluster.set(leader, false).await, Ok(Applied::Done));
     }
 }
