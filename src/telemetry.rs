@@ -41,6 +41,8 @@ const MESSAGE_TARGET: &str = "nomad::message";
 const PANIC_TARGET: &str = "nomad::panic";
 /// Libraries that tell more at INFO than the users of a node want to know.
 const CHATTY: [&str; 3] = ["ractor", "fjall", "lsm_tree"];
+/// One that calls a member that does not answer an error, twice a second. What matters of it this program says itself.
+const MUTE: &str = "openraft";
 
 /// Whether spans leave the process; adopting a trace costs something only then.
 static EXPORTING: AtomicBool = AtomicBool::new(false);
@@ -126,11 +128,13 @@ where
     let wanted = EnvFilter::try_new(level)
         .map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })?;
     let names_messages = level.contains(MESSAGE_TARGET);
+    let names_mute = level.contains(MUTE);
     let hushed: Vec<_> = CHATTY.into_iter().filter(|name| !level.contains(name)).collect();
     let quiet = move |metadata: &Metadata<'_>| {
         let target = metadata.target();
         match target == MESSAGE_TARGET {
             true => names_messages,
+            false if target.starts_with(MUTE) => names_mute,
             false => {
                 *metadata.level() <= LevelFilter::WARN
                     || !hushed.iter().any(|name| target.starts_with(name))

@@ -26,6 +26,8 @@ mod store;
 #[cfg(test)]
 mod test_cluster;
 #[cfg(test)]
+mod test_rpc;
+#[cfg(test)]
 mod test_store;
 mod types;
 

@@ -462,8 +462,8 @@ impl Loader {
             log: BTreeMap::new(),
             snapshot: self.fact(KEY_SNAPSHOT)?,
         };
-        let mut next = kept.purged.map_or(0, |purged| purged.index.saturating_add(1));
-        for (key, value) in &self.records {
+        let first = kept.purged.map_or(0, |purged| purged.index.saturating_add(1));
+        for (next, (key, value)) in (first..).zip(&self.records) {
             let index = match key.split_first() {
                 Some((&TAG_ENTRY, index)) => index.try_into().ok().map(u64::from_be_bytes),
                 _ => None,
@@ -479,7 +479,6 @@ impl Loader {
                 return Err(Wrong::Damaged(format!("entry {index} of the log says {found}")));
             }
             kept.log.insert(index, (entry, value.len()));
-            next += 1;
         }
         Ok(kept)
     }
