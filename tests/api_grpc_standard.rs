@@ -40,8 +40,11 @@ const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 const ON_STORAGE: [&str; 2] =
     ["grpc.groupstorage.GroupStorageService", "grpc.peerstorage.PeerStorageService"];
-const ON_PEER: [&str; 2] =
-    ["grpc.peerservice.PeerService", "grpc.superpeerservice.SuperPeerService"];
+const ON_PEER: [&str; 3] = [
+    "grpc.peerservice.PeerService",
+    "grpc.superpeerservice.SuperPeerService",
+    "nomad.link.v1.Link",
+];
 
 fn health_of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.to_owned() }

@@ -259,7 +259,7 @@ impl Node {
         );
         let grpc_args = listener::Args::default()
             .with(sockets.storage, gate.clone(), grpc::storage_edge(Arc::clone(&backend)))
-            .with(sockets.peer, gate, grpc::peer_edge(Arc::clone(&backend)));
+            .with(sockets.peer, gate, grpc::peer_edge(Arc::clone(&backend), None));
         let (rest, rest_spec) = worker::<Listener>(&kit, "rest", "edge", rest_args);
         let (grpc, grpc_spec) = worker::<Listener>(&kit, "grpc", "edge", grpc_args);
         let children = vec![

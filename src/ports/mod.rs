@@ -16,4 +16,4 @@ pub use entropy::{Entropy, OsEntropy};
 pub use object_store::ObjectStore;
 pub use overlay::Overlay;
 pub use peer_probe::PeerProbe;
-pub use peer_transport::{PeerHandler, PeerTransport};
+pub use peer_transport::{LinkAcceptor, LinkMaker, PeerHandler, PeerTransport};

@@ -9,12 +9,14 @@
 //! ours to keep right.
 //!
 //! Invariants: no bare UNKNOWN or INTERNAL for what a caller did; every answer carries `nomad-request-id` and
-//! `nomad-durability`; every request that is answered is recorded with its code; no stream outlives the drain.
+//! `nomad-durability`; every request that is answered is recorded with its code; no stream outlives the drain, except
+//! links, which whoever holds them ends before.
 
 mod control;
 mod head;
 mod health;
 mod held;
+mod link;
 mod object;
 mod peers;
 mod reflection;
@@ -39,7 +41,7 @@ use tonic_reflection::pb::{
 use self::{
     health::Health,
     held::Slot,
-    route::{PEER, Route, STORAGE, Server},
+    route::{LINK, PEER, Route, STORAGE, Server},
 };
 use super::{
     backend::{Backend, Call},
@@ -49,8 +51,10 @@ use super::{
 };
 use crate::{
     core::{object::Tier, trace::TraceId},
+    ports::LinkAcceptor,
     proto::{
         groupstorage::group_storage_service_server::GroupStorageServiceServer,
+        link::{Frames, link_server::LinkServer},
         peerservice::peer_service_server::PeerServiceServer,
         peerstorage::peer_storage_service_server::PeerStorageServiceServer,
         superpeerservice::super_peer_service_server::SuperPeerServiceServer,
@@ -77,11 +81,15 @@ struct Inner {
     message_bytes_max: u64,
 }
 
+/// What takes the links that other nodes open.
+pub type Links = Arc<dyn LinkAcceptor<Frames>>;
+
 /// What implements the generated traits. The calls bring everything else that they need.
 struct Services {
     /// The full names of the services of this listener, sorted.
     names: Arc<[&'static str]>,
     health: Health,
+    links: Option<Links>,
 }
 
 /// tonic's servers of all services. The routes say which of them a listener has.
@@ -91,6 +99,7 @@ struct Servers {
     peer: PeerServiceServer<Services>,
     super_peer: SuperPeerServiceServer<Services>,
     health: HealthServer<Services>,
+    link: LinkServer<Services>,
     reflection: ServerReflectionServer<Services>,
     reflection_alpha: ServerReflectionAlphaServer<Services>,
 }
@@ -103,16 +112,18 @@ struct Accepted {
 
 /// Returns the edge of the storage listener: the two storage services, health and reflection.
 pub fn storage_edge(backend: Arc<Backend>) -> GrpcEdge {
-    GrpcEdge::new(backend, &STORAGE)
+    GrpcEdge::new(backend, &STORAGE, None)
 }
 
-/// Returns the edge of the peer listener: the two control services, health and reflection.
-pub fn peer_edge(backend: Arc<Backend>) -> GrpcEdge {
-    GrpcEdge::new(backend, &PEER)
+/// Returns the edge of the peer listener: the links between nodes, the two control services, health and reflection.
+/// Without `links` no node can open one.
+pub fn peer_edge(backend: Arc<Backend>, links: Option<Links>) -> GrpcEdge {
+    GrpcEdge::new(backend, &PEER, links)
 }
 
 impl Servers {
     fn new(services: &Arc<Services>, message_bytes_max: usize) -> Self {
+        let link_max = services.links.as_ref().map_or(0, |links| links.message_bytes_max());
         let services = || Arc::clone(services);
         let max = message_bytes_max;
         let question_max = reflection::QUESTION_BYTES_MAX;
@@ -124,6 +135,9 @@ impl Servers {
             peer: PeerServiceServer::from_arc(services()).max_decoding_message_size(max),
             super_peer: SuperPeerServiceServer::from_arc(services()).max_decoding_message_size(max),
             health: HealthServer::from_arc(services()).max_decoding_message_size(max),
+            link: LinkServer::from_arc(services())
+                .max_decoding_message_size(link_max)
+                .max_encoding_message_size(usize::MAX),
             reflection: ServerReflectionServer::from_arc(services())
                 .max_decoding_message_size(question_max),
             reflection_alpha: ServerReflectionAlphaServer::from_arc(services())
@@ -142,6 +156,7 @@ impl Servers {
             Server::Peer => self.peer.clone().call(request),
             Server::SuperPeer => self.super_peer.clone().call(request),
             Server::Health => self.health.clone().call(request),
+            Server::Link => self.link.clone().call(request),
             Server::Reflection => self.reflection.clone().call(request),
             Server::ReflectionAlpha => self.reflection_alpha.clone().call(request),
         };
@@ -153,14 +168,14 @@ impl Servers {
 }
 
 impl GrpcEdge {
-    fn new(backend: Arc<Backend>, routes: &'static [Route]) -> Self {
+    fn new(backend: Arc<Backend>, routes: &'static [Route], links: Option<Links>) -> Self {
         let mut names: Vec<_> = routes.iter().map(Route::service).collect();
         names.sort_unstable();
         names.dedup();
         let names: Arc<[_]> = names.into();
         let health = Health::new(&backend, Arc::clone(&names));
         let message_bytes_max = backend.config.node.storage.max_object_bytes + OVERHEAD_BYTES;
-        let services = Arc::new(Services { names, health });
+        let services = Arc::new(Services { names, health, links });
         let servers = Servers::new(&services, message_bytes_max as usize);
         Self { inner: Arc::new(Inner { backend, routes, servers, message_bytes_max }) }
     }
@@ -261,6 +276,10 @@ impl Edge for GrpcEdge {
 
     fn is_stream(&self, path: &str) -> bool {
         path.ends_with("Watch") || path.ends_with("/ServerReflectionInfo")
+    }
+
+    fn is_link(&self, path: &str) -> bool {
+        path == LINK && route::find(self.inner.routes, path).is_some()
     }
 
     async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response<Body> {

@@ -79,5 +79,5 @@ pub(super) async fn call<M: Message + Default>(
 
 /// Both edges of a node.
 pub(super) fn edges(node: &TestNode) -> (GrpcEdge, GrpcEdge) {
-    (super::storage_edge(node.backend.clone()), super::peer_edge(node.backend.clone()))
+    (super::storage_edge(node.backend.clone()), super::peer_edge(node.backend.clone(), None))
 }
