@@ -178,7 +178,8 @@ impl State {
         let is_static = |child: &Child| self.args.children.iter().any(|s| s.is(&child.spec));
         self.children.retain(|child| {
             let is_wanted = |spec: &ChildSpec| spec.is(&child.spec);
-            let keep = is_static(child) || specs.get(&child.spec.vitals.name).is_some_and(is_wanted);
+            let keep =
+                is_static(child) || specs.get(&child.spec.vitals.name).is_some_and(is_wanted);
             if !keep {
                 child.spec.vitals.on_stopped();
                 child.cell.iter().for_each(|cell| cell.stop(None));

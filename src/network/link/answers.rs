@@ -71,7 +71,9 @@ impl Answers {
                 Ok(Kind::Notice) => self.on_notice(link, frame),
                 Ok(Kind::Request) => replies.extend(self.on_request(link, frame)),
                 Ok(Kind::Answer | Kind::Refused | Kind::Busy) => answers.push(frame),
-                Err(_) => return Err(format!("it sent a frame of the unknown kind {}", frame.kind)),
+                Err(_) => {
+                    return Err(format!("it sent a frame of the unknown kind {}", frame.kind));
+                }
             }
         }
         if !answers.is_empty() {
@@ -103,7 +105,8 @@ impl Answers {
     /// Begins a request, and returns its answer if there is one at once.
     fn on_request(&self, link: &Arc<Link>, frame: Frame) -> Option<Item> {
         let (id, service, now) = (frame.id, frame.service, link.clock.monotonic());
-        let mut request = Request { link: Arc::clone(link), id, service, deadline: now, work: None };
+        let mut request =
+            Request { link: Arc::clone(link), id, service, deadline: now, work: None };
         if frame.limit_ms == 0 {
             return Some(request.reply(Kind::Refused, "it waits for no time at all".into()));
         }
@@ -203,8 +206,11 @@ impl Request {
                 let text = format!("its answer of {} bytes is over the limit of {max}", body.len());
                 self.reply(Kind::Refused, text.into())
             }
-            Ok(body) if self.link.outbox().answer_bytes() + body.len() > 2 * options.queue_bytes_max => {
-                let text = "it was done, but too many answers wait to be read; ask for less at once";
+            Ok(body)
+                if self.link.outbox().answer_bytes() + body.len() > 2 * options.queue_bytes_max =>
+            {
+                let text =
+                    "it was done, but too many answers wait to be read; ask for less at once";
                 self.reply(Kind::Refused, text.into())
             }
             Ok(body) => self.reply(Kind::Answer, body),

@@ -104,8 +104,7 @@ impl Inner {
         self.own.check_expected(&theirs)?;
         let ours = self.own.hello(&*self.entropy, Some(node), self.opened.load(SeqCst));
         let proof = self.own.prove(Part::Accepts, &theirs, &ours)?;
-        let answer =
-            Frames { hello: Some(ours.clone()), proof: Some(proof), ..Frames::default() };
+        let answer = Frames { hello: Some(ours.clone()), proof: Some(proof), ..Frames::default() };
         send(sender, answer)?;
         let proof = next(messages).await?.proof.ok_or_else(|| missing("proof"))?;
         handshake::verify(node, &proof, Part::Opens, &theirs, &ours)?;

@@ -82,7 +82,9 @@ impl Own {
         }
         if hello.network != self.network {
             let (theirs, ours) = (shown(&hello.network), &self.network);
-            return stranger(format!("it belongs to the network {theirs:?}, this node to {ours:?}"));
+            return stranger(format!(
+                "it belongs to the network {theirs:?}, this node to {ours:?}"
+            ));
         }
         let key = <[u8; 32]>::try_from(hello.node.as_slice());
         let (Ok(key), 32) = (key, hello.nonce.len()) else {
@@ -189,8 +191,7 @@ mod tests {
     #[test]
     fn a_proof_holds_for_its_handshake_and_its_part_alone() {
         let (a, b) = (own(), own());
-        let hellos =
-            || (a.hello(&OsEntropy, Some(b.node), 1), b.hello(&OsEntropy, None, 0));
+        let hellos = || (a.hello(&OsEntropy, Some(b.node), 1), b.hello(&OsEntropy, None, 0));
         let (to_b, to_a) = hellos();
         let proof = a.prove(Part::Opens, &to_b, &to_a).unwrap();
         assert_eq!(verify(a.node, &proof, Part::Opens, &to_b, &to_a), Ok(()));

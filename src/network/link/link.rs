@@ -196,7 +196,8 @@ impl Link {
         body: Bytes,
     ) -> Result<(), LinkError> {
         self.check_size(&body)?;
-        let item = Item { frame: frame(Kind::Notice, service, trace, body), deadline: None, work: None };
+        let item =
+            Item { frame: frame(Kind::Notice, service, trace, body), deadline: None, work: None };
         let taken = self.outbox().tell(item, &self.options);
         taken.map(wake).map_err(|why| self.not_taken(why))
     }

@@ -33,11 +33,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{
-    FutureExt as _, StreamExt as _,
-    future::BoxFuture,
-    stream::BoxStream,
-};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use libp2p_identity::Keypair;
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc};
@@ -47,7 +43,6 @@ use tokio_util::{
 };
 use tracing::warn;
 
-pub use self::{connection::watch_socket, options::LinkOptions, table::LinkSink};
 use self::{
     answers::Answers,
     connection::Connection,
@@ -57,6 +52,7 @@ use self::{
     sparing::Sparing,
     table::Table,
 };
+pub use self::{connection::watch_socket, options::LinkOptions, table::LinkSink};
 use crate::{
     core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext},
     ports::{
@@ -155,10 +151,7 @@ impl Links {
     }
 
     /// Opens a link to whoever serves at `address`, or finds the one that stands.
-    async fn reach(
-        inner: &Arc<Inner>,
-        address: &str,
-    ) -> Result<Arc<Link>, LinkError> {
+    async fn reach(inner: &Arc<Inner>, address: &str) -> Result<Arc<Link>, LinkError> {
         if let Some(link) = inner.table.link_at(address) {
             return Ok(link);
         }
@@ -351,7 +344,10 @@ impl Inner {
             }
             if let Some(reason) = reason {
                 let stood = Some(left(self.clock.monotonic(), began));
-                return LinkEnd { stood, error: LinkError::Unreachable { to: node.to_string(), reason } };
+                return LinkEnd {
+                    stood,
+                    error: LinkError::Unreachable { to: node.to_string(), reason },
+                };
             }
             moves.mark_unchanged();
             let Some(address) = self.table.address(node) else {
@@ -487,7 +483,12 @@ impl Inner {
     }
 
     /// Follows a link to its end.
-    async fn follow(&self, link: Arc<Link>, mut messages: Messages, connection: Option<Connection>) {
+    async fn follow(
+        &self,
+        link: Arc<Link>,
+        mut messages: Messages,
+        connection: Option<Connection>,
+    ) {
         let ending = Ending { inner: self, link: &link };
         let reason = self.take_messages(&link, &mut messages).await;
         self.table.remove(&link, &reason);
@@ -530,9 +531,13 @@ impl Inner {
             let taken = match message {
                 None => return "the other node closed it".to_owned(),
                 Some(Err(reason)) => return reason,
-                Some(Ok(Frames { frames, hello: None, proof: None, welcome: None, refusal: None })) => {
-                    self.answers.take(link, frames)
-                }
+                Some(Ok(Frames {
+                    frames,
+                    hello: None,
+                    proof: None,
+                    welcome: None,
+                    refusal: None,
+                })) => self.answers.take(link, frames),
                 Some(Ok(_)) => Err("it sent a part of a handshake".to_owned()),
             };
             if let Err(wrong) = taken {

@@ -127,17 +127,22 @@ impl Outbox {
         }
         let bytes = self.own_bytes + item.size_bytes();
         // One message is always taken, however the limits are set.
-        let is_over = self.own_count >= options.queue_messages_max || bytes > options.queue_bytes_max;
+        let is_over =
+            self.own_count >= options.queue_messages_max || bytes > options.queue_bytes_max;
         if is_over && self.own_count > 0 {
             return Err(NotTaken::Full(self.own_count));
         }
         self.own_count += 1;
         self.own_bytes = bytes;
-        Ok(self.push(item))
+        self.push(item);
+        Ok(self.waker.take())
     }
 
     /// Takes answers. `None` once the other node has let too many refusals pile up.
-    pub(super) fn answer(&mut self, items: impl IntoIterator<Item = Item>) -> Option<Option<Waker>> {
+    pub(super) fn answer(
+        &mut self,
+        items: impl IntoIterator<Item = Item>,
+    ) -> Option<Option<Waker>> {
         if self.ended.is_some() {
             return Some(None);
         }
@@ -149,9 +154,8 @@ impl Outbox {
         (self.refusal_count <= REFUSALS_MAX).then(|| self.waker.take())
     }
 
-    fn push(&mut self, item: Item) -> Option<Waker> {
+    fn push(&mut self, item: Item) {
         if item.goes_first() { &mut self.first } else { &mut self.rest }.push_back(item);
-        self.waker.take()
     }
 
     /// Takes out what is to be sent next. Requests that nobody waits for any more are left out.
@@ -263,8 +267,7 @@ mod tests {
 
     fn item(service: Service, kind: Kind, len: usize) -> Item {
         let body = Bytes::from(vec![0; len]);
-        let frame =
-            Frame { kind: kind.into(), service: service as u32, body, ..Frame::default() };
+        let frame = Frame { kind: kind.into(), service: service as u32, body, ..Frame::default() };
         Item { frame, deadline: None, work: None }
     }
 

@@ -37,7 +37,9 @@ mod tests {
     #[test]
     fn a_line_comes_once_a_minute_and_only_so_many_do() {
         let (lines, at) = (Sparing::default(), |s: u64| MonotonicUs(s * 1_000_000));
-        assert!(lines.allows("a", at(0)) && !lines.allows("a", at(59)) && lines.allows("b", at(59)));
+        assert!(
+            lines.allows("a", at(0)) && !lines.allows("a", at(59)) && lines.allows("b", at(59))
+        );
         assert!(lines.allows("a", at(61)) && !lines.allows("b", at(61)));
         let written = (0..1_000).filter(|n| lines.allows(&n.to_string(), at(62))).count();
         assert_eq!(written, LINES_MAX - 2);

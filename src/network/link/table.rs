@@ -135,10 +135,9 @@ impl Table {
                 }
             }
         }
-        let peer = peers.entry(link.node).or_insert_with(|| Peer {
-            counters: Arc::clone(&link.counters),
-            ..Peer::default()
-        });
+        let peer = peers
+            .entry(link.node)
+            .or_insert_with(|| Peer { counters: Arc::clone(&link.counters), ..Peer::default() });
         peer.link = Some(Arc::clone(link));
         peer.reason = None;
         peer.counters.links.fetch_add(1, Relaxed);

@@ -133,7 +133,10 @@ impl Peer {
 
     async fn start_with(key: Keypair, options: LinkOptions) -> Self {
         let (sink, events) = mpsc::channel(4_096);
-        let sink: LinkSink = Arc::new(move |event| sink.try_send(event).expect("room for events"));
+        let sink: LinkSink = Arc::new(move |event| {
+            let told = sink.try_send(event);
+            assert!(!matches!(told, Err(mpsc::error::TrySendError::Full(_))), "room for events");
+        });
         let clock = Arc::new(SystemClock::new());
         let links = Links::new(key, options, clock, Arc::new(OsEntropy), sink).unwrap();
         let echo = Arc::new(Echo::default());

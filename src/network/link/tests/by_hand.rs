@@ -130,7 +130,10 @@ async fn a_listener_that_never_answers_the_hello_is_given_up() {
     let node = NodeId::from_key([3; 32]);
     links.keep(BTreeMap::from([(node, address)]));
     let end = links.hold(node).await;
-    assert!(matches!(end, LinkEnd { stood: None, error: LinkError::Unreachable { .. } }), "{end:?}");
+    assert!(
+        matches!(end, LinkEnd { stood: None, error: LinkError::Unreachable { .. } }),
+        "{end:?}"
+    );
     assert!(matches!(events.recv().await, Some(LinkEvent::Down { .. })));
     let ask = links.ask(node, Service::Log, TraceContext::default(), Bytes::new(), PATIENCE);
     let error = ask.await.unwrap_err().to_string();
@@ -158,7 +161,11 @@ async fn a_peer_that_asks_too_much_is_refused_and_costs_no_memory() {
     let mut answers = peer.take(2).await;
     answers.sort_by_key(|frame| frame.id);
     let kinds: Vec<_> = answers.iter().map(Frame::kind).collect();
-    assert_eq!(kinds, [Kind::Answer, Kind::Busy], "its answer gives its place back when it is sent");
+    assert_eq!(
+        kinds,
+        [Kind::Answer, Kind::Busy],
+        "its answer gives its place back when it is sent"
+    );
     links.close().await;
 }
 
@@ -205,9 +212,8 @@ async fn a_queue_that_nobody_reads_fills_and_says_so_at_once() {
     let mut peer = Played::new(&links);
     peer.link().await;
     let (node, trace) = (peer.own.node, TraceContext::default());
-    let ask = |limit_s| {
-        links.ask(node, Service::Log, trace, Bytes::new(), Duration::from_secs(limit_s))
-    };
+    let ask =
+        |limit_s| links.ask(node, Service::Log, trace, Bytes::new(), Duration::from_secs(limit_s));
     let asks: Vec<_> = (0..20).map(|_| ask(1)).collect();
     assert!(matches!(ask(1).await, Err(LinkError::Full { waiting: 20, .. })));
     let tell = || links.tell(node, Service::Log, trace, Bytes::new());

@@ -46,13 +46,8 @@ async fn a_request_that_is_refused_says_why() {
         let reason = refused(a.ask(b.node, body).await.unwrap_err());
         assert!(reason.contains("broke"), "{reason}");
     }
-    let to_nobody = a.links.ask(
-        b.node,
-        Service::Membership,
-        TraceContext::default(),
-        Bytes::new(),
-        PATIENCE,
-    );
+    let to_nobody =
+        a.links.ask(b.node, Service::Membership, TraceContext::default(), Bytes::new(), PATIENCE);
     let reason = refused(to_nobody.await.unwrap_err());
     assert!(reason.contains("Membership"), "{reason}");
     assert_eq!(a.ask(b.node, b"later").await.unwrap(), "later", "the link is as it was");
@@ -183,7 +178,10 @@ async fn nodes_that_do_not_belong_together_say_both_values_and_speak_no_further(
     // At the address where one is expected, another answers.
     a.links.keep(BTreeMap::from([(c.node, b.address.clone())]));
     let reason = stranger(a.links.hold(c.node).await);
-    assert!(reason.contains(&b.node.to_string()) && reason.contains(&c.node.to_string()), "{reason}");
+    assert!(
+        reason.contains(&b.node.to_string()) && reason.contains(&c.node.to_string()),
+        "{reason}"
+    );
     assert!(c.events.try_recv().is_err() && a.events.try_recv().is_err());
     for peer in [a, b, c] {
         assert_eq!(peer.echo.asked.load(SeqCst), 0);

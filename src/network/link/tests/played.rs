@@ -6,7 +6,10 @@ use crate::proto::link::{Frame, Hello, Proof, frame::Kind};
 /// A node's links without a listener.
 pub(super) fn alone(options: LinkOptions) -> (Arc<Links>, Arc<Echo>, mpsc::Receiver<LinkEvent>) {
     let (sink, events) = mpsc::channel(4_096);
-    let sink: LinkSink = Arc::new(move |event| sink.try_send(event).expect("room for events"));
+    let sink: LinkSink = Arc::new(move |event| {
+        let told = sink.try_send(event);
+        assert!(!matches!(told, Err(mpsc::error::TrySendError::Full(_))), "room for events");
+    });
     let clock = Arc::new(PausedClock::new());
     let key = Keypair::generate_ed25519();
     let links = Links::new(key, options, clock, Arc::new(OsEntropy), sink).unwrap();

@@ -17,7 +17,11 @@ async fn of_links_that_cross_one_stays_and_no_request_is_lost() {
         b.up(a.node).await;
         for _ in 0..20 {
             let (there, back) = tokio::join!(a.ask(b.node, b"later"), b.ask(a.node, b"later"));
-            assert_eq!((there.unwrap(), back.unwrap()), ("later".into(), "later".into()), "{round}");
+            assert_eq!(
+                (there.unwrap(), back.unwrap()),
+                ("later".into(), "later".into()),
+                "{round}"
+            );
         }
         let settled = || {
             let (at_a, at_b) = (a.reading(b.node), b.reading(a.node));
@@ -122,7 +126,8 @@ async fn storm(seed: u64) {
         }
         let (near, far) = (&storm.peers[from], storm.peers[to].node);
         let body = Bytes::from(vec![1; rng.random_range(0..100_000)]);
-        let asked = near.links.ask(far, Service::Replica, TraceContext::default(), body.clone(), PATIENCE);
+        let asked =
+            near.links.ask(far, Service::Replica, TraceContext::default(), body.clone(), PATIENCE);
         asks.spawn(async move {
             match asked.await {
                 Ok(answer) => assert_eq!(answer, body, "another's answer"),
@@ -135,7 +140,11 @@ async fn storm(seed: u64) {
         }
     }
     storm.cables.values().flatten().for_each(Cable::mend);
-    let ends = async { while let Some(end) = asks.join_next().await { end.unwrap() } };
+    let ends = async {
+        while let Some(end) = asks.join_next().await {
+            end.unwrap()
+        }
+    };
     soon(&format!("NOMAD_SEED={seed}: the end of every request"), ends).await;
     until(&format!("NOMAD_SEED={seed}: one link per pair"), || storm.is_settled()).await;
     for (from, to) in pairs {
