@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn requests_are_bounded_until_they_are_answered_or_given_up() {
         let (mut outbox, options) = (Outbox::default(), options());
-        let mut ask = |outbox: &mut Outbox| {
+        let ask = |outbox: &mut Outbox| {
             let (sender, receiver) = oneshot::channel();
             let item = item(Service::Log, Kind::Request, 1);
             outbox.ask(item, sender, &options).map(|(id, _)| (id, receiver))

@@ -219,7 +219,6 @@ struct Cable {
     accepting: AbortHandle,
     wires: Arc<Mutex<JoinSet<()>>>,
     is_cut: Arc<std::sync::atomic::AtomicBool>,
-    laid: Arc<AtomicUsize>,
 }
 
 impl Cable {
@@ -228,23 +227,20 @@ impl Cable {
         let address = socket.local_addr().unwrap().to_string();
         let wires = Arc::new(Mutex::new(JoinSet::new()));
         let is_cut = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let laid = Arc::new(AtomicUsize::new(0));
         let (target, all, cut) = (target.to_owned(), Arc::clone(&wires), Arc::clone(&is_cut));
-        let count = Arc::clone(&laid);
         let accepting = tokio::spawn(async move {
             while let Ok((mut near, _)) = socket.accept().await {
                 if cut.load(SeqCst) {
                     continue;
                 }
                 let target = target.clone();
-                count.fetch_add(1, SeqCst);
                 all.lock().unwrap().spawn(async move {
                     let Ok(mut far) = TcpStream::connect(target).await else { return };
                     let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                 });
             }
         });
-        Self { address, accepting: accepting.abort_handle(), wires, is_cut, laid }
+        Self { address, accepting: accepting.abort_handle(), wires, is_cut }
     }
 
     fn cut(&self) {
