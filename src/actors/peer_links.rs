@@ -333,7 +333,7 @@ mod tests {
         fn hold(&self, node: NodeId) -> BoxFuture<'static, LinkEnd> {
             let (end, ended) = oneshot::channel();
             let at = tokio::time::Instant::now();
-            self.seen.try_send(Seen { node, at, end }).ok().expect("room");
+            assert!(self.seen.try_send(Seen { node, at, end }).is_ok(), "room");
             async move { ended.await.expect("an end") }.boxed()
         }
     }

@@ -271,10 +271,11 @@ impl Actor for Supervisor {
         message: SupervisorMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        Ok(match message {
-            SupervisorMsg::Restart(name) => state.spawn(&name, &me).await?,
-            SupervisorMsg::Apply => state.apply(&me).await?,
-        })
+        let done = match message {
+            SupervisorMsg::Restart(name) => state.spawn(&name, &me).await,
+            SupervisorMsg::Apply => state.apply(&me).await,
+        };
+        Ok(done?)
     }
 
     async fn handle_supervisor_evt(

@@ -5,6 +5,7 @@ mod control;
 mod health;
 mod malformed;
 mod storage;
+mod test_links;
 mod wire;
 
 use bytes::{BufMut as _, Bytes, BytesMut};

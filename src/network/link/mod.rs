@@ -14,10 +14,12 @@
 
 mod answers;
 mod connection;
+mod following;
 mod greet;
 mod handshake;
 #[allow(clippy::module_inception, reason = "the links, and one link")]
 mod link;
+mod making;
 mod options;
 mod outbox;
 mod sparing;
@@ -28,7 +30,7 @@ mod work;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -36,19 +38,17 @@ use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use libp2p_identity::Keypair;
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use tracing::warn;
 
 use self::{
     answers::Answers,
-    connection::Connection,
-    greet::{Messages, farewell},
-    handshake::{Failed, Own},
-    link::{Asked, CLOSED, Fate, Link, Out, Outgoing},
+    greet::Messages,
+    handshake::Own,
+    link::{Asked, Link, Out, Outgoing},
     sparing::Sparing,
     table::Table,
 };
@@ -61,12 +61,6 @@ use crate::{
     },
     proto::link::{Frames, refusal::Reason},
 };
-
-/// How often a link that was replaced is looked at, until nothing is under way on it.
-const LINGER_TICK: Duration = Duration::from_millis(100);
-
-/// How long the other side of a link that this one ends has to end it too.
-const FAREWELL_LIMIT: Duration = Duration::from_millis(250);
 
 /// A node's key that is of another kind than its name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -325,282 +319,5 @@ impl Inner {
             None => "none is to be kept".to_owned(),
         };
         LinkError::Unreachable { to: to.to_string(), reason }
-    }
-
-    /// See [`LinkMaker::hold`].
-    async fn hold(self: &Arc<Self>, node: NodeId) -> LinkEnd {
-        let began = self.clock.monotonic();
-        let mut reason: Option<String> = None;
-        let mut moves = self.table.moves();
-        loop {
-            if let Some(link) = self.table.link(node) {
-                let mut fate = link.watch();
-                let ended = fate.wait_for(|fate| *fate != Fate::Stands).await;
-                if let Ok(Fate::Ended(why)) = ended.as_deref() {
-                    self.table.remove(&link, why);
-                    reason = Some(why.to_string());
-                }
-                continue;
-            }
-            if let Some(reason) = reason {
-                let stood = Some(left(self.clock.monotonic(), began));
-                return LinkEnd {
-                    stood,
-                    error: LinkError::Unreachable { to: node.to_string(), reason },
-                };
-            }
-            moves.mark_unchanged();
-            let Some(address) = self.table.address(node) else {
-                return LinkEnd { stood: None, error: self.unreachable(node) };
-            };
-            let opened = tokio::select! {
-                biased;
-                opened = self.open(&address, Some(node)) => opened,
-                () = self.moved(&mut moves, node, &address) => continue,
-            };
-            if self.table.link(node).is_some() {
-                continue;
-            }
-            let error = match opened {
-                Err(error) => error,
-                Ok(_) => {
-                    let reason = "it broke as soon as it stood".to_owned();
-                    LinkError::Unreachable { to: node.to_string(), reason }
-                }
-            };
-            self.table.failed(node, &error.to_string());
-            return LinkEnd { stood: None, error };
-        }
-    }
-
-    /// Waits until a node has another address than this one.
-    async fn moved(
-        &self,
-        moves: &mut tokio::sync::watch::Receiver<u64>,
-        node: NodeId,
-        address: &str,
-    ) {
-        while self.table.address(node).as_deref() == Some(address) {
-            if moves.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// Opens a link, unless one to whoever answers stands, and says to whom.
-    async fn open(
-        self: &Arc<Self>,
-        address: &str,
-        expected: Option<NodeId>,
-    ) -> Result<NodeId, LinkError> {
-        let turn = {
-            let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that nobody waits for are of no use.
-            opening.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(opening.entry(address.to_owned()).or_default())
-        };
-        let _turn = turn.lock().await;
-        let standing = expected.and_then(|node| self.table.link(node));
-        if let Some(link) = standing.or_else(|| self.table.link_at(address))
-            && expected.is_none_or(|expected| expected == link.node)
-        {
-            return Ok(link.node);
-        }
-        let limit = self.options.connect_limit + self.options.handshake_limit;
-        let late = Failed::Broken(format!("it did not finish the handshake within {limit:?}"));
-        let opened = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(Failed::Refused("this node is stopping".into())),
-            opened = tokio::time::timeout(limit, self.dial(address, expected)) => {
-                opened.unwrap_or(Err(late))
-            }
-        };
-        let to = match expected {
-            Some(node) => format!("{node} at {address}"),
-            None => address.to_owned(),
-        };
-        match opened {
-            Ok(node) | Err(Failed::Crossed(node)) => Ok(node),
-            Err(Failed::Stranger(reason)) => {
-                self.log_stranger(&format!("the node at {address}"), &reason);
-                Err(LinkError::Stranger { to, reason })
-            }
-            Err(Failed::Refused(reason) | Failed::Broken(reason)) => {
-                Err(LinkError::Unreachable { to, reason })
-            }
-        }
-    }
-
-    async fn dial(
-        self: &Arc<Self>,
-        address: &str,
-        expected: Option<NodeId>,
-    ) -> Result<NodeId, Failed> {
-        let (sender, outgoing) = Outgoing::new();
-        let hello = self.hello_as_opener(expected);
-        let message = Frames { hello: Some(hello.clone()), ..Frames::default() };
-        let _ = sender.try_send(Out::Message(Box::new(message)));
-        let opened = connection::open(address, outgoing, &self.options).await;
-        let (connection, mut messages) = opened.map_err(Failed::Broken)?;
-        let link = self.introduce(address, hello, expected, &mut messages, &sender).await?;
-        let (inner, node) = (Arc::clone(self), link.node);
-        self.tasks.spawn(async move { inner.follow(link, messages, Some(connection)).await });
-        Ok(node)
-    }
-
-    /// Takes a stream that another node has opened through the handshake; `None` when it has come to nothing.
-    async fn accept(
-        &self,
-        messages: &mut Messages,
-        sender: &mpsc::Sender<Out>,
-        proven: Box<dyn FnOnce() + Send>,
-    ) -> Option<Arc<Link>> {
-        let limit = self.options.handshake_limit;
-        let late = Failed::Broken(format!("the handshake took longer than {limit:?}"));
-        let greeted = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(Failed::Refused("the node is stopping".into())),
-            greeted = tokio::time::timeout(limit, self.receive(messages, sender, proven)) => {
-                greeted.unwrap_or(Err(late))
-            }
-        };
-        let failed = match greeted {
-            Ok(link) => return Some(link),
-            Err(failed) => failed,
-        };
-        if let Failed::Stranger(reason) = &failed {
-            self.log_stranger("a node that opened a link", reason);
-        }
-        let _ = sender.try_send(Out::Message(Box::new(farewell(&failed))));
-        None
-    }
-
-    fn log_stranger(&self, who: &str, reason: &str) {
-        let line = format!("{who} is not one of ours: {reason}");
-        if self.log.allows(&line, self.clock.monotonic()) {
-            warn!(network = %self.own.network, "{line}");
-        }
-    }
-
-    /// Follows a link to its end.
-    async fn follow(
-        &self,
-        link: Arc<Link>,
-        mut messages: Messages,
-        connection: Option<Connection>,
-    ) {
-        let ending = Ending { inner: self, link: &link };
-        let reason = self.take_messages(&link, &mut messages).await;
-        self.table.remove(&link, &reason);
-        link.end(&reason);
-        drop(ending);
-        // The other side ends its half when it has seen the end of this one; then nothing of ours is cut off.
-        let rest = async { while let Some(Ok(_)) = messages.next().await {} };
-        let _ = tokio::time::timeout(FAREWELL_LIMIT, rest).await;
-        drop(connection);
-    }
-
-    /// Takes what comes until the link is to end, and says why.
-    async fn take_messages(&self, link: &Arc<Link>, messages: &mut Messages) -> String {
-        let mut fate = link.watch();
-        // It may have been replaced before it is followed.
-        fate.mark_changed();
-        let mut pulse = Pulse::new(self.options.idle_limit / 2);
-        let stopped = self.stop.cancelled();
-        tokio::pin!(stopped);
-        loop {
-            let message = tokio::select! {
-                biased;
-                () = &mut stopped => return "this node is stopping".to_owned(),
-                _ = fate.changed() => {
-                    let now = fate.borrow_and_update().clone();
-                    match now {
-                        Fate::Stands => {}
-                        Fate::Replaced => pulse = Pulse::new(LINGER_TICK),
-                        Fate::Ended(reason) if &*reason == CLOSED => return why_closed(messages).await,
-                        Fate::Ended(reason) => return reason.to_string(),
-                    }
-                    continue;
-                }
-                _ = pulse.ticks.tick() => match self.look_at(link, &mut pulse) {
-                    Some(reason) => return reason.to_owned(),
-                    None => continue,
-                },
-                message = messages.next() => message,
-            };
-            let taken = match message {
-                None => return "the other node closed it".to_owned(),
-                Some(Err(reason)) => return reason,
-                Some(Ok(Frames {
-                    frames,
-                    hello: None,
-                    proof: None,
-                    welcome: None,
-                    refusal: None,
-                })) => self.answers.take(link, frames),
-                Some(Ok(_)) => Err("it sent a part of a handshake".to_owned()),
-            };
-            if let Err(wrong) = taken {
-                return wrong;
-            }
-            tokio::task::consume_budget().await;
-        }
-    }
-
-    /// Says why a link is to end that is of no more use.
-    fn look_at(&self, link: &Arc<Link>, pulse: &mut Pulse) -> Option<&'static str> {
-        pulse.count += 1;
-        let activity = link.activity();
-        let is_quiet = std::mem::replace(&mut pulse.activity, Some(activity)) == Some(activity);
-        let is_idle = is_quiet && link.is_idle();
-        if link.fate() == Fate::Replaced {
-            let is_late = LINGER_TICK * pulse.count > self.options.linger_limit;
-            return (is_idle || is_late).then_some("another link has taken its place");
-        }
-        let is_guest = self.table.address(link.node).is_none();
-        (is_guest && is_idle && pulse.count > 2).then_some("it was idle, and not to be kept")
-    }
-}
-
-/// What the other half of the stream says of a closed connection, which it does at once.
-async fn why_closed(messages: &mut Messages) -> String {
-    let error = async {
-        loop {
-            match messages.next().await {
-                Some(Ok(_)) => {}
-                Some(Err(reason)) => return reason,
-                None => return CLOSED.to_owned(),
-            }
-        }
-    };
-    tokio::time::timeout(FAREWELL_LIMIT, error).await.unwrap_or_else(|_| CLOSED.to_owned())
-}
-
-/// When a link is looked at, and what was seen.
-struct Pulse {
-    ticks: tokio::time::Interval,
-    count: u32,
-    activity: Option<u64>,
-}
-
-impl Pulse {
-    fn new(period: Duration) -> Self {
-        let mut ticks = tokio::time::interval(period);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Self { ticks, count: 0, activity: None }
-    }
-}
-
-/// Sees to it that a link does not stay in the table when its task is gone, however that ends.
-struct Ending<'a> {
-    inner: &'a Inner,
-    link: &'a Arc<Link>,
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        let reason = "its task has ended";
-        self.inner.table.remove(self.link, reason);
-        self.link.end(reason);
     }
 }

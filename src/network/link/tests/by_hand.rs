@@ -38,7 +38,8 @@ async fn a_proven_peer_is_answered_and_no_other() {
 async fn hellos_that_do_not_fit_are_refused_with_both_values() {
     let (links, _, mut events) = alone(options());
     let here = links.inner.own.node.to_string();
-    let cases: [(fn(&mut Hello), &str); 5] = [
+    type Case<'a> = (fn(&mut Hello), &'a str);
+    let cases: [Case<'_>; 5] = [
         (|hello| hello.network = "m".into(), "\"m\""),
         (|hello| hello.version = 7, "version 7"),
         (|hello| hello.expected = vec![3; 32], &here),
