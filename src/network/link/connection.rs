@@ -1,9 +1,9 @@
 //! The way out: a connection of its own for each link that this node opens, and what watches it.
 //!
 //! A peer that is gone without a word is noticed twice over. The kernel sends a probe when nothing has come for two
-//! seconds, and gives the connection up when nothing sent or probed was acknowledged for four: that costs no wake-up of
-//! this process, and works on both sides (a listener's sockets inherit it). HTTP/2 pings, from the side that has opened
-//! the link, notice a process that stands still on a machine that does not.
+//! seconds, and gives the connection up when nothing sent or probed was acknowledged for three and a half. That wakes
+//! nobody in this process, and works on both sides, since a listener's sockets inherit it. HTTP/2 pings, from the side
+//! that has opened the link, notice a process that stands still on a machine that does not.
 
 use std::{
     future::Future,
@@ -22,13 +22,13 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, task::AbortHandle};
 use tonic::body::Body;
 
-use super::{link::Outgoing, options::LinkOptions};
+use super::{options::LinkOptions, outgoing::Outgoing};
 use crate::proto::link::{Frames, link_client::LinkClient};
 
 /// After how long without a sign of life the kernel asks, how often it asks again, and when it gives up.
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-const GONE_AFTER: Duration = Duration::from_secs(4);
+const GONE_AFTER: Duration = Duration::from_millis(3_500);
 
 /// What may be on its way on a link before it is read.
 const WINDOW_BYTES: u32 = 4 << 20;
@@ -143,4 +143,26 @@ fn told(error: &(dyn std::error::Error + 'static)) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_streams_of_a_watched_listener_are_watched_too() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        watch_socket(&socket).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), socket.accept());
+        let (near, (far, _)) = (near.unwrap(), far.unwrap());
+        let far = SockRef::from(&far);
+        assert!(far.keepalive().unwrap());
+        assert_eq!(far.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+        assert_eq!(far.tcp_keepalive_interval().unwrap(), PROBE_EVERY);
+        assert_eq!(far.tcp_user_timeout().unwrap(), Some(GONE_AFTER));
+        assert!(!SockRef::from(&near).keepalive().unwrap());
+    }
 }

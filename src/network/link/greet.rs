@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use super::{
     Inner,
     handshake::{self, Failed, Part},
-    link::{Birth, Link, Out},
+    link::{Birth, Link},
+    outgoing::Out,
     table::Place,
 };
 use crate::{

@@ -15,10 +15,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::Stream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::{
+    counters::Counters,
     options::LinkOptions,
     outbox::{Answered, Item, NotTaken, Outbox},
     work::Gauge,
@@ -27,7 +27,7 @@ use crate::{
     core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext},
     ports::{
         Clock,
-        peer_transport::{LinkError, LinkFlow, Service},
+        peer_transport::{LinkError, Service},
     },
     proto::link::{Frame, Frames, frame::Kind},
 };
@@ -76,51 +76,6 @@ pub(super) enum Fate {
     Replaced,
     /// It has ended.
     Ended(Arc<str>),
-}
-
-/// Figures of all links that there were to one node.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) sent: Flow,
-    pub(super) received: Flow,
-    pub(super) refused: AtomicU64,
-    pub(super) turned_away: AtomicU64,
-    pub(super) links: AtomicU64,
-    /// 0 = none yet.
-    pub(super) round_trip_us: AtomicU64,
-}
-
-/// One direction.
-#[derive(Debug, Default)]
-pub(super) struct Flow {
-    messages: AtomicU64,
-    bytes: AtomicU64,
-    batches: AtomicU64,
-}
-
-impl Flow {
-    pub(super) fn add(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_add(messages as u64, Relaxed);
-        self.bytes.fetch_add(bytes as u64, Relaxed);
-        self.batches.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn read(&self) -> LinkFlow {
-        LinkFlow {
-            messages: self.messages.load(Relaxed),
-            bytes: self.bytes.load(Relaxed),
-            batches: self.batches.load(Relaxed),
-        }
-    }
-}
-
-impl Counters {
-    fn on_round_trip(&self, us: u64) {
-        // One reader per link writes, and a lost reading does no harm.
-        let old = self.round_trip_us.load(Relaxed);
-        let new = if old == 0 { us } else { old - old / 8 + us / 8 };
-        self.round_trip_us.store(new.max(1), Relaxed);
-    }
 }
 
 /// See the module.
@@ -303,7 +258,7 @@ impl Link {
         self.activity.load(Relaxed)
     }
 
-    fn poll_batch(&self, cx: &Context<'_>) -> Poll<Option<Frames>> {
+    pub(super) fn poll_batch(&self, cx: &Context<'_>) -> Poll<Option<Frames>> {
         let now = self.clock.monotonic();
         let mut outbox = self.outbox();
         if outbox.has_ended() {
@@ -363,51 +318,6 @@ impl Drop for Asked {
     fn drop(&mut self) {
         if !self.is_answered {
             self.link.outbox().answered(self.id);
-        }
-    }
-}
-
-/// What a stream sends: the handshake's messages, then the link's.
-pub(super) enum Out {
-    /// A message of the handshake.
-    Message(Box<Frames>),
-    /// The handshake is over.
-    Link(Arc<Link>),
-}
-
-/// The messages that a stream sends. When it is dropped, so is the connection, and the link has ended.
-pub(super) struct Outgoing {
-    handshake: mpsc::Receiver<Out>,
-    link: Option<Arc<Link>>,
-}
-
-impl Outgoing {
-    /// Starts with a handshake, which takes its messages to the sender. They are few.
-    pub(super) fn new() -> (mpsc::Sender<Out>, Self) {
-        let (sender, handshake) = mpsc::channel(4);
-        (sender, Self { handshake, link: None })
-    }
-}
-
-impl Stream for Outgoing {
-    type Item = Frames;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frames>> {
-        if let Some(link) = &self.link {
-            return link.poll_batch(cx);
-        }
-        match std::task::ready!(self.handshake.poll_recv(cx)) {
-            None => Poll::Ready(None),
-            Some(Out::Message(frames)) => Poll::Ready(Some(*frames)),
-            Some(Out::Link(link)) => self.link.insert(link).poll_batch(cx),
-        }
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        if let Some(link) = &self.link {
-            link.end(CLOSED);
         }
     }
 }

@@ -10,7 +10,8 @@ use super::{
     greet::{Messages, farewell},
     handshake::Failed,
     left,
-    link::{Fate, Link, Out, Outgoing},
+    link::{Fate, Link},
+    outgoing::{Out, Outgoing},
 };
 use crate::{
     core::node_id::NodeId,

@@ -14,6 +14,7 @@
 
 mod answers;
 mod connection;
+mod counters;
 mod following;
 mod greet;
 mod handshake;
@@ -22,6 +23,7 @@ mod link;
 mod making;
 mod options;
 mod outbox;
+mod outgoing;
 mod sparing;
 mod table;
 #[cfg(test)]
@@ -48,7 +50,8 @@ use self::{
     answers::Answers,
     greet::Messages,
     handshake::Own,
-    link::{Asked, Link, Out, Outgoing},
+    link::{Asked, Link},
+    outgoing::{Out, Outgoing},
     sparing::Sparing,
     table::Table,
 };

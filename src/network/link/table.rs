@@ -9,9 +9,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{debug, info};
 
-use super::link::{Counters, Link};
+use super::{counters::Counters, link::Link};
 use crate::{
     core::node_id::NodeId,
     ports::peer_transport::{LinkEvent, LinkReading},
@@ -140,6 +140,8 @@ impl Table {
             .or_insert_with(|| Peer { counters: Arc::clone(&link.counters), ..Peer::default() });
         peer.link = Some(Arc::clone(link));
         peer.reason = None;
+        // The node may have become one to keep while the link was made.
+        peer.counters = Arc::clone(&link.counters);
         peer.counters.links.fetch_add(1, Relaxed);
         self.show(&peers);
         if let Some(old) = old {
@@ -180,17 +182,20 @@ impl Table {
         let is_up = reason.is_none();
         peer.reason = reason.map(str::to_owned).or(peer.reason.take());
         if peer.said.replace(is_up) != Some(is_up) {
-            match reason {
-                None => {
-                    let is_ours = peer.link.as_ref().is_some_and(|link| link.address.is_some());
-                    info!(peer = %node, opened_here = is_ours, "a link is up");
-                    (self.sink)(LinkEvent::Up(node));
-                }
-                Some(reason) => {
-                    info!(peer = %node, %reason, "a link is down");
-                    (self.sink)(LinkEvent::Down { node, reason: reason.to_owned() });
+            let opened_here = peer.link.as_ref().is_some_and(|link| link.address.is_some());
+            let why = reason.unwrap_or_default();
+            // Guests come and go as they like, which must not fill the log.
+            match (peer.address.is_some(), is_up) {
+                (true, true) => info!(peer = %node, opened_here, "a link is up"),
+                (true, false) => info!(peer = %node, reason = why, "a link is down"),
+                (false, _) => {
+                    debug!(peer = %node, is_up, reason = why, "a guest's link has changed")
                 }
             }
+            (self.sink)(match reason {
+                None => LinkEvent::Up(node),
+                Some(reason) => LinkEvent::Down { node, reason: reason.to_owned() },
+            });
         }
         peers.retain(|_, peer| peer.address.is_some() || peer.link.is_some());
     }
