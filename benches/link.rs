@@ -191,10 +191,14 @@ async fn serve(service: impl Link) -> Result<String> {
     let socket = TcpListener::bind("127.0.0.1:0").await?;
     let address = socket.local_addr()?.to_string();
     let service = LinkServer::new(service).max_decoding_message_size(usize::MAX);
+    let accepted = TcpListenerStream::new(socket).map(|stream| {
+        // As the node's listeners do: tonic leaves it to whoever accepts.
+        stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+    });
     let server = Server::builder()
         .add_service(service)
         .add_service(PeerStorageServiceServer::new(Bare))
-        .serve_with_incoming(TcpListenerStream::new(socket));
+        .serve_with_incoming(accepted);
     tokio::spawn(server);
     Ok(address)
 }

@@ -10,6 +10,7 @@
 pub mod expiry;
 pub mod group_table;
 pub mod local_store;
+pub mod membership;
 pub mod peer_links;
 pub mod recorder;
 pub mod replica_reader;

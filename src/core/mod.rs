@@ -4,6 +4,7 @@
 //! as arguments; effects leave as data. `core` imports no other room.
 
 pub mod change;
+pub mod control;
 pub mod durability;
 pub mod group;
 pub mod hlc;
