@@ -6,7 +6,7 @@
 //! mailbox per link, which would be one more hop and could not be bounded.
 //!
 //! Both sides of a pair may open a link. When two cross, both sides know from the hellos which one stays
-//! ([`link::Birth`]); the other takes nothing new, finishes what it has and is closed.
+//! (`link::Birth`); the other takes nothing new, finishes what it has and is closed.
 //!
 //! Invariants: nothing is answered before the other side has proved its key; every queue, count and time is bounded by
 //! [`LinkOptions`]; a request that was taken ends with its answer, or as broken, refused or late; nothing that another
