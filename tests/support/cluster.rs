@@ -402,6 +402,11 @@ impl Cluster {
         .await
     }
 
+    /// Asks nobody any more, so that nothing of the test is in what is measured.
+    pub fn close_eyes(&self) {
+        self.seats.iter().for_each(|seat| self.history.forget(&seat.id));
+    }
+
     /// Asserts that what was seen since the start is one history of each group's table, and gives a summary.
     #[track_caller]
     pub fn assert_one_history(&self) -> String {
