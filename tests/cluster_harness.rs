@@ -16,10 +16,13 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use support::{
     PATIENCE,
+    cluster::{View, one_group},
     dns::NameServer,
     eventually,
+    history::History,
     http::Http,
     netns::{Host, Lab},
     node::Node,
@@ -195,4 +198,60 @@ async fn a_node_in_a_namespace_is_reached_there() {
     let program = std::fs::read_link(format!("/proc/{}/exe", node.pid())).unwrap();
     assert_eq!(program.file_name(), Path::new(env!("CARGO_BIN_EXE_nomad")).file_name());
     node.kill_9();
+}
+
+/// What node `id` would say of a group of these members.
+fn says(id: &str, epoch: u64, leader: &str, members: &[&str]) -> View {
+    let members: Vec<_> =
+        members.iter().map(|member| json!({ "nodeId": member, "state": "alive" })).collect();
+    View::of(json!({
+        "nodeId": id, "role": if id == leader { "super-peer" } else { "peer" }, "state": "any",
+        "permanent": false, "group": "g", "epoch": epoch, "superPeer": leader, "ready": true,
+        "reason": "", "members": members,
+    }))
+}
+
+#[test]
+fn a_group_is_one_only_if_all_its_members_agree() {
+    let both = ["a", "b"];
+    let ids = both.map(ToOwned::to_owned).into();
+    let right = vec![says("a", 3, "a", &both), says("b", 3, "a", &both)];
+    assert_eq!(one_group(right, &ids).unwrap().id, "a");
+    for wrong in [
+        vec![says("a", 3, "a", &both), says("b", 2, "a", &both)],
+        vec![says("a", 3, "a", &both), says("b", 3, "b", &both)],
+        vec![says("a", 3, "a", &both), says("b", 3, "a", &["b"])],
+        vec![says("a", 3, "c", &both), says("b", 3, "c", &both)],
+        vec![says("a", 3, "a", &["a", "b", "c"]), says("b", 3, "a", &["a", "b", "c"])],
+        Vec::new(),
+    ] {
+        assert!(one_group(wrong.clone(), &ids).is_none(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_only_grows_is_one() {
+    let history = History::start();
+    history.note(&says("a", 3, "a", &["a", "b"]));
+    history.note(&says("b", 2, "a", &["a"]));
+    history.note(&says("b", 3, "a", &["b", "a"]));
+    assert!(history.assert_one().contains("1 groups, 2 epochs"));
+}
+
+#[tokio::test]
+#[should_panic(expected = "not one history")]
+async fn an_epoch_with_two_member_lists_is_no_history() {
+    let history = History::start();
+    history.note(&says("a", 3, "a", &["a", "b"]));
+    history.note(&says("b", 3, "a", &["a", "c"]));
+    history.assert_one();
+}
+
+#[tokio::test]
+#[should_panic(expected = "not one history")]
+async fn an_epoch_that_goes_back_is_no_history() {
+    let history = History::start();
+    history.note(&says("a", 3, "a", &["a", "b"]));
+    history.note(&says("a", 2, "a", &["a"]));
+    history.assert_one();
 }

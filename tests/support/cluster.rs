@@ -422,7 +422,7 @@ pub async fn status(http: &Http) -> Option<View> {
 }
 
 /// The super-peer's view when these views are those of one group of exactly these members, at rest.
-fn one_group(views: Vec<View>, ids: &BTreeSet<String>) -> Option<View> {
+pub fn one_group(views: Vec<View>, ids: &BTreeSet<String>) -> Option<View> {
     let first = views.first()?.clone();
     let same = views.iter().all(|view| {
         view.ready

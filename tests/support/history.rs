@@ -56,6 +56,11 @@ impl History {
         book.epochs.retain(|(node, _), _| node != id);
     }
 
+    /// Notes what a node says, as if it had been asked.
+    pub fn note(&self, view: &View) {
+        self.book.lock().unwrap().note_one(view);
+    }
+
     /// It is stopped on purpose.
     pub fn forget(&self, id: &str) {
         self.book.lock().unwrap().watched.remove(id);
