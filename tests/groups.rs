@@ -79,6 +79,14 @@ async fn assert_documents(cluster: &Cluster, number: usize, leader: &View) {
     let alone = alone.ok();
     assert_eq!(alone.get("groups").map_or(&alone, |groups| &groups[0]), group);
     node.http().get("/readyz").await.page(200);
+    let metrics = node.http().get("/metrics").await.page(200).text();
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    let shows = |word: &str, value: u64| {
+        let mut named = samples.clone().filter(|line| line.contains(word));
+        named.any(|line| line.rsplit(' ').next().and_then(|text| text.parse().ok()) == Some(value))
+    };
+    assert!(shows("member", 4), "no metric of four members:\n{metrics}");
+    assert!(shows("epoch", leader.epoch), "no metric of the epoch:\n{metrics}");
     let said = support::cli::nomad(["status"]).on(node).ok().await.text();
     for id in leader.ids() {
         assert!(said.contains(short(&id)), "nomad status does not name {id}:\n{said}");
