@@ -7,6 +7,7 @@ pub mod change;
 pub mod durability;
 pub mod group;
 pub mod hlc;
+pub mod log_state;
 pub mod node_id;
 pub mod object;
 pub mod offer;
