@@ -8,6 +8,7 @@ pub mod durability;
 pub mod group;
 pub mod hlc;
 pub mod log_state;
+pub mod membership;
 pub mod node_id;
 pub mod object;
 pub mod offer;

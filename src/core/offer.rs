@@ -53,4 +53,31 @@ pub struct Answer {
     pub offers: Vec<Offer>,
     /// Set when the node itself looks for a group.
     pub seeker: Option<Seeker>,
+    /// Where the node can be reached now, and to which group it belongs.
+    #[serde(default)]
+    pub whereabouts: Option<Whereabouts>,
+}
+
+/// Where a node can be reached now. Lets a group find itself again when all its members came back with other addresses.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// The node.
+    pub node: NodeId,
+    /// Where its peer listener is, as `host:port`.
+    pub peer: String,
+    /// The group that it belongs to, or has asked for a place.
+    pub group: String,
+}
+
+/// What a search has found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Found {
+    /// The groups.
+    pub offers: Vec<Offer>,
+    /// The nodes that look for a group too.
+    pub seekers: Vec<Seeker>,
+    /// Where nodes that have answered are now.
+    pub whereabouts: Vec<Whereabouts>,
+    /// How many nodes have answered.
+    pub answered: usize,
 }

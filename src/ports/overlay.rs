@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+pub use crate::core::offer::Found;
 use crate::core::{
     node_id::NodeId,
-    offer::{Answer, Offer, Seeker},
+    offer::{Answer, Offer, Seeker, Whereabouts},
     world::Position,
 };
 
@@ -29,6 +30,9 @@ pub trait Overlay: Send + Sync + 'static {
     /// Says whether this node looks for a group, which its answers tell others.
     fn seek(&self, seeker: Option<Seeker>);
 
+    /// Says where this node can be reached and to which group it belongs, which its answers tell others.
+    fn tell_whereabouts(&self, whereabouts: Option<Whereabouts>);
+
     /// Asks the nodes it knows (or finds within `window`) for the groups near a position, and gathers what they answer.
     /// Returns as soon as `enough` says so, else at the end of the window. Offers come merged: the newest of each group,
     /// nearest first.
@@ -47,15 +51,4 @@ pub trait Overlay: Send + Sync + 'static {
 
     /// Returns how the network looks from here.
     fn state(&self) -> OverlayState;
-}
-
-/// What a search has found.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Found {
-    /// The groups.
-    pub offers: Vec<Offer>,
-    /// The nodes that look for a group too.
-    pub seekers: Vec<Seeker>,
-    /// How many nodes have answered.
-    pub answered: usize,
 }
