@@ -11,14 +11,12 @@ pub struct Durable {
     pub claim: u64,
     /// The group that the present claim is bound to. It is used for no other.
     pub home: Option<String>,
-    /// Whether the node left its group by order, and is to look for none until it is told to.
-    pub resting: bool,
 }
 
 impl Default for Durable {
     /// The state of a node that has never run.
     fn default() -> Self {
-        Self { claim: 1, home: None, resting: false }
+        Self { claim: 1, home: None }
     }
 }
 
