@@ -33,6 +33,9 @@ fn run(seed: u64, faults: Faults) -> Sim {
 fn probe() {
     let from: u64 = std::env::var("FROM").map_or(0, |s| s.parse().unwrap());
     let to: u64 = std::env::var("TO").map_or(100, |s| s.parse().unwrap());
+    if from + 1 < to {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let mut failed = 0;
     let (mut steps, mut forced, mut time) = (0, 0, 0);
     for seed in from..to {
@@ -42,9 +45,11 @@ fn probe() {
                 forced += sim.judge.forced;
                 time += sim.now / S;
             }
-            Err(_) => {
+            Err(why) => {
                 failed += 1;
-                eprintln!("NOMAD_SEED={seed} failed");
+                let text = why.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| why.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+                eprintln!("NOMAD_SEED={seed}: {}", text.unwrap_or_default().replace('\n', " "));
             }
         }
     }

@@ -37,9 +37,17 @@ pub(super) struct Lead {
     noted: BTreeSet<(NodeId, u64)>,
     noted_at: Lived,
     probe_at: BTreeMap<NodeId, Lived>,
+    /// Since when each member is known to this super-peer, under its claim.
+    known: BTreeMap<(NodeId, u64), Lived>,
+    /// The members that have said that their claim is void.
+    void: BTreeSet<(NodeId, u64)>,
     arranging: bool,
     arrange_at: Lived,
     joint: Option<(u64, Lived)>,
+    /// Who is to lead next: votes from now on, then gets the lead.
+    pub heir: Option<NodeId>,
+    /// Whether a client ordered that another member leads.
+    pub heir_ordered: bool,
     pub hand_over: Option<HandOver>,
     pub hand_over_at: Lived,
     pub merging: Merging,
@@ -61,9 +69,13 @@ impl Lead {
             noted: BTreeSet::new(),
             noted_at: now,
             probe_at: BTreeMap::new(),
+            known: BTreeMap::new(),
+            void: BTreeSet::new(),
             arranging: false,
             arrange_at: now,
             joint: None,
+            heir: None,
+            heir_ordered: false,
             hand_over: None,
             hand_over_at: now,
             merging,
@@ -134,14 +146,28 @@ impl Membership {
 
     pub(super) fn run_lead(&mut self) {
         let Some(table) = self.table().cloned() else { return };
+        self.know_members(&table);
         self.run_hand_over();
         self.run_force(&table);
         self.find_dead(&table);
         self.probe_silent(&table);
         self.run_change(&table);
+        self.run_heir(&table);
         self.run_arrangement(&table);
-        self.lead_goes_to_permanent(&table);
         self.run_merge(&table);
+    }
+
+    fn know_members(&mut self, table: &Table) {
+        let now = self.pace.now();
+        let is_held = |(node, claim): &(NodeId, u64)| {
+            table.seats.get(node).is_some_and(|seat| seat.claim == *claim)
+        };
+        let Some(lead) = &mut self.lead else { return };
+        lead.known.retain(|key, _| is_held(key));
+        lead.void.retain(is_held);
+        for (node, seat) in &table.seats {
+            lead.known.entry((*node, seat.claim)).or_insert(now);
+        }
     }
 
     /// Writes an entry that needs no answer: whoever wants it asks again until the table shows it.
@@ -200,7 +226,11 @@ impl Membership {
             return;
         }
         let missing = || old.members.difference(&table.acknowledged);
+        let void = &lead.void;
         let is_gone = |node: &NodeId| {
+            if table.seats.get(node).is_none_or(|seat| void.contains(&(*node, seat.claim))) {
+                return true;
+            }
             let reached = self.watch.reached_at(*node, now).unwrap_or(since);
             now.since(reached.max(since)) >= grace_us
         };
@@ -214,8 +244,9 @@ impl Membership {
     /// Takes out members that nobody has reached for `group.removeAfter`.
     fn find_dead(&mut self, table: &Table) {
         let (now, this) = (self.pace.now(), self.node());
-        let Some(since) = self.lead.as_ref().map(|lead| lead.since) else { return };
         for (node, seat) in &table.seats {
+            let known = self.lead.as_ref().and_then(|lead| lead.known.get(&(*node, seat.claim)));
+            let since = known.copied().unwrap_or(now);
             let reached = if self.config.faults.remove_on_own_word {
                 self.watch.heard_at(*node, now)
             } else {
@@ -264,6 +295,9 @@ impl Membership {
         answer: Result<MembershipAnswer, AskFailure>,
     ) {
         if answer == Ok(MembershipAnswer::Void) {
+            if let Some(lead) = &mut self.lead {
+                lead.void.insert((node, claim));
+            }
             self.remove(node, claim, None);
         }
     }
@@ -281,6 +315,7 @@ impl Membership {
             voters: &self.log.voters,
             caught_up: &self.log.caught_up,
             most: self.config.voters,
+            heir: self.lead.as_ref().and_then(|lead| lead.heir),
             odd: !self.config.faults.even_voters,
         };
         let (voters, learners) = electorate.arrange(|node| self.is_alive(node));
@@ -302,17 +337,6 @@ impl Membership {
         if let Some(lead) = &mut self.lead {
             lead.arranging = false;
             lead.arrange_at = again_at;
-        }
-    }
-
-    /// A provisional super-peer gives the lead to a dedicated one.
-    fn lead_goes_to_permanent(&mut self, table: &Table) {
-        if self.permanent || table.configuration().is_joint() {
-            return;
-        }
-        let Some(to) = self.successor(table) else { return };
-        if table.seats.get(&to).is_some_and(|seat| seat.permanent) {
-            self.hand_over(to);
         }
     }
 

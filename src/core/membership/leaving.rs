@@ -85,15 +85,30 @@ impl Membership {
         }
     }
 
-    /// A super-peer hands over before it leaves; alone, it ends the group.
-    fn leave_the_lead(&mut self) {
-        let Some(table) = self.table().cloned() else { return };
-        if table.seats.len() == 1 {
-            self.dissolve(None);
-        } else if let Some(to) = self.successor(&table) {
-            self.hand_over(to);
+    /// Decides who is to lead next, if anybody: when this node leaves, when a client ordered it, or when it is
+    /// provisional and a dedicated super-peer is a member.
+    pub(super) fn run_heir(&mut self, table: &Table) {
+        let is_leaving = self.seated().is_some_and(|seated| seated.is_leaving());
+        let successor = self.successor(table);
+        let is_dedicated = |node: &NodeId| table.seats.get(node).is_some_and(|s| s.permanent);
+        let permanent = self.permanent;
+        let Some(lead) = &mut self.lead else { return };
+        lead.heir = successor.filter(|node| {
+            is_leaving
+                || lead.heir_ordered
+                || (!permanent && is_dedicated(node) && !table.configuration().is_joint())
+        });
+        if let Some(heir) = lead.heir.filter(|heir| self.log.voters.contains(heir)) {
+            self.hand_over(heir);
         }
-        // With nobody to take over it goes when its patience ends: the others find out as if it had died.
+    }
+
+    /// A super-peer that leaves alone ends its group. With others it leads on until one of them does; with none that
+    /// can, it goes when its patience ends, and they find out as if it had died.
+    fn leave_the_lead(&mut self) {
+        if self.table().is_some_and(|table| table.seats.len() == 1) {
+            self.dissolve(None);
+        }
     }
 
     pub(super) fn on_leave_answer(&mut self, answer: Result<MembershipAnswer, AskFailure>) {
@@ -106,19 +121,19 @@ impl Membership {
         }
     }
 
-    /// Returns the best member to lead next: one that votes, has all entries and lives; a permanent one before others.
-    pub(super) fn successor(&self, table: &Table) -> Option<NodeId> {
+    /// Returns the best member to lead next: one that has all entries and lives; a permanent one before others, then one
+    /// that votes already.
+    fn successor(&self, table: &Table) -> Option<NodeId> {
         let this = self.node();
-        let stays = &table.configuration().members;
         let fits = |node: &&NodeId| {
-            **node != this
-                && stays.contains(*node)
-                && self.log.caught_up.contains(*node)
-                && self.is_alive(**node)
+            **node != this && self.log.caught_up.contains(*node) && self.is_alive(**node)
         };
-        let permanent = |node: &&NodeId| table.seats.get(*node).is_some_and(|s| s.permanent);
-        let fit: Vec<_> = self.log.voters.iter().filter(fits).collect();
-        fit.iter().find(|node| permanent(node)).or(fit.first()).map(|node| **node)
+        let fit = table.configuration().members.iter().filter(fits);
+        let rank = |node: &&NodeId| {
+            let permanent = table.seats.get(*node).is_some_and(|seat| seat.permanent);
+            (!permanent, !self.log.voters.contains(*node), **node)
+        };
+        fit.min_by_key(rank).copied()
     }
 
     /// Has another member lead: this one falls silent, that one campaigns.
@@ -146,6 +161,7 @@ impl Membership {
         if self.pace.is_due(until) {
             if let Some(lead) = &mut self.lead {
                 lead.hand_over = None;
+                lead.heir_ordered = false;
             }
             self.out.push(Effect::PauseHeartbeats(false));
         }
@@ -258,11 +274,11 @@ impl Membership {
         if !self.leads() {
             return Err(Denied::NotLeader { leader: self.log.leader });
         }
-        let to = self.successor(&table).ok_or(Denied::NoSuccessor)?;
+        self.successor(&table).ok_or(Denied::NoSuccessor)?;
         if let Some(lead) = &mut self.lead {
             lead.hand_over_at = Lived::default();
+            lead.heir_ordered = true;
         }
-        self.hand_over(to);
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Who votes: an odd number of members, at most `group.voters`, those that live and are up to date before others.
 //!
+//! One case is even: while the lead of a group of two passes from one to the other, both vote.
+//!
 //! The number follows from how many members the table has, not from how many live: a group that shrank its voters with
 //! every death would end in one node that decides alone, while the others come back and cannot go on without it.
 
@@ -17,6 +19,8 @@ pub(super) struct Electorate<'a> {
     pub voters: &'a BTreeSet<NodeId>,
     /// Who has nearly all entries.
     pub caught_up: &'a BTreeSet<NodeId>,
+    /// Who is to lead next, if anybody: votes too.
+    pub heir: Option<NodeId>,
     /// The most voters.
     pub most: u32,
     /// Whether the number is to be odd; always, but for a test of the tests.
@@ -44,6 +48,7 @@ impl Electorate<'_> {
         }
         let count = members.len() as u32;
         let target = if self.odd { voter_count(count, self.most) } else { count.min(self.most) };
+        let inherits = |node: &NodeId| Some(*node) == self.heir;
         let mut ranked: Vec<_> = members
             .iter()
             .filter(|node| **node != self.leader)
@@ -52,13 +57,17 @@ impl Electorate<'_> {
                 let fits = is_alive(*node) && (votes || self.caught_up.contains(node));
                 let permanent = self.table.seats.get(node).is_some_and(|seat| seat.permanent);
                 // A dead voter stays until there is a live one in its stead.
-                (fits || votes).then_some((!fits, !permanent, !votes, *node))
+                let is_heir = fits && self.heir == Some(*node);
+                (fits || votes).then_some((!is_heir, !fits, !permanent, !votes, *node))
             })
             .collect();
         ranked.sort_unstable();
         let mut voters: Vec<NodeId> = vec![self.leader];
-        voters.extend(ranked.into_iter().map(|(.., node)| node).take(target as usize - 1));
-        if self.odd && voters.len() % 2 == 0 {
+        let ranked: Vec<_> = ranked.into_iter().map(|(.., node)| node).collect();
+        voters.extend(ranked.iter().take(target as usize - 1));
+        if target == 1 {
+            voters.extend(ranked.first().filter(|node| inherits(node)));
+        } else if self.odd && voters.len() % 2 == 0 {
             voters.pop();
         }
         let voters: BTreeSet<_> = voters.into_iter().collect();
