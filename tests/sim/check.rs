@@ -31,7 +31,7 @@ pub struct Judge {
 pub trait World {
     /// Tells whether the node still holds the claim, did not ask to go, and was reached by the super-peer, directly or
     /// through a third member, all through the time after which the dead are removed.
-    fn was_reached(&self, group: &str, node: NodeId, claim: u64) -> bool;
+    fn was_reached(&self, table: &Table, node: NodeId, claim: u64) -> bool;
 }
 
 impl Judge {
@@ -160,7 +160,7 @@ impl Judge {
                     let is_out = !after.configuration().members.contains(node)
                         && before.seats.get(node).is_some_and(|seat| seat.claim == *claim);
                     assert!(
-                        !is_out || !world.was_reached(&after.name, *node, *claim),
+                        !is_out || !world.was_reached(after, *node, *claim),
                         "{node} was taken out of {} though others reached it",
                         after.name
                     );

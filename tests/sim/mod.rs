@@ -67,7 +67,8 @@ pub struct Process {
     pub next_request: u64,
     pub wake: u64,
     pub keep: BTreeMap<NodeId, String>,
-    pub links: BTreeMap<NodeId, bool>,
+    /// Whether each link stands, and since when that is so.
+    pub links: BTreeMap<NodeId, (bool, u64)>,
     pub offer: Option<Offer>,
     pub seeker: Option<Seeker>,
     pub whereabouts: Option<Whereabouts>,

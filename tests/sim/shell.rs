@@ -138,7 +138,8 @@ impl Sim {
             Effect::AskNode { ticket, node, question } => {
                 self.check_question(n, &question);
                 self.open(n, ticket, TicketKind::Ask, ASK_TIMEOUT_US);
-                let is_up = self.nodes[n].process.as_ref().unwrap().links.get(&node) == Some(&true);
+                let process = self.nodes[n].process.as_ref().unwrap();
+                let is_up = process.links.get(&node).is_some_and(|(is_up, _)| *is_up);
                 match self.index_of(node) {
                     Some(to) if is_up => self.ask(n, to, ticket, question),
                     _ => self.unreachable(n, ticket),
@@ -309,17 +310,21 @@ impl Sim {
             self.index_at(address)
                 .is_some_and(|to| self.nodes[to].id == *node && self.speaks(n, to))
         };
-        let now: BTreeMap<_, _> =
-            process.keep.iter().map(|(node, at)| (*node, stands(node, at))).collect();
+        let link = |(node, at): (&NodeId, &String)| {
+            let is_up = stands(node, at);
+            let before = process.links.get(node).filter(|(was_up, _)| *was_up == is_up);
+            (*node, *before.unwrap_or(&(is_up, self.now)))
+        };
+        let now: BTreeMap<_, _> = process.keep.iter().map(link).collect();
         let before =
             std::mem::replace(&mut self.nodes[n].process.as_mut().unwrap().links, now.clone());
-        for (node, was_up) in &before {
+        for (node, (was_up, _)) in &before {
             if *was_up && !now.contains_key(node) {
                 self.step(n, Event::LinkDown(*node));
             }
         }
-        for (node, is_up) in now {
-            if before.get(&node) != Some(&is_up) {
+        for (node, (is_up, since)) in now {
+            if before.get(&node) != Some(&(is_up, since)) {
                 self.step(n, if is_up { Event::LinkUp(node) } else { Event::LinkDown(node) });
             }
         }
@@ -461,7 +466,8 @@ impl Sim {
 }
 
 impl check::World for Sim {
-    fn was_reached(&self, group: &str, node: NodeId, claim: u64) -> bool {
+    fn was_reached(&self, table: &Table, node: NodeId, claim: u64) -> bool {
+        let group = table.name.as_str();
         let Some(n) = self.index_of(node) else { return false };
         let it = &self.nodes[n];
         let holds = it.durable.claim == claim && it.durable.home.as_deref() == Some(group);
@@ -469,9 +475,14 @@ impl check::World for Sim {
             return false;
         }
         let long = self.config.remove_after_us + 5 * self.config.health_check_us;
-        let joined = |a: usize, b: usize| {
-            let since = self.joined_since.get(&super::pair(a, b));
+        let joined = |from: usize, to: usize| {
+            let since = self.joined_since.get(&super::pair(from, to));
+            let process = self.nodes[from].process.as_ref();
+            let link = process.and_then(|process| process.links.get(&self.nodes[to].id));
             since.is_some_and(|since| self.now - since > long)
+                && link.is_some_and(|(is_up, since)| {
+                    *is_up && self.now - since > 5 * self.config.health_check_us
+                })
         };
         let in_group = |other: usize| {
             let node = &self.nodes[other];
@@ -481,14 +492,8 @@ impl check::World for Sim {
                     leads || p.membership.state() == RoleState::Peer
                 })
         };
-        let leads = |other: usize| {
-            let process = self.nodes[other].process.as_ref();
-            process.and_then(|p| p.raft.as_ref()).is_some_and(Raft::leads) && in_group(other)
-        };
-        let all = || 0..self.nodes.len();
-        all().filter(|l| leads(*l)).any(|l| {
-            joined(n, l)
-                || all().any(|r| r != n && r != l && in_group(r) && joined(n, r) && joined(r, l))
-        })
+        let Some(l) = self.index_of(table.super_peer) else { return false };
+        let mut others = (0..self.nodes.len()).filter(|r| *r != n && *r != l && in_group(*r));
+        joined(l, n) || others.any(|r| joined(r, n) && joined(r, l))
     }
 }

@@ -17,6 +17,8 @@ const WAITING_MAX: usize = 256;
 const LATER_MS: u64 = 300;
 /// How soon a change that could not be written is tried again.
 const RETRY_US: u64 = 500_000;
+/// How soon after a change was written the table shows it.
+const SEEN_US: u64 = 50_000;
 
 /// A node that has asked for a place.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ impl Membership {
             let stays = table.configuration().members.contains(&from);
             if seat.claim > held.claim {
                 // By its own word the claim under which it sits here is void.
+                let lead = self.lead.as_mut()?;
+                lead.void.insert((from, held.claim));
                 self.remove(from, held.claim, None);
             }
             return if seat.claim == held.claim && stays {
@@ -252,6 +256,7 @@ impl Membership {
         let adding = std::mem::take(&mut lead.adding);
         if matches!(outcome, Ok(Applied::Done | Applied::Nothing)) {
             // The log's next state shows it; nothing is written on top of what is not seen yet.
+            lead.change_at = self.pace.now().plus(SEEN_US);
             return;
         }
         lead.change_at = again_at;

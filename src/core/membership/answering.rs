@@ -1,5 +1,7 @@
 //! Answers to other nodes. What they say is believed only as far as the table and their key bear it out.
 
+use std::collections::BTreeSet;
+
 use super::{
     Health, Membership, MembershipAnswer, MembershipRequest, Purpose, Refusal, Report, RequestId,
     Stage, joining::Target, moving::Goal,
@@ -16,7 +18,6 @@ impl Membership {
         request: RequestId,
         question: MembershipRequest,
     ) {
-        self.hear(from);
         if from == self.node() || !question.is_well_formed(from) {
             self.reply(request, MembershipAnswer::Refused(Refusal::Malformed));
             return;
@@ -36,6 +37,7 @@ impl Membership {
             MembershipRequest::Health(health) => self.answer_health(from, health),
             MembershipRequest::Rescanned { group, claim, epoch } => {
                 self.as_leader_for(from, &group, claim).unwrap_or_else(|| {
+                    self.hear(from);
                     self.note_rescanned(from, epoch);
                     MembershipAnswer::Done
                 })
@@ -113,18 +115,19 @@ impl Membership {
             None => {}
             Some(MembershipAnswer::NoMember { .. }) if theirs < epoch => {
                 // The sender knows more than this node does.
-                return MembershipAnswer::Member { epoch: theirs, majority: false };
+                return MembershipAnswer::follower(theirs);
             }
             Some(MembershipAnswer::NotLeader { .. }) => {
                 let is_seated = table.seats.get(&from).is_some_and(|seat| seat.claim == claim);
                 return if is_seated || theirs < epoch {
-                    MembershipAnswer::Member { epoch: theirs, majority: false }
+                    MembershipAnswer::follower(theirs)
                 } else {
                     MembershipAnswer::NoMember { epoch: theirs }
                 };
             }
             Some(answer) => return answer,
         }
+        self.hear(from);
         self.expect_report(from);
         let this = self.node();
         let others = table.seats.keys().filter(|node| **node != this && **node != from);
@@ -133,7 +136,9 @@ impl Membership {
         for (to, present) in self.watch.report(from, reached, &others, now) {
             self.report(Report::PairFault { from, to, present });
         }
-        MembershipAnswer::Member { epoch: theirs, majority: self.has_majority() }
+        let others = table.seats.keys().filter(|node| **node != this && **node != from);
+        let doubts = others.filter(|node| !self.watch.is_linked(**node)).copied().collect();
+        MembershipAnswer::Member { epoch: theirs, majority: self.has_majority(), doubts }
     }
 
     fn answer_invite(
@@ -165,6 +170,12 @@ impl Membership {
         let window_us = self.config.discovery_window_us;
         let enough = super::Enough::SuperPeer(to);
         self.out.push(super::Effect::Find { ticket, near, window_us, enough });
+    }
+}
+
+impl MembershipAnswer {
+    fn follower(epoch: u64) -> Self {
+        Self::Member { epoch, majority: false, doubts: BTreeSet::new() }
     }
 }
 

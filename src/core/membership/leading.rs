@@ -40,7 +40,7 @@ pub(super) struct Lead {
     /// Since when each member is known to this super-peer, under its claim.
     known: BTreeMap<(NodeId, u64), Lived>,
     /// The members that have said that their claim is void.
-    void: BTreeSet<(NodeId, u64)>,
+    pub void: BTreeSet<(NodeId, u64)>,
     arranging: bool,
     arrange_at: Lived,
     joint: Option<(u64, Lived)>,
@@ -299,6 +299,8 @@ impl Membership {
                 lead.void.insert((node, claim));
             }
             self.remove(node, claim, None);
+        } else if answer == Ok(MembershipAnswer::Bound) {
+            self.hear(node);
         }
     }
 

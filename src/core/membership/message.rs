@@ -130,6 +130,9 @@ pub enum MembershipAnswer {
         epoch: u64,
         /// Whether the answerer leads the group and a majority of the voters is behind it.
         majority: bool,
+        /// Members that the answerer cannot reach: the sender, if it can, asks them whether they still hold their claim,
+        /// and reports only those that do.
+        doubts: BTreeSet<NodeId>,
     },
     /// To whatever a member asks: it is no member under that claim, by a table that is at least as new as its own.
     NoMember {

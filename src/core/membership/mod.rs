@@ -136,6 +136,8 @@ enum Purpose {
     Join,
     /// To report.
     Health { to: NodeId },
+    /// To ask a member whether it still holds its claim, for a super-peer that cannot reach it.
+    Vouch { node: NodeId, claim: u64 },
     /// To tell the super-peer something that it will show in the table; asked again until it does.
     Tell,
     /// To ask for removal.
@@ -256,12 +258,10 @@ impl Membership {
         answer: Result<MembershipAnswer, AskFailure>,
     ) {
         let Some(purpose) = self.pending.remove(&ticket) else { return };
-        if let Some(node) = by.filter(|_| answer.is_ok()) {
-            self.hear(node);
-        }
         match purpose {
             Purpose::Join => self.on_join_answer(answer),
             Purpose::Health { to } => self.on_health_answer(to, answer),
+            Purpose::Vouch { node, claim } => self.on_vouched(node, claim, answer),
             Purpose::Leave => self.on_leave_answer(answer),
             Purpose::Confirm { node } => self.on_confirmed(node, by, answer),
             Purpose::Probe { node, claim } => self.on_probed(node, claim, answer),
@@ -304,7 +304,8 @@ impl Membership {
         self.on_link_of_member(node, is_up);
     }
 
-    /// Takes note that a member said something. Of others nothing is kept.
+    /// Takes note that a member said something under the claim that it sits under. A node that has gone elsewhere is not
+    /// heard of, however much it says. Of others nothing is kept.
     fn hear(&mut self, node: NodeId) {
         if self.table().is_some_and(|table| table.seats.contains_key(&node)) {
             self.watch.hear(node, self.pace.now(), self.pace.clock());

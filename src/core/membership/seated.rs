@@ -1,7 +1,7 @@
 //! A member's duties: report to the super-peer, do the rescan of a joint epoch, say when its description changes,
 //! campaign when the super-peer is gone, and give its place up when it is gone itself or no majority comes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AskFailure, ENDED_MAX, Effect, Enough, Health, Lived, Membership, MembershipAnswer,
@@ -31,6 +31,8 @@ pub(super) struct Seated {
     tell_at: Lived,
     locate_at: Lived,
     located: BTreeMap<NodeId, String>,
+    /// The members that have said that their claim is void: a link to them is no sign of a member.
+    void: BTreeSet<(NodeId, u64)>,
     pub leaving: Option<Leaving>,
 }
 
@@ -56,6 +58,7 @@ impl Seated {
             tell_at: now,
             locate_at: now.plus(RETRY_US),
             located: BTreeMap::new(),
+            void: BTreeSet::new(),
             leaving: None,
         }
     }
@@ -95,6 +98,9 @@ impl Membership {
             self.watch.retain(|node| table.seats.contains_key(node));
             if let Some(seated) = self.seated() {
                 // A place in the table holds the address that it was found at only while that differs.
+                seated.void.retain(|(node, claim)| {
+                    table.seats.get(node).is_some_and(|seat| seat.claim == *claim)
+                });
                 seated.located.retain(|node, address| {
                     table.seats.get(node).is_some_and(|seat| seat.member.peer != *address)
                 });
@@ -318,7 +324,12 @@ impl Membership {
             seated.health_at = next_at;
         }
         let Some(to) = to.filter(|to| *to != this) else { return };
-        let reached = self.watch.links().clone();
+        let mut reached = self.watch.links().clone();
+        if let Some(seated) = self.seated() {
+            for (node, _) in &seated.void {
+                reached.remove(node);
+            }
+        }
         let health = Health { group, claim, epoch, reached };
         self.ask(to, Purpose::Health { to }, MembershipRequest::Health(health));
     }
@@ -333,8 +344,10 @@ impl Membership {
         let faults = self.config.faults;
         let Some(seated) = self.seated() else { return };
         match answer {
-            Ok(MembershipAnswer::Member { majority, .. }) if leader == Some(to) => {
+            Ok(MembershipAnswer::Member { majority, doubts, .. }) if leader == Some(to) => {
                 seated.leader_says = majority;
+                self.hear(to);
+                self.vouch_for(&doubts);
             }
             Ok(MembershipAnswer::NoMember { epoch: theirs })
                 if theirs >= epoch && !faults.removal_is_ignored =>
@@ -345,7 +358,32 @@ impl Membership {
                 let goal = self.goal_of_leaving().unwrap_or(Goal::Look(into));
                 self.go(goal);
             }
+            // It leads this group no more, whatever the log says.
+            Ok(_) if leader == Some(to) => seated.leader_says = false,
             _ => {}
+        }
+    }
+
+    /// Asks members that the super-peer cannot reach whether they still hold their claim.
+    fn vouch_for(&mut self, doubts: &BTreeSet<NodeId>) {
+        let Some(table) = self.table().cloned() else { return };
+        for (node, seat) in table.seats.iter().filter(|(node, _)| doubts.contains(*node)) {
+            let (node, claim, group) = (*node, seat.claim, table.name.clone());
+            if node != self.node() && self.watch.is_linked(node) {
+                let question = MembershipRequest::Confirm { group, claim };
+                self.ask(node, Purpose::Vouch { node, claim }, question);
+            }
+        }
+    }
+
+    pub(super) fn on_vouched(
+        &mut self,
+        node: NodeId,
+        claim: u64,
+        answer: Result<MembershipAnswer, AskFailure>,
+    ) {
+        if let (Some(seated), Ok(MembershipAnswer::Void)) = (self.seated(), answer) {
+            seated.void.insert((node, claim));
         }
     }
 
