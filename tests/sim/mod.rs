@@ -81,11 +81,31 @@ pub enum What {
     Step(Box<Event>),
     Persist(Ticket, Durable),
     LogTask(Ticket, LogTask),
-    Find { ticket: Ticket, near: Position, until: u64, enough: Enough },
-    Ask { from: usize, life: u64, ticket: Ticket, question: Box<MembershipRequest> },
-    Answer { ticket: Ticket, by: NodeId, answer: Box<MembershipAnswer> },
+    Find {
+        ticket: Ticket,
+        near: Position,
+        until: u64,
+        enough: Enough,
+    },
+    Ask {
+        from: usize,
+        life: u64,
+        ticket: Ticket,
+        question: Box<MembershipRequest>,
+    },
+    Answer {
+        ticket: Ticket,
+        by: NodeId,
+        answer: Box<MembershipAnswer>,
+    },
     TimedOut(Ticket, TicketKind),
-    Raft { from: usize, group: String, message: RaftMsg },
+    /// Meant for one claim of the receiver; for any where it is an answer.
+    Raft {
+        from: usize,
+        group: String,
+        claim: Option<u64>,
+        message: RaftMsg,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -97,7 +117,7 @@ pub enum TicketKind {
 
 pub enum LogTask {
     Found(Box<Table>),
-    Follow(String),
+    Follow(String, u64),
     Leave,
 }
 

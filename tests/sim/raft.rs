@@ -33,6 +33,8 @@ pub enum Entry {
 #[derive(Debug, Clone)]
 pub struct Disk {
     pub group: String,
+    /// The claim under which this node keeps the log.
+    pub claim: u64,
     pub term: u64,
     pub voted: Option<NodeId>,
     pub log: Vec<(u64, Arc<Entry>)>,
@@ -50,7 +52,7 @@ pub enum RaftMsg {
 #[derive(Debug, Clone)]
 pub enum RaftOut {
     /// Sent over a link that the sender keeps.
-    Send(NodeId, RaftMsg),
+    Send(NodeId, u64, RaftMsg),
     /// Sent back on the way that the question came.
     Back(NodeId, RaftMsg),
     Proposed(Ticket, Option<Applied>),
@@ -82,19 +84,22 @@ pub struct Raft {
     paused: bool,
     applied: usize,
     table: Option<Arc<Table>>,
+    /// The last claim of everybody who ever sat in the table: the configuration's voters are meant under these.
+    claims: BTreeMap<NodeId, u64>,
     config: (BTreeSet<NodeId>, BTreeSet<NodeId>),
     pub out: Vec<RaftOut>,
     pub changed: bool,
 }
 
 impl Disk {
-    pub fn empty(group: String) -> Self {
-        Self { group, term: 0, voted: None, log: Vec::new(), commit: 0 }
+    pub fn empty(group: String, claim: u64) -> Self {
+        Self { group, claim, term: 0, voted: None, log: Vec::new(), commit: 0 }
     }
 
     pub fn founded(table: Table) -> Self {
         let founder = BTreeSet::from([table.super_peer]);
-        let mut disk = Self::empty(table.name.clone());
+        let claim = table.seats[&table.super_peer].claim;
+        let mut disk = Self::empty(table.name.clone(), claim);
         let config = Entry::Config { sets: vec![founder], learners: BTreeSet::new() };
         disk.log = vec![(1, Arc::new(Entry::Found(table))), (1, Arc::new(config))];
         disk.commit = 2;
@@ -132,6 +137,7 @@ impl Raft {
             paused: false,
             applied: 0,
             table: None,
+            claims: BTreeMap::new(),
             config: Default::default(),
             out: Vec::new(),
             changed: true,
@@ -201,7 +207,8 @@ impl Raft {
         self.votes = Some(BTreeSet::from([self.this]));
         let (term, last) = (self.disk.term, self.disk.last());
         for node in sets.iter().flatten().filter(|node| **node != self.this) {
-            self.out.push(RaftOut::Send(*node, RaftMsg::RequestVote { term, last }));
+            let claim = self.claims.get(node).copied().unwrap_or(0);
+            self.out.push(RaftOut::Send(*node, claim, RaftMsg::RequestVote { term, last }));
         }
         self.count_votes(now);
     }
@@ -295,7 +302,9 @@ impl Raft {
         let prev = (next, if next == 0 { 0 } else { self.disk.log[next - 1].0 });
         let entries = self.disk.log[next..].to_vec();
         let (term, commit) = (self.disk.term, self.disk.commit);
-        self.out.push(RaftOut::Send(node, RaftMsg::Append { term, prev, entries, commit }));
+        let claim = self.claims.get(&node).copied().unwrap_or(0);
+        let message = RaftMsg::Append { term, prev, entries, commit };
+        self.out.push(RaftOut::Send(node, claim, message));
     }
 
     fn advance_commit(&mut self) {
@@ -363,6 +372,7 @@ impl Raft {
             }
             if let Some(table) = &self.table {
                 let table = Arc::clone(table);
+                self.claims.extend(table.seats.iter().map(|(node, seat)| (*node, seat.claim)));
                 self.out.push(RaftOut::Applied(self.applied, term, entry, table));
             }
             self.changed = true;

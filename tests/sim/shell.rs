@@ -50,7 +50,9 @@ impl Sim {
                 }
             }
             What::TimedOut(ticket, kind) => self.timed_out(n, ticket, kind),
-            What::Raft { from, group, message } => self.raft_message(n, from, &group, message),
+            What::Raft { from, group, claim, message } => {
+                self.raft_message(n, from, &group, claim, message);
+            }
         }
     }
 
@@ -178,7 +180,9 @@ impl Sim {
                 }
             }
             Effect::FoundLog { ticket, table } => self.later(n, ticket, LogTask::Found(table)),
-            Effect::FollowLog { ticket, group } => self.later(n, ticket, LogTask::Follow(group)),
+            Effect::FollowLog { ticket, group, claim } => {
+                self.later(n, ticket, LogTask::Follow(group, claim));
+            }
             Effect::LeaveLog { ticket } => self.later(n, ticket, LogTask::Leave),
             Effect::Campaign => {
                 let now = self.now;
@@ -254,9 +258,10 @@ impl Sim {
         let node = &mut self.nodes[n];
         let disk = match task {
             LogTask::Found(table) => Some(Disk::founded(*table)),
-            LogTask::Follow(group) => {
-                let kept = node.disk.take().filter(|disk| disk.group == group);
-                Some(kept.unwrap_or_else(|| Disk::empty(group)))
+            LogTask::Follow(group, claim) => {
+                let is_it = |disk: &Disk| disk.group == group && disk.claim == claim;
+                let kept = node.disk.take().filter(is_it);
+                Some(kept.unwrap_or_else(|| Disk::empty(group, claim)))
             }
             LogTask::Leave => None,
         };
@@ -380,13 +385,22 @@ impl Sim {
         }
     }
 
-    fn raft_message(&mut self, n: usize, from: usize, group: &str, message: RaftMsg) {
+    fn raft_message(
+        &mut self,
+        n: usize,
+        from: usize,
+        group: &str,
+        claim: Option<u64>,
+        message: RaftMsg,
+    ) {
         let (now, jitter) = (self.now, self.rng.random_range(0..S));
         if !self.speaks(from, n) {
             return;
         }
         let id = self.nodes[from].id;
-        if let Some(raft) = self.raft(n).filter(|raft| raft.disk.group == group) {
+        if let Some(raft) = self.raft(n).filter(|raft| {
+            raft.disk.group == group && claim.is_none_or(|claim| raft.disk.claim == claim)
+        }) {
             raft.receive(id, message, now, jitter);
             self.after_raft(n);
         }
@@ -399,16 +413,16 @@ impl Sim {
         let (out, group) = (std::mem::take(&mut raft.out), raft.disk.group.clone());
         for out in out {
             match out {
-                RaftOut::Send(node, message) => {
+                RaftOut::Send(node, claim, message) => {
                     let keep = &self.nodes[n].process.as_ref().unwrap().keep;
                     let to = keep.get(&node).and_then(|address| self.index_at(address));
                     if let Some(to) = to.filter(|to| self.nodes[*to].id == node) {
-                        self.send_raft(n, to, &group, message);
+                        self.send_raft(n, to, &group, Some(claim), message);
                     }
                 }
                 RaftOut::Back(node, message) => {
                     if let Some(to) = self.index_of(node) {
-                        self.send_raft(n, to, &group, message);
+                        self.send_raft(n, to, &group, None, message);
                     }
                 }
                 RaftOut::Proposed(ticket, applied) => {
@@ -456,10 +470,18 @@ impl Sim {
         node.epoch_seen = (node.log_number, table.epoch());
     }
 
-    fn send_raft(&mut self, n: usize, to: usize, group: &str, message: RaftMsg) {
+    fn send_raft(
+        &mut self,
+        n: usize,
+        to: usize,
+        group: &str,
+        claim: Option<u64>,
+        message: RaftMsg,
+    ) {
         self.send(n, to, || What::Raft {
             from: n,
             group: group.to_owned(),
+            claim,
             message: message.clone(),
         });
     }

@@ -93,11 +93,15 @@ pub enum Effect {
         table: Box<Table>,
     },
     /// Make ready to be fed by the leader of a group, then send `LogReady`.
+    ///
+    /// The log answers only messages that are meant for this claim: see [`membership`](super) about voters.
     FollowLog {
         /// Named by `LogReady`.
         ticket: Ticket,
         /// The group.
         group: String,
+        /// The claim under which the node was taken in.
+        claim: u64,
     },
     /// Stop and delete the log, then send `LogReady`. No log at all is fine.
     LeaveLog {

@@ -145,8 +145,9 @@ impl Membership {
             self.has_log = true;
             let Stage::Joining(joining) = &self.stage else { return };
             let group = joining.target.group.clone();
+            let claim = self.durable.claim;
             let ticket = self.ticket(Purpose::Follow);
-            self.out.push(Effect::FollowLog { ticket, group });
+            self.out.push(Effect::FollowLog { ticket, group, claim });
         }
         if !self.is_pending(|purpose| *purpose == Purpose::Join) && self.pace.is_due(next_at) {
             // Also after a yes, until the table shows the place: the yes may have been of one that did not lead any more.

@@ -7,9 +7,11 @@
 //! So no two tables ever hold a node under the same claim, and of two tables that name a node at most one names its
 //! present claim: the other one is out of date, learns that when it asks, and removes it.
 //!
-//! A node opens the log of a group only when it was told that it is a member, under a claim that was made after its last
-//! log was deleted; and a super-peer adds a node only once an earlier claim's voter is out of the log's membership. So
-//! no voter ever forgets what it has voted for.
+//! A voter never forgets what it has voted for. A node deletes its log with its claim, so a node that comes back is another
+//! voter: it opens the log of a group only when it was told that it is a member under its new claim, a super-peer adds it
+//! only once the earlier claim's voter is out of the log's membership, and a message of the log names the claim that it is
+//! meant for. Without the last one, a voter that missed the removal counts the newcomer's vote as the old one's (found by
+//! the simulation, seed 2557).
 //!
 //! Each step takes the event and then reconciles: what is due, is missing or differs from the table is started, whatever
 //! came before. An answer that is lost is asked for again; everything that is asked may be asked twice.

@@ -34,6 +34,8 @@ pub(super) struct Moving {
     /// What has to be done before the next step.
     waiting: Option<(Ticket, Step)>,
     next_at: Lived,
+    /// Whether the claim is one that a place was held under, which is not asked for again.
+    is_used: bool,
     /// Whether the last group was dissolved.
     dissolved: bool,
 }
@@ -111,7 +113,8 @@ impl Membership {
         let dissolved = self.table().is_some_and(|table| table.dissolved.is_some());
         self.drop_lead();
         let next_at = self.pace.now();
-        self.enter(Stage::Moving(Moving { goal, waiting: None, next_at, dissolved }));
+        let is_used = matches!(self.stage, Stage::Seated(_));
+        self.enter(Stage::Moving(Moving { goal, waiting: None, next_at, is_used, dissolved }));
     }
 
     /// Returns the seat that this node asks for.
@@ -134,13 +137,13 @@ impl Membership {
         if moving.waiting.is_some() {
             return;
         }
-        let (goal, next_at) = (moving.goal.clone(), moving.next_at);
+        let (goal, next_at, is_used) = (moving.goal.clone(), moving.next_at, moving.is_used);
         if !self.pace.is_due(next_at) {
             return;
         }
         let own = name_of(&self.node(), self.durable.claim);
         match (&self.durable.home, goal) {
-            (Some(home), Goal::Join(target)) if *home == target.group => {
+            (Some(home), Goal::Join(target)) if *home == target.group && !is_used => {
                 let joining = Joining::new(target, self.pace.now());
                 self.enter(Stage::Joining(joining));
             }
@@ -200,7 +203,10 @@ impl Membership {
         };
         self.again = true;
         match step {
-            Step::Persist(durable) => self.durable = durable,
+            Step::Persist(durable) => {
+                moving.is_used = false;
+                self.durable = durable;
+            }
             Step::LeaveLog if done => {
                 self.has_log = false;
                 self.log = LogState::default();

@@ -78,7 +78,9 @@ impl Membership {
             self.finish_order(Err(Denied::NoSuchGroup(to)));
             return;
         };
-        self.leave(Goal::Join(Target::of(offer)));
+        if self.durable.home.as_ref() != Some(&offer.group) {
+            self.leave(Goal::Join(Target::of(offer)));
+        }
         self.finish_order(Ok(()));
     }
 
