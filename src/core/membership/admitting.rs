@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AskFailure, Lived, Membership, MembershipAnswer, MembershipRequest, ProposeFailure, Purpose,
-    Refusal, RequestId, search,
+    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRequest, ProposeFailure,
+    Purpose, Refusal, RequestId, search,
 };
 use crate::core::{
     node_id::NodeId,
@@ -17,6 +17,8 @@ const WAITING_MAX: usize = 256;
 const LATER_MS: u64 = 300;
 /// How soon a change that could not be written is tried again.
 const RETRY_US: u64 = 500_000;
+/// How long a confirmed claim is good for.
+const STALE_US: u64 = 2_000_000;
 /// How soon after a change was written the table shows it.
 const SEEN_US: u64 = 50_000;
 
@@ -30,6 +32,29 @@ pub(super) struct Waiting {
     confirmed: bool,
     /// When it is taken in at the earliest: others may come with it.
     ready_at: Lived,
+}
+
+/// A member that is to be taken out.
+#[derive(Debug)]
+pub(super) struct Removal {
+    claim: u64,
+    /// Whether it is only silent: when it is heard of again before it is out, it stays.
+    is_guess: bool,
+    /// The orders that wait for it.
+    pub orders: Vec<RequestId>,
+}
+
+/// Why a member is taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Nobody has reached it for long.
+    Silent,
+    /// Its claim is void.
+    Void,
+    /// It wants to go.
+    Leaves,
+    /// A client ordered it.
+    Ordered(RequestId),
 }
 
 impl Membership {
@@ -80,7 +105,7 @@ impl Membership {
                 // By its own word the claim under which it sits here is void.
                 let lead = self.lead.as_mut()?;
                 lead.void.insert((from, held.claim));
-                self.remove(from, held.claim, None);
+                self.remove(from, held.claim, Why::Void);
             }
             return if seat.claim == held.claim && stays {
                 Some(MembershipAnswer::Done)
@@ -136,15 +161,28 @@ impl Membership {
     }
 
     /// Puts a member on the list of those who go. The super-peer itself is never on it.
-    pub(super) fn remove(&mut self, node: NodeId, claim: u64, request: Option<RequestId>) {
+    pub(super) fn remove(&mut self, node: NodeId, claim: u64, why: Why) {
         if node == self.node() {
             return;
         }
         let Some(lead) = &mut self.lead else { return };
-        let entry = lead.removals.entry(node).or_insert((claim, Vec::new()));
-        entry.0 = claim;
-        if entry.1.len() < WAITING_MAX {
-            entry.1.extend(request);
+        let new = Removal { claim, is_guess: true, orders: Vec::new() };
+        let removal = lead.removals.entry(node).or_insert(new);
+        removal.claim = claim;
+        removal.is_guess &= why == Why::Silent;
+        match why {
+            Why::Ordered(request) if removal.orders.len() < WAITING_MAX => {
+                removal.orders.push(request);
+            }
+            Why::Ordered(request) => self.done(request, Err(Denied::Busy)),
+            _ => {}
+        }
+    }
+
+    /// A member that was only silent is heard of again.
+    pub(super) fn keep(&mut self, node: NodeId) {
+        if let Some(lead) = &mut self.lead {
+            lead.removals.retain(|other, removal| *other != node || !removal.is_guess);
         }
     }
 
@@ -188,7 +226,7 @@ impl Membership {
 
     fn who_goes(&self, table: &Table) -> Vec<(NodeId, u64)> {
         let Some(lead) = &self.lead else { return Vec::new() };
-        let removals = lead.removals.iter().map(|(node, (claim, _))| (*node, *claim));
+        let removals = lead.removals.iter().map(|(node, removal)| (*node, removal.claim));
         removals
             .filter(|(node, claim)| table.seats.get(node).is_some_and(|s| s.claim == *claim))
             .collect()
@@ -214,9 +252,11 @@ impl Membership {
 
     /// Answers those whose wish the table shows, or cannot show any more.
     fn forget_done(&mut self, table: &Table) {
+        let now = self.pace.now();
         let is_full = table.count() >= table.capacity && !table.configuration().is_joint();
         let Some(lead) = &mut self.lead else { return };
         let (mut answers, mut orders) = (Vec::new(), Vec::new());
+        let is_changing = lead.is_changing();
         let is_idle = lead.change.is_none() && lead.removals.is_empty();
         lead.waiting.retain(|node, waiting| {
             let held = table.seats.get(node).map(|seat| seat.claim);
@@ -227,15 +267,19 @@ impl Membership {
                 answers.push((waiting.request, Some(later)));
             } else if is_full && is_idle {
                 answers.push((waiting.request, None));
+            } else if now.since(waiting.ready_at) > STALE_US && !is_changing {
+                // It may have gone elsewhere since it confirmed its claim: it is to ask again.
+                let later = MembershipAnswer::Later { after_ms: LATER_MS };
+                answers.push((waiting.request, Some(later)));
             } else {
                 return true;
             }
             false
         });
-        lead.removals.retain(|node, (claim, requests)| {
-            let is_there = table.seats.get(node).is_some_and(|seat| seat.claim == *claim);
+        lead.removals.retain(|node, removal| {
+            let is_there = table.seats.get(node).is_some_and(|seat| seat.claim == removal.claim);
             if !is_there || !table.configuration().members.contains(node) {
-                orders.append(requests);
+                orders.append(&mut removal.orders);
             }
             is_there
         });

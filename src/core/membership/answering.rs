@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Health, Membership, MembershipAnswer, MembershipRequest, Purpose, Refusal, Report, RequestId,
-    Stage, joining::Target, moving::Goal,
+    Stage, admitting::Why, joining::Target, moving::Goal,
 };
 use crate::core::{group::Member, node_id::NodeId, offer::Offer, table::Seat};
 
@@ -102,7 +102,7 @@ impl Membership {
         if let Some(answer) = self.as_leader_for(from, group, claim) {
             return answer;
         }
-        self.remove(from, claim, None);
+        self.remove(from, claim, Why::Leaves);
         MembershipAnswer::Later { after_ms: LEAVE_MS }
     }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AskFailure, Effect, Lived, Membership, MembershipAnswer, MembershipRequest, ProposeFailure,
-    Purpose, Report, RequestId, Ticket,
-    admitting::Waiting,
+    Purpose, Report, Ticket,
+    admitting::{Removal, Waiting, Why},
     leaving::{Ending, HandOver},
     merging::Merging,
     voters::Electorate,
@@ -32,8 +32,8 @@ pub(super) struct Lead {
     /// Who is named by the change under way.
     pub adding: BTreeSet<NodeId>,
     pub waiting: BTreeMap<NodeId, Waiting>,
-    /// Who is to be taken out, under which claim, and which orders wait for it.
-    pub removals: BTreeMap<NodeId, (u64, Vec<RequestId>)>,
+    /// Who is to be taken out.
+    pub removals: BTreeMap<NodeId, Removal>,
     noted: BTreeSet<(NodeId, u64)>,
     noted_at: Lived,
     probe_at: BTreeMap<NodeId, Lived>,
@@ -114,7 +114,7 @@ impl Membership {
             let answer = MembershipAnswer::NotLeader { leader: leader.clone() };
             self.reply(waiting.request, answer);
         }
-        for request in lead.removals.into_values().flat_map(|(_, requests)| requests) {
+        for request in lead.removals.into_values().flat_map(|removal| removal.orders) {
             self.done(request, Err(super::Denied::Unknown));
         }
         if lead.hand_over.is_some() {
@@ -253,8 +253,12 @@ impl Membership {
                 self.watch.reached_at(*node, now)
             };
             let silent_us = now.since(reached.unwrap_or(since).max(since));
-            if *node != this && silent_us >= self.config.remove_after_us {
-                self.remove(*node, seat.claim, None);
+            if *node == this {
+                continue;
+            } else if silent_us >= self.config.remove_after_us {
+                self.remove(*node, seat.claim, Why::Silent);
+            } else {
+                self.keep(*node);
             }
         }
     }
@@ -298,7 +302,7 @@ impl Membership {
             if let Some(lead) = &mut self.lead {
                 lead.void.insert((node, claim));
             }
-            self.remove(node, claim, None);
+            self.remove(node, claim, Why::Void);
         } else if answer == Ok(MembershipAnswer::Bound) {
             self.hear(node);
         }

@@ -2,7 +2,7 @@
 
 use super::{
     AskFailure, Denied, Effect, Membership, MembershipAnswer, MembershipRequest, Order,
-    ProposeFailure, Purpose, RequestId, Stage, joining::Target, moving::Goal,
+    ProposeFailure, Purpose, RequestId, Stage, admitting::Why, joining::Target, moving::Goal,
 };
 use crate::core::{
     node_id::NodeId,
@@ -124,7 +124,7 @@ impl Membership {
         if node == self.node() {
             return Err(Denied::SuperPeer);
         }
-        self.remove(node, claim, Some(request));
+        self.remove(node, claim, Why::Ordered(request));
         Ok(None)
     }
 
