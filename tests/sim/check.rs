@@ -23,6 +23,7 @@ pub struct Judge {
     rescans: BTreeSet<(NodeId, String, u64)>,
     sat: BTreeSet<(String, NodeId, u64)>,
     gone: BTreeSet<(String, NodeId, u64)>,
+    asked_back: BTreeSet<(String, NodeId, u64)>,
     /// How many changes were forced.
     pub forced: u64,
 }
@@ -43,6 +44,11 @@ impl Judge {
 
     pub fn rescanned(&mut self, node: NodeId, group: &str, epoch: u64) {
         self.rescans.insert((node, group.to_owned(), epoch));
+    }
+
+    /// A node was asked back whether a claim is bound to a group.
+    pub fn asked_back(&mut self, group: &str, node: NodeId, claim: u64) {
+        self.asked_back.insert((group.to_owned(), node, claim));
     }
 
     /// A node acts as a member of a group under a claim.
@@ -155,7 +161,13 @@ impl Judge {
         world: &impl World,
     ) {
         match command {
-            Command::Change { remove, .. } if after.epoch() > before.epoch() => {
+            Command::Change { remove, add } if after.epoch() > before.epoch() => {
+                for seat in add {
+                    let node = seat.member.node;
+                    let is_asked =
+                        self.asked_back.contains(&(after.name.clone(), node, seat.claim));
+                    assert!(is_asked, "{node} was taken in and was not asked back");
+                }
                 for (node, claim) in remove {
                     let is_out = !after.configuration().members.contains(node)
                         && before.seats.get(node).is_some_and(|seat| seat.claim == *claim);

@@ -234,11 +234,10 @@ impl Sim {
 
     /// A claim is used only once it is durable.
     fn check_question(&self, n: usize, question: &MembershipRequest) {
-        if let MembershipRequest::Join { group, seat } = question
-            && self.config.faults == Default::default()
-        {
+        if let MembershipRequest::Join { group, seat } = question {
             let durable = &self.nodes[n].durable;
-            assert_eq!((Some(group), seat.claim), (durable.home.as_ref(), durable.claim));
+            let is_durable = durable.home.as_ref() == Some(group) && durable.claim == seat.claim;
+            assert!(is_durable, "the claim {} is used before it is durable", seat.claim);
         }
     }
 
@@ -306,6 +305,14 @@ impl Sim {
         process.next_request += 1;
         let request = RequestId(process.next_request);
         process.asked.insert(request, (from, life, ticket, now));
+        let asked_back = match &question {
+            MembershipRequest::Confirm { group, claim } => Some((group.clone(), *claim)),
+            _ => None,
+        };
+        if let Some((group, claim)) = asked_back {
+            let it = self.nodes[n].id;
+            self.judge.asked_back(&group, it, claim);
+        }
         self.step(n, Event::Asked { from: id, request, question });
     }
 

@@ -68,8 +68,6 @@ pub struct Faults {
     pub claim_is_not_durable: bool,
     /// A super-peer adds a node without asking it back.
     pub no_confirm: bool,
-    /// A member that was removed goes on as if it were one.
-    pub removal_is_ignored: bool,
     /// Two groups may each dissolve into the other.
     pub merge_without_order: bool,
     /// Members' rescans are acknowledged on their behalf.

@@ -126,7 +126,7 @@ impl Membership {
             self.run_dissolved(&table);
             return;
         }
-        if !self.is_seat_of_this(&table) && !self.config.faults.removal_is_ignored {
+        if !self.is_seat_of_this(&table) {
             self.on_removed();
             return;
         }
@@ -341,7 +341,6 @@ impl Membership {
     ) {
         let leader = self.log.leader;
         let Some(epoch) = self.table().map(|table| table.epoch()) else { return };
-        let faults = self.config.faults;
         let Some(seated) = self.seated() else { return };
         match answer {
             Ok(MembershipAnswer::Member { majority, doubts, .. }) if leader == Some(to) => {
@@ -349,9 +348,7 @@ impl Membership {
                 self.hear(to);
                 self.vouch_for(&doubts);
             }
-            Ok(MembershipAnswer::NoMember { epoch: theirs })
-                if theirs >= epoch && !faults.removal_is_ignored =>
-            {
+            Ok(MembershipAnswer::NoMember { epoch: theirs }) if theirs >= epoch => {
                 self.on_removed();
             }
             Ok(MembershipAnswer::Dissolved { into }) => {
