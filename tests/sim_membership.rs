@@ -124,7 +124,7 @@ fn a_newcomer_that_is_not_asked_back_is_caught() {
 #[test]
 fn groups_that_merge_in_any_order_are_caught() {
     let faults = Faults { merge_without_order: true, ..Faults::default() };
-    is_caught(faults, 300, "not settled");
+    is_caught(faults, 1_000, "go to each other");
 }
 
 #[test]

@@ -178,6 +178,11 @@ impl Judge {
                     );
                 }
             }
+            Command::Dissolve { into: Some(into) } => {
+                let other = self.tables.get(into).and_then(|table| table.dissolved.as_ref());
+                let back = other.and_then(|end| end.into.as_ref());
+                assert!(back != Some(&after.name), "{into} and {} go to each other", after.name);
+            }
             Command::Force { .. } if after.forced > before.forced => self.forced += 1,
             _ => {}
         }
