@@ -444,3 +444,6 @@ impl Table {
         Ok(std::mem::replace(&mut self.super_peer, node) != node)
     }
 }
+
+#[cfg(test)]
+mod tests;
