@@ -37,7 +37,7 @@ fn run(seed: u64, faults: Faults) -> Sim {
         sim.run_until(sim.now + wait);
         sim.start(n);
     }
-    let chaos_us = sim.rng.random_range(20 * S..60 * S);
+    let chaos_us = sim.rng.random_range(15 * S..45 * S);
     sim.chaos_until(sim.now + chaos_us);
     sim.heal();
     sim.settle(SETTLED_US);

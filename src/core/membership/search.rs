@@ -14,12 +14,12 @@ fn distance(a: Position, b: Position) -> f64 {
 }
 
 /// Returns the group to join: the nearest with a free place, or the first.
-pub(super) fn choose<'a>(
-    offers: &'a [Offer],
+pub(super) fn choose(
+    offers: &[Offer],
     near: Position,
     nearest: bool,
     mut may_join: impl FnMut(&Offer) -> bool,
-) -> Option<&'a Offer> {
+) -> Option<&Offer> {
     let mut open = offers.iter().filter(|offer| offer.free() > 0 && may_join(offer));
     if !nearest {
         return open.next();

@@ -63,6 +63,10 @@ impl Seated {
         }
     }
 
+    pub(super) fn has_located_nobody(&self) -> bool {
+        self.located.is_empty()
+    }
+
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.is_some()
     }

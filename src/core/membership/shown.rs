@@ -5,13 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use super::{Effect, Membership, Report, Stage};
+use super::{Effect, Lived, Membership, Report, Stage};
 use crate::core::{
     node_id::NodeId,
     offer::{Offer, Seeker, Whereabouts},
     table::Table,
     view::{Liveness, RoleState},
 };
+
+/// How often members are looked at for a change of their liveness, at most.
+const LIVENESS_US: u64 = 500_000;
 
 /// What was shown last.
 #[derive(Debug, Default)]
@@ -25,6 +28,7 @@ pub(super) struct Shown {
     table: Option<Arc<Table>>,
     leader: Option<(Option<NodeId>, u64)>,
     liveness: BTreeMap<NodeId, Liveness>,
+    liveness_at: Lived,
 }
 
 impl Membership {
@@ -74,6 +78,9 @@ impl Membership {
     }
 
     fn show_links(&mut self) {
+        if self.links_are_shown() {
+            return;
+        }
         let this = self.node();
         let mut links = BTreeMap::new();
         if let (Stage::Seated(_), Some(table)) = (&self.stage, self.table()) {
@@ -87,6 +94,18 @@ impl Membership {
             self.shown.links = links.clone();
             self.out.push(Effect::KeepLinks(links));
         }
+    }
+
+    /// Tells whether nothing about the links has changed; nearly always so, and cheap to see.
+    fn links_are_shown(&self) -> bool {
+        let (Stage::Seated(seated), Some(table)) = (&self.stage, self.table()) else {
+            return self.shown.links.is_empty();
+        };
+        seated.has_located_nobody()
+            && table.seats.len() == self.shown.links.len() + 1
+            && self.shown.links.iter().all(|(node, address)| {
+                table.seats.get(node).is_some_and(|seat| seat.member.peer == *address)
+            })
     }
 
     fn show_table(&mut self) {
@@ -135,6 +154,10 @@ impl Membership {
             self.shown.liveness.clear();
             return;
         }
+        if self.pace.now() < self.shown.liveness_at {
+            return;
+        }
+        self.shown.liveness_at = self.pace.now().plus(LIVENESS_US);
         let now: BTreeMap<_, _> =
             self.sightings().into_iter().map(|(node, seen)| (node, seen.liveness)).collect();
         if now == self.shown.liveness {

@@ -67,11 +67,96 @@ impl Electorate<'_> {
         voters.extend(ranked.iter().take(target as usize - 1));
         if target == 1 {
             voters.extend(ranked.first().filter(|node| inherits(node)));
-        } else if self.odd && voters.len() % 2 == 0 {
+        } else if self.odd && voters.len().is_multiple_of(2) {
             voters.pop();
         }
         let voters: BTreeSet<_> = voters.into_iter().collect();
         let learners = seated().filter(|node| !voters.contains(node)).collect();
         (voters, learners)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        group::{Member, RetrievalMode, Settings, StorageMode},
+        table::{Command, Seat},
+        world::Position,
+    };
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_key([n; 32])
+    }
+
+    fn seat(n: u8) -> Seat {
+        let (rest, peer, storage) = Default::default();
+        let member = Member { node: node(n), rest, peer, storage, position: Position::default() };
+        Seat { member, claim: 1, permanent: n == 9 }
+    }
+
+    fn table(nodes: &[u8]) -> Table {
+        let settings = Settings {
+            storage_mode: StorageMode::Fast,
+            retrieval_mode: RetrievalMode::Fast,
+            migration: false,
+            replication_factor: 3,
+        };
+        let mut table = Table::found("g".into(), seat(1), settings, 10);
+        let add = nodes.iter().map(|n| seat(*n)).collect();
+        table.apply(&Command::Change { add, remove: Vec::new() });
+        table.apply(&Command::Acknowledge { node: node(1), epoch: 2 });
+        table
+    }
+
+    fn nodes(numbers: &[u8]) -> BTreeSet<NodeId> {
+        numbers.iter().map(|n| node(*n)).collect()
+    }
+
+    /// Who votes in a group of 1 and `others`, when `voters` vote now and `dead` are dead.
+    fn voters(others: &[u8], voters: &[u8], dead: &[u8], heir: Option<u8>) -> BTreeSet<NodeId> {
+        let table = table(others);
+        let caught_up = table.seats.keys().copied().collect();
+        let electorate = Electorate {
+            table: &table,
+            leader: node(1),
+            voters: &nodes(voters),
+            caught_up: &caught_up,
+            heir: heir.map(node),
+            most: 5,
+            odd: true,
+        };
+        let dead = nodes(dead);
+        let (voters, learners) = electorate.arrange(|node| !dead.contains(&node));
+        assert!(voters.is_disjoint(&learners));
+        assert_eq!(voters.len() + learners.len(), table.seats.len());
+        voters
+    }
+
+    #[test]
+    fn the_number_is_odd_and_follows_from_the_members() {
+        let counts: Vec<_> = (1..=9).map(|members| voter_count(members, 5)).collect();
+        assert_eq!(counts, [1, 1, 3, 3, 5, 5, 5, 5, 5]);
+        assert_eq!((voter_count(9, 4), voter_count(9, 1), voter_count(0, 5)), (3, 1, 1));
+    }
+
+    #[test]
+    fn a_dead_voter_is_replaced_by_a_live_learner_and_kept_when_there_is_none() {
+        assert_eq!(voters(&[2, 3, 4], &[1, 2, 3], &[2], None), nodes(&[1, 3, 4]));
+        assert_eq!(voters(&[2, 3], &[1, 2, 3], &[2], None), nodes(&[1, 2, 3]));
+        assert_eq!(voters(&[2, 3, 4, 5], &[1, 2, 3, 4, 5], &[2, 3], None), nodes(&[1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn a_dedicated_super_peer_votes_before_others() {
+        assert_eq!(voters(&[2, 3, 9], &[1, 2, 3], &[], None), nodes(&[1, 2, 9]));
+    }
+
+    #[test]
+    fn the_heir_votes_even_in_a_group_of_two() {
+        assert_eq!(voters(&[2], &[1], &[], None), nodes(&[1]));
+        assert_eq!(voters(&[2], &[1], &[], Some(2)), nodes(&[1, 2]));
+        assert_eq!(voters(&[2], &[1], &[2], Some(2)), nodes(&[1]));
+        assert_eq!(voters(&[2, 3, 4], &[1, 2, 3], &[], Some(4)), nodes(&[1, 2, 4]));
     }
 }
