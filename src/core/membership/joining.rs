@@ -241,7 +241,7 @@ impl Membership {
         self.log = log;
         match &self.stage {
             Stage::Looking(_) | Stage::Joining(_) if is_seated => self.take_seat(),
-            Stage::Moving(_) if is_seated && self.awaits_table() => self.take_seat(),
+            Stage::Moving(_) if is_seated && self.lacks_its_table() => self.take_seat(),
             Stage::Joining(_) if is_over => self.go(Goal::Look(None)),
             Stage::Seated(_) => self.on_seated_log(),
             _ => {}

@@ -97,7 +97,7 @@ impl Membership {
     }
 
     /// Tells whether a group was founded and only its table is missing.
-    pub(super) fn awaits_table(&self) -> bool {
+    pub(super) fn lacks_its_table(&self) -> bool {
         matches!(&self.stage, Stage::Moving(Moving { waiting: Some((_, Step::AwaitTable)), .. }))
     }
 
