@@ -165,6 +165,10 @@ impl Sim {
                 assert!(process.ordered.remove(&request), "an order was answered twice");
             }
             Effect::Propose { ticket, command } => {
+                // Nothing is tried again and again at once.
+                self.proposals += 1;
+                let most = 200 + 4 * (self.now / S) * self.nodes.len() as u64;
+                assert!(self.proposals < most, "too many proposals");
                 self.open(n, ticket, TicketKind::Propose, PROPOSE_TIMEOUT_US);
                 let raft = self.raft(n);
                 if !raft.is_some_and(|raft| raft.propose(ticket, command)) {

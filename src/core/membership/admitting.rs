@@ -202,9 +202,11 @@ impl Membership {
             return;
         }
         let is_ending = lead.merging.is_asking() || lead.into.is_some();
+        self.run_force(table);
         if table.configuration().is_joint() || is_ending {
             return;
         }
+        let Some(lead) = &self.lead else { return };
         let unconfirmed = lead.waiting.values().any(|waiting| !waiting.confirmed);
         let (adding, remove) = (self.who_comes(table), self.who_goes(table));
         if adding.is_empty() && remove.is_empty() {

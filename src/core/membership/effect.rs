@@ -238,9 +238,9 @@ pub enum Report {
         /// The group.
         group: String,
     },
-    /// A change was ended by force (rule 14).
+    /// A change was forced (rule 14): members that had not finished its rescan were left out as lost.
     Forced {
-        /// The joint epoch.
+        /// The epoch that followed: joint, of those who are left.
         epoch: u64,
         /// How many were forced so far.
         count: u64,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AskFailure, Effect, Lived, Membership, MembershipAnswer, MembershipRequest, ProposeFailure,
-    Purpose, Report, Ticket,
+    Purpose, Ticket,
     admitting::{Removal, Waiting, Why},
     leaving::{Ending, HandOver},
     merging::Merging,
@@ -148,7 +148,6 @@ impl Membership {
         let Some(table) = self.table().cloned() else { return };
         self.know_members(&table);
         self.run_hand_over();
-        self.run_force(&table);
         self.find_dead(&table);
         self.probe_silent(&table);
         self.run_change(&table);
@@ -206,7 +205,7 @@ impl Membership {
     }
 
     /// Ends a joint epoch that waits for members which are gone for good.
-    fn run_force(&mut self, table: &Table) {
+    pub(super) fn run_force(&mut self, table: &Table) {
         let now = self.pace.now();
         let grace_us = self.config.quorum_loss_grace_us;
         let configuration = table.configuration();
@@ -221,8 +220,7 @@ impl Membership {
             _ => now,
         };
         lead.joint = Some((epoch, since));
-        let is_changing = lead.is_changing();
-        if grace_us == 0 || is_changing || !self.pace.is_due(since.plus(grace_us)) {
+        if grace_us == 0 || !self.pace.is_due(since.plus(grace_us)) {
             return;
         }
         let missing = || old.members.difference(&table.acknowledged);
@@ -236,7 +234,6 @@ impl Membership {
         };
         // One that lives will finish its rescan; it is waited for.
         if missing().count() > 0 && missing().all(is_gone) {
-            self.report(Report::Forced { epoch, count: table.forced + 1 });
             self.propose_change(Command::Force { epoch });
         }
     }

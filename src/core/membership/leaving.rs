@@ -86,16 +86,18 @@ impl Membership {
     }
 
     /// Decides who is to lead next, if anybody: when this node leaves, when a client ordered it, or when it is
-    /// provisional and a dedicated super-peer is a member.
+    /// provisional and a dedicated super-peer is a member, or when a change under way takes it out: it won an election on
+    /// its way, and cannot write itself down as the super-peer.
     pub(super) fn run_heir(&mut self, table: &Table) {
         let is_leaving = self.seated().is_some_and(|seated| seated.is_leaving());
         let successor = self.successor(table);
         let is_dedicated = |node: &NodeId| table.seats.get(node).is_some_and(|s| s.permanent);
-        let permanent = self.permanent;
+        let (this, permanent) = (self.node(), self.permanent);
         let Some(lead) = &mut self.lead else { return };
         lead.heir = successor.filter(|node| {
             is_leaving
                 || lead.heir_ordered
+                || !table.configuration().members.contains(&this)
                 || (!permanent && is_dedicated(node) && !table.configuration().is_joint())
         });
         if let Some(heir) = lead.heir.filter(|heir| self.log.voters.contains(heir)) {
@@ -183,7 +185,8 @@ impl Membership {
 
     /// Writes the end of the group.
     pub(super) fn dissolve(&mut self, into: Option<String>) {
-        if self.lead.as_ref().is_some_and(|lead| !lead.is_changing()) {
+        let at = self.lead.as_ref().filter(|lead| !lead.is_changing()).map(|lead| lead.change_at);
+        if at.is_some_and(|at| self.pace.is_due(at)) {
             let ticket = self.ticket(Purpose::Change);
             if let Some(lead) = &mut self.lead {
                 lead.change = Some(ticket);

@@ -129,6 +129,9 @@ impl Membership {
         let Some(table) = table else { return };
         let before = before.filter(|before| before.name == table.name);
         self.show_seats(before.as_deref(), &table);
+        if before.as_ref().is_some_and(|before| before.forced < table.forced) {
+            self.report(Report::Forced { epoch: table.epoch(), count: table.forced });
+        }
         if before.is_none_or(|before| before.epoch() != table.epoch()) {
             let (epoch, joint) = (table.epoch(), table.configuration().is_joint());
             let members = table.count();

@@ -41,11 +41,6 @@ impl Electorate<'_> {
     ) -> (BTreeSet<NodeId>, BTreeSet<NodeId>) {
         let members = &self.table.configuration().members;
         let seated = || self.table.seats.keys().copied();
-        if !members.contains(&self.leader) {
-            // On its way out: whoever leads next arranges.
-            let voters = self.voters.clone();
-            return (voters, seated().filter(|node| !self.voters.contains(node)).collect());
-        }
         let count = members.len() as u32;
         let target = if self.odd { voter_count(count, self.most) } else { count.min(self.most) };
         let inherits = |node: &NodeId| Some(*node) == self.heir;
