@@ -26,6 +26,8 @@ pub(super) struct Merging {
     asking: Option<Offer>,
     /// Until when this group stays, and how many places it keeps.
     promised: Option<(Lived, u32)>,
+    /// Until when the room that another group promised to this one is kept.
+    kept_until: Lived,
     rivals: Vec<Offer>,
 }
 
@@ -33,7 +35,7 @@ impl Merging {
     pub(super) fn new(pace: &mut Pace, poll_us: u64) -> Self {
         // Soon after the founding: two groups that were founded at the same moment see each other then.
         let next_at = pace.about(poll_us / 10);
-        Self { next_at, asking: None, promised: None, rivals: Vec::new() }
+        Self { next_at, asking: None, promised: None, kept_until: next_at, rivals: Vec::new() }
     }
 
     pub(super) fn is_asking(&self) -> bool {
@@ -73,7 +75,19 @@ impl Membership {
         if self.permanent { is_alone && is_young && self.log.term <= 1 } else { !awaits_dedicated }
     }
 
+    /// Goes on with the end of this group until it is written, for as long as the other one keeps the room.
+    fn run_end(&mut self) {
+        let Some(lead) = &mut self.lead else { return };
+        let Some(into) = lead.into.as_ref().map(|offer| offer.group.clone()) else { return };
+        if self.pace.is_due(lead.merging.kept_until) {
+            lead.into = None;
+        } else {
+            self.dissolve(Some(into));
+        }
+    }
+
     pub(super) fn run_merge(&mut self, table: &Table) {
+        self.run_end();
         let Some(lead) = &self.lead else { return };
         let next_at = lead.merging.next_at;
         let is_busy = lead.merging.is_asking() || lead.into.is_some() || lead.hand_over.is_some();
@@ -139,9 +153,8 @@ impl Membership {
         let Ok(MembershipAnswer::Room(offer)) = answer else { return };
         let still_fits = offer.group == asked.group && mine.members <= offer.free();
         if still_fits && !is_bound && !lead.is_changing() {
-            let into = offer.group.clone();
+            lead.merging.kept_until = self.pace.now().plus(PROMISE_US);
             lead.into = Some(offer);
-            self.dissolve(Some(into));
         }
     }
 
