@@ -4,12 +4,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "GameObject.proto",
     "GroupStorageService.proto",
     "PeerStorageService.proto",
     "PeerService.proto",
     "SuperPeerService.proto",
+    "Link.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -19,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out_dir.join("nomad_descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".grpc.models.GameObjectGrpc.value")
+        .bytes(".nomad.link.v1.Frame.body")
         .compile_fds(descriptors)?;
     Ok(())
 }

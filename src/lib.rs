@@ -2,7 +2,7 @@
 //!
 //! The rooms, each with its invariants in its `mod.rs`; `tests/tidy.rs` holds who may import whom:
 //! [`core`] the pure protocol, [`ports`] traits for everything impure, [`actors`] thin shells around the core,
-//! [`storage`] the store on fjall, [`network`] other nodes, [`api`] the gRPC and REST edges, [`config`] the configuration,
+//! [`storage`] the store on fjall, [`consensus`] the group's log, [`network`] other nodes, [`api`] the gRPC and REST edges, [`config`] the configuration,
 //! [`node`] the composition root, [`cli`] the command line. [`telemetry`] logs, [`proto`] is the wire contract.
 //!
 //! To embed the store alone, start at [`Store`]; to embed a whole node, at [`node::Node`].
@@ -11,6 +11,7 @@ pub mod actors;
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod consensus;
 pub mod core;
 pub mod network;
 pub mod node;

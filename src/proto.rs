@@ -32,6 +32,11 @@ pub mod superpeerservice {
     tonic::include_proto!("grpc.superpeerservice");
 }
 
+/// Package `nomad.link.v1`.
+pub mod link {
+    tonic::include_proto!("nomad.link.v1");
+}
+
 /// The encoded `FileDescriptorSet` of the whole contract, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/nomad_descriptors.bin"));

@@ -18,7 +18,7 @@ use opentelemetry::trace::{
     SpanContext, SpanId as OtelSpanId, TraceContextExt as _, TraceFlags, TraceId as OtelTraceId,
     TraceState,
 };
-use tracing::{Metadata, Span, Subscriber, level_filters::LevelFilter};
+use tracing::{Level, Metadata, Span, Subscriber, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -40,7 +40,11 @@ const MESSAGE_TARGET: &str = "nomad::message";
 /// The target of the line that a panic becomes.
 const PANIC_TARGET: &str = "nomad::panic";
 /// Libraries that tell more at INFO than the users of a node want to know.
-const CHATTY: [&str; 3] = ["ractor", "fjall", "lsm_tree"];
+const CHATTY: [&str; 4] = ["ractor", "fjall", "lsm_tree", "libp2p"];
+/// One that warns of an empty network, which is usual.
+const TIMID: &str = "libp2p_kad";
+/// One that calls a member that does not answer an error, twice a second. What matters of it this program says itself.
+const MUTE: &str = "openraft";
 
 /// Whether spans leave the process; adopting a trace costs something only then.
 static EXPORTING: AtomicBool = AtomicBool::new(false);
@@ -126,11 +130,14 @@ where
     let wanted = EnvFilter::try_new(level)
         .map_err(|source| TelemetryError::Filter { level: level.to_owned(), source })?;
     let names_messages = level.contains(MESSAGE_TARGET);
+    let (names_timid, names_mute) = (level.contains(TIMID), level.contains(MUTE));
     let hushed: Vec<_> = CHATTY.into_iter().filter(|name| !level.contains(name)).collect();
     let quiet = move |metadata: &Metadata<'_>| {
         let target = metadata.target();
         match target == MESSAGE_TARGET {
             true => names_messages,
+            false if target.starts_with(MUTE) => names_mute,
+            false if target.starts_with(TIMID) && *metadata.level() == Level::WARN => names_timid,
             false => {
                 *metadata.level() <= LevelFilter::WARN
                     || !hushed.iter().any(|name| target.starts_with(name))

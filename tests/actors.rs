@@ -25,6 +25,9 @@ fn documented() -> BTreeMap<String, String> {
 }
 
 fn generic(name: &str) -> String {
+    if name.starts_with("link:") {
+        return "link:ID".to_owned();
+    }
     match name.rsplit_once('-') {
         Some((stem, number)) if number.parse::<u32>().is_ok() => format!("{stem}-N"),
         _ => name.to_owned(),
@@ -39,14 +42,21 @@ async fn tree(node: &Node) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn actors_md_describes_the_live_tree() {
     let node = Node::builder().start();
-    let live: BTreeMap<String, String> = tree(&node)
-        .await
-        .iter()
-        .map(|actor| {
-            let parent = actor["parent"].as_str().unwrap_or_default();
-            (generic(actor["name"].as_str().unwrap()), parent.to_owned())
-        })
-        .collect();
+    let overlay = node.running["overlay"].as_str().unwrap();
+    let _other = Node::builder().arg("--bootstrap").arg(overlay).start();
+    // A link stands as soon as the two are a group.
+    let live = eventually("a link", PATIENCE, async || {
+        let live: BTreeMap<String, String> = tree(&node)
+            .await
+            .iter()
+            .map(|actor| {
+                let parent = actor["parent"].as_str().unwrap_or_default();
+                (generic(actor["name"].as_str().unwrap()), parent.to_owned())
+            })
+            .collect();
+        live.contains_key("link:ID").then_some(live)
+    })
+    .await;
     assert_eq!(live, documented());
 }
 

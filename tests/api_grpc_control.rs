@@ -1,4 +1,4 @@
-//! The two control services over gRPC, on a node that is alone: each rpc answers truthfully for a group of one, and what
+//! The two control services over gRPC, on a node that is alone in its group: each rpc answers truthfully for a group of one, and what
 //! needs a second node is refused in words that say so.
 #![allow(
     clippy::unwrap_used,
@@ -57,10 +57,11 @@ async fn hold(node: &Node, prefix: &str) -> String {
 }
 
 #[tokio::test]
-async fn add_peer_is_refused_by_a_node_alone() {
+async fn a_peer_that_nobody_is_cannot_be_added() {
     let node = NODE.get();
     let mut client = peer(&node).await;
-    alone(client.add_peer(AddPeerRequest { host: "127.0.0.1:6731".to_owned() }).await);
+    let answer = client.add_peer(AddPeerRequest { host: DEAD.to_owned() }).await;
+    refused(answer, Code::Unavailable, DEAD);
     for host in GARBAGE {
         let answer = client.add_peer(AddPeerRequest { host: host.to_owned() }).await;
         refused(answer, Code::InvalidArgument, host);
@@ -107,7 +108,7 @@ async fn repair_objects_is_true_if_every_named_object_is_held() {
 }
 
 #[tokio::test]
-async fn handle_join_checks_its_input_then_is_refused() {
+async fn handle_join_checks_its_input_and_asks_the_node_back() {
     let node = NODE.get();
     let mut client = super_peer(&node).await;
     let at = |x, y| Some(VirtualPosition { x, y, z: 0.0 });
@@ -116,7 +117,8 @@ async fn handle_join_checks_its_input_then_is_refused() {
         group_storage_server_host: storage.to_owned(),
         position,
     };
-    alone(client.handle_join(join("127.0.0.1:6731", "127.0.0.1:6735", at(1.0, 2.0))).await);
+    let answer = client.handle_join(join(DEAD, DEAD, at(1.0, 2.0))).await;
+    refused(answer, Code::Unavailable, DEAD);
     let outside = [(-1.0, 2.0, "-1"), (2.0, 10.5, "10.5"), (f64::NAN, 1.0, "NaN")];
     for (x, y, named) in outside.into_iter().chain([(1.0, f64::INFINITY, "inf")]) {
         let answer = client.handle_join(join("127.0.0.1:6731", "127.0.0.1:6735", at(x, y))).await;

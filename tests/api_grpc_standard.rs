@@ -38,10 +38,13 @@ static NODE: Shared = Shared::new();
 
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
-const ON_STORAGE: [&str; 2] =
-    ["grpc.groupstorage.GroupStorageService", "grpc.peerstorage.PeerStorageService"];
-const ON_PEER: [&str; 2] =
-    ["grpc.peerservice.PeerService", "grpc.superpeerservice.SuperPeerService"];
+const ON_STORAGE: &[&str] =
+    &["grpc.groupstorage.GroupStorageService", "grpc.peerstorage.PeerStorageService"];
+const ON_PEER: &[&str] = &[
+    "grpc.peerservice.PeerService",
+    "grpc.superpeerservice.SuperPeerService",
+    "nomad.link.v1.Link",
+];
 
 fn health_of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.to_owned() }
@@ -52,7 +55,7 @@ async fn health_is_serving_on_both_listeners() {
     let node = NODE.get();
     for (address, services) in [(&node.storage, ON_STORAGE), (&node.peer, ON_PEER)] {
         let mut client = health(address).await;
-        for service in services.into_iter().chain([""]) {
+        for service in services.iter().copied().chain([""]) {
             let answer = client.check(health_of(service)).await.unwrap().into_inner();
             assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
             let mut watch = client.watch(health_of(service)).await.unwrap().into_inner();
@@ -101,10 +104,10 @@ async fn reflection_lists_the_services_of_each_listener() {
         let answer = reflect(address, MessageRequest::ListServices(String::new())).await;
         let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
         let names: BTreeSet<_> = list.service.iter().map(|service| service.name.as_str()).collect();
-        for service in mine.into_iter().chain([HEALTH, REFLECTION]) {
+        for service in mine.iter().copied().chain([HEALTH, REFLECTION]) {
             assert!(names.contains(service), "{service} is not in {names:?}");
         }
-        for service in others {
+        for &service in others {
             assert!(!names.contains(service), "{service} is listed but not served there");
         }
     }

@@ -10,7 +10,7 @@ mod support;
 
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{
     PATIENCE, assert_says, cli::nomad, eventually, node::Node, raw::Wire, started, within,
@@ -212,4 +212,47 @@ async fn nodes_in_one_directory_take_one_place_each() {
     assert_eq!(addresses["rest"], line_2["REST"]);
     assert_eq!(nomad(["get", "mine"]).cwd(dir.path()).ok().await.stdout, b"x");
     drop((second, third));
+}
+
+/// Goal: one command gives a network that serves, says where, and ends in order. Method: what it prints is read as a user
+/// would, each node is asked, then it is interrupted.
+#[tokio::test]
+async fn dev_runs_a_network_and_stops_all_of_it() {
+    let dir = TempDir::new().unwrap();
+    let args = ["dev", "--peers", "2", "--data-dir", dir.path().to_str().unwrap()];
+    let mut child = nomad(args).into_command().spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let page = async {
+        let mut page = Vec::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let is_last = line.starts_with("Ctrl-C");
+            page.push(line);
+            if is_last {
+                return page;
+            }
+        }
+        panic!("it ended before it was there: {page:?}");
+    };
+    let page = within("the network", PATIENCE, page).await;
+    let headings: Vec<_> = page[0].split_whitespace().collect();
+    assert_eq!(headings, ["node", "state", "group", "REST", "peer", "storage", "overlay"]);
+    for (index, row) in page[1..4].iter().enumerate() {
+        let cells: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(cells[0], index.to_string(), "{row}");
+        let http = support::http::Http::new(cells[3]);
+        let status = http.get("/nomad/v1/status").await.ok();
+        let found = [&status["state"], &status["group"]].map(|text| text.as_str().unwrap());
+        assert_eq!(found, [cells[1], cells[2]], "{row}");
+        let path = format!("/nomad/v1/objects/dev-{index}");
+        http.call("PUT", &path).body("x").send().await.expect(201);
+        assert!(dir.path().join(format!("node-{index}/addresses.json")).exists());
+    }
+    assert!(page.iter().any(|line| line.contains("curl -i -X PUT")), "{page:?}");
+    let pid = Pid::from_raw(child.id().unwrap() as i32).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let status = within("the end of the network", PATIENCE, child.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    for index in 0..3 {
+        assert!(!dir.path().join(format!("node-{index}/addresses.json")).exists());
+    }
 }

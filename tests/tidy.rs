@@ -12,16 +12,31 @@ use std::{
 };
 
 /// What each room may import; itself always. `proto`, `telemetry` and `core` stand below all others.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("core", &[]),
     ("telemetry", &["core", "config"]),
     ("ports", &["core"]),
     ("config", &["core"]),
     ("actors", &["core", "ports", "telemetry"]),
     ("storage", &["core", "ports"]),
+    // Of the store only how it opens the engine: both keep what may not get lost, with the same care.
+    ("consensus", &["core", "ports", "storage"]),
     ("network", &["core", "ports", "proto"]),
     ("api", &["core", "ports", "config", "actors", "proto", "telemetry"]),
-    ("node", &["core", "ports", "config", "actors", "storage", "network", "api", "telemetry"]),
+    (
+        "node",
+        &[
+            "core",
+            "ports",
+            "config",
+            "actors",
+            "storage",
+            "consensus",
+            "network",
+            "api",
+            "telemetry",
+        ],
+    ),
     ("cli", &["core", "ports", "config", "actors", "api", "node", "proto", "telemetry"]),
     ("main", &["cli"]),
 ];

@@ -73,7 +73,11 @@ impl Server {
         command.arg("start").arg("--data-dir").arg(dir.path().join("data"));
         // Nothing of the caller's environment configures the node, and its own directory holds no configuration.
         command.env_clear().envs(env::vars().filter(|(name, _)| name == "PATH" || name == "HOME"));
-        command.env("LOG_LEVEL", "info").env("LOG_FORMAT", "json").current_dir(dir.path());
+        command
+            .env("LOG_LEVEL", "info")
+            .env("LOG_FORMAT", "json")
+            .env("BOOTSTRAP_MDNS", "false")
+            .current_dir(dir.path());
         let mut process = Process::start("the node", command)?;
         let running = process.wait_for(START_LIMIT, |line| {
             serde_json::from_str::<NodeRunning>(line).ok().filter(|it| it.msg == "Node running")

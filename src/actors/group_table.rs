@@ -1,85 +1,137 @@
-//! Owns what the node knows of its group: today a group of one, so the truth is here and nowhere else.
+//! Owns this node's part in the group's log: carries out what membership decides about it, one task at a time per kind.
 //!
-//! Others read the published view without asking; only this actor changes it.
+//! The table itself is what the log says; `core::table` applies it. Nothing is decided here.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
+use tokio::task::JoinSet;
 
 use super::{
+    membership::Owed,
     recorder::Outcome,
-    shell::{Described, Handling, Message, Reply, Role},
+    shell::{Described, Handling, Message, Role},
 };
-use crate::core::{
-    group::{GroupOfOne, ReplicationFactorError, SettingChange},
-    world::PositionError,
+use crate::{
+    core::{
+        membership::{Event, ProposeFailure, Ticket},
+        node_id::NodeId,
+        table::{Command, Table},
+    },
+    ports::{Consensus, consensus::ConsensusError},
 };
 
-/// The published view: one writer, any number of readers.
-pub type GroupView = Arc<ArcSwap<GroupOfOne>>;
+/// How soon a log whose store has failed is tried again.
+const RESUME: Duration = Duration::from_secs(5);
 
 // ---- messages ----
 
-/// What the group table can be asked.
+/// A task whose end membership waits for.
+#[derive(Debug)]
+pub enum LogTask {
+    /// Write an entry.
+    Propose {
+        /// Named by the answer.
+        ticket: Ticket,
+        /// The entry.
+        command: Command,
+    },
+    /// Set who votes and who follows.
+    Arrange {
+        /// Named by the answer.
+        ticket: Ticket,
+        /// Who votes.
+        voters: BTreeSet<NodeId>,
+        /// Who follows.
+        learners: BTreeSet<NodeId>,
+    },
+    /// Start the log of a new group.
+    Found {
+        /// Named by the answer.
+        ticket: Ticket,
+        /// Its table.
+        table: Box<Table>,
+    },
+    /// Make ready to be fed.
+    Follow {
+        /// Named by the answer.
+        ticket: Ticket,
+        /// The group.
+        group: String,
+        /// The claim under which it took this node in.
+        claim: u64,
+    },
+    /// Stop, and delete the log.
+    Leave {
+        /// Named by the answer.
+        ticket: Ticket,
+    },
+}
+
+/// What the group table can be told.
 #[derive(Debug)]
 pub enum GroupTableMsg {
-    /// Ask: change a setting.
-    Set {
-        /// The change.
-        change: SettingChange,
-        /// Takes whether it was done.
-        reply: Reply<Result<(), ReplicationFactorError>>,
+    /// Tell: carry this out.
+    Log {
+        /// What.
+        task: Box<LogTask>,
+        /// Who waits for its end.
+        owed: Box<Owed>,
     },
-    /// Ask: move this node.
-    Move {
-        /// The new x.
-        x: f64,
-        /// The new y.
-        y: f64,
-        /// Takes whether it was done.
-        reply: Reply<Result<(), PositionError>>,
-    },
+    /// Tell: start an election.
+    Campaign,
+    /// Tell: stop the heartbeats, or start them again.
+    PauseHeartbeats(bool),
+    /// Timer: look whether the log's store has failed.
+    Look,
 }
 
 impl Described for GroupTableMsg {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Set { .. } => "Set",
-            Self::Move { .. } => "Move",
+            Self::Log { task, .. } => match **task {
+                LogTask::Propose { .. } => "Propose",
+                LogTask::Arrange { .. } => "Arrange",
+                LogTask::Found { .. } => "Found",
+                LogTask::Follow { .. } => "Follow",
+                LogTask::Leave { .. } => "Leave",
+            },
+            Self::Campaign => "Campaign",
+            Self::PauseHeartbeats(_) => "PauseHeartbeats",
+            Self::Look => "Look",
         }
     }
 
     fn detail(&self) -> String {
         match self {
-            Self::Set { change, .. } => format!("{change:?}"),
-            Self::Move { x, y, .. } => format!("to ({x}, {y})"),
+            Self::Log { task, .. } => format!("{task:?}"),
+            Self::Campaign | Self::PauseHeartbeats(_) | Self::Look => format!("{self:?}"),
         }
     }
 }
 
-impl Message for GroupTableMsg {
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Set { reply, .. } => reply.is_closed(),
-            Self::Move { reply, .. } => reply.is_closed(),
-        }
-    }
-}
+impl Message for GroupTableMsg {}
 
 // ---- arguments ----
 
 /// What the actor is started with.
 #[derive(Clone)]
 pub struct Args {
-    /// The view that it publishes; its present value is what it starts from, also after a failure.
-    pub view: GroupView,
+    /// The log. It outlives the actor.
+    pub consensus: Arc<dyn Consensus>,
+}
+
+impl fmt::Debug for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Args")
+    }
 }
 
 // ---- state ----
 
-/// The actor.
+/// The actor. Its tasks end with it, and with them what they owe.
 pub struct GroupTable {
-    view: GroupView,
+    consensus: Arc<dyn Consensus>,
+    tasks: JoinSet<()>,
 }
 
 // ---- handler ----
@@ -88,125 +140,75 @@ impl Role for GroupTable {
     type Msg = GroupTableMsg;
     type Args = Args;
 
-    fn start(args: &Args, _: &Handling<'_, GroupTableMsg>) -> Result<Self, String> {
-        Ok(Self { view: Arc::clone(&args.view) })
+    fn start(args: &Args, cx: &Handling<'_, GroupTableMsg>) -> Result<Self, String> {
+        cx.tick_after(RESUME, GroupTableMsg::Look);
+        Ok(Self { consensus: Arc::clone(&args.consensus), tasks: JoinSet::new() })
     }
 
     fn handle(
         &mut self,
-        _: &Handling<'_, GroupTableMsg>,
+        cx: &Handling<'_, GroupTableMsg>,
         message: GroupTableMsg,
     ) -> Result<Outcome, String> {
-        let mut group = GroupOfOne::clone(&self.view.load());
-        let done = match message {
-            GroupTableMsg::Set { change, reply } => {
-                let done = group.settings.set(change);
-                let is_done = done.is_ok();
-                self.publish(group, is_done);
-                reply.send(done);
-                is_done
+        while self.tasks.try_join_next().is_some() {}
+        match message {
+            GroupTableMsg::Log { task, owed } => {
+                let consensus = Arc::clone(&self.consensus);
+                self.tasks.spawn(async move { owed.pay(run(&*consensus, *task).await) });
+                Ok(Outcome::Done("begun"))
             }
-            GroupTableMsg::Move { x, y, reply } => {
-                let done = group.world.position(x, y).map(|to| group.this.position = to);
-                let is_done = done.is_ok();
-                self.publish(group, is_done);
-                reply.send(done);
-                is_done
+            GroupTableMsg::Campaign => {
+                self.consensus.campaign();
+                Ok(Outcome::Done("begun"))
             }
-        };
-        Ok(if done { Outcome::Done("changed") } else { Outcome::Refused("out of range") })
+            GroupTableMsg::PauseHeartbeats(paused) => {
+                self.consensus.pause_heartbeats(paused);
+                Ok(Outcome::Done(if paused { "paused" } else { "resumed" }))
+            }
+            GroupTableMsg::Look => {
+                cx.tick_after(RESUME, GroupTableMsg::Look);
+                if self.consensus.watch().borrow().failed.is_none() {
+                    return Ok(Outcome::Done("the log is well"));
+                }
+                let consensus = Arc::clone(&self.consensus);
+                self.tasks.spawn(async move {
+                    if let Err(error) = consensus.resume().await {
+                        tracing::error!(%error, "the group's log cannot be opened; trying again");
+                    }
+                });
+                Ok(Outcome::Done("the log is opened again"))
+            }
+        }
     }
 }
 
-impl GroupTable {
-    fn publish(&self, group: GroupOfOne, changed: bool) {
-        if changed {
-            self.view.store(Arc::new(group));
+async fn run(consensus: &dyn Consensus, task: LogTask) -> Event {
+    match task {
+        LogTask::Propose { ticket, command } => {
+            let outcome = consensus.propose(command).await.map_err(|error| match error {
+                ConsensusError::NotLeader { .. } => ProposeFailure::NotLeader,
+                ConsensusError::Unknown => ProposeFailure::Unknown,
+                ConsensusError::NoGroup
+                | ConsensusError::NoSeat { .. }
+                | ConsensusError::Failed { .. } => ProposeFailure::NoLog,
+            });
+            Event::Proposed { ticket, outcome }
         }
+        LogTask::Arrange { ticket, voters, learners } => {
+            let done = consensus.arrange(voters, learners).await.is_ok();
+            Event::Arranged { ticket, done }
+        }
+        LogTask::Found { ticket, table } => ready(ticket, consensus.found(*table).await),
+        LogTask::Follow { ticket, group, claim } => {
+            ready(ticket, consensus.follow(group, claim).await)
+        }
+        LogTask::Leave { ticket } => ready(ticket, consensus.leave().await),
     }
 }
 
-// ---- tests ----
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        actors::{AskError, shell::worker, supervisor::Root, test_kit::kit},
-        core::{
-            group::{Member, Settings, StorageMode},
-            node_id::NodeId,
-            world::{Position, World},
-        },
-    };
-
-    fn view() -> GroupView {
-        Arc::new(ArcSwap::from_pointee(GroupOfOne {
-            name: "group-x".into(),
-            epoch: 1,
-            permanent: false,
-            capacity: 5,
-            this: Member {
-                node: NodeId::from_key([7; 32]),
-                rest: String::new(),
-                peer: String::new(),
-                storage: String::new(),
-                position: Position::default(),
-            },
-            world: World { width: 10.0, height: 10.0 },
-            settings: Settings {
-                storage_mode: StorageMode::Fast,
-                retrieval_mode: crate::core::group::RetrievalMode::Fast,
-                migration: false,
-                replication_factor: 3,
-            },
-        }))
+fn ready(ticket: Ticket, done: Result<(), ConsensusError>) -> Event {
+    if let Err(error) = &done {
+        tracing::error!(%error, "the group's log is not ready");
     }
-
-    #[tokio::test(start_paused = true)]
-    async fn killed_under_load_it_keeps_what_it_had_acknowledged() {
-        let (kit, view, from) = (kit(), view(), Arc::<str>::from("test"));
-        let (table, spec) =
-            worker::<GroupTable>(&kit, "group_table", "node", Args { view: Arc::clone(&view) });
-        let root = Root::start(&kit, "node", vec![spec]).await.unwrap();
-        let mut acknowledged = 3;
-        for factor in 1..=40i64 {
-            if factor % 10 == 0 {
-                assert!(kit.census.kill("group_table"));
-            }
-            let change = SettingChange::ReplicationFactor(factor);
-            let make = |reply| GroupTableMsg::Set { change, reply };
-            match table.ask(&from, Default::default(), make).await {
-                Ok(done) => {
-                    done.unwrap();
-                    acknowledged = factor;
-                }
-                Err(AskError::Gone { .. }) => {
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-                }
-                Err(error) => panic!("{error}"),
-            }
-            assert!(i64::from(view.load().settings.replication_factor) >= acknowledged);
-        }
-        assert_eq!(acknowledged, 39);
-        root.stop().await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_out_of_range_changes_nothing() {
-        let (kit, view, from) = (kit(), view(), Arc::<str>::from("test"));
-        let (table, spec) =
-            worker::<GroupTable>(&kit, "group_table", "node", Args { view: Arc::clone(&view) });
-        let root = Root::start(&kit, "node", vec![spec]).await.unwrap();
-        let before = view.load_full();
-        for factor in [0, -1, 65, i64::MAX] {
-            let change = SettingChange::ReplicationFactor(factor);
-            let make = |reply| GroupTableMsg::Set { change, reply };
-            table.ask(&from, Default::default(), make).await.unwrap().unwrap_err();
-        }
-        let make = |reply| GroupTableMsg::Move { x: 11.0, y: 0.0, reply };
-        table.ask(&from, Default::default(), make).await.unwrap().unwrap_err();
-        assert_eq!(view.load_full(), before);
-        root.stop().await;
-    }
+    Event::LogReady { ticket, done: done.is_ok() }
 }

@@ -1,7 +1,49 @@
-//! Membership: what the edges ask of it. Who may join, leave, move or be removed is decided by the core behind it.
+//! Membership: the shell around `core::membership`, which decides everything. Turns messages into events and effects into
+//! sends, timers and a published view.
+//!
+//! Every effect that wants an answer gets exactly one, also when the actor that was to give it is killed: see [`Owed`].
 
-use super::shell::{Described, Message, Reply};
-use crate::core::control::{ControlError, Request};
+mod door;
+mod effects;
+mod owed;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use tokio::{sync::watch, task::AbortHandle};
+
+pub use self::{
+    door::MembershipDoor,
+    effects::{Counts, Tallies},
+    owed::Owed,
+};
+use super::{
+    group_table::GroupTableMsg,
+    group_view::GroupView,
+    recorder::Outcome,
+    shell::{Address, Described, Handling, Message, Reply, Role},
+};
+use crate::{
+    core::{
+        control::{ControlError, Request},
+        decision::{Decision, decide, decide_setting},
+        group::SettingChange,
+        log_state::LogState,
+        membership::{
+            Durable, Event, Membership, MembershipAnswer, MembershipConfig, MembershipRequest,
+            Order, RequestId,
+        },
+        node_id::NodeId,
+        time::MonotonicUs,
+        view::{Sighting, View},
+    },
+    ports::{DurableState, Overlay, PeerTransport, peer_transport::LinkEvent},
+};
+
+/// How often a super-peer looks at its log's silence, which grows without any other event.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The most questions that wait for an answer of the core.
+const WAITING_MAX: usize = 1_024;
 
 // ---- messages ----
 
@@ -15,18 +57,70 @@ pub enum MembershipMsg {
         /// Takes what became of it: `true` = done, `false` = there was nothing to do.
         reply: Reply<Result<bool, ControlError>>,
     },
+    /// Ask: change a setting, of this node or of its group.
+    Set {
+        /// The change.
+        change: SettingChange,
+        /// Takes whether it was done.
+        reply: Reply<Result<bool, ControlError>>,
+    },
+    /// Ask: another node's question.
+    Asked {
+        /// The node; it has proved that.
+        from: NodeId,
+        /// Its question.
+        question: MembershipRequest,
+        /// Takes the answer.
+        reply: Reply<MembershipAnswer>,
+    },
+    /// Tell: a link stands, or stands no more.
+    Link(LinkEvent),
+    /// Tell: the log has changed.
+    LogChanged(LogState),
+    /// Tell: what became of an effect of this life of the actor. Later lives leave it unread.
+    Happened {
+        /// The life.
+        life: u64,
+        /// What happened.
+        event: Event,
+    },
+    /// Timer: the time that the core wanted to be woken at has come.
+    Tick,
+    /// Tell: the durable state cannot be kept.
+    NotKept {
+        /// Why.
+        reason: String,
+    },
+    /// Tell: the process stops.
+    Stop,
 }
 
 impl Described for MembershipMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Control { request, .. } => request.kind(),
+            Self::Set { .. } => "Set",
+            Self::Asked { question, .. } => question.kind(),
+            Self::Link(LinkEvent::Up(_)) => "LinkUp",
+            Self::Link(LinkEvent::Down { .. }) => "LinkDown",
+            Self::LogChanged(_) => "LogChanged",
+            Self::Happened { event, .. } => effects::kind(event),
+            Self::Tick => "Tick",
+            Self::NotKept { .. } => "NotKept",
+            Self::Stop => "Stop",
         }
     }
 
     fn detail(&self) -> String {
         match self {
             Self::Control { request, .. } => format!("{request:?}"),
+            Self::Set { change, .. } => format!("{change:?}"),
+            Self::Asked { from, question, .. } => format!("{from}: {question:?}"),
+            Self::Link(event) => format!("{event:?}"),
+            Self::Happened { event, .. } => format!("{event:?}"),
+            Self::NotKept { reason } => reason.clone(),
+            Self::LogChanged(log) => format!("term {}, applied {}", log.term, log.applied),
+            Self::Tick | Self::Stop => self.kind().to_owned(),
         }
     }
 }
@@ -34,7 +128,298 @@ impl Described for MembershipMsg {
 impl Message for MembershipMsg {
     fn is_abandoned(&self) -> bool {
         match self {
-            Self::Control { reply, .. } => reply.is_closed(),
+            Self::Control { reply, .. } | Self::Set { reply, .. } => reply.is_closed(),
+            Self::Asked { reply, .. } => reply.is_closed(),
+            _ => false,
         }
+    }
+}
+
+// ---- arguments ----
+
+/// What the actor is started with.
+#[derive(Clone)]
+pub struct Args {
+    /// The core's configuration.
+    pub config: MembershipConfig,
+    /// The view that it publishes; what it says of the node itself is what it starts from, also after a failure.
+    pub view: GroupView,
+    /// What the node has kept of its membership.
+    pub durable: Arc<dyn DurableState>,
+    /// The log.
+    pub log: watch::Receiver<LogState>,
+    /// Who writes to the log.
+    pub group_table: Address<GroupTableMsg>,
+    /// The way to other nodes.
+    pub transport: Arc<dyn PeerTransport>,
+    /// The network.
+    pub overlay: Arc<dyn Overlay>,
+    /// What is counted.
+    pub tallies: Arc<Tallies>,
+}
+
+impl fmt::Debug for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Args")
+    }
+}
+
+// ---- state ----
+
+/// A client that waits for what it ordered.
+struct Ordered {
+    /// The address or the node that the order is about.
+    about: String,
+    reply: Reply<Result<bool, ControlError>>,
+}
+
+/// The actor.
+pub struct MembershipActor {
+    core: Membership,
+    args: Args,
+    life: u64,
+    log: LogState,
+    keeper: effects::Keeper,
+    /// Clients that wait for what they ordered.
+    orders: BTreeMap<RequestId, Ordered>,
+    /// Nodes that wait for an answer.
+    questions: BTreeMap<RequestId, Reply<MembershipAnswer>>,
+    next_request: u64,
+    timer: Option<AbortHandle>,
+    watcher: AbortHandle,
+}
+
+impl Drop for MembershipActor {
+    fn drop(&mut self) {
+        self.watcher.abort();
+        if let Some(timer) = &self.timer {
+            timer.abort();
+        }
+    }
+}
+
+// ---- handler ----
+
+impl Role for MembershipActor {
+    type Msg = MembershipMsg;
+    type Args = Args;
+
+    fn start(args: &Args, cx: &Handling<'_, MembershipMsg>) -> Result<Self, String> {
+        let durable: Durable =
+            args.durable.load().map_err(|error| error.to_string())?.unwrap_or_default();
+        let life = cx.kit.entropy.next_u64();
+        let (this, permanent) = {
+            let view = args.view.load();
+            (view.this.clone(), view.permanent)
+        };
+        let seed = cx.kit.entropy.next_u64();
+        let core = Membership::new(args.config.clone(), this, permanent, durable, seed);
+        let mut watched = args.log.clone();
+        let log = watched.borrow_and_update().clone();
+        let watcher = tokio::spawn(watch_log(watched, cx.me.clone())).abort_handle();
+        let keeper = effects::Keeper::start(Arc::clone(&args.durable), cx.me.clone());
+        let mut actor = Self {
+            core,
+            args: args.clone(),
+            life,
+            log: log.clone(),
+            keeper,
+            orders: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            next_request: 0,
+            timer: None,
+            watcher,
+        };
+        actor.step(cx, Event::Started { log });
+        Ok(actor)
+    }
+
+    fn handle(
+        &mut self,
+        cx: &Handling<'_, MembershipMsg>,
+        message: MembershipMsg,
+    ) -> Result<Outcome, String> {
+        let event = match message {
+            MembershipMsg::Control { request, reply } => {
+                return Ok(self.on_control(cx, request, reply));
+            }
+            MembershipMsg::Set { change, reply } => {
+                let decision = decide_setting(change, &self.args.view.load());
+                return Ok(self.on_decision(cx, decision, reply));
+            }
+            MembershipMsg::Asked { from, question, reply } => {
+                let Some(request) = self.admit() else {
+                    reply.send(MembershipAnswer::Later { after_ms: 1_000 });
+                    return Ok(Outcome::Refused("too many questions wait"));
+                };
+                self.questions.insert(request, reply);
+                Event::Asked { from, request, question }
+            }
+            MembershipMsg::Link(LinkEvent::Up(node)) => Event::LinkUp(node),
+            MembershipMsg::Link(LinkEvent::Down { node, .. }) => Event::LinkDown(node),
+            MembershipMsg::LogChanged(log) => {
+                self.log = log.clone();
+                Event::LogChanged(log)
+            }
+            MembershipMsg::Happened { life, .. } if life != self.life => {
+                return Ok(Outcome::Dropped("it was owed to an earlier life"));
+            }
+            MembershipMsg::Happened { event, .. } => {
+                self.catch_up(cx);
+                event
+            }
+            MembershipMsg::Tick => Event::Tick,
+            MembershipMsg::NotKept { reason } => return Err(reason),
+            MembershipMsg::Stop => Event::Stopping,
+        };
+        self.step(cx, event);
+        Ok(Outcome::Done("stepped"))
+    }
+}
+
+impl MembershipActor {
+    /// Takes in what the log says by now, which the result of a task may rest on.
+    fn catch_up(&mut self, cx: &Handling<'_, MembershipMsg>) {
+        let log = self.args.log.borrow().clone();
+        if log != self.log {
+            self.log = log.clone();
+            self.step(cx, Event::LogChanged(log));
+        }
+    }
+
+    fn on_control(
+        &mut self,
+        cx: &Handling<'_, MembershipMsg>,
+        request: Request,
+        reply: Reply<Result<bool, ControlError>>,
+    ) -> Outcome {
+        let view = self.args.view.load_full();
+        let offers = self.args.overlay.known(view.this.position);
+        let decision = decide(&request, &view, &offers);
+        self.on_decision(cx, decision, reply)
+    }
+
+    fn on_decision(
+        &mut self,
+        cx: &Handling<'_, MembershipMsg>,
+        decision: Result<Decision, ControlError>,
+        reply: Reply<Result<bool, ControlError>>,
+    ) -> Outcome {
+        let order = match decision {
+            Err(error) => {
+                reply.send(Err(error));
+                return Outcome::Refused("not granted");
+            }
+            Ok(Decision::Answer(answer)) => {
+                reply.send(Ok(answer));
+                return Outcome::Done("answered at once");
+            }
+            Ok(Decision::Describe(member)) => {
+                self.republish(|view| view.this = member.clone());
+                reply.send(Ok(true));
+                self.step(cx, Event::Described(member));
+                return Outcome::Done("stepped");
+            }
+            Ok(Decision::Settings(settings)) => {
+                self.republish(|view| view.settings = settings);
+                reply.send(Ok(true));
+                return Outcome::Done("changed");
+            }
+            Ok(Decision::Order(order)) => order,
+        };
+        self.order(cx, order, reply)
+    }
+
+    fn order(
+        &mut self,
+        cx: &Handling<'_, MembershipMsg>,
+        order: Order,
+        reply: Reply<Result<bool, ControlError>>,
+    ) -> Outcome {
+        let Some(request) = self.admit() else {
+            reply.send(Err(ControlError::Busy { what: "much else" }));
+            return Outcome::Refused("too many orders wait");
+        };
+        let about = match &order {
+            Order::AddPeer { address } => address.clone(),
+            Order::Migrate { node, .. } | Order::RemovePeer(node) => node.to_string(),
+            Order::Leave | Order::SuperPeerLeave | Order::Write(_) => String::new(),
+        };
+        self.orders.insert(request, Ordered { about, reply });
+        self.step(cx, Event::Ordered { request, order });
+        Outcome::Done("stepped")
+    }
+
+    /// Draws the number of a question, unless too many wait already.
+    fn admit(&mut self) -> Option<RequestId> {
+        self.orders.retain(|_, order| !order.reply.is_closed());
+        self.questions.retain(|_, reply| !reply.is_closed());
+        if self.orders.len() + self.questions.len() >= WAITING_MAX {
+            return None;
+        }
+        self.next_request += 1;
+        Some(RequestId(self.next_request))
+    }
+
+    fn step(&mut self, cx: &Handling<'_, MembershipMsg>, event: Event) {
+        let effects = self.core.step(cx.kit.clock.monotonic(), event);
+        self.publish(cx);
+        for effect in effects {
+            self.carry_out(cx, effect);
+        }
+    }
+
+    /// Changes what the node says of itself, which outlives this actor in the view.
+    fn republish(&self, change: impl FnOnce(&mut View)) {
+        let mut view = View::clone(&self.args.view.load());
+        change(&mut view);
+        self.args.view.publish(view);
+    }
+
+    fn publish(&self, cx: &Handling<'_, MembershipMsg>) {
+        let (now, wall) = (cx.kit.clock.monotonic(), cx.kit.clock.wall());
+        let at = |heard: MonotonicUs| {
+            crate::core::time::UnixMs(wall.0.saturating_sub(now.since(heard) / 1_000))
+        };
+        let seen = self.core.sightings();
+        let sightings = seen.iter().map(|(node, seen)| {
+            let last_seen = seen.last_heard.map(at);
+            (*node, Sighting { liveness: seen.liveness, last_seen })
+        });
+        let old = self.args.view.load();
+        let has_group = self.core.durable().home.is_some();
+        let view = View {
+            this: self.core.this().clone(),
+            permanent: old.permanent,
+            state: self.core.state(),
+            table: self.log.table.clone().filter(|_| has_group),
+            super_peer: self.log.leader.filter(|_| has_group),
+            term: self.log.term,
+            voters: self.log.voters.clone(),
+            sightings: sightings.collect(),
+            has_majority: self.core.has_majority(),
+            world: old.world,
+            settings: old.settings,
+        };
+        if **old != view {
+            drop(old);
+            self.args.view.publish(view);
+        }
+    }
+}
+
+/// Tells of every change of the log, and of its silence while this node leads.
+async fn watch_log(mut log: watch::Receiver<LogState>, to: Address<MembershipMsg>) {
+    let from = Arc::clone(to.name());
+    loop {
+        let changed = tokio::time::timeout(LOOK, log.changed()).await;
+        match changed {
+            Ok(Err(_)) => return,
+            Ok(Ok(())) => {}
+            Err(_) if log.borrow().quorum_silent_ms.is_some() => {}
+            Err(_) => continue,
+        }
+        let state = log.borrow_and_update().clone();
+        to.tell(&from, Default::default(), MembershipMsg::LogChanged(state));
     }
 }

@@ -9,8 +9,11 @@
 
 pub mod expiry;
 pub mod group_table;
+pub mod group_view;
 pub mod local_store;
 pub mod membership;
+pub mod overlay;
+pub mod peer_links;
 pub mod recorder;
 pub mod replica_reader;
 pub mod shell;

@@ -16,6 +16,7 @@ use crate::{
     core::{
         group::RetrievalMode,
         object::{Object, ObjectId, Tier},
+        time::MonotonicUs,
     },
     ports::{
         ObjectStore,
@@ -120,10 +121,11 @@ impl ReadPath {
         mode: RetrievalMode,
     ) -> Result<Result<Option<Object>, StoreError>, AskError> {
         // A request whose time is over already is not begun, as the shell does with messages.
-        if cx.deadline.is_some_and(|deadline| self.kit.clock.monotonic() >= deadline) {
+        let now = self.kit.clock.monotonic();
+        if cx.deadline.is_some_and(|deadline| now >= deadline) {
             return Err(AskError::DeadlinePassed { actor: Arc::clone(self.actor.name()) });
         }
-        match self.get_at_once(from, cx, tier, id, mode) {
+        match self.get_at_once(from, cx, now, LocalRead { tier, id, mode }) {
             Err(StoreError::Reopening) => {
                 let id = id.clone();
                 self.actor
@@ -138,15 +140,13 @@ impl ReadPath {
         &self,
         from: &Arc<str>,
         cx: Context,
-        tier: Tier,
-        id: &ObjectId,
-        mode: RetrievalMode,
+        now: MonotonicUs,
+        read: LocalRead<'_>,
     ) -> Result<Option<Object>, StoreError> {
-        let read = LocalRead { tier, id, mode };
-        let mut step =
-            Step::begin(&self.kit, self.actor.vitals(), cx, Arc::clone(from), None, &read);
+        let (vitals, from) = (self.actor.vitals(), Arc::clone(from));
+        let mut step = Step::begin(&self.kit, vitals, cx, from, (now, None), &read);
         let span = step.enter(cx.trace, read.kind());
-        let answer = self.store.get(tier, id, self.kit.clock.wall().secs());
+        let answer = self.store.get(read.tier, read.id, self.kit.clock.wall().secs());
         drop(span);
         step.end(match &answer {
             Ok(Some(_)) => Outcome::Done("found"),

@@ -278,8 +278,9 @@ impl<R: Role> Shell<R> {
         let Envelope { cx, from, sent, message } = envelope;
         let (kit, vitals) = (&self.kit, &self.address.inner.vitals);
         vitals.taken.fetch_add(1, Relaxed);
-        let mut step = Step::begin(kit, vitals, cx, from, Some(sent), &message);
-        let (start, span) = (step.start, step.span());
+        let start = kit.clock.monotonic();
+        let mut step = Step::begin(kit, vitals, cx, from, (start, Some(sent)), &message);
+        let span = step.span();
         if cx.deadline.is_some_and(|deadline| start >= deadline) {
             step.end(Outcome::Dropped("its deadline had passed"));
             return Ok(());
@@ -314,16 +315,15 @@ pub(super) struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// Begins a step of the request `cx`. `sent` is when its message was, if it came through a mailbox.
+    /// Begins a step of the request `cx` at `start`. `sent` is when its message was, if it came through a mailbox.
     pub(super) fn begin(
         kit: &'a Kit,
         vitals: &'a Vitals,
         cx: Context,
         from: Arc<str>,
-        sent: Option<MonotonicUs>,
+        (start, sent): (MonotonicUs, Option<MonotonicUs>),
         message: &impl Described,
     ) -> Self {
-        let start = kit.clock.monotonic();
         let record = Record {
             seq: 0,
             trace: cx.trace.trace,
@@ -337,7 +337,7 @@ impl<'a> Step<'a> {
             wait_us: sent.map_or(0, |sent| start.since(sent)),
             run_us: 0,
             batch_len: 0,
-            outcome: Outcome::Failed("panicked".into()),
+            outcome: Outcome::Done(""),
             detail: kit.recorder.wants_detail().then(|| message.detail().into()),
         };
         Self { kit, vitals, start, record: Some(record) }

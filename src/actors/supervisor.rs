@@ -4,19 +4,21 @@
 //! that fails to start is no supervision event, so that case is handled where it is started.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tracing::{error, warn};
 
 use super::{
     shell::Kit,
-    vitals::{Cause, Vitals},
+    vitals::{Cause, Census, Vitals},
 };
 use crate::core::restart::{Intensity, Restarts, Verdict};
 
@@ -42,6 +44,11 @@ impl ChildSpec {
     {
         Self { vitals, intensity, spawn: Arc::new(move |supervisor| Box::pin(spawn(supervisor))) }
     }
+
+    /// Tells whether both describe the same child, and not only one of the same name.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.spawn, &other.spawn)
+    }
 }
 
 impl fmt::Debug for ChildSpec {
@@ -50,13 +57,64 @@ impl fmt::Debug for ChildSpec {
     }
 }
 
+/// The children of a supervisor that come and go. What is wanted stands here, so a supervisor that is started again
+/// finds it; the supervisor makes it so.
+#[derive(Clone)]
+pub struct Children {
+    census: Arc<Census>,
+    wanted: Arc<Wanted>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    specs: Mutex<BTreeMap<Arc<str>, ChildSpec>>,
+    supervisor: ArcSwapOption<ActorRef<SupervisorMsg>>,
+}
+
+impl Wanted {
+    fn specs(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, ChildSpec>> {
+        self.specs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Children {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.wanted.specs().keys()).finish()
+    }
+}
+
+impl Children {
+    /// Starts a child; one of the same name is stopped for it.
+    pub fn start(&self, spec: ChildSpec) {
+        self.wanted.specs().insert(Arc::clone(&spec.vitals.name), spec);
+        self.apply();
+    }
+
+    /// Stops a child, which is then seen no more. One that is not there is no error.
+    pub fn stop(&self, name: &str) {
+        if self.wanted.specs().remove(name).is_some() {
+            self.census.remove(name);
+            self.apply();
+        }
+    }
+
+    fn apply(&self) {
+        // A supervisor that is down reads what is wanted when it is started again.
+        if let Some(supervisor) = &*self.wanted.supervisor.load() {
+            let _ = supervisor.send_message(SupervisorMsg::Apply);
+        }
+    }
+}
+
 // ---- messages ----
 
-/// What a supervisor tells itself.
+/// What a supervisor is told, by itself and by its [`Children`].
 #[derive(Debug)]
 pub enum SupervisorMsg {
     /// Start this child again, after its pause.
-    Restart(usize),
+    Restart(Arc<str>),
+    /// Other children are wanted.
+    Apply,
 }
 
 // ---- arguments ----
@@ -67,6 +125,8 @@ pub struct Args {
     kit: Kit,
     name: Arc<str>,
     children: Vec<ChildSpec>,
+    /// Those that come and go.
+    wanted: Option<Arc<Wanted>>,
     /// Takes the reason when the whole tree gives up; the root's only.
     fatal: Option<Arc<OnceLock<String>>>,
 }
@@ -79,6 +139,12 @@ struct Child {
     cell: Option<ActorCell>,
 }
 
+impl Child {
+    fn new(spec: ChildSpec) -> Self {
+        Self { restarts: Restarts::new(spec.intensity), spec, cell: None }
+    }
+}
+
 /// A supervisor's children.
 pub struct State {
     args: Args,
@@ -86,38 +152,69 @@ pub struct State {
 }
 
 impl State {
-    async fn spawn(&mut self, index: usize, me: &ActorRef<SupervisorMsg>) -> Result<(), String> {
-        let Some(child) = self.children.get_mut(index) else { return Ok(()) };
+    fn child(&mut self, name: &str) -> Option<&mut Child> {
+        self.children.iter_mut().find(|child| &*child.spec.vitals.name == name)
+    }
+
+    /// Starts a child, unless it runs.
+    async fn spawn(&mut self, name: &str, me: &ActorRef<SupervisorMsg>) -> Result<(), String> {
+        let Some(child) = self.child(name).filter(|child| child.cell.is_none()) else {
+            return Ok(());
+        };
         match (child.spec.spawn)(me.get_cell()).await {
             Ok(cell) => {
                 child.spec.vitals.on_started(cell.clone());
                 child.cell = Some(cell);
                 Ok(())
             }
-            Err(reason) => self.on_failure(index, format!("it did not start: {reason}"), me),
+            Err(reason) => self.on_failure(name, format!("it did not start: {reason}"), me),
         }
+    }
+
+    /// Stops the children that are not wanted any more, and starts those that now are.
+    async fn apply(&mut self, me: &ActorRef<SupervisorMsg>) -> Result<(), String> {
+        let Some(wanted) = self.args.wanted.clone() else { return Ok(()) };
+        let specs = wanted.specs().clone();
+        let is_static = |child: &Child| self.args.children.iter().any(|s| s.is(&child.spec));
+        self.children.retain(|child| {
+            let is_wanted = |spec: &ChildSpec| spec.is(&child.spec);
+            let keep =
+                is_static(child) || specs.get(&child.spec.vitals.name).is_some_and(is_wanted);
+            if !keep {
+                child.spec.vitals.on_stopped();
+                child.cell.iter().for_each(|cell| cell.stop(None));
+            }
+            keep
+        });
+        for (name, spec) in specs {
+            if self.child(&name).is_none() {
+                self.children.push(Child::new(spec));
+                self.spawn(&name, me).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Decides about a failed child; an error means that this supervisor gives up too.
     fn on_failure(
         &mut self,
-        index: usize,
+        name: &str,
         cause: String,
         me: &ActorRef<SupervisorMsg>,
     ) -> Result<(), String> {
-        let Some(child) = self.children.get_mut(index) else { return Ok(()) };
+        let (at, now) = (self.args.kit.clock.wall(), self.args.kit.clock.monotonic());
+        let Some(child) = self.child(name) else { return Ok(()) };
         let name = Arc::clone(&child.spec.vitals.name);
         child.cell = None;
-        let at = self.args.kit.clock.wall();
         child.spec.vitals.on_failed(Cause { at, text: cause.clone() });
-        match child.restarts.on_failure(self.args.kit.clock.monotonic()) {
+        match child.restarts.on_failure(now) {
             Verdict::RestartAfter { pause_ms } => {
                 warn!(actor = %name, %cause, pause_ms, "an actor failed and is started again");
                 let me = me.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                     // A supervisor that has ended meanwhile starts nothing.
-                    let _ = me.send_message(SupervisorMsg::Restart(index));
+                    let _ = me.send_message(SupervisorMsg::Restart(name));
                 });
                 Ok(())
             }
@@ -132,10 +229,10 @@ impl State {
         }
     }
 
-    fn index_of(&self, cell: &ActorCell) -> Option<usize> {
+    fn name_of(&self, cell: &ActorCell) -> Option<Arc<str>> {
         let is_it =
-            |child: &Child| child.cell.as_ref().is_some_and(|c| c.get_id() == cell.get_id());
-        self.children.iter().position(is_it)
+            |child: &&Child| child.cell.as_ref().is_some_and(|c| c.get_id() == cell.get_id());
+        self.children.iter().find(is_it).map(|child| Arc::clone(&child.spec.vitals.name))
     }
 }
 
@@ -155,15 +252,16 @@ impl Actor for Supervisor {
         me: ActorRef<SupervisorMsg>,
         args: Args,
     ) -> Result<State, ActorProcessingErr> {
-        let children = args.children.iter().cloned().map(|spec| Child {
-            restarts: Restarts::new(spec.intensity),
-            spec,
-            cell: None,
-        });
-        let mut state = State { children: children.collect(), args };
-        for index in 0..state.children.len() {
-            state.spawn(index, &me).await?;
+        if let Some(wanted) = &args.wanted {
+            wanted.supervisor.store(Some(Arc::new(me.clone())));
         }
+        let mut state = State { children: Vec::new(), args };
+        for spec in state.args.children.clone() {
+            let name = Arc::clone(&spec.vitals.name);
+            state.children.push(Child::new(spec));
+            state.spawn(&name, &me).await?;
+        }
+        state.apply(&me).await?;
         Ok(state)
     }
 
@@ -173,8 +271,11 @@ impl Actor for Supervisor {
         message: SupervisorMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let SupervisorMsg::Restart(index) = message;
-        Ok(state.spawn(index, &me).await?)
+        let done = match message {
+            SupervisorMsg::Restart(name) => state.spawn(&name, &me).await,
+            SupervisorMsg::Apply => state.apply(&me).await,
+        };
+        Ok(done?)
     }
 
     async fn handle_supervisor_evt(
@@ -190,8 +291,8 @@ impl Actor for Supervisor {
             }
             _ => return Ok(()),
         };
-        let Some(index) = state.index_of(&cell) else { return Ok(()) };
-        Ok(state.on_failure(index, cause, &me)?)
+        let Some(name) = state.name_of(&cell) else { return Ok(()) };
+        Ok(state.on_failure(&name, cause, &me)?)
     }
 
     async fn post_stop(
@@ -206,8 +307,25 @@ impl Actor for Supervisor {
 
 /// Describes a supervisor as a child of another.
 pub fn nested(kit: &Kit, name: &str, parent: &str, children: Vec<ChildSpec>) -> ChildSpec {
+    nested_with(kit, name, parent, children, None)
+}
+
+/// Describes a supervisor whose children come and go.
+pub fn dynamic(kit: &Kit, name: &str, parent: &str) -> (Children, ChildSpec) {
+    let wanted = Arc::new(Wanted::default());
+    let children = Children { census: Arc::clone(&kit.census), wanted: Arc::clone(&wanted) };
+    (children, nested_with(kit, name, parent, Vec::new(), Some(wanted)))
+}
+
+fn nested_with(
+    kit: &Kit,
+    name: &str,
+    parent: &str,
+    children: Vec<ChildSpec>,
+    wanted: Option<Arc<Wanted>>,
+) -> ChildSpec {
     let vitals = kit.census.enter(name, Some(parent));
-    let args = Args { kit: kit.clone(), name: name.into(), children, fatal: None };
+    let args = Args { kit: kit.clone(), name: name.into(), children, wanted, fatal: None };
     // A supervisor that gave up once has a failing part below it: fewer tries than a worker.
     let intensity = Intensity { restarts_max: 3, ..Intensity::default() };
     ChildSpec::new(vitals, intensity, move |supervisor| {
@@ -238,8 +356,13 @@ impl Root {
     pub async fn start(kit: &Kit, name: &str, children: Vec<ChildSpec>) -> Result<Self, String> {
         let fatal = Arc::new(OnceLock::new());
         let vitals = kit.census.enter(name, None);
-        let args =
-            Args { kit: kit.clone(), name: name.into(), children, fatal: Some(Arc::clone(&fatal)) };
+        let args = Args {
+            kit: kit.clone(),
+            name: name.into(),
+            children,
+            wanted: None,
+            fatal: Some(Arc::clone(&fatal)),
+        };
         let (actor, ended) =
             Actor::spawn(None, Supervisor, args).await.map_err(|error| error.to_string())?;
         vitals.on_started(actor.get_cell());
@@ -275,8 +398,9 @@ mod tests {
     use crate::actors::{
         recorder::Outcome,
         shell::{Described, Handling, Message, Role, worker},
-        supervisor::{Root, nested},
+        supervisor::{Children, Root, dynamic, nested},
         test_kit::{Tree, kit},
+        vitals::{Life, Reading},
     };
 
     /// Fails as it starts, every time.
@@ -351,5 +475,118 @@ mod tests {
         tree.until_restarted("storage", 1).await;
         tree.put("b", None).await.unwrap().unwrap().unwrap();
         tree.root.stop().await;
+    }
+
+    /// Does nothing, until it is stopped or killed.
+    struct Idle;
+
+    impl Role for Idle {
+        type Msg = ();
+        type Args = ();
+
+        fn start((): &(), _: &Handling<'_, ()>) -> Result<Self, String> {
+            Ok(Self)
+        }
+
+        fn handle(&mut self, _: &Handling<'_, ()>, (): ()) -> Result<Outcome, String> {
+            Ok(Outcome::Done("nothing"))
+        }
+    }
+
+    /// A root over a supervisor of children that come and go, waited for by what the census shows.
+    struct Nursery {
+        kit: crate::actors::Kit,
+        children: Children,
+        root: Root,
+    }
+
+    impl Nursery {
+        async fn start() -> Self {
+            let kit = kit();
+            let (children, spec) = dynamic(&kit, "links", "node");
+            let root = Root::start(&kit, "node", vec![spec]).await.unwrap();
+            Self { kit, children, root }
+        }
+
+        fn add(&self, name: &str) {
+            self.children.start(worker::<Idle>(&self.kit, name, "links", ()).1);
+        }
+
+        fn read(&self, name: &str) -> Option<Reading> {
+            self.kit.census.read().into_iter().find(|actor| &*actor.name == name)
+        }
+
+        async fn until(&self, name: &str, is_so: impl Fn(Option<Reading>) -> bool) {
+            let so = async {
+                while !is_so(self.read(name)) {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(60), so).await.expect("in time");
+        }
+
+        async fn until_running(&self, name: &str, restarts: u64) {
+            let is_so = |actor: Option<Reading>| {
+                actor.is_some_and(|a| a.life == Life::Running && a.restarts >= restarts)
+            };
+            self.until(name, is_so).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn children_that_come_and_go_are_restarted_while_they_are_wanted() {
+        let nursery = Nursery::start().await;
+        nursery.add("a");
+        nursery.add("b");
+        nursery.until_running("a", 0).await;
+        nursery.until_running("b", 0).await;
+        assert!(nursery.kit.census.kill("a"));
+        nursery.until_running("a", 1).await;
+        nursery.children.stop("a");
+        assert!(nursery.read("a").is_none(), "a stopped child is seen no more");
+        assert!(!nursery.kit.census.kill("a"));
+        assert_eq!(nursery.read("links").unwrap().restarts, 0);
+        nursery.until_running("b", 0).await;
+        nursery.root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_supervisor_that_comes_back_starts_the_children_that_are_wanted_by_then() {
+        let nursery = Nursery::start().await;
+        nursery.add("a");
+        nursery.add("b");
+        nursery.until_running("b", 0).await;
+        assert!(nursery.kit.census.kill("links"));
+        nursery.children.stop("a");
+        nursery.add("c");
+        nursery.until_running("links", 1).await;
+        nursery.until_running("b", 0).await;
+        nursery.until_running("c", 0).await;
+        assert!(nursery.read("a").is_none());
+        nursery.root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_is_replaced_under_its_name_runs_once() {
+        let nursery = Nursery::start().await;
+        for _ in 0..10 {
+            nursery.add("a");
+            nursery.children.stop("a");
+        }
+        nursery.add("a");
+        nursery.until_running("a", 0).await;
+        assert_eq!(nursery.read("a").unwrap().restarts, 0);
+        assert!(nursery.kit.census.kill("a"));
+        nursery.until_running("a", 1).await;
+        nursery.root.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_keeps_failing_takes_its_supervisor_along() {
+        let nursery = Nursery::start().await;
+        nursery.children.start(worker::<Fragile>(&nursery.kit, "fragile", "links", ()).1);
+        let mut root = nursery.root;
+        let cause = root.ended().await;
+        assert!(cause.contains("links"), "{cause}");
     }
 }

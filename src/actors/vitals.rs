@@ -205,6 +205,11 @@ impl Census {
         vitals
     }
 
+    /// Strikes an actor that has ended for good.
+    pub fn remove(&self, name: &str) {
+        lock(&self.actors).remove(name);
+    }
+
     /// Reads all actors, sorted by name.
     pub fn read(&self) -> Vec<Reading> {
         lock(&self.actors).values().map(|vitals| vitals.read()).collect()

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use http::HeaderValue;
 use tokio::sync::watch;
 
 use super::{
@@ -19,22 +19,28 @@ use super::{
 use crate::{
     actors::{
         Address, Context, Kit,
-        group_table::{GroupTableMsg, GroupView},
+        group_view::GroupView,
         local_store::LocalStoreMsg,
+        membership::MembershipMsg,
         recorder::{Outcome, Record},
         replica_reader::ReadPath,
     },
     config::{Config, Durability},
     core::{
         change::{Change, Refusal},
-        group::{GroupOfOne, Member, RetrievalMode, SettingChange, StorageMode},
+        control::{ControlError, Request},
+        group::{RetrievalMode, SettingChange, Settings, StorageMode},
         object::{Object, ObjectId, Tier},
+        offer::Offer,
+        replication,
         time::MonotonicUs,
         trace::{SpanId, TraceContext, TraceId},
+        world::Position,
     },
     ports::{
         PeerProbe,
         object_store::{Page, Written},
+        overlay::OverlayState,
     },
 };
 
@@ -49,6 +55,31 @@ pub enum Phase {
     Draining,
 }
 
+/// What lies around the node's group. Read, never asked: nobody waits for it.
+#[derive(Clone)]
+pub struct Network {
+    /// Returns the groups that the node has heard of lately, the nearest to a position first.
+    pub known: Arc<dyn Fn(Position) -> Vec<Offer> + Send + Sync>,
+    /// Returns how the network looks from here.
+    pub state: Arc<dyn Fn() -> NetworkState + Send + Sync>,
+}
+
+/// How the network looks from here.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkState {
+    /// The overlay.
+    pub overlay: OverlayState,
+    /// How many links to members stand.
+    pub links: u64,
+}
+
+impl Network {
+    /// The network of a node that has none.
+    pub fn none() -> Self {
+        Self { known: Arc::new(|_| Vec::new()), state: Arc::new(NetworkState::default) }
+    }
+}
+
 /// Everything that the edges need of the node.
 pub struct Backend {
     /// What all actors share.
@@ -57,10 +88,12 @@ pub struct Backend {
     pub store: Address<LocalStoreMsg>,
     /// The way to read.
     pub reads: ReadPath,
-    /// The group table.
-    pub group_table: Address<GroupTableMsg>,
-    /// The group as it is.
+    /// The node and its group as they are.
     pub view: GroupView,
+    /// Who decides about the group and its members.
+    pub membership: Address<MembershipMsg>,
+    /// What lies around the group.
+    pub network: Network,
     /// The node's phase.
     pub phase: watch::Receiver<Phase>,
     /// The effective configuration.
@@ -189,12 +222,17 @@ impl Call {
         mode: Option<RetrievalMode>,
     ) -> Result<Option<Object>, ApiError> {
         self.about(id);
-        let mode = mode.unwrap_or_else(|| self.backend.view.load().settings.retrieval_mode);
+        let mode = {
+            let view = self.backend.view.load();
+            let mode = mode.unwrap_or(view.settings.retrieval_mode);
+            replication::may_read(&view, tier, mode)?;
+            mode
+        };
         Ok(self.backend.reads.get(&self.edge_name, self.cx, tier, id, mode).await??)
     }
 
     /// Writes, in the node's mode unless the request names one. The outer error is a failure, the inner one a refusal
-    /// that left everything as it was. The text is the durability that the answer states.
+    /// that left everything as it was. The header is the durability that the answer states.
     ///
     /// # Errors
     /// When the change may not be made at all, or the store cannot make it.
@@ -204,16 +242,21 @@ impl Call {
         id: &ObjectId,
         change: Change,
         mode: Option<StorageMode>,
-    ) -> Result<(Result<Written, Refusal>, String), ApiError> {
+    ) -> Result<(Result<Written, Refusal>, HeaderValue), ApiError> {
         self.about(id);
-        let mode = mode.unwrap_or_else(|| self.backend.view.load().settings.storage_mode);
+        let mode = {
+            let view = self.backend.view.load();
+            let mode = mode.unwrap_or(view.settings.storage_mode);
+            replication::may_write(&view, tier, mode)?;
+            mode
+        };
         if let Change::Write { content, .. } = &change {
             let now = self.backend.kit.clock.wall().secs();
             content.check(now, self.backend.config.node.storage.max_object_bytes)?;
         }
         let make = |reply| LocalStoreMsg::Write { tier, id: id.clone(), change, reply };
         let written = self.backend.store.ask(&self.edge_name, self.cx, make).await??;
-        Ok((written, self.backend.durability(tier, Some(mode))))
+        Ok((written, self.backend.durability_header(tier, Some(mode))))
     }
 
     /// Lists objects, at most `limit`, which the node caps at `limits.pageSize`.
@@ -228,27 +271,31 @@ impl Call {
         limit: usize,
     ) -> Result<Page, ApiError> {
         let limit = limit.min(self.backend.config.limits.page_size);
+        replication::may_read(&self.backend.view.load(), tier, RetrievalMode::Fast)?;
         let wanted = (tier, prefix, after, limit);
         Ok(self.backend.reads.list(&self.edge_name, self.cx, wanted).await??)
     }
 
-    /// Changes a setting and returns the group as it then is.
+    /// Changes a setting and returns the settings as they then are.
     ///
     /// # Errors
-    /// When the value is out of range.
-    pub async fn set(&mut self, change: SettingChange) -> Result<Arc<GroupOfOne>, ApiError> {
-        let make = |reply| GroupTableMsg::Set { change, reply };
-        self.backend.group_table.ask(&self.edge_name, self.cx, make).await??;
-        Ok(self.backend.view.load_full())
+    /// When the value is out of range, or the group does not take it.
+    pub async fn set(&mut self, change: SettingChange) -> Result<Settings, ApiError> {
+        let make = |reply| MembershipMsg::Set { change, reply };
+        self.backend.membership.ask(&self.edge_name, self.cx, make).await??;
+        Ok(self.backend.view.load().settings())
     }
 
-    /// Moves this node.
+    /// Asks whoever decides about members. The inner error is a refusal that left everything as it was.
     ///
     /// # Errors
-    /// When the point is not in the world.
-    pub async fn move_to(&mut self, x: f64, y: f64) -> Result<(), ApiError> {
-        let make = |reply| GroupTableMsg::Move { x, y, reply };
-        Ok(self.backend.group_table.ask(&self.edge_name, self.cx, make).await??)
+    /// When there is no answer in time.
+    pub async fn control(
+        &mut self,
+        request: Request,
+    ) -> Result<Result<bool, ControlError>, ApiError> {
+        let make = |reply| MembershipMsg::Control { request, reply };
+        Ok(self.backend.membership.ask(&self.edge_name, self.cx, make).await?)
     }
 
     /// Asks whether a node serves at `address`.
@@ -312,10 +359,7 @@ impl Backend {
     /// Says how durable what an answer tells is: `quorum` for a safe write in the group, else `local`; with an interval
     /// between fsyncs, that too. `None` = a read.
     pub fn durability(&self, tier: Tier, write: Option<StorageMode>) -> String {
-        let word = match (tier, write) {
-            (Tier::Group, Some(StorageMode::Safe)) => "quorum",
-            _ => "local",
-        };
+        let word = reach(tier, write);
         match self.config.node.storage.durability {
             Durability::Always => word.to_owned(),
             Durability::Interval(every) => {
@@ -324,185 +368,20 @@ impl Backend {
         }
     }
 
-    /// Says why the node is not ready, if it is not.
-    pub fn unready(&self) -> Option<&'static str> {
-        match *self.phase.borrow() {
-            Phase::Starting => Some("the node is starting"),
-            Phase::Serving => None,
-            Phase::Draining => Some("the node is shutting down"),
-        }
-    }
-
-    /// Describes this node.
-    pub fn status(&self) -> Status {
-        let group = self.view.load();
-        let (health, counts) = (self.store_stats)();
-        let unready = self.unready();
-        let read_only = health.refusal();
-        let member = MemberStatus::of(&group.this, unready == Some("the node is shutting down"));
-        Status {
-            node_id: group.this.node.to_string(),
-            role: "super-peer",
-            state: group.state(),
-            permanent: group.permanent,
-            group: group.name.clone(),
-            epoch: group.epoch,
-            super_peer: Some(group.this.node.to_string()),
-            ready: unready.is_none(),
-            reason: unready
-                .map(str::to_owned)
-                .or_else(|| read_only.map(|why| format!("writes are refused: {why}"))),
-            members: vec![member],
-            capacity: group.capacity,
-            settings: SettingsStatus::of(&group),
-            store: StoreStatus {
-                state: if read_only.is_some() { "read-only" } else { "up" },
-                durability: self.durability(Tier::Group, None),
-                writes: counts.writes,
-                fsyncs: counts.fsyncs,
-                waiting: counts.waiting,
-                disk_bytes: counts.disk_bytes,
-                recoveries: counts.recoveries,
-            },
-            network: self.config.network.name.clone(),
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: self.kit.clock.monotonic().since(self.started) / 1_000_000,
-            resident_bytes: super::metrics::resident_bytes(),
-            requests_in_hand: self.admission.in_hand(),
+    /// Says the same in the `Nomad-Durability` of an answer.
+    pub fn durability_header(&self, tier: Tier, write: Option<StorageMode>) -> HeaderValue {
+        match self.config.node.storage.durability {
+            Durability::Always => HeaderValue::from_static(reach(tier, write)),
+            Durability::Interval(_) => HeaderValue::try_from(self.durability(tier, write))
+                .unwrap_or(HeaderValue::from_static("")),
         }
     }
 }
 
-/// What `GET /nomad/v1/status` tells.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// The node's id.
-    pub node_id: String,
-    /// `peer` or `super-peer`.
-    pub role: &'static str,
-    /// The state of its role.
-    pub state: &'static str,
-    /// Whether it was started as a super-peer.
-    pub permanent: bool,
-    /// The name of its group.
-    pub group: String,
-    /// The number of the group's configuration.
-    pub epoch: u64,
-    /// The id of the group's super-peer.
-    pub super_peer: Option<String>,
-    /// Whether it takes requests.
-    pub ready: bool,
-    /// Why it is not ready, or what it refuses.
-    pub reason: Option<String>,
-    /// The group's members.
-    pub members: Vec<MemberStatus>,
-    /// The most members that the group may have.
-    pub capacity: u32,
-    /// What clients may change.
-    pub settings: SettingsStatus,
-    /// The local store.
-    pub store: StoreStatus,
-    /// The name of the network.
-    pub network: String,
-    /// The program's version.
-    pub version: &'static str,
-    /// Seconds since it started.
-    pub uptime_seconds: u64,
-    /// Resident memory in bytes.
-    pub resident_bytes: u64,
-    /// Requests admitted and not answered yet.
-    pub requests_in_hand: u64,
-}
-
-/// One member of a group.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct MemberStatus {
-    /// Its id.
-    pub node_id: String,
-    /// `peer` or `super-peer`.
-    pub role: &'static str,
-    /// `alive`, `suspect`, `dead` or `leaving`.
-    pub state: &'static str,
-    /// Whether it votes on the group table.
-    pub voter: bool,
-    /// Its REST address.
-    pub rest: String,
-    /// Its peer address.
-    pub peer: String,
-    /// Its storage address.
-    pub storage: String,
-    /// Where it stands.
-    pub position: PositionStatus,
-}
-
-impl MemberStatus {
-    fn of(member: &Member, leaving: bool) -> Self {
-        Self {
-            node_id: member.node.to_string(),
-            role: "super-peer",
-            state: if leaving { "leaving" } else { "alive" },
-            voter: true,
-            rest: member.rest.clone(),
-            peer: member.peer.clone(),
-            storage: member.storage.clone(),
-            position: PositionStatus { x: member.position.x, y: member.position.y },
-        }
+/// Where a write is once it is acknowledged; what a read tells is known to be here.
+fn reach(tier: Tier, write: Option<StorageMode>) -> &'static str {
+    match (tier, write) {
+        (Tier::Group, Some(StorageMode::Safe)) => "quorum",
+        _ => "local",
     }
-}
-
-/// A point of the world.
-#[derive(Debug, Clone, Copy, Serialize, utoipa::ToSchema)]
-pub struct PositionStatus {
-    /// From 0 to the world's width.
-    pub x: f64,
-    /// From 0 to the world's height.
-    pub y: f64,
-}
-
-/// The settings that clients may change.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SettingsStatus {
-    /// The mode of a write that names none.
-    pub storage_mode: &'static str,
-    /// The mode of a read that names none.
-    pub retrieval_mode: &'static str,
-    /// Whether nodes move to the group of the cell they are in.
-    pub migration: bool,
-    /// How many members keep each object, where the group has so many.
-    pub replication_factor: u32,
-}
-
-impl SettingsStatus {
-    fn of(group: &GroupOfOne) -> Self {
-        let settings = group.settings;
-        Self {
-            storage_mode: settings.storage_mode.as_str(),
-            retrieval_mode: settings.retrieval_mode.as_str(),
-            migration: settings.migration,
-            replication_factor: settings.replication_factor,
-        }
-    }
-}
-
-/// The local store.
-#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StoreStatus {
-    /// `up` or `read-only`.
-    pub state: &'static str,
-    /// How durable an acknowledged write is.
-    pub durability: String,
-    /// Writes that took effect since the start.
-    pub writes: u64,
-    /// Flushes of the journal since the start.
-    pub fsyncs: u64,
-    /// Writes waiting.
-    pub waiting: u64,
-    /// Bytes on disk.
-    pub disk_bytes: u64,
-    /// Times that the store was reopened after a failure.
-    pub recoveries: u64,
 }

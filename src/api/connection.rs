@@ -21,7 +21,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -31,13 +31,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::Permit,
-    body::LimitedBody,
+    body::{LimitedBody, Proven},
     listener::{Edge, Gate, Protocol},
+    streams::Streams,
 };
 use crate::config::LimitsConfig;
 
 /// The most streams that one HTTP/2 connection may have open.
 const STREAMS_MAX: usize = 4_096;
+
+/// The most bytes that another node may send before it has proved who it is.
+const STRANGER_BYTES_MAX: u64 = 16 << 10;
 
 /// Serves a connection until it ends; once `stop` is cancelled it ends after the requests that it has begun.
 pub(super) async fn serve<E: Edge>(
@@ -78,7 +82,8 @@ pub(super) async fn serve<E: Edge>(
             }
         }
         Protocol::Http2 => {
-            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            let streams = Streams::default();
+            let connection = hyper::server::conn::http2::Builder::new(streams.executor())
                 .max_concurrent_streams(limits.requests.min(STREAMS_MAX) as u32)
                 .max_header_list_size(limits.header_bytes as u32)
                 .initial_stream_window_size(1 << 20)
@@ -108,6 +113,9 @@ async fn answer<E: Edge>(
     busy: Busy,
 ) -> Response<Held<E::Body>> {
     let path = request.uri().path();
+    if edge.is_link(path) {
+        return link(gate, edge, request, busy).await;
+    }
     let is_stream = edge.is_stream(path);
     let admission = if edge.is_exempt(path) { &gate.exempt } else { &gate.admission };
     let permit = match admission.admit() {
@@ -125,6 +133,27 @@ async fn answer<E: Edge>(
     permit.hold(response.body().size_hint().lower().max(weight));
     let permit = (!is_stream).then_some(permit);
     response.map(|body| Held::new(body, permit, busy))
+}
+
+/// Lets the edge answer with a link to another node: no permit, no limit of time, none of size once that node is known.
+/// How many there may be is for the edge to say. Its opening needs a place among the exempt requests.
+async fn link<E: Edge>(
+    gate: &Gate,
+    edge: &E,
+    mut request: Request<Incoming>,
+    busy: Busy,
+) -> Response<Held<E::Body>> {
+    let _permit = match gate.exempt.admit() {
+        Ok(permit) => permit,
+        Err(error) => {
+            return edge.refuse(&request, &error).map(|body| Held::new(body, None, busy));
+        }
+    };
+    let proven = Proven::default();
+    request.extensions_mut().insert(proven.clone());
+    let limited = |body| LimitedBody::of_link(body, STRANGER_BYTES_MAX, proven);
+    let response = edge.call(request.map(limited)).await;
+    response.map(|body| Held::new(body, None, busy))
 }
 
 /// In a response's extensions: the bytes that its body holds, where the body itself cannot say.

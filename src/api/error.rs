@@ -9,8 +9,10 @@ use crate::{
     actors::AskError,
     core::{
         change::{ContentError, Refusal},
+        control::ControlError,
         group::{ModeError, PeerError, ReplicationFactorError},
         object::{ObjectIdError, VersionError},
+        replication::NotServed,
         world::PositionError,
     },
     ports::object_store::StoreError,
@@ -208,16 +210,6 @@ impl ApiError {
     pub fn invalid(field: &'static str, detail: impl Into<String>) -> Self {
         Self { field: Some(field), ..Self::new(ErrorCode::InvalidArgument, detail) }
     }
-
-    /// Makes an [`ErrorCode::Unimplemented`] for what a node alone cannot do.
-    pub fn alone(what: &str) -> Self {
-        Self::new(
-            ErrorCode::Unimplemented,
-            format!(
-                "{what}: this node is alone, and this version of nomad forms no groups of several nodes"
-            ),
-        )
-    }
 }
 
 impl fmt::Display for ApiError {
@@ -261,6 +253,39 @@ impl From<ReplicationFactorError> for ApiError {
 impl From<PeerError> for ApiError {
     fn from(error: PeerError) -> Self {
         Self::new(ErrorCode::FailedPrecondition, error.to_string())
+    }
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        use ControlError as E;
+        let code = match error {
+            E::Peer(error) => return error.into(),
+            E::ReplicationFactor(error) => return error.into(),
+            E::Position(error) => return error.into(),
+            E::NoGroup { .. } | E::Election { .. } | E::Busy { .. } | E::Unreachable { .. } => {
+                ErrorCode::Unavailable
+            }
+            E::NotSuperPeer { .. }
+            | E::Full { .. }
+            | E::OnlyMember { .. }
+            | E::UnknownSuperPeer { .. }
+            | E::Declined { .. }
+            | E::Refused { .. } => ErrorCode::FailedPrecondition,
+            E::Unknown { .. } => ErrorCode::DeadlineExceeded,
+            E::NoLedger { .. } => ErrorCode::Unimplemented,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<NotServed> for ApiError {
+    fn from(error: NotServed) -> Self {
+        let code = match error {
+            NotServed::NoGroup { .. } => ErrorCode::Unavailable,
+            NotServed::NotReplicated { .. } => ErrorCode::Unimplemented,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -50,6 +50,12 @@ pub trait Edge: Clone + Send + Sync + 'static {
         false
     }
 
+    /// Tells whether a path opens a link between nodes, which stays open both ways for as long as they do.
+    fn is_link(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
+
     /// Answers a request.
     fn call(
         &self,

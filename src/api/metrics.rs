@@ -1,25 +1,23 @@
 //! The node's figures in the OpenMetrics text format. One registry per node, so that several run in one process.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet, text},
-    metrics::{
-        MetricType, TypedMetric,
-        counter::{ConstCounter, Counter},
-        family::Family,
-        gauge::ConstGauge,
-    },
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
 
-use super::admission::Admission;
+use super::{admission::Admission, backend::Network, group_figures::GroupFigures};
 use crate::{
-    actors::vitals::Census,
+    actors::{group_view::GroupView, vitals::Census},
     ports::object_store::{StoreCounts, StoreHealth},
 };
 
@@ -27,7 +25,7 @@ use crate::{
 pub type StoreStats = Arc<dyn Fn() -> (StoreHealth, StoreCounts) + Send + Sync>;
 
 /// Which request a figure is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 pub struct Operation {
     /// `rest` or `grpc`.
     pub edge: &'static str,
@@ -36,7 +34,7 @@ pub struct Operation {
 }
 
 /// Which request a figure is about, and how it ended.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 pub struct Ended {
     /// `rest` or `grpc`.
     pub edge: &'static str,
@@ -50,35 +48,36 @@ pub struct Ended {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: Family<Ended, Counter>,
-    seconds: Family<Operation, Durations>,
+    requests: Arc<Requests>,
 }
 
 impl Metrics {
     /// Registers everything that the node shows.
-    pub fn new(census: Arc<Census>, store: StoreStats, admission: Arc<Admission>) -> Self {
+    pub fn new(
+        census: Arc<Census>,
+        store: StoreStats,
+        admission: Arc<Admission>,
+        (view, network): (GroupView, Network),
+    ) -> Self {
         let mut registry = Registry::with_prefix("nomad");
-        let requests = Family::default();
-        registry.register(
-            "requests",
-            "Requests answered, by edge, operation and code",
-            requests.clone(),
-        );
-        let seconds = Family::default();
-        registry.register_with_unit(
-            "request_duration",
-            "Time from the head of a request to its answer",
-            Unit::Seconds,
-            seconds.clone(),
-        );
+        let requests = Arc::new(Requests::default());
+        registry.register_collector(Box::new(Shown(Arc::clone(&requests))));
         registry.register_collector(Box::new(State { census, store, admission }));
-        Self { registry, requests, seconds }
+        registry.register_collector(Box::new(GroupFigures { view, network }));
+        Self { registry, requests }
     }
 
     /// Counts one answered request.
     pub fn on_answered(&self, edge: &'static str, operation: &'static str, code: u16, us: u64) {
-        self.requests.get_or_create(&Ended { edge, operation, code }).inc();
-        self.seconds.get_or_create(&Operation { edge, operation }).observe(us);
+        let ended = Ended { edge, operation, code };
+        if let Some(durations) =
+            self.requests.0.read().unwrap_or_else(PoisonError::into_inner).get(&ended)
+        {
+            durations.observe(us);
+            return;
+        }
+        let mut requests = self.requests.0.write().unwrap_or_else(PoisonError::into_inner);
+        requests.entry(ended).or_default().observe(us);
     }
 
     /// Writes all figures as text.
@@ -90,15 +89,43 @@ impl Metrics {
     }
 }
 
-/// How long requests took: a histogram of counters. The library's own takes a lock for every request.
-#[derive(Debug, Clone, Default)]
-struct Durations(Arc<Counts>);
-
+/// The requests answered, by how they ended. The library's own families would be looked up once for the number of
+/// requests and once for their durations.
 #[derive(Debug, Default)]
-struct Counts {
+struct Requests(RwLock<BTreeMap<Ended, Durations>>);
+
+#[derive(Debug)]
+struct Shown(Arc<Requests>);
+
+impl Collector for Shown {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let requests = self.0.0.read().unwrap_or_else(PoisonError::into_inner);
+        let help = "Requests answered, by edge, operation and code.";
+        let mut counters =
+            encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
+        let mut operations: BTreeMap<Operation, Durations> = BTreeMap::new();
+        for (ended, durations) in &*requests {
+            let count = ConstCounter::new(durations.count());
+            count.encode(counters.encode_family(ended)?)?;
+            let &Ended { edge, operation, .. } = ended;
+            operations.entry(Operation { edge, operation }).or_default().add(durations);
+        }
+        let (name, help) = ("request_duration", "Time from the head of a request to its answer.");
+        let unit = Some(&Unit::Seconds);
+        let mut histograms = encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for (operation, durations) in &operations {
+            durations.encode(histograms.encode_family(operation)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// How long requests took: a histogram of counters. The library's own takes a lock for every request.
+#[derive(Debug, Default)]
+struct Durations {
     sum_us: AtomicU64,
     /// The first is for up to [`Durations::FIRST_US`], each next one for twice as much, the last for everything longer.
-    buckets: [AtomicU64; Durations::BUCKETS + 1],
+    buckets: [AtomicU64; Self::BUCKETS + 1],
 }
 
 impl Durations {
@@ -106,35 +133,36 @@ impl Durations {
     const BUCKETS: usize = 18;
 
     fn observe(&self, us: u64) {
-        self.0.sum_us.fetch_add(us, Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
         let bounds = (0..Self::BUCKETS).map(|exponent| Self::FIRST_US << exponent);
         let index = bounds.take_while(|&bound| us > bound).count();
-        if let Some(bucket) = self.0.buckets.get(index) {
+        if let Some(bucket) = self.buckets.get(index) {
             bucket.fetch_add(1, Relaxed);
         }
     }
-}
 
-impl TypedMetric for Durations {
-    const TYPE: MetricType = MetricType::Histogram;
-}
+    fn add(&mut self, others: &Self) {
+        *self.sum_us.get_mut() += others.sum_us.load(Relaxed);
+        for (own, other) in self.buckets.iter_mut().zip(&others.buckets) {
+            *own.get_mut() += other.load(Relaxed);
+        }
+    }
 
-impl EncodeMetric for Durations {
+    fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
         let bound = |index| match index {
-            Self::BUCKETS => f64::MAX,
+            Self::BUCKETS => f64::INFINITY,
             exponent => (Self::FIRST_US << exponent) as f64 / 1e6,
         };
-        let counts = self.0.buckets.iter().map(|bucket| bucket.load(Relaxed));
+        let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed));
         let buckets: Vec<(f64, u64)> =
             counts.enumerate().map(|(index, count)| (bound(index), count)).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = self.0.sum_us.load(Relaxed) as f64 / 1e6;
+        let sum = self.sum_us.load(Relaxed) as f64 / 1e6;
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        Self::TYPE
     }
 }
 
@@ -227,4 +255,44 @@ pub fn resident_bytes() -> u64 {
         .ok()
         .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
     pages.unwrap_or_default() * rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        actors::group_view::Published,
+        core::view::{Founder, View},
+    };
+
+    #[test]
+    fn requests_are_counted_by_code_and_timed_by_operation() {
+        let store: StoreStats = Arc::new(|| (StoreHealth::Up, StoreCounts::default()));
+        let admission = Arc::new(Admission::new(1, 1));
+        let metrics = Metrics::new(
+            Arc::new(Census::default()),
+            store,
+            admission,
+            (Published::new(View::discovering(&Founder::example(7))), Network::none()),
+        );
+        for (operation, code, us) in
+            [("get", 200, 50), ("get", 200, 51), ("get", 404, 1), ("put", 201, 1)]
+        {
+            metrics.on_answered("rest", operation, code, us);
+        }
+        let text = metrics.encode();
+        for line in [
+            "# TYPE nomad_requests counter",
+            r#"nomad_requests_total{edge="rest",operation="get",code="200"} 2"#,
+            r#"nomad_requests_total{edge="rest",operation="get",code="404"} 1"#,
+            r#"nomad_requests_total{edge="rest",operation="put",code="201"} 1"#,
+            "# TYPE nomad_request_duration_seconds histogram",
+            "# UNIT nomad_request_duration_seconds seconds",
+            r#"nomad_request_duration_seconds_count{edge="rest",operation="get"} 3"#,
+            r#"nomad_request_duration_seconds_bucket{le="0.00005",edge="rest",operation="get"} 2"#,
+            r#"nomad_request_duration_seconds_bucket{le="+Inf",edge="rest",operation="get"} 3"#,
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+    }
 }

@@ -8,9 +8,12 @@ pub mod backend;
 pub mod body;
 pub mod connection;
 pub mod error;
+mod group_figures;
 pub mod grpc;
 pub mod listener;
 pub mod metrics;
 pub mod rest;
+pub mod status;
+mod streams;
 #[cfg(test)]
 pub mod test_backend;

@@ -1,33 +1,46 @@
 //! A node's inside for tests of the edges: real actors over a store in memory, with a clock that stands still.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::{
     admission::Admission,
-    backend::{Backend, Phase},
+    backend::{Backend, Network, Phase},
     metrics::{Metrics, StoreStats},
 };
 use crate::{
     actors::{
-        Kit, Recorder, group_table,
-        group_table::{GroupTable, GroupView},
+        Kit, Recorder,
+        group_view::{GroupView, Published},
         local_store,
         local_store::LocalStore,
+        membership::MembershipMsg,
+        recorder::Outcome,
         replica_reader,
         replica_reader::{ReadPath, ReplicaReader},
-        shell::worker,
+        shell::{Handling, Role, worker},
         supervisor::Root,
         vitals::Census,
     },
     config::Config,
     core::{
-        group::{GroupOfOne, Member, Settings},
+        control::{ControlError, Request},
+        decision::{Decision, decide, decide_setting},
+        group::{Member, Settings},
+        membership::Order,
         node_id::NodeId,
+        offer::Offer,
+        table::{Command, Seat, Table},
         time::UnixMs,
-        world::{Position, World},
+        view::{Founder, Liveness, Sighting, View},
+        world::World,
     },
     ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock},
     storage::MemoryStore,
@@ -49,7 +62,82 @@ pub struct TestNode {
     pub clock: Arc<ManualClock>,
     /// The node's phase.
     pub phase: watch::Sender<Phase>,
+    /// What its membership is asked, and what it answers, if it has one.
+    pub membership: Arc<Script>,
+    /// The groups that it has heard of.
+    pub known: Arc<Mutex<Vec<Offer>>>,
     root: Root,
+}
+
+/// What a scripted membership is asked, and what it answers: `true` while nothing else is said.
+#[derive(Debug, Default)]
+pub struct Script {
+    /// Set to answer as the core decides, and to publish what that changes; what would need others is `true` at once.
+    decides: bool,
+    /// What it was asked, oldest first.
+    pub asked: Mutex<Vec<Request>>,
+    /// What it answers next, first to last.
+    pub answers: Mutex<VecDeque<Result<bool, ControlError>>>,
+}
+
+/// Answers what it is told to.
+struct Scripted {
+    script: Arc<Script>,
+    view: GroupView,
+}
+
+impl Scripted {
+    fn decided(&self, decision: Decision) -> bool {
+        let mut view = View::clone(&self.view.load());
+        match decision {
+            Decision::Answer(answer) => return answer,
+            Decision::Describe(member) => view.this = member,
+            Decision::Settings(settings) => view.settings = settings,
+            Decision::Order(Order::Write(command)) => {
+                let mut table = Table::clone(view.table.as_ref().unwrap());
+                table.apply(&command);
+                let (node, epoch) = (view.this.node, table.epoch());
+                table.apply(&Command::Acknowledge { node, epoch });
+                view.table = Some(Arc::new(table));
+            }
+            Decision::Order(_) => return true,
+        }
+        self.view.publish(view);
+        true
+    }
+}
+
+impl Role for Scripted {
+    type Msg = MembershipMsg;
+    type Args = (Arc<Script>, GroupView);
+
+    fn start((script, view): &Self::Args, _: &Handling<'_, MembershipMsg>) -> Result<Self, String> {
+        Ok(Self { script: Arc::clone(script), view: Arc::clone(view) })
+    }
+
+    fn handle(
+        &mut self,
+        _: &Handling<'_, MembershipMsg>,
+        message: MembershipMsg,
+    ) -> Result<Outcome, String> {
+        let view = self.view.load_full();
+        match message {
+            MembershipMsg::Control { request, reply } if self.script.decides => {
+                let decision = decide(&request, &view, &[]);
+                reply.send(decision.map(|decision| self.decided(decision)));
+            }
+            MembershipMsg::Control { request, reply } => {
+                self.script.asked.lock().unwrap().push(request);
+                reply.send(self.script.answers.lock().unwrap().pop_front().unwrap_or(Ok(true)));
+            }
+            MembershipMsg::Set { change, reply } => {
+                let decision = decide_setting(change, &view);
+                reply.send(decision.map(|decision| self.decided(decision)));
+            }
+            other => return Err(format!("no test sends {other:?}")),
+        }
+        Ok(Outcome::Done("answered"))
+    }
 }
 
 /// Says of every address but the one with port 1 that a node serves there.
@@ -69,6 +157,15 @@ impl TestNode {
 
     /// Starts a serving node.
     pub async fn start_with(config: Config) -> Self {
+        Self::build(config, true).await
+    }
+
+    /// Starts a serving node whose membership answers what the test says.
+    pub async fn scripted() -> Self {
+        Self::build(Config::default(), false).await
+    }
+
+    async fn build(config: Config, decides: bool) -> Self {
         let clock = Arc::new(ManualClock::at(UnixMs(NOW * 1000)));
         let entropy = Arc::new(OsEntropy);
         let recorder = Recorder::new(config.trace.records, clock.clone(), entropy.clone());
@@ -80,14 +177,19 @@ impl TestNode {
         };
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let port: Arc<dyn ObjectStore> = store.clone();
-        let view: GroupView = Arc::new(ArcSwap::from_pointee(group(&config)));
+        let view = Published::new(View::founded("group-TestNode".into(), &founder(&config)));
+        let known = Arc::new(Mutex::new(Vec::new()));
+        let offers = Arc::clone(&known);
+        let network =
+            Network { known: Arc::new(move |_| offers.lock().unwrap().clone()), ..Network::none() };
+        let script = Arc::new(Script { decides, ..Script::default() });
+        let (membership, membership_spec) =
+            worker::<Scripted>(&kit, "membership", "node", (script.clone(), view.clone()));
 
         let args = local_store::Args { store: port.clone() };
         let (writer, writer_spec) = worker::<LocalStore>(&kit, "local_store", "node", args);
         let args = replica_reader::Args { store: port.clone() };
         let (reader, reader_spec) = worker::<ReplicaReader>(&kit, "replica_reader-0", "node", args);
-        let args = group_table::Args { view: view.clone() };
-        let (group_table, table_spec) = worker::<GroupTable>(&kit, "group_table", "node", args);
 
         let (phase, watched) = watch::channel(Phase::Serving);
         let limits = &config.limits;
@@ -95,12 +197,18 @@ impl TestNode {
         let store_stats: StoreStats = Arc::new(move || (port.health(), port.counts()));
         let census = kit.census.clone();
         let backend = Arc::new(Backend {
-            metrics: Metrics::new(census, store_stats.clone(), admission.clone()),
+            metrics: Metrics::new(
+                census,
+                store_stats.clone(),
+                admission.clone(),
+                (view.clone(), network.clone()),
+            ),
             kit: kit.clone(),
             store: writer,
             reads: ReadPath::new(kit.clone(), reader, store.clone()),
-            group_table,
             view,
+            membership,
+            network,
             phase: watched,
             admission,
             store_stats,
@@ -108,9 +216,31 @@ impl TestNode {
             started: crate::ports::Clock::monotonic(&*clock),
             config,
         });
-        let children = vec![writer_spec, reader_spec, table_spec];
+        let children = vec![writer_spec, reader_spec, membership_spec];
         let root = Root::start(&kit, "node", children).await.unwrap();
-        Self { backend, store, clock, phase, root }
+        Self { backend, store, clock, phase, membership: script, known, root }
+    }
+
+    /// Publishes another view.
+    pub fn change(&self, change: impl FnOnce(&mut View)) {
+        let mut view = View::clone(&self.backend.view.load());
+        change(&mut view);
+        self.backend.view.publish(view);
+    }
+
+    /// Lets another node into the group, alive and with a vote.
+    pub fn add_member(&self, key: u8) {
+        let seat = Seat { member: Founder::example(key).this, claim: 1, permanent: false };
+        let node = seat.member.node;
+        self.change(|view| {
+            let table = Arc::make_mut(view.table.as_mut().unwrap());
+            table.apply(&Command::Change { add: vec![seat], remove: Vec::new() });
+            let epoch = table.epoch();
+            table.apply(&Command::Acknowledge { node: table.super_peer, epoch });
+            view.voters.insert(node);
+            let seen = Sighting { liveness: Liveness::Alive, last_seen: Some(UnixMs(NOW * 1000)) };
+            view.sightings.insert(node, seen);
+        });
     }
 
     /// Stops the actors.
@@ -119,22 +249,20 @@ impl TestNode {
     }
 }
 
-fn group(config: &Config) -> GroupOfOne {
-    let world = World { width: config.node.world.width, height: config.node.world.height };
+fn founder(config: &Config) -> Founder {
     let storage = &config.node.storage;
-    GroupOfOne {
-        name: "group-TestNode".into(),
-        epoch: 1,
-        permanent: false,
-        capacity: config.node.max_peers as u32,
+    Founder {
         this: Member {
             node: NodeId::from_key([7; 32]),
             rest: "127.0.0.1:8080".into(),
             peer: "127.0.0.1:6731".into(),
             storage: "127.0.0.1:6735".into(),
-            position: Position { x: config.node.position.x, y: config.node.position.y },
+            position: config.node.position,
         },
-        world,
+        permanent: false,
+        claim: 1,
+        capacity: config.node.max_peers as u32,
+        world: World { width: config.node.world.width, height: config.node.world.height },
         settings: Settings {
             storage_mode: storage.storage_mode,
             retrieval_mode: storage.retrieval_mode,

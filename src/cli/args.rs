@@ -25,6 +25,9 @@ pub(super) enum Command {
     /// Run a node until it is told to stop
     #[command(after_help = help::START)]
     Start(StartArgs),
+    /// Run a whole network on this machine until it is told to stop
+    #[command(after_help = help::DEV)]
+    Dev(DevArgs),
     /// Check and show configuration
     #[command(after_help = help::CONFIG)]
     Config {
@@ -46,6 +49,9 @@ pub(super) enum Command {
     /// Show a node: its place, its group, its store
     #[command(after_help = help::STATUS)]
     Status(ShowArgs),
+    /// Take a node out of its group
+    #[command(after_help = help::LEAVE)]
+    Leave(LeaveArgs),
     /// Show a node's actors as a tree: state, mailbox, times, restarts and their causes
     #[command(after_help = help::ACTORS)]
     Actors(ShowArgs),
@@ -79,6 +85,26 @@ pub(super) struct StartArgs {
     /// Where the node keeps its identity and objects [default: the first free nomad-data/node-N]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
+    /// Overlay address of a node to start from: a multiaddr or HOST:PORT; may be given several times, in place of
+    /// bootstrap.peers
+    #[arg(long, value_name = "ADDR")]
+    pub bootstrap: Vec<String>,
+}
+
+/// `nomad dev`.
+#[derive(Debug, Args)]
+pub(super) struct DevArgs {
+    /// How many peers
+    #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub peers: u32,
+    /// How many super-peers
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub super_peers: u32,
+    /// Keep the network's data below this directory [default: a directory that goes with the network]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub config: ConfigFile,
 }
 
 /// The role that a node is started in.
@@ -213,6 +239,16 @@ pub(super) struct ShowArgs {
     /// A page for people, or the node's document
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `nomad leave`.
+#[derive(Debug, Args)]
+pub(super) struct LeaveArgs {
+    /// Longest time to wait until the node has left
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "DURATION")]
+    pub within: Duration,
     #[command(flatten)]
     pub connection: Connection,
 }

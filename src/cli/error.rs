@@ -111,6 +111,44 @@ pub(super) enum CliError {
     /// Not one request of the load run succeeded.
     #[error("not one request succeeded")]
     BenchInVain,
+    /// The node takes longer to leave than the user waits.
+    #[error(
+        "the node has not left {group} within {}; it goes on leaving: nomad status shows how far it is, --within waits longer",
+        humantime::format_duration(*.within)
+    )]
+    StillLeaving {
+        /// The group.
+        group: String,
+        /// How long it was waited for.
+        within: Duration,
+    },
+    /// A network of no nodes.
+    #[error("--peers 0 and --super-peers 0 make a network of no nodes")]
+    NoNodes,
+    /// A network that this command does not run.
+    #[error("a network of {count} nodes is more than the {max} that run in one process")]
+    TooManyNodes {
+        /// How many are wanted.
+        count: u32,
+        /// How many there may be.
+        max: u32,
+    },
+    /// A network's node does not start.
+    #[error("node {index} of the network does not start: {reason}")]
+    NodeOfNetwork {
+        /// Which one.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
+    /// A directory cannot be made.
+    #[error("cannot make the directory {}: {source}", .dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The process cannot be set up.
     #[error("cannot {what}: {reason}")]
     Setup {
@@ -125,7 +163,12 @@ impl CliError {
     /// 2 for what the user wrote wrongly, else 1.
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::BadUrl(_) | Self::CaptureWithoutLimit | Self::NoValue | Self::Config(_) => 2,
+            Self::BadUrl(_)
+            | Self::CaptureWithoutLimit
+            | Self::NoValue
+            | Self::NoNodes
+            | Self::TooManyNodes { .. }
+            | Self::Config(_) => 2,
             Self::Bench(error) => error.exit_code(),
             _ => 1,
         })

@@ -6,20 +6,21 @@ use super::args::Cli;
 
 /// The commands in the order and under the headings of `nomad --help`.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Run a node", &["start", "config"]),
+    ("Run a node", &["start", "dev", "config"]),
     ("Work with objects", &["put", "get", "update", "delete"]),
-    ("Look into a node", &["status", "actors", "trace", "debug"]),
+    ("Look into a node", &["status", "actors", "trace", "leave", "debug"]),
     ("More", &["bench", "completions"]),
 ];
 
 const EXAMPLES: &str = "\
 Examples:
+  nomad dev                             run a network of four nodes, to try things out
   nomad start                           run a node, with its data in ./nomad-data/node-0
   nomad put item:99 '{\"x\":1}'           create an object on it
   nomad get item:99                     print the object's value
   nomad status                          show the node
 
-Commands other than start find the node by --url, NOMAD_URL or --data-dir, else take the lowest
+Commands other than start and dev find the node by --url, NOMAD_URL or --data-dir, else take the lowest
 nomad-data/node-N in the working directory that runs. nomad COMMAND --help says more.
 Exit codes: 0 done, 1 failed, 2 bad usage or bad configuration.";
 
@@ -28,10 +29,21 @@ Examples:
   nomad start
   nomad start --type super-peer --config configs/config.yaml
   nomad start --data-dir /var/lib/nomad
+  nomad start --bootstrap 10.0.0.1:4001 --bootstrap 10.0.0.2:4001
   NODE_PORTS_REST=8080 nomad start
 
 Every key of the configuration can be set from the environment. The node logs one line \"Node running\"
 with its addresses when it serves. SIGTERM and SIGINT stop it in order, a second one at once.";
+
+pub(super) const DEV: &str = "\
+Examples:
+  nomad dev
+  nomad dev --peers 8 --super-peers 2
+  nomad dev --data-dir dev-data         keeps its objects and groups for the next time
+
+All nodes run in this process, on 127.0.0.1 with free ports, as a network of their own. The table says
+where each one listens. The configuration is read as nomad start reads it; ports, directories, addresses
+and the ways to find other nodes are set by this command. Ctrl-C stops all nodes, a second one at once.";
 
 pub(super) const CONFIG: &str = "\
 Example:
@@ -77,6 +89,15 @@ pub(super) const STATUS: &str = "\
 Examples:
   nomad status
   nomad status --url http://127.0.0.1:8080 --output json";
+
+pub(super) const LEAVE: &str = "\
+Examples:
+  nomad leave
+  nomad leave --url http://127.0.0.1:8080 --within 5m
+
+The node goes on running without a group, and looks for none until it is started again. Stopping a node
+is not leaving: it comes back as the same member. The only member of a group cannot leave it.
+It is told once; if it has not left in time, the exit code is 1, and nomad status shows how it goes on.";
 
 pub(super) const ACTORS: &str = "\
 Examples:

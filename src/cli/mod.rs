@@ -7,14 +7,17 @@
 mod actors;
 mod args;
 pub mod bench;
+mod dev;
 mod error;
 mod help;
+mod leave;
 mod load;
 mod node_address;
 mod objects;
 mod output;
 mod rest;
 mod shown;
+mod signals;
 mod start;
 mod status;
 mod trace;
@@ -61,6 +64,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Start(args) => return start::run(args),
+        Command::Dev(args) => return dev::run(args),
         Command::Config { command: ConfigCommand::Check(file) } => check(file)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -87,6 +91,9 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
         })?,
         Command::Status(args) => {
             ask(&args.connection, async |rest| output::write(&status::run(&rest, &args).await?))?
+        }
+        Command::Leave(args) => {
+            ask(&args.connection, async |rest| output::write(&leave::run(&rest, &args).await?))?
         }
         Command::Actors(args) => {
             ask(&args.connection, async |rest| output::write(&actors::run(&rest, &args).await?))?

@@ -59,6 +59,23 @@ pub(super) fn padded(text: &str, width: usize) -> String {
     format!("{text:<width$}")
 }
 
+/// Rows in columns that are as wide as their widest cell, two spaces apart.
+pub(super) fn columns(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let mut widths = vec![0; count];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &Vec<String>| {
+        let cells: Vec<_> =
+            row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width)).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +99,13 @@ mod tests {
         assert_eq!(time(&1_700_000_000_123u64.into()), "2023-11-14T22:13:20.123Z");
         assert_eq!(time(&"2023-11-14T22:13:20Z".into()), "2023-11-14T22:13:20Z");
         assert_eq!(time(&Value::Null), "");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let text = columns(&[row(["a", "wide", "c"]), row(["", "µ", ""])]);
+        assert_eq!(text, "a  wide  c\n   µ\n");
     }
 
     #[test]

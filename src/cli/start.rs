@@ -5,16 +5,14 @@ use std::{
     process::ExitCode,
 };
 
-use tokio::{
-    runtime::Builder,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
 
 use super::{
     args::{RoleArg, StartArgs},
     error::CliError,
     load_config, runtime,
+    signals::Signals,
 };
 use crate::{
     node::{Node, StartOptions},
@@ -23,8 +21,10 @@ use crate::{
 
 /// Runs a node until it is told to stop, or gives up.
 pub(super) fn run(args: StartArgs) -> Result<ExitCode, CliError> {
-    let flags = args.data_dir.map(|dir| ("node.dataDir".to_owned(), dir, "--data-dir"));
-    let loaded = load_config(args.config, flags.into_iter().collect())?;
+    let data_dir = args.data_dir.map(|dir| ("node.dataDir".to_owned(), dir, "--data-dir"));
+    let bootstrap = args.bootstrap.into_iter();
+    let bootstrap = bootstrap.map(|at| ("bootstrap.peers".to_owned(), at, "--bootstrap"));
+    let loaded = load_config(args.config, data_dir.into_iter().chain(bootstrap).collect())?;
     let runtime = runtime(Builder::new_multi_thread())?;
     let (log, otlp) = (&loaded.config.log, &loaded.config.otlp);
     let guard = {
@@ -79,16 +79,24 @@ async fn serve(options: StartOptions, signals: &mut Signals) -> End {
             return End::Code(ExitCode::FAILURE);
         }
     };
-    say_running(&node);
-    let code = tokio::select! {
-        biased;
-        _ = signals.next() => {
-            info!("stopping; a second signal stops at once");
-            ExitCode::SUCCESS
+    let mut view = node.backend().view.watch();
+    let mut is_said = false;
+    let code = loop {
+        if !is_said && node.backend().unready().is_none() {
+            say_running(&node);
+            is_said = true;
         }
-        reason = node.ended() => {
-            fail(&reason);
-            ExitCode::FAILURE
+        tokio::select! {
+            biased;
+            _ = signals.next() => {
+                info!("stopping; a second signal stops at once");
+                break ExitCode::SUCCESS;
+            }
+            reason = node.ended() => {
+                fail(&reason);
+                break ExitCode::FAILURE;
+            }
+            Ok(()) = view.changed(), if !is_said => {}
         }
     };
     tokio::select! {
@@ -99,10 +107,10 @@ async fn serve(options: StartOptions, signals: &mut Signals) -> End {
 }
 
 fn say_running(node: &Node) {
-    let addresses = node.addresses();
+    let (addresses, view) = (node.addresses(), node.backend().view.load_full());
     info!(
-        role = addresses.role,
-        state = addresses.state,
+        role = view.role(),
+        state = view.state.as_str(),
         REST = %addresses.rest,
         peer = %addresses.peer,
         storage = %addresses.storage,
@@ -114,41 +122,11 @@ fn say_running(node: &Node) {
 }
 
 /// Says why the node ends. A log that is turned off does not swallow it.
-fn fail(reason: &str) {
+pub(super) fn fail(reason: &str) {
     if tracing::enabled!(Level::ERROR) {
         error!("{reason}");
     } else {
         // Where nobody reads that either, there is nobody to tell.
         let _ = writeln!(stderr(), "nomad: {reason}");
-    }
-}
-
-/// The signals that end a node.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn open() -> Result<Self, CliError> {
-        let open = |kind| {
-            signal(kind).map_err(|error| CliError::Setup {
-                what: "listen for signals",
-                reason: error.to_string(),
-            })
-        };
-        Ok(Self {
-            terminate: open(SignalKind::terminate())?,
-            interrupt: open(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for the next one and returns the exit code that a shell would give for it.
-    async fn next(&mut self) -> i32 {
-        let kind = tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-        };
-        128 + kind.as_raw_value()
     }
 }

@@ -1,6 +1,6 @@
 //! `nomad status`: the status document as a page for people.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde::Deserialize;
 
@@ -9,7 +9,7 @@ use super::{
     error::CliError,
     objects::pretty,
     rest::{Ask, Rest},
-    shown::{bytes, one_line, span},
+    shown::{bytes, columns, one_line, span},
 };
 
 /// What the page shows of the status document. What is absent is shown as empty, so that a node of another version can
@@ -20,17 +20,22 @@ pub(super) struct Status {
     pub node_id: String,
     role: String,
     state: String,
-    group: String,
+    pub group: Option<String>,
     epoch: u64,
+    term: u64,
     super_peer: Option<String>,
     ready: bool,
-    reason: Option<String>,
+    pub reason: Option<String>,
     pub members: Vec<Member>,
     capacity: u64,
+    position: Position,
     settings: Settings,
     store: Store,
     network: String,
+    overlay: Vec<String>,
+    known_groups: u64,
     version: String,
+    at: u64,
     uptime_seconds: u64,
     resident_bytes: u64,
     requests_in_hand: u64,
@@ -47,6 +52,7 @@ pub(super) struct Member {
     peer: String,
     pub storage: String,
     position: Position,
+    last_seen: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,6 +60,13 @@ pub(super) struct Member {
 struct Position {
     x: f64,
     y: f64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { x, y } = self;
+        write!(f, "({x}, {y})")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,20 +129,26 @@ fn page(status: &Status) -> String {
             status.requests_in_hand
         ),
     );
-    row("network", status.network.clone());
+    let mut network = format!("{}, {} other groups known", status.network, status.known_groups);
+    if let Some(overlay) = status.overlay.first() {
+        network.push_str(&format!(", overlay {overlay}"));
+    }
+    row("network", network);
+    row("position", status.position.to_string());
     let super_peer = match &status.super_peer {
         Some(id) if *id == status.node_id => "led by this node".to_owned(),
         Some(id) => format!("led by {id}"),
         None => "led by nobody".to_owned(),
     };
     let count = status.members.len();
-    row(
-        "group",
-        format!(
-            "{}, epoch {}, {super_peer}, {count} of {} members",
-            status.group, status.epoch, status.capacity
+    let group = match &status.group {
+        None => "none".to_owned(),
+        Some(group) => format!(
+            "{group}, epoch {}, term {}, {super_peer}, {count} of {} members",
+            status.epoch, status.term, status.capacity
         ),
-    );
+    };
+    row("group", group);
     let settings = &status.settings;
     row(
         "settings",
@@ -155,25 +174,41 @@ fn page(status: &Status) -> String {
             store.recoveries
         ),
     );
-    for member in &status.members {
+    if !status.members.is_empty() {
         page.push('\n');
-        page.push_str(&member_page(member, member.node_id == status.node_id));
+        page.push_str(&members(status));
     }
     page
 }
 
-fn member_page(member: &Member, is_this: bool) -> String {
-    let this = if is_this { " (this node)" } else { "" };
-    let voter = if member.voter { ", votes" } else { "" };
-    let lines = [
-        format!("member {}{this}", member.node_id),
-        format!(
-            "  {}, {}{voter}, at ({}, {})",
-            member.role, member.state, member.position.x, member.position.y
-        ),
-        format!("  REST {}  peer {}  storage {}", member.rest, member.peer, member.storage),
-    ];
-    lines.iter().map(|line| one_line(line) + "\n").collect()
+/// The members as a table, the super-peer first and this node with a star.
+fn members(status: &Status) -> String {
+    const HEADINGS: [&str; 9] =
+        ["member", "state", "votes", "position", "seen", "REST", "peer", "storage", "node"];
+    let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
+    let is_led = |member: &&Member| member.role == "super-peer";
+    let (leading, others): (Vec<_>, Vec<_>) = status.members.iter().partition(is_led);
+    for member in leading.into_iter().chain(others) {
+        let is_this = member.node_id == status.node_id;
+        let seen = match member.last_seen {
+            _ if is_this => "this node".to_owned(),
+            None => "never".to_owned(),
+            Some(at) => format!("{} ago", span(status.at.saturating_sub(at) / 1000)),
+        };
+        let cells = [
+            format!("{}{}", member.role, if is_this { " *" } else { "" }),
+            member.state.clone(),
+            if member.voter { "yes" } else { "no" }.to_owned(),
+            member.position.to_string(),
+            seen,
+            member.rest.clone(),
+            member.peer.clone(),
+            member.storage.clone(),
+            member.node_id.clone(),
+        ];
+        rows.push(cells.iter().map(|cell| one_line(cell)).collect());
+    }
+    columns(&rows)
 }
 
 #[cfg(test)]
@@ -183,12 +218,18 @@ mod tests {
     #[test]
     fn the_page_shows_place_group_and_store() {
         let document = serde_json::json!({
-            "nodeId": "12D3KooWabc", "role": "super-peer", "state": "provisional-super-peer",
-            "group": "g-abc", "epoch": 1, "superPeer": "12D3KooWabc", "ready": false,
+            "nodeId": "12D3KooWabc", "role": "peer", "state": "peer",
+            "group": "g-abc", "epoch": 3, "term": 2, "superPeer": "12D3KooWdef", "ready": false,
             "reason": "writes are refused: disk\nfull",
-            "members": [{"nodeId": "12D3KooWabc", "role": "super-peer", "state": "alive", "voter": true,
-                "rest": "127.0.0.1:8080", "peer": "127.0.0.1:5001", "storage": "127.0.0.1:5002",
-                "position": {"x": 5.0, "y": 2.5}}],
+            "members": [
+                {"nodeId": "12D3KooWabc", "role": "peer", "state": "alive", "voter": true, "rest": "127.0.0.1:8080",
+                 "peer": "127.0.0.1:5001", "storage": "127.0.0.1:5002", "position": {"x": 5.0, "y": 2.5}},
+                {"nodeId": "12D3KooWdef", "role": "super-peer", "state": "alive", "voter": true, "rest": "10.0.0.2:80",
+                 "peer": "10.0.0.2:81", "storage": "10.0.0.2:82", "position": {"x": 1.0, "y": 1.0}, "lastSeen": 7000},
+                {"nodeId": "12D3KooWghi", "role": "peer", "state": "dead", "voter": false, "rest": "c\u{1b}[2J",
+                 "peer": "", "storage": "", "position": {"x": 0.0, "y": 0.0}, "lastSeen": null}],
+            "at": 9500, "position": {"x": 5.0, "y": 2.5},
+            "overlay": ["/ip4/10.0.0.1/tcp/4001/p2p/12D3KooWabc"], "knownGroups": 2,
             "capacity": 5,
             "settings": {"storageMode": "fast", "retrievalMode": "safe", "migration": false, "replicationFactor": 3},
             "store": {"state": "read-only", "durability": "local", "writes": 7, "fsyncs": 3, "waiting": 0,
@@ -198,19 +239,37 @@ mod tests {
         });
         let expected = "\
 node       12D3KooWabc
-role       provisional-super-peer
+role       peer
 ready      no: writes are refused: disk full
 running    for 1h 2m 5s, version 0.1.0, 1.0 MiB of memory, 1 requests in hand
-network    nomad
-group      g-abc, epoch 1, led by this node, 1 of 5 members
+network    nomad, 2 other groups known, overlay /ip4/10.0.0.1/tcp/4001/p2p/12D3KooWabc
+position   (5, 2.5)
+group      g-abc, epoch 3, term 2, led by 12D3KooWdef, 3 of 5 members
 settings   writes fast, reads safe, 3 replicas, migration off
 store      read-only, 2.0 MiB on disk, durable: local, 7 writes, 3 fsyncs, 0 waiting, 0 recoveries
 
-member 12D3KooWabc (this node)
-  super-peer, alive, votes, at (5, 2.5)
-  REST 127.0.0.1:8080  peer 127.0.0.1:5001  storage 127.0.0.1:5002
+member      state  votes  position  seen       REST            peer            storage         node
+super-peer  alive  yes    (1, 1)    2s ago     10.0.0.2:80     10.0.0.2:81     10.0.0.2:82     12D3KooWdef
+peer *      alive  yes    (5, 2.5)  this node  127.0.0.1:8080  127.0.0.1:5001  127.0.0.1:5002  12D3KooWabc
+peer        dead   no     (0, 0)    never      c [2J                                           12D3KooWghi
 ";
         assert_eq!(page(&serde_json::from_value(document).unwrap()), expected);
+    }
+
+    #[test]
+    fn a_node_without_a_group_says_so() {
+        let document = serde_json::json!({
+            "nodeId": "n", "role": "peer", "state": "discovering", "group": null, "superPeer": null,
+            "ready": false, "reason": "looking for a group", "members": []
+        });
+        let page = page(&serde_json::from_value(document).unwrap());
+        for line in [
+            "role       peer, discovering",
+            "ready      no: looking for a group",
+            "group      none",
+        ] {
+            assert!(page.lines().any(|shown| shown == line), "{line}: {page}");
+        }
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub struct Key {
     pub kind: Kind,
     /// What it sets, for the documentation.
     pub meaning: &'static str,
-    /// Whether it has an effect on a node that is alone.
-    pub acts_alone: bool,
+    /// Whether this version does anything with it.
+    pub acts: bool,
 }
 
 impl Key {
@@ -44,10 +44,10 @@ impl Key {
         text.trim_end().to_owned()
     }
 
-    /// The meaning, and whether it waits for more nodes.
+    /// The meaning, and whether it waits for a later version.
     fn described(&self) -> String {
-        let alone = if self.acts_alone { "" } else { " (no effect while a node is alone)" };
-        format!("{}{alone}", self.meaning)
+        let later = if self.acts { "" } else { " (no effect in this version)" };
+        format!("{}{later}", self.meaning)
     }
 }
 
@@ -107,12 +107,12 @@ static DEFAULTS: LazyLock<Value> =
     LazyLock::new(|| serde_yaml_ng::to_value(RawConfig::default()).unwrap_or_default());
 
 const fn key(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
-    Key { path, kind, meaning, acts_alone: true }
+    Key { path, kind, meaning, acts: true }
 }
 
-/// A key that the contract lists, and that acts between nodes only.
-const fn shared(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
-    Key { path, kind, meaning, acts_alone: false }
+/// A key that the contract lists, and that a later version acts on.
+const fn later(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
+    Key { path, kind, meaning, acts: false }
 }
 
 const fn count(min: u64, max: u64) -> Kind {
@@ -140,15 +140,15 @@ const HOST: Kind = Kind::Text(Form::OptionalHost);
 
 #[rustfmt::skip] // a table: one row per key reads better than one line per field
 const KEYS: &[Key] = &[
-    shared("node.maxPeers", count(1, 1024), "most members in a group"),
+    key("node.maxPeers", count(1, 1024), "most members in a group"),
     key("node.dataDir", Kind::Text(Form::Directory), "where the node keeps its identity and objects; empty = the first `nomad-data/node-N` that no running process holds"),
     key("node.listen", Kind::Text(Form::Ip), "address that all listeners bind"),
     key("node.ports.rest", PORT, "REST port; 0 = a free one in 8080-9999"),
     key("node.ports.peer", PORT, "gRPC port between nodes; 0 = a free one in 5001-8999"),
     key("node.ports.storage", PORT, "gRPC port of the storage services; 0 = a free one in 5001-8999"),
-    shared("node.ports.overlay", PORT, "libp2p port; 0 = a free one"),
-    shared("node.group.migration", Kind::Switch, "peers move to the group of the cell they are in"),
-    shared("node.group.voronoiGrouping", Kind::Switch, "join the group of the nearest super-peer (else: the first with a free place)"),
+    key("node.ports.overlay", PORT, "libp2p port; 0 = a free one"),
+    later("node.group.migration", Kind::Switch, "peers move to the group of the cell they are in"),
+    key("node.group.voronoiGrouping", Kind::Switch, "join the group of the nearest super-peer (else: the first with a free place)"),
     key("node.storage.replicationFactor", count(1, 64), "replicas per object in its group"),
     key("node.storage.storageMode", Kind::Choice(&["fast", "safe"]), "mode of a write that names none"),
     key("node.storage.retrievalMode", Kind::Choice(&["fast", "safe", "parallel"]), "mode of a read that names none"),
@@ -157,30 +157,30 @@ const KEYS: &[Key] = &[
     key("node.storage.cacheBytes", size(MIB, 64 * GIB), "memory for cached blocks of the store"),
     key("node.storage.minFreeBytes", size(0, 1024 * GIB), "with less free disk than this, writes are refused"),
     key("node.networkHostnames.peerServer", HOST, "advertised address of the peer listener; empty = the one bound"),
-    shared("node.networkHostnames.peerStorageServer", HOST, "advertised address of the storage listener, overlay tier; empty = the one bound"),
-    shared("node.networkHostnames.overlayHostname", HOST, "advertised address of the overlay listener; empty = the one bound"),
+    later("node.networkHostnames.peerStorageServer", HOST, "advertised address of the storage listener, overlay tier; empty = the one bound"),
+    key("node.networkHostnames.overlayHostname", HOST, "advertised address of the overlay listener; empty = the one bound"),
     key("node.networkHostnames.superPeerServer", HOST, "advertised address of a super-peer's peer listener; empty = the one bound"),
     key("node.networkHostnames.groupStorageServer", HOST, "advertised address of the storage listener, group tier; empty = the one bound"),
     key("node.world.height", SIDE, "height (y) of the virtual world"),
     key("node.world.width", SIDE, "width (x) of the virtual world"),
     key("node.position.x", PLACE, "where the node stands, inside the world"),
     key("node.position.y", PLACE, "where the node stands, inside the world"),
-    shared("network.name", Kind::Text(Form::NetworkName), "nodes talk only to nodes of the same network"),
-    shared("schedule.healthCheck", up_to(30 * DAY), "peer health check"),
-    shared("schedule.dhtBootstrap", up_to(30 * DAY), "DHT re-bootstrap"),
+    key("network.name", Kind::Text(Form::NetworkName), "nodes talk only to nodes of the same network"),
+    key("schedule.healthCheck", up_to(30 * DAY), "peer health check"),
+    key("schedule.dhtBootstrap", up_to(30 * DAY), "DHT re-bootstrap"),
     key("schedule.dbCleanup", up_to(30 * DAY), "local store clean-up of expired objects"),
-    shared("schedule.ledgerCleanup", up_to(30 * DAY), "expired ledger entries"),
-    shared("schedule.repair", up_to(30 * DAY), "periodic repair"),
-    shared("schedule.updatePosition", up_to(30 * DAY), "position update (needs migration)"),
-    shared("bootstrap.discoveryWindow", up_to(HOUR), "how long to look for a super-peer before founding a group"),
-    shared("bootstrap.electionTimeout", up_to(HOUR), "longest election"),
-    shared("bootstrap.provisionalPollInterval", up_to(DAY), "how often a provisional super-peer looks for a dedicated one"),
-    shared("bootstrap.peers", Kind::List(Form::PeerAddress), "overlay addresses of nodes to start from"),
-    shared("bootstrap.dns", Kind::List(Form::Host), "DNS names whose addresses are all tried"),
-    shared("bootstrap.mdns", Kind::Switch, "look for nodes on the local network"),
-    shared("group.voters", count(1, 9), "most members that vote on the group table; an even number is no safer than the odd one below it"),
-    shared("group.removeAfter", PATIENCE, "how long a member may be gone before it is removed"),
-    shared("group.quorumLossGrace", PATIENCE, "how long a group without a majority waits before its survivors dissolve it"),
+    later("schedule.ledgerCleanup", up_to(30 * DAY), "expired ledger entries"),
+    later("schedule.repair", up_to(30 * DAY), "periodic repair"),
+    later("schedule.updatePosition", up_to(30 * DAY), "position update (needs migration)"),
+    key("bootstrap.discoveryWindow", up_to(HOUR), "how long to look for a super-peer before founding a group"),
+    key("bootstrap.electionTimeout", up_to(HOUR), "longest election"),
+    key("bootstrap.provisionalPollInterval", up_to(DAY), "how often a provisional super-peer looks for a dedicated one"),
+    key("bootstrap.peers", Kind::List(Form::PeerAddress), "overlay addresses of nodes to start from"),
+    key("bootstrap.dns", Kind::List(Form::Host), "DNS names whose addresses are all tried, on overlay port 4001 where none is given"),
+    key("bootstrap.mdns", Kind::Switch, "look for nodes on the local network"),
+    key("group.voters", count(1, 9), "most members that vote on the group table; an even number is no safer than the odd one below it"),
+    key("group.removeAfter", PATIENCE, "how long a member may be gone before it is removed"),
+    key("group.quorumLossGrace", PATIENCE, "how long a group without a majority waits before its survivors dissolve it"),
     key("log.level", Kind::Text(Form::LogFilter), "what is logged"),
     key("log.format", Kind::Choice(&["auto", "json", "text"]), "`auto` = text on a terminal, JSON lines elsewhere"),
     key("limits.connections", count(1, 1_000_000), "most open connections of one listener"),
@@ -263,7 +263,7 @@ mod tests {
     fn the_markdown_has_one_row_per_key() {
         let table = key_table_markdown();
         assert_eq!(table.lines().count(), KEYS.len() + 2);
-        let row = "| `schedule.repair` | `6000s` | a duration from 10ms to 30d | periodic repair (no effect while a node is alone) |";
+        let row = "| `schedule.repair` | `6000s` | a duration from 10ms to 30d | periodic repair (no effect in this version) |";
         assert!(table.contains(row), "{table}");
         assert!(table.contains("| `node.dataDir` | `\"\"` | "), "{table}");
         assert!(table.contains("| `node.position.x` | the middle | "), "{table}");

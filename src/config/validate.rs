@@ -45,7 +45,6 @@ impl RawConfig {
         check.position_is_inside();
         check.replicas_find_members();
         check.voters_are_odd();
-        check.a_node_is_alone();
         check.findings
     }
 }
@@ -139,19 +138,6 @@ impl Check<'_> {
             let text =
                 format!("{setting}: an even number of voters is no safer than {}", voters - 1);
             self.findings.warnings.push(text);
-        }
-    }
-
-    fn a_node_is_alone(&mut self) {
-        let bootstrap = &self.raw.bootstrap;
-        for (path, given) in
-            [("bootstrap.peers", &bootstrap.peers), ("bootstrap.dns", &bootstrap.dns)]
-        {
-            if self.may_judge(&[path]) && !given.is_empty() {
-                let setting = self.setting(path);
-                let text = format!("{setting}: has no effect in this version: a node is alone");
-                self.findings.warnings.push(text);
-            }
         }
     }
 

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::{
     group::{PeerError, ReplicationFactorError},
+    node_id::NodeId,
     world::{Position, PositionError},
 };
 
@@ -82,10 +83,10 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum ControlError {
     /// The node belongs to no group at the moment.
-    #[error("this node has no group yet: it is {state}")]
+    #[error("this node has no group yet: {reason}")]
     NoGroup {
-        /// The word for its state.
-        state: &'static str,
+        /// What it does instead.
+        reason: &'static str,
     },
     /// The group has no super-peer at the moment.
     #[error("the group {group} has no super-peer at the moment: an election is under way")]
@@ -116,6 +117,12 @@ pub enum ControlError {
     /// The name is not one of the group, or the caller is wrong about a member.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// The caller speaks of what another member holds.
+    #[error("this version does not replicate objects yet and keeps no ledger of what {node} holds")]
+    NoLedger {
+        /// The member.
+        node: NodeId,
+    },
     /// A group would lose its only member.
     #[error("{node} is the only member of {group}; stop the node instead")]
     OnlyMember {
@@ -161,6 +168,12 @@ pub enum ControlError {
     Busy {
         /// What it is.
         what: &'static str,
+    },
+    /// The group's table does not take the change.
+    #[error("the group does not take the change: {reason}")]
+    Refused {
+        /// Why.
+        reason: String,
     },
     /// The replication factor is out of range.
     #[error(transparent)]

@@ -1,16 +1,10 @@
-//! A node's group as every part of the node sees it: who is in it, who leads it, with which settings.
-//!
-//! Today a node is a group of one: itself, its own super-peer. The view is a value; the `group_table` actor owns it.
+//! What groups are made of: members, the modes and settings that clients choose, and what a group is named.
 
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    node_id::NodeId,
-    object::ObjectId,
-    world::{Position, World},
-};
+use super::{node_id::NodeId, world::Position};
 
 /// How a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -198,78 +192,6 @@ pub struct Member {
     pub position: Position,
 }
 
-/// The group of one that a node founds for itself.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GroupOfOne {
-    /// The group's name.
-    pub name: String,
-    /// The number of its configuration. A group of one never changes it.
-    pub epoch: u64,
-    /// Whether the node was started as a super-peer.
-    pub permanent: bool,
-    /// The most members that the group may have.
-    pub capacity: u32,
-    /// The node itself.
-    pub this: Member,
-    /// The world that positions lie in.
-    pub world: World,
-    /// What clients may change.
-    pub settings: Settings,
-}
-
-impl GroupOfOne {
-    /// Returns the word for the node's role state.
-    pub fn state(&self) -> &'static str {
-        if self.permanent { "permanent-super-peer" } else { "provisional-super-peer" }
-    }
-
-    /// Tells whether a caller names this node: by its id, or by one of its addresses.
-    pub fn names_this(&self, name: &str) -> bool {
-        let Member { node, peer, storage, .. } = &self.this;
-        name.parse() == Ok(*node) || name == peer || name == storage
-    }
-
-    /// Returns the member that a caller names.
-    ///
-    /// # Errors
-    /// When there is none of that name; tells which there are.
-    pub fn member(&self, name: &str) -> Result<&Member, PeerError> {
-        if self.names_this(name) {
-            return Ok(&self.this);
-        }
-        Err(PeerError::NotAMember {
-            peer: name.to_owned(),
-            group: self.name.clone(),
-            members: self.this.node.to_string(),
-        })
-    }
-
-    /// Decides about a caller's word that this node holds an object. The ledger of a group of one is what the node
-    /// holds, so there is never anything to add: `false`, as for every entry that is there already.
-    ///
-    /// # Errors
-    /// When the node does not hold it.
-    pub fn add_reference(&self, id: &ObjectId, is_held: bool) -> Result<bool, PeerError> {
-        if is_held {
-            return Ok(false);
-        }
-        let node = self.this.node;
-        Err(PeerError::NotHeld { node, id: id.as_str().to_owned() })
-    }
-
-    /// Decides about a caller's wish to take all that a peer holds out of the ledger: `false` for a peer that is not in
-    /// it.
-    ///
-    /// # Errors
-    /// When the peer is this node, which is there.
-    pub fn remove_references(&self, peer: &str) -> Result<bool, PeerError> {
-        if self.names_this(peer) {
-            return Err(PeerError::Alive { node: self.this.node });
-        }
-        Ok(false)
-    }
-}
-
 /// Names the group that a node founds: the word `group` and the last 8 characters of the founder's id, which differ
 /// between keys where the first ones do not.
 pub fn founded_name(founder: &NodeId) -> String {
@@ -292,44 +214,6 @@ mod tests {
         }
         let error = "Parallel".parse::<StorageMode>().unwrap_err();
         assert_eq!(error.to_string(), r#"the mode "Parallel" is not one of fast, safe"#);
-    }
-
-    #[test]
-    fn a_group_of_one_knows_its_only_member_and_takes_no_word_for_another() {
-        let group = GroupOfOne {
-            name: "group-x".into(),
-            epoch: 1,
-            permanent: false,
-            capacity: 5,
-            this: Member {
-                node: NodeId::from_key([7; 32]),
-                rest: "a:1".into(),
-                peer: "a:2".into(),
-                storage: "a:3".into(),
-                position: Position::default(),
-            },
-            world: World { width: 1.0, height: 1.0 },
-            settings: Settings {
-                storage_mode: StorageMode::Fast,
-                retrieval_mode: RetrievalMode::Fast,
-                migration: false,
-                replication_factor: 1,
-            },
-        };
-        let me = group.this.node.to_string();
-        for name in [me.as_str(), "a:2", "a:3"] {
-            assert_eq!(group.member(name), Ok(&group.this));
-            assert!(group.remove_references(name).unwrap_err().to_string().contains(&me));
-        }
-        let error = group.member("you").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            format!(r#"the peer "you" is not a member of group-x, whose members are: {me}"#)
-        );
-        assert_eq!(group.remove_references("you"), Ok(false));
-        let id = ObjectId::parse("o").unwrap();
-        assert_eq!(group.add_reference(&id, true), Ok(false));
-        assert!(group.add_reference(&id, false).unwrap_err().to_string().contains("\"o\""));
     }
 
     #[test]

@@ -5,16 +5,23 @@
 
 pub mod change;
 pub mod control;
+pub mod decision;
+pub mod directory;
 pub mod durability;
 pub mod group;
+pub mod hex;
 pub mod hlc;
+pub mod log_state;
+pub mod membership;
 pub mod node_id;
 pub mod object;
 pub mod offer;
 pub mod range;
+pub mod replication;
 pub mod restart;
 pub mod table;
 pub mod time;
 pub mod trace;
 pub mod view;
+pub mod view_change;
 pub mod world;

@@ -35,7 +35,7 @@ impl NodeId {
         &self.0
     }
 
-    /// Returns the last 8 bytes, which differ between keys: the node's tag in versions and its number in the group's log.
+    /// Returns the last 8 bytes, which differ between keys: the node's tag in versions.
     pub fn tag(&self) -> u64 {
         let [.., a, b, c, d, e, f, g, h] = self.0;
         u64::from_be_bytes([a, b, c, d, e, f, g, h])

@@ -5,7 +5,7 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::time::UnixSecs;
+use super::{hex, time::UnixSecs};
 
 /// An object's name: 1 to 1024 bytes of UTF-8 with no control characters. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +58,9 @@ impl ObjectId {
         if text.len() > Self::BYTES_MAX {
             return Err(ObjectIdError::TooLong { len_bytes: text.len() });
         }
-        if let Some((at, found)) = text.char_indices().find(|(_, c)| c.is_control()) {
+        let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let control = || text.char_indices().find(|(_, c)| c.is_control());
+        if !is_plain && let Some((at, found)) = control() {
             return Err(ObjectIdError::ControlCharacter {
                 id: text.to_owned(),
                 code: u32::from(found),
@@ -169,7 +171,13 @@ pub struct VersionError(pub String);
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{:016x}", self.time, self.node)
+        let mut digits = [b'-'; 33];
+        let (time, node) = digits.split_at_mut(16);
+        time.copy_from_slice(&hex::digits::<16>(self.time.into()));
+        if let Some(node) = node.get_mut(1..) {
+            node.copy_from_slice(&hex::digits::<16>(self.node.into()));
+        }
+        f.write_str(hex::text(&digits))
     }
 }
 

@@ -48,6 +48,9 @@ pub struct Old {
     pub members: BTreeSet<NodeId>,
     /// Its replication factor.
     pub replication_factor: u32,
+    /// Whether its lost members were left out by force (rule 14). Then every member that is still in it has to finish the
+    /// rescan: what a quorum had kept may be on one of them alone.
+    pub forced: bool,
 }
 
 /// The table of one group.
@@ -99,7 +102,8 @@ pub enum Command {
         /// The joint epoch.
         epoch: u64,
     },
-    /// Ends a joint epoch that can not end by itself (rule 14). Counted.
+    /// Goes on from a joint epoch that cannot end by itself (rule 14): the old members that have not acknowledged it are
+    /// lost, and leave both configurations. Another joint epoch follows, in which all the others do the rescan. Counted.
     Force {
         /// The joint epoch.
         epoch: u64,
@@ -159,7 +163,7 @@ pub enum Refused {
     /// Nobody would be left, or the super-peer itself would go while it leads.
     #[error("the super-peer stays: another one leads first, or the group is dissolved")]
     SuperPeer,
-    /// Two members would share their number in the group's log.
+    /// Two members would share their tag, which tells apart who wrote a version.
     #[error("{node} has the same number as another member; start it with a new data directory")]
     SameTag {
         /// Who came later.
@@ -197,12 +201,22 @@ impl Configuration {
     }
 
     /// Tells whether a joint configuration may end: the old members that have not finished the rescan are at most half of
-    /// an old replica set (rule 9), whichever object it is the set of.
+    /// an old replica set (rule 9), whichever object it is the set of. After a forced change, none is missing.
     fn may_settle(&self, acknowledged: &BTreeSet<NodeId>) -> bool {
         let Some(old) = &self.old else { return false };
         let missing = old.members.difference(acknowledged).count();
         let replicas = old.members.len().min(old.replication_factor as usize);
-        missing <= replicas / 2
+        missing <= if old.forced { 0 } else { replicas / 2 }
+    }
+
+    /// Makes the joint configuration that follows this stable one.
+    fn joint(&self, members: BTreeSet<NodeId>, replication_factor: u32) -> Self {
+        let old = Old {
+            members: self.members.clone(),
+            replication_factor: self.replication_factor,
+            forced: false,
+        };
+        Self { epoch: self.epoch + 1, members, replication_factor, old: Some(old) }
     }
 }
 
@@ -322,17 +336,10 @@ impl Table {
                 seats.insert(node, seat.clone());
             }
         }
-        let old =
-            Old { members: last.members.clone(), replication_factor: last.replication_factor };
-        if members == old.members {
+        if members == last.members {
             return Ok(false);
         }
-        let next = Configuration {
-            epoch: last.epoch + 1,
-            members,
-            replication_factor: last.replication_factor,
-            old: Some(old),
-        };
+        let next = last.joint(members, last.replication_factor);
         self.seats = seats;
         self.push(next);
         Ok(true)
@@ -355,11 +362,32 @@ impl Table {
 
     fn force(&mut self, epoch: u64) -> Result<bool, Refused> {
         let last = self.configuration();
-        if last.epoch != epoch || !last.is_joint() {
+        let Some(old) = last.old.as_ref().filter(|_| last.epoch == epoch) else {
             return Err(Refused::Over { given: epoch, epoch: last.epoch });
+        };
+        let lost: BTreeSet<_> = old.members.difference(&self.acknowledged).copied().collect();
+        let members: BTreeSet<_> = last.members.difference(&lost).copied().collect();
+        if !members.contains(&self.super_peer) {
+            return Err(Refused::SuperPeer);
         }
+        let old = Old {
+            members: old.members.difference(&lost).copied().collect(),
+            replication_factor: old.replication_factor,
+            forced: true,
+        };
+        let next = Configuration {
+            epoch: last.epoch + 1,
+            members,
+            replication_factor: last.replication_factor,
+            old: Some(old),
+        };
+        let everybody = next.everybody();
+        self.seats.retain(|node, _| everybody.contains(node));
         self.forced += 1;
-        self.settle();
+        self.push(next);
+        if self.configuration().may_settle(&self.acknowledged) {
+            self.settle();
+        }
         Ok(true)
     }
 
@@ -387,14 +415,7 @@ impl Table {
         if settings.replication_factor != self.settings.replication_factor {
             // Other replica sets: a change like any other, with a rescan.
             let last = self.stable()?;
-            let old =
-                Old { members: last.members.clone(), replication_factor: last.replication_factor };
-            let next = Configuration {
-                epoch: last.epoch + 1,
-                members: last.members.clone(),
-                replication_factor: settings.replication_factor,
-                old: Some(old),
-            };
+            let next = last.joint(last.members.clone(), settings.replication_factor);
             self.push(next);
         }
         self.settings = settings;
@@ -416,8 +437,13 @@ impl Table {
     }
 
     fn lead(&mut self, node: NodeId) -> Result<bool, Refused> {
-        let seat = self.seats.get(&node).ok_or(Refused::NotAMember { node })?;
+        // One that is on its way out may win an election, but its name must not stay when its seat is gone.
+        let stays = self.configuration().members.contains(&node);
+        let seat = self.seats.get(&node).filter(|_| stays).ok_or(Refused::NotAMember { node })?;
         self.site = seat.member.position;
         Ok(std::mem::replace(&mut self.super_peer, node) != node)
     }
 }
+
+#[cfg(test)]
+mod tests;

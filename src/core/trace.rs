@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use super::hex;
+
 /// Names one request across actors and nodes. Shown as 32 hex digits; clients know it as `Nomad-Request-Id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TraceId(pub u128);
@@ -50,9 +52,16 @@ impl TraceContext {
     }
 }
 
+impl TraceId {
+    /// Returns the 32 digits that it is shown as.
+    pub fn digits(self) -> [u8; 32] {
+        hex::digits(self.0)
+    }
+}
+
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(hex::text(&self.digits()))
     }
 }
 
@@ -66,7 +75,7 @@ impl FromStr for TraceId {
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        f.write_str(hex::text(&hex::digits::<16>(self.0.into())))
     }
 }
 

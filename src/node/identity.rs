@@ -17,6 +17,8 @@ use crate::core::node_id::NodeId;
 pub struct Identity {
     /// Its name.
     pub node: NodeId,
+    /// Its key, with which it proves its name to others.
+    pub key: Keypair,
 }
 
 impl Identity {
@@ -52,7 +54,7 @@ impl Identity {
             Err(error) => return Err(io(error)),
         };
         let public = key.public().try_into_ed25519().map_err(|error| bad(error.to_string()))?;
-        Ok(Self { node: NodeId::from_key(public.to_bytes()) })
+        Ok(Self { node: NodeId::from_key(public.to_bytes()), key })
     }
 }
 

@@ -3,45 +3,65 @@
 //! Invariant: the only room that knows all others. The store is opened once and passed down as a handle, because its
 //! directory stays locked while any handle lives; sockets are bound once, so that a restarted edge finds them.
 
+mod advertise;
 mod data_dir;
 mod identity;
 mod late_store;
+mod member;
+mod membership_file;
 mod sockets;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use self::data_dir::DataDirError;
-use self::{data_dir::DataDir, identity::Identity, late_store::LateStore, sockets::Sockets};
+use self::{
+    data_dir::DataDir, identity::Identity, late_store::LateStore, membership_file::MembershipFile,
+    sockets::Sockets,
+};
 use crate::{
     actors::{
         Address, Context, Kit, Recorder,
         expiry::{self, Expiry},
-        group_table::{self, GroupTable, GroupView},
+        group_table::{self, GroupTable},
+        group_view::Published,
         local_store::{self, LocalStore},
+        membership::{self, MembershipActor, MembershipDoor, MembershipMsg, Tallies},
+        overlay::{self, Overlay as OverlayActor},
+        peer_links::PeerLinks,
         replica_reader::{self, ReadPath, ReplicaReader},
         shell::worker,
-        supervisor::{Root, nested},
+        supervisor::{ChildSpec, Root, nested},
     },
     api::{
         admission::Admission,
-        backend::{Backend, Phase},
+        backend::{Backend, Network, NetworkState, Phase},
         grpc,
         listener::{self, Gate, Listener, ListenerMsg},
         metrics::{Metrics, StoreStats},
         rest,
     },
     config::Config,
-    core::{
-        group::{GroupOfOne, Member, Settings, founded_name},
-        world::World,
+    consensus::{self, RaftConsensus, RaftOptions, RaftTimes},
+    core::{membership::Durable, view::View},
+    network::{
+        GrpcProbe, Libp2pOverlay, LinkOptions, Links,
+        link::{KeyError, watch_socket},
+        overlay::{Options as OverlayOptions, OverlayError},
     },
-    network::GrpcProbe,
-    ports::{Clock, Entropy, ObjectStore, OsEntropy, SystemClock},
+    ports::{
+        Clock, Consensus as _, DurableState as _, Entropy, ObjectStore, OsEntropy, Overlay,
+        PeerTransport, SystemClock,
+        peer_transport::{LinkEvent, Service},
+    },
     storage::{Faults, FjallStore, OpenError, StoreOptions},
 };
 
@@ -98,6 +118,15 @@ pub enum StartError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// The group's log does not open.
+    #[error(transparent)]
+    Log(#[from] consensus::OpenError),
+    /// The overlay's listener cannot be bound.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// The node's key is of no use for links.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// An actor did not start.
     #[error("the node's actors did not start: {0}")]
     Actors(String),
@@ -112,16 +141,12 @@ pub struct Addresses {
     pub peer: SocketAddr,
     /// Of the storage listener.
     pub storage: SocketAddr,
-    /// The overlay multiaddr. A node that is alone has no overlay listener: it is the peer id alone.
+    /// The overlay listener, as a multiaddr with the peer id.
     pub overlay: String,
     /// The node's id.
     pub node_id: String,
     /// Its data directory.
     pub data_dir: PathBuf,
-    /// Its role.
-    pub role: &'static str,
-    /// The state of its role.
-    pub state: &'static str,
 }
 
 /// A running node.
@@ -132,6 +157,8 @@ pub struct Node {
     edges: Vec<Address<ListenerMsg>>,
     root: Root,
     store: Arc<LateStore>,
+    links: Arc<Links>,
+    log: RaftConsensus,
     data_dir: DataDir,
     drain: Duration,
 }
@@ -147,6 +174,14 @@ struct Ground {
     identity: Identity,
     data_dir: DataDir,
     sockets: Sockets,
+    links: Arc<Links>,
+    peer_links: Arc<PeerLinks>,
+    links_spec: ChildSpec,
+    /// Who is told what becomes of links; set once there is one.
+    link_listener: Arc<OnceLock<Address<MembershipMsg>>>,
+    overlay: Arc<Libp2pOverlay>,
+    log: RaftConsensus,
+    times: RaftTimes,
 }
 
 impl Node {
@@ -161,7 +196,15 @@ impl Node {
         let identity = Identity::load_or_make(data_dir.path())?;
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let sockets = Sockets::bind(config.node.listen, &config.node.ports, &*entropy)?;
-        let ground = Ground { identity, data_dir, sockets };
+        let recorder =
+            Recorder::new(config.trace.records, Arc::clone(&clock), Arc::clone(&entropy));
+        let kit = Kit {
+            clock: Arc::clone(&clock),
+            entropy,
+            recorder: Arc::new(recorder),
+            census: Arc::default(),
+        };
+        let ground = Ground::claim(&config, data_dir, identity, sockets, &kit).await?;
 
         let store_options = StoreOptions {
             durability: config.node.storage.durability,
@@ -173,9 +216,6 @@ impl Node {
             faults,
             ..StoreOptions::new(ground.data_dir.path().join("store"))
         };
-        let recorder =
-            Recorder::new(config.trace.records, Arc::clone(&clock), Arc::clone(&entropy));
-        let kit = Kit { clock, entropy, recorder: Arc::new(recorder), census: Arc::default() };
         let node = Self::build(config, permanent, kit, ground).await?;
         match tokio::task::spawn_blocking(|| FjallStore::open(store_options)).await {
             Ok(Ok(store)) => node.store.set(store),
@@ -199,10 +239,22 @@ impl Node {
         kit: Kit,
         ground: Ground,
     ) -> Result<Self, StartError> {
-        let Ground { identity, data_dir, sockets } = ground;
-        let view: GroupView =
-            Arc::new(ArcSwap::from_pointee(found(&config, permanent, &identity, &sockets)));
-        let addresses = sockets.addresses(&identity, data_dir.path(), &view.load());
+        let Ground {
+            identity,
+            data_dir,
+            sockets,
+            links,
+            peer_links,
+            links_spec,
+            link_listener,
+            overlay,
+            log,
+            times,
+        } = ground;
+        let founder = member::founder(&config, permanent, &identity, &sockets);
+        let view = Published::new(View::discovering(&founder));
+        let listens = overlay.state().listens.into_iter().next().unwrap_or_default();
+        let addresses = sockets.addresses(&identity, listens, data_dir.path());
         let store = Arc::new(LateStore::default());
         let (phase, watched) = watch::channel(Phase::Starting);
         let limits = config.limits.clone();
@@ -226,23 +278,45 @@ impl Node {
         let (reader, reader_spec) =
             worker::<ReplicaReader>(&kit, "replica_reader", "storage", reader_args);
         storage.push(reader_spec);
-        let table_args = group_table::Args { view: Arc::clone(&view) };
+        let table_args = group_table::Args { consensus: Arc::new(log.clone()) };
         let (group_table, table_spec) =
             worker::<GroupTable>(&kit, "group_table", "group", table_args);
+        let membership_args = membership::Args {
+            config: member::membership(&config, founder.settings, overlay.has_sources(), &times),
+            view: Arc::clone(&view),
+            durable: Arc::new(MembershipFile::of(data_dir.path())),
+            log: log.watch(),
+            group_table,
+            transport: peer_links,
+            overlay: overlay.clone(),
+            tallies: Arc::new(Tallies::default()),
+        };
+        let (membership, membership_spec) =
+            worker::<MembershipActor>(&kit, "membership", "group", membership_args);
+        let overlay_args = overlay::Args { run: overlay.clone() };
+        let (_, overlay_spec) = worker::<OverlayActor>(&kit, "overlay", "network", overlay_args);
+        // Set once: there is one membership in the life of a node.
+        let _ = link_listener.set(membership.clone());
+        links.serve(Service::Log, log.handler());
+        let door = MembershipDoor::new(kit.clone(), membership.clone());
+        links.serve(Service::Membership, Arc::new(door));
 
         let stats_of = Arc::clone(&store);
         let store_stats: StoreStats = Arc::new(move || (stats_of.health(), stats_of.counts()));
+        let network = network_of(&overlay, &links);
         let metrics = Metrics::new(
             Arc::clone(&kit.census),
             Arc::clone(&store_stats),
             Arc::clone(&gate.admission),
+            (Arc::clone(&view), network.clone()),
         );
         let backend = Arc::new(Backend {
             kit: kit.clone(),
             store: writer,
             reads: ReadPath::new(kit.clone(), reader, store.clone()),
-            group_table,
             view,
+            membership: membership.clone(),
+            network,
             phase: watched,
             config,
             admission: Arc::clone(&gate.admission),
@@ -259,18 +333,19 @@ impl Node {
         );
         let grpc_args = listener::Args::default()
             .with(sockets.storage, gate.clone(), grpc::storage_edge(Arc::clone(&backend)))
-            .with(sockets.peer, gate, grpc::peer_edge(Arc::clone(&backend)));
+            .with(sockets.peer, gate, grpc::peer_edge(Arc::clone(&backend), Some(links.clone())));
         let (rest, rest_spec) = worker::<Listener>(&kit, "rest", "edge", rest_args);
         let (grpc, grpc_spec) = worker::<Listener>(&kit, "grpc", "edge", grpc_args);
         let children = vec![
             nested(&kit, "storage", "node", storage),
-            nested(&kit, "group", "node", vec![table_spec]),
+            nested(&kit, "network", "node", vec![overlay_spec]),
+            nested(&kit, "group", "node", vec![table_spec, links_spec, membership_spec]),
             nested(&kit, "edge", "node", vec![rest_spec, grpc_spec]),
         ];
         let root = Root::start(&kit, "node", children).await.map_err(StartError::Actors)?;
         let edges = vec![rest, grpc];
         let drain = limits.drain;
-        Ok(Self { addresses, backend, phase, edges, root, store, data_dir, drain })
+        Ok(Self { addresses, backend, phase, edges, root, store, links, log, data_dir, drain })
     }
 
     /// Returns where the node can be reached.
@@ -291,11 +366,14 @@ impl Node {
     /// Stops the node: not ready, finish what was accepted within `limits.drain`, flush, close.
     pub async fn stop(self) {
         self.phase.send_replace(Phase::Draining);
+        let from: Arc<str> = "node".into();
+        self.backend.membership.tell(&from, Context::default(), MembershipMsg::Stop);
         let admission = &self.backend.admission;
         admission.close();
         let drained = async {
             admission.drained().await;
-            let from: Arc<str> = "node".into();
+            // A link is a request without end, which the drain of the edges would wait for.
+            self.links.close().await;
             for edge in &self.edges {
                 // An edge that is down has nothing to finish.
                 let _ =
@@ -307,6 +385,7 @@ impl Node {
             warn!(left, "requests were cut off: they took longer than limits.drain");
         }
         self.root.stop().await;
+        self.log.close().await;
         let store = Arc::clone(&self.store);
         // Closing waits for the writer thread: not on a runtime thread, and not for ever on a disk that hangs.
         let closed = tokio::task::spawn_blocking(move || store.close());
@@ -318,35 +397,93 @@ impl Node {
     }
 }
 
-/// Founds the group of one.
-fn found(config: &Config, permanent: bool, identity: &Identity, sockets: &Sockets) -> GroupOfOne {
-    let node = identity.node;
-    let hosts = &config.node.network_hostnames;
-    let peer_host = if permanent { &hosts.super_peer_server } else { &hosts.peer_server };
-    let advertise = |host: &Option<String>, bound: SocketAddr| match host {
-        None => bound.to_string(),
-        Some(host) if host.contains(':') => host.clone(),
-        Some(host) => format!("{host}:{}", bound.port()),
-    };
-    GroupOfOne {
-        name: founded_name(&node),
-        epoch: 1,
-        permanent,
-        capacity: config.node.max_peers as u32,
-        this: Member {
-            node,
-            rest: sockets.rest_address.to_string(),
-            peer: advertise(peer_host, sockets.peer_address),
-            storage: advertise(&hosts.group_storage_server, sockets.storage_address),
-            position: config.node.position,
-        },
-        world: World { width: config.node.world.width, height: config.node.world.height },
-        settings: Settings {
-            storage_mode: config.node.storage.storage_mode,
-            retrieval_mode: config.node.storage.retrieval_mode,
-            migration: config.node.group.migration,
-            replication_factor: config.node.storage.replication_factor as u32,
-        },
+impl Ground {
+    async fn claim(
+        config: &Config,
+        data_dir: DataDir,
+        identity: Identity,
+        sockets: Sockets,
+        kit: &Kit,
+    ) -> Result<Self, StartError> {
+        let link_listener = Arc::<OnceLock<Address<MembershipMsg>>>::default();
+        let listener = Arc::clone(&link_listener);
+        let from: Arc<str> = "peer_links".into();
+        let tell = move |event: LinkEvent| {
+            if let Some(membership) = listener.get() {
+                membership.tell(&from, Context::default(), MembershipMsg::Link(event));
+            }
+        };
+        let options = LinkOptions::new(&config.network.name, config.node.storage.max_object_bytes);
+        let key = identity.key.clone();
+        let (clock, entropy) = (Arc::clone(&kit.clock), Arc::clone(&kit.entropy));
+        let links = Links::new(key, options, Arc::clone(&clock), entropy, Arc::new(tell))?;
+        // Streams that others open notice a cut cable too.
+        watch_socket(&sockets.peer).map_err(|source| StartError::Bind {
+            listener: "peer",
+            address: sockets.peer_address,
+            key: "node.ports.peer",
+            source,
+        })?;
+        let (peer_links, links_spec) = PeerLinks::new(kit, "group", identity.node, links.clone());
+        let times = RaftTimes::default();
+        let options =
+            RaftOptions { times, ..RaftOptions::new(data_dir.path().join("group"), identity.node) };
+        let log = RaftConsensus::open(options, peer_links.clone()).await?;
+        void_lost_claim(data_dir.path(), &log)?;
+        let overlay = Libp2pOverlay::bind(OverlayOptions {
+            keypair: identity.key.clone(),
+            network: config.network.name.clone(),
+            listen: config.node.listen,
+            port: config.node.ports.overlay,
+            hostname: config.node.network_hostnames.overlay_hostname.clone(),
+            peers: config.bootstrap.peers.clone(),
+            dns: config.bootstrap.dns.clone(),
+            mdns: config.bootstrap.mdns,
+            dht_bootstrap: config.schedule.dht_bootstrap,
+            data_dir: Some(data_dir.path().to_owned()),
+            clock,
+        })
+        .await?;
+        Ok(Self {
+            identity,
+            data_dir,
+            sockets,
+            links,
+            peer_links,
+            links_spec,
+            link_listener,
+            overlay,
+            log,
+            times,
+        })
+    }
+}
+
+/// Voids the claim of a node whose log is not there any more: an empty log under the same claim would vote a second time.
+fn void_lost_claim(dir: &Path, log: &RaftConsensus) -> Result<(), DataDirError> {
+    let file = MembershipFile::of(dir);
+    let io = |source| DataDirError::Io { path: dir.join("membership.json"), source };
+    match file.load().map_err(io)? {
+        Some(Durable { claim, home: Some(home) }) if log.group().is_none() => {
+            warn!(
+                group = home,
+                claim, "no log of the node's group is here: it comes back as a new member"
+            );
+            file.save(&Durable { claim: claim + 1, home: None }).map_err(io)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the edges look at of the network.
+fn network_of(overlay: &Arc<Libp2pOverlay>, links: &Arc<Links>) -> Network {
+    let (known, state, links) = (Arc::clone(overlay), Arc::clone(overlay), Arc::clone(links));
+    Network {
+        known: Arc::new(move |near| known.known(near)),
+        state: Arc::new(move || NetworkState {
+            overlay: state.state(),
+            links: links.readings().iter().filter(|link| link.up_since.is_some()).count() as u64,
+        }),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Addresses, StartError, identity::Identity};
-use crate::{config::PortsConfig, core::group::GroupOfOne, ports::Entropy};
+use crate::{config::PortsConfig, ports::Entropy};
 
 /// Where a port is drawn from when none is configured.
 const REST_PORTS: RangeInclusive<u16> = 8080..=9999;
@@ -47,16 +47,14 @@ impl Sockets {
     }
 
     /// Says where the node can be reached.
-    pub fn addresses(&self, identity: &Identity, dir: &Path, group: &GroupOfOne) -> Addresses {
+    pub fn addresses(&self, identity: &Identity, overlay: String, dir: &Path) -> Addresses {
         Addresses {
             rest: self.rest_address,
             peer: self.peer_address,
             storage: self.storage_address,
-            overlay: format!("/p2p/{}", identity.node),
+            overlay,
             node_id: identity.node.to_string(),
             data_dir: dir.to_owned(),
-            role: "super-peer",
-            state: group.state(),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The group's log: what its majority has agreed on, in one order. Raft behind it; nothing of Raft shows but its terms.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::watch;
 
+pub use crate::core::log_state::LogState;
 use crate::core::{
     node_id::NodeId,
     table::{Applied, Command, Table},
@@ -19,6 +20,12 @@ pub enum ConsensusError {
     NotLeader {
         /// Who does, if that is known.
         leader: Option<NodeId>,
+    },
+    /// A node that is to take part in the log has no seat in the group's table. Nothing was written.
+    #[error("{node} has no seat in the group's table; it can vote once it is a member")]
+    NoSeat {
+        /// The node.
+        node: NodeId,
     },
     /// This node has no log.
     #[error("this node belongs to no group")]
@@ -34,56 +41,44 @@ pub enum ConsensusError {
     },
 }
 
-/// The log as this node has it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct LogState {
-    /// The table after the last entry that this node has applied; `None` without a group.
-    pub table: Option<Arc<Table>>,
-    /// The index of that entry.
-    pub applied: u64,
-    /// The term that this node is in.
-    pub term: u64,
-    /// Who leads that term, as far as this node knows.
-    pub leader: Option<NodeId>,
-    /// Who votes.
-    pub voters: BTreeSet<NodeId>,
-    /// Who follows without a vote.
-    pub learners: BTreeSet<NodeId>,
-    /// On a leader: milliseconds since a majority last confirmed it. `None` elsewhere.
-    pub quorum_silent_ms: Option<u64>,
-    /// On a leader: the members that have all entries but the last few.
-    pub caught_up: BTreeSet<NodeId>,
-    /// Set when the log's store has failed.
-    pub failed: Option<String>,
-}
-
 /// The log.
 pub trait Consensus: Send + Sync + 'static {
     /// Watches the log.
     fn watch(&self) -> watch::Receiver<LogState>;
 
-    /// Starts the log of a group that this node founds; it is its only voter.
+    /// Starts the log of a group that this node founds; it is its only voter, under the claim of its seat in the table.
     fn found(&self, table: Table) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
-    /// Makes ready to be fed by the leader of this group. Whatever was kept of another group is deleted first.
-    fn follow(&self, group: String) -> BoxFuture<'static, Result<(), ConsensusError>>;
+    /// Makes ready to be fed by the leader of this group, which has taken this node in under this claim. Whatever was kept
+    /// of another group or claim is deleted first. Under another claim the node is another participant of the log: so a
+    /// claim whose log was deleted must never be used again.
+    fn follow(&self, group: String, claim: u64) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
     /// Writes an entry, on the leader; returns what its application did, once this node has applied it.
     fn propose(&self, command: Command) -> BoxFuture<'static, Result<Applied, ConsensusError>>;
 
-    /// Sets who votes and who follows, on the leader. Both are members or about to become members.
+    /// Sets who votes and who follows, on the leader. Both are members or about to become members. Nothing happens when it
+    /// is so already; after an error it may be half done, and is finished by asking again.
     fn arrange(
         &self,
         voters: BTreeSet<NodeId>,
         learners: BTreeSet<NodeId>,
     ) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
-    /// Starts an election with this node as the candidate, now.
+    /// Has this node, a voter, stand for election as soon as the lease of the last leader is over: with the others' consent
+    /// it goes before all other voters. A leader that lives and is heard by a majority is not disturbed.
     fn campaign(&self);
 
-    /// Stops the leader's heartbeats, so that another can win, or starts them again.
+    /// Stops the leader's heartbeats, so that another can win, or starts them again. A pause also ends by itself: with the
+    /// leadership, or when nobody has won for a few leases.
     fn pause_heartbeats(&self, paused: bool);
 
     /// Leaves the group: stops, and deletes the log.
     fn leave(&self) -> BoxFuture<'static, Result<(), ConsensusError>>;
+
+    /// Takes the log up again from disk, after its store has failed. Without a failure nothing happens.
+    fn resume(&self) -> BoxFuture<'static, Result<(), ConsensusError>>;
+
+    /// Returns the group whose log is kept here, also before its first entry has come.
+    fn group(&self) -> Option<String>;
 }

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod consensus;
+pub mod durable_state;
 pub mod entropy;
 pub mod object_store;
 pub mod overlay;
@@ -12,8 +13,9 @@ pub mod peer_transport;
 
 pub use clock::{Clock, SystemClock};
 pub use consensus::Consensus;
+pub use durable_state::DurableState;
 pub use entropy::{Entropy, OsEntropy};
 pub use object_store::ObjectStore;
-pub use overlay::Overlay;
+pub use overlay::{Overlay, OverlayRun};
 pub use peer_probe::PeerProbe;
-pub use peer_transport::{PeerHandler, PeerTransport};
+pub use peer_transport::{LinkAcceptor, LinkMaker, PeerHandler, PeerTransport};

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+pub use crate::core::offer::Found;
 use crate::core::{
     node_id::NodeId,
-    offer::{Answer, Offer, Seeker},
+    offer::{Answer, Offer, Seeker, Whereabouts},
     world::Position,
 };
 
@@ -23,11 +24,15 @@ pub struct OverlayState {
 
 /// The network.
 pub trait Overlay: Send + Sync + 'static {
-    /// Announces this node's group, again and again until it is called with `None`. For super-peers.
+    /// Announces this node's group, at once and then again and again, until it is called with `None`, which tells the
+    /// network that the group is not to be had here any more. For super-peers. The offer's `seq` is set by the overlay.
     fn announce(&self, offer: Option<Offer>);
 
     /// Says whether this node looks for a group, which its answers tell others.
     fn seek(&self, seeker: Option<Seeker>);
+
+    /// Says where this node can be reached and to which group it belongs, which its answers tell others.
+    fn tell_whereabouts(&self, whereabouts: Option<Whereabouts>);
 
     /// Asks the nodes it knows (or finds within `window`) for the groups near a position, and gathers what they answer.
     /// Returns as soon as `enough` says so, else at the end of the window. Offers come merged: the newest of each group,
@@ -47,15 +52,13 @@ pub trait Overlay: Send + Sync + 'static {
 
     /// Returns how the network looks from here.
     fn state(&self) -> OverlayState;
+
+    /// Tells whether there is any way to find others: without one a node need not wait for anybody.
+    fn has_sources(&self) -> bool;
 }
 
-/// What a search has found.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Found {
-    /// The groups.
-    pub offers: Vec<Offer>,
-    /// The nodes that look for a group too.
-    pub seekers: Vec<Seeker>,
-    /// How many nodes have answered.
-    pub answered: usize,
+/// What runs the network. A supervised actor owns the run, and starts it again when it has ended.
+pub trait OverlayRun: Send + Sync + 'static {
+    /// Runs until it is dropped. Ends of itself only when it fails, and says why. One run at a time.
+    fn run(&self) -> BoxFuture<'static, String>;
 }

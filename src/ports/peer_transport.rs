@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::{future::BoxFuture, stream::BoxStream};
 use thiserror::Error;
 
-use crate::core::{node_id::NodeId, trace::TraceContext};
+use crate::core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
 
 /// Which part of a node a message is for. The numbers go over the wire and stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +115,90 @@ pub trait PeerTransport: Send + Sync + 'static {
         body: Bytes,
         limit: Duration,
     ) -> BoxFuture<'static, Result<(NodeId, Bytes), LinkError>>;
+
+    /// Reads the figures of all links, and of those that are to be kept but do not stand; sorted by node.
+    fn readings(&self) -> Vec<LinkReading> {
+        Vec::new()
+    }
+}
+
+/// Makes the links that a [`PeerTransport`] sends over. For the actors that own the links' lives.
+pub trait LinkMaker: PeerTransport {
+    /// Waits for as long as a link to a kept node stands, whichever side has opened it, and says why it is down. If there
+    /// is none, one is opened first, once, at the address that `keep` has named last. Dropping the future closes the link,
+    /// unless it is not to be kept any more: then it may stay until it is idle.
+    fn hold(&self, node: NodeId) -> BoxFuture<'static, LinkEnd>;
+}
+
+/// How the holding of a link has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkEnd {
+    /// For how long it stood; `None` = it could not be made.
+    pub stood: Option<Duration>,
+    /// Why it does not any more.
+    pub error: LinkError,
+}
+
+/// Takes the streams that other nodes open on the peer listener. `M` is the wire's message, which both the listener and
+/// the links know and the ports do not.
+pub trait LinkAcceptor<M>: Send + Sync + 'static {
+    /// The most bytes that one encoded message may have.
+    fn message_bytes_max(&self) -> usize;
+
+    /// Takes a stream of messages and returns the messages to send back, which end with the link. `proven` is called once
+    /// the other side has proved who it is; until then the caller limits what may arrive.
+    fn accept(
+        &self,
+        messages: BoxStream<'static, Result<M, String>>,
+        proven: Box<dyn FnOnce() + Send>,
+    ) -> BoxStream<'static, M>;
+}
+
+/// What has gone over a link in one direction. Grows only, also over reconnections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LinkFlow {
+    /// Requests, answers and notices.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// How often some of them were sent at once.
+    pub batches: u64,
+}
+
+/// The figures of one link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkReading {
+    /// The other node.
+    pub node: NodeId,
+    /// Where its peer listener is, if this node has been told or has opened the link.
+    pub address: Option<String>,
+    /// Whether the link is to be kept.
+    pub is_kept: bool,
+    /// Since when it stands; `None` = it does not.
+    pub up_since: Option<MonotonicUs>,
+    /// Whether this node has opened it.
+    pub is_ours: bool,
+    /// Why it is down, or was last.
+    pub reason: Option<String>,
+    /// What was sent.
+    pub sent: LinkFlow,
+    /// What was received.
+    pub received: LinkFlow,
+    /// How often it was made again after the first time.
+    pub reconnects: u64,
+    /// Messages that were not taken because too many waited.
+    pub refused: u64,
+    /// The other node's requests that were refused because too many were in hand.
+    pub turned_away: u64,
+    /// Messages waiting to be sent.
+    pub waiting: usize,
+    /// Requests without an answer yet.
+    pub asked: usize,
+    /// The other node's requests in hand.
+    pub in_hand: usize,
+    /// From sending a request to its answer, smoothed as TCP does (RFC 6298, gain 1/8), with the time that the other node
+    /// took for it. In microseconds.
+    pub round_trip_us: Option<u64>,
 }
 
 /// What answers another node's messages: one per [`Service`].

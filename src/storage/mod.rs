@@ -18,8 +18,10 @@ mod writer;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
+pub(crate) use engine::Engine;
 pub use fjall_store::FjallStore;
 pub use memory::MemoryStore;
+pub(crate) use recovery::{Place, open_engine, renew};
 pub use store::{Store, WriteError};
 use thiserror::Error;
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -29,12 +29,55 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// What is written to find out whether the disk works again.
 const PROBE_BYTES: usize = 1 << 20;
 
+/// A database of the engine on disk, and what it is opened with.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The directory; made when it is not there.
+    pub dir: PathBuf,
+    /// The name of its one keyspace.
+    pub keyspace: &'static str,
+    /// Whether every batch is made durable by itself.
+    pub durable: bool,
+    /// Bytes of memory for blocks that were read.
+    pub cache_bytes: u64,
+    /// Bytes of memory for writes that are not yet in a table.
+    pub memtable_bytes: u64,
+    /// How many threads the engine keeps for flushes and compactions.
+    pub worker_threads: usize,
+}
+
+fn place(options: &StoreOptions) -> Place {
+    Place {
+        dir: options.dir.clone(),
+        keyspace: "nomad",
+        durable: options.durability == Durability::Always,
+        cache_bytes: options.cache_bytes,
+        memtable_bytes: MEMTABLE_BYTES,
+        worker_threads: 2,
+    }
+}
+
 /// Opens the database of a directory, and tells the greatest version that it has given.
 ///
 /// # Errors
 /// Says why it does not open, with the way out.
 pub fn open(options: &StoreOptions) -> Result<(Engine, Option<Version>), OpenError> {
-    let dir = &options.dir;
+    let engine = open_engine(&place(options))?;
+    check_format(&engine, &options.dir)?;
+    let clock = engine.objects.get(KEY_CLOCK).map_err(|error| OpenError::Engine {
+        dir: options.dir.clone(),
+        reason: error.to_string(),
+    })?;
+    let clock = clock.and_then(|bytes| decode_version(&bytes));
+    Ok((engine, clock))
+}
+
+/// Opens the engine of a directory, after a look over its journals.
+///
+/// # Errors
+/// Says why it does not open, with the way out.
+pub fn open_engine(place: &Place) -> Result<Engine, OpenError> {
+    let dir = &place.dir;
     fs::create_dir_all(dir).map_err(|source| OpenError::Dir { dir: dir.clone(), source })?;
     let engine_error = |error: fjall::Error| match error {
         fjall::Error::Locked => OpenError::Locked { dir: dir.clone() },
@@ -45,28 +88,24 @@ pub fn open(options: &StoreOptions) -> Result<(Engine, Option<Version>), OpenErr
         // What is looked over, and cut, is nobody else's. The engine takes the lock again below.
         let _lock = lock(dir)?;
         journal_check::clear_first_start(dir).map_err(unusable)?;
-        journal_check::check(dir, options.durability == Durability::Always)?;
+        journal_check::check(dir, place.durable)?;
     }
     let db = Database::builder(dir)
-        .cache_size(options.cache_bytes)
+        .cache_size(place.cache_bytes)
         .max_journaling_size(JOURNAL_BYTES)
         .journal_compression(fjall::CompressionType::None)
         .max_cached_files(Some(256))
-        .worker_threads(2)
+        .worker_threads(place.worker_threads)
         .open()
         .map_err(engine_error)?;
     let objects = db
-        .keyspace("nomad", || {
+        .keyspace(place.keyspace, || {
             KeyspaceCreateOptions::default()
-                .max_memtable_size(MEMTABLE_BYTES)
+                .max_memtable_size(place.memtable_bytes)
                 .manual_journal_persist(true)
         })
         .map_err(engine_error)?;
-    let engine = Engine { db, objects };
-    check_format(&engine, dir)?;
-    let clock = engine.objects.get(KEY_CLOCK).map_err(engine_error)?;
-    let clock = clock.and_then(|bytes| decode_version(&bytes));
-    Ok((engine, clock))
+    Ok(Engine { db, objects })
 }
 
 /// Takes the lock of the engine until the file is closed.
@@ -110,25 +149,33 @@ pub fn probe(options: &StoreOptions, needed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens the database again after a failed write, and makes all that is visible in it durable anew: after a failed
-/// fsync the operating system may hold pages that it believes to be on disk and that are not, so the journal is not to
-/// be trusted, nor to be written on (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020). All
-/// that it holds goes into tables, and a new one takes its place.
+/// Opens the database again after a failed write, see [`renew`].
 ///
 /// # Errors
 /// Says what still fails.
 pub fn reopen(options: &StoreOptions) -> Result<(Engine, Option<Version>), String> {
-    let (engine, _) = open(options).map_err(|error| error.to_string())?;
-    let failed = |error: fjall::Error| error.to_string();
-    engine.objects.rotate_memtable().map_err(failed)?;
-    engine.wait_flushed(0)?;
-    drop(engine);
-    retire_journals(&options.dir).map_err(|error| error.to_string())?;
+    renew(&place(options))?;
     let (engine, clock) = open(options).map_err(|error| error.to_string())?;
     let mut probe = engine.db.batch();
     probe.insert(&engine.objects, KEY_FORMAT, [FORMAT]);
-    probe.durability(Some(PersistMode::SyncAll)).commit().map_err(failed)?;
+    let done = probe.durability(Some(PersistMode::SyncAll)).commit();
+    done.map_err(|error| error.to_string())?;
     Ok((engine, clock))
+}
+
+/// Makes all that is visible in a database durable anew: after a failed fsync the operating system may hold pages that it
+/// believes to be on disk and that are not, so the journal is not to be trusted, nor to be written on (Rebello et al.,
+/// "Can Applications Recover from fsync Failures?", ATC 2020). All that it holds goes into tables, and a new one takes its
+/// place. Nobody may have the database open.
+///
+/// # Errors
+/// Says what still fails.
+pub fn renew(place: &Place) -> Result<(), String> {
+    let engine = open_engine(place).map_err(|error| error.to_string())?;
+    engine.objects.rotate_memtable().map_err(|error| error.to_string())?;
+    engine.wait_flushed(0)?;
+    drop(engine);
+    retire_journals(&place.dir).map_err(|error| error.to_string())
 }
 
 /// Puts an empty journal in the place of all that are there. There is one at any time: without any the engine would

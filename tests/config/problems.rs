@@ -279,8 +279,6 @@ fn what_works_but_is_hardly_meant_is_a_warning() {
     let env = [
         ("NODE_STORAGE_REPLICATIONFACTOR", "6"),
         ("GROUP_VOTERS", "4"),
-        ("BOOTSTRAP_PEERS", "10.0.0.1:4001"),
-        ("BOOTSTRAP_DNS", "nomad.example"),
         ("NODE_STORAGE_REPLICATION_FACTOR", "7"),
         ("NODE_ENV", "production"),
         ("NODE_FOO", "bar"),
@@ -293,8 +291,6 @@ fn what_works_but_is_hardly_meant_is_a_warning() {
             "environment variable NODE_STORAGE_REPLICATION_FACTOR is ignored: it names no key; the nearest is NODE_STORAGE_REPLICATIONFACTOR, for node.storage.replicationFactor",
             "node.storage.replicationFactor = 6 (environment variable NODE_STORAGE_REPLICATIONFACTOR): more replicas than a group has members, node.maxPeers = 5 (default)",
             "group.voters = 4 (environment variable GROUP_VOTERS): an even number of voters is no safer than 3",
-            "bootstrap.peers = [10.0.0.1:4001] (environment variable BOOTSTRAP_PEERS): has no effect in this version: a node is alone",
-            "bootstrap.dns = [nomad.example] (environment variable BOOTSTRAP_DNS): has no effect in this version: a node is alone",
         ]
     );
 }

@@ -37,6 +37,10 @@ pub fn nomad<'a>(args: impl IntoIterator<Item = &'a str>) -> Run {
     let args: Vec<_> = args.into_iter().collect();
     let mut command = StdCommand::new(env!("CARGO_BIN_EXE_nomad"));
     clean(&mut command).args(&args).current_dir(std::env::temp_dir());
+    if args.first() == Some(&"start") {
+        // As for every node of a test: those of other tests are none of its business.
+        command.env("BOOTSTRAP_MDNS", "false");
+    }
     Run { command, stdin: None, name: format!("nomad {}", args.join(" ")) }
 }
 

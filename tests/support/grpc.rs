@@ -15,15 +15,25 @@ use tonic::{
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use super::{PATIENCE, assert_says, node::Node};
+use super::{
+    PATIENCE, assert_says,
+    node::Node,
+    place::{Connector, Place},
+};
 
 /// Messages may be larger than tonic's default, so that the node's limit is the one that is met.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A connection to `address` (host:port).
 pub async fn channel(address: &str) -> Channel {
+    channel_from(&Place::default(), address).await
+}
+
+/// A connection from a place to `address` (host:port).
+pub async fn channel_from(place: &Place, address: &str) -> Channel {
     let endpoint: Endpoint = format!("http://{address}").parse().unwrap();
-    endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await.unwrap()
+    let endpoint = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE);
+    endpoint.connect_with_connector(Connector(place.clone())).await.unwrap()
 }
 
 /// A client of GroupStorageService.
@@ -47,12 +57,12 @@ pub async fn overlay(node: &Node) -> PeerStorageServiceClient<Channel> {
 
 /// A client of PeerService.
 pub async fn peer(node: &Node) -> PeerServiceClient<Channel> {
-    PeerServiceClient::new(channel(&node.peer).await)
+    PeerServiceClient::new(channel_from(&node.place, &node.peer).await)
 }
 
 /// A client of SuperPeerService.
 pub async fn super_peer(node: &Node) -> SuperPeerServiceClient<Channel> {
-    SuperPeerServiceClient::new(channel(&node.peer).await)
+    SuperPeerServiceClient::new(channel_from(&node.place, &node.peer).await)
 }
 
 /// A client of the standard health service at `address`.

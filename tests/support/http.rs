@@ -5,19 +5,20 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 
-use super::{PATIENCE, within};
+use super::{
+    PATIENCE,
+    place::{Connector, Place},
+    within,
+};
 
 /// A client of one node. Bound to the runtime that it is first used on.
 #[derive(Clone)]
 pub struct Http {
     base: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
 }
 
 /// A request being written.
@@ -41,7 +42,12 @@ pub struct Answer {
 impl Http {
     /// A client of the node whose REST listener is at `address` (host:port).
     pub fn new(address: &str) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self::at(&Place::default(), address)
+    }
+
+    /// The same, from a place.
+    pub fn at(place: &Place, address: &str) -> Self {
+        let client = Client::builder(TokioExecutor::new()).build(Connector(place.clone()));
         Self { base: format!("http://{address}"), client }
     }
 

@@ -9,14 +9,20 @@
 )]
 
 pub mod cli;
+pub mod cluster;
+pub mod dns;
 pub mod grpc;
+pub mod history;
 pub mod http;
 pub mod json;
 pub mod load;
+pub mod netns;
 pub mod node;
+pub mod place;
 pub mod raw;
 
 use std::{
+    io::Write as _,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -92,4 +98,20 @@ pub fn assert_says(text: &str, needle: &str) {
         text.to_lowercase().contains(&needle.to_lowercase()),
         "expected {needle:?} to be named in: {text}"
     );
+}
+
+/// Whether the long forms of the tests are wanted: `NOMAD_SOAK` is set.
+pub fn soak() -> bool {
+    std::env::var_os("NOMAD_SOAK").is_some()
+}
+
+/// Writes a line that is seen also when the test passes: a figure, or why something was left out.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "\n    {line}");
+}
+
+/// The value below which `percent` of `sorted` lie.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let last = sorted.len().checked_sub(1).expect("no measurements");
+    sorted[(sorted.len() * percent).div_ceil(100).saturating_sub(1).min(last)]
 }

@@ -18,9 +18,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PATIENCE, eventually, http::Http};
+use super::{PATIENCE, eventually, http::Http, place::Place};
 
-/// The environment that every child gets: nothing of ours that could change a setting.
+/// The environment that every child gets: nothing of ours that could change a setting, but that nodes of different tests
+/// do not find each other.
 pub fn clean(command: &mut Command) -> &mut Command {
     command.env_clear();
     for name in ["PATH", "HOME", "LLVM_PROFILE_FILE", "TMPDIR"] {
@@ -28,6 +29,7 @@ pub fn clean(command: &mut Command) -> &mut Command {
             command.env(name, value);
         }
     }
+    command.env("BOOTSTRAP_MDNS", "false");
     command
 }
 
@@ -78,6 +80,12 @@ impl Output {
         find(&guard)
     }
 
+    /// All JSON lines so far.
+    pub fn json_lines(&self) -> Vec<Value> {
+        let written = self.lines.lock().unwrap();
+        written.lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     fn tail(&self, count: usize) -> String {
         let written = self.lines.lock().unwrap();
         let skip = written.lines.len().saturating_sub(count);
@@ -91,6 +99,7 @@ pub struct Builder {
     env: BTreeMap<String, String>,
     args: Vec<String>,
     data_dir: Option<PathBuf>,
+    place: Place,
 }
 
 impl Builder {
@@ -112,12 +121,26 @@ impl Builder {
         self
     }
 
-    /// Starts the node and waits until it says that it serves.
+    /// Runs the node in this place.
+    pub fn place(mut self, place: &Place) -> Self {
+        self.place = place.clone();
+        self
+    }
+
+    /// Starts the node on a thread of its own, so that other tasks of the test go on, and several nodes start at once.
+    pub async fn started(&self) -> Node {
+        let builder = self.clone();
+        tokio::task::spawn_blocking(move || builder.start()).await.unwrap()
+    }
+
+    /// Starts the node and waits until it says that it serves. Unless the environment says otherwise it looks for
+    /// nobody on the local network, where the nodes of other tests are.
     pub fn start(&self) -> Node {
         let scratch = TempDir::new().unwrap();
         let data_dir = self.data_dir.clone().unwrap_or_else(|| scratch.path().join("data"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nomad"));
-        clean(&mut command).envs(&self.env).current_dir(scratch.path());
+        let mut command = self.place.command(env!("CARGO_BIN_EXE_nomad"));
+        clean(&mut command).env("BOOTSTRAP_MDNS", "false").envs(&self.env);
+        command.current_dir(scratch.path());
         command.arg("start").arg("--data-dir").arg(&data_dir).args(&self.args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -141,6 +164,7 @@ impl Builder {
             peer,
             storage,
             running,
+            place: self.place.clone(),
             _scratch: scratch,
         };
         assert!(!node.running.is_null(), "the node did not say \"Node running\"");
@@ -177,6 +201,8 @@ pub struct Node {
     pub storage: String,
     /// The whole "Node running" line.
     pub running: Value,
+    /// Where it runs.
+    pub place: Place,
     _scratch: TempDir,
 }
 
@@ -193,7 +219,14 @@ impl Node {
 
     /// A new HTTP client of this node.
     pub fn http(&self) -> Http {
-        Http::new(&self.rest)
+        Http::at(&self.place, &self.rest)
+    }
+
+    /// The multiaddr of its overlay listener, which others start from.
+    #[track_caller]
+    pub fn overlay(&self) -> String {
+        let overlay = self.running["overlay"].as_str();
+        overlay.unwrap_or_else(|| panic!("no overlay in {}", self.running)).to_owned()
     }
 
     /// The process id.
@@ -230,6 +263,12 @@ impl Node {
     /// Whether the process has ended.
     pub fn has_exited(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Stops it in order, as an operator does, and asserts that it ends well.
+    pub async fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.exited(PATIENCE).await.code(), Some(0), "the exit code after SIGTERM");
     }
 
     /// Waits until the process ends by itself.

@@ -1,28 +1,37 @@
-//! Everything about groups and peers, answered truthfully by a node that is alone in its group.
+//! Everything about groups and peers: decoded, asked of whoever decides about members, encoded.
 //!
-//! Arguments are checked first, so that a caller with a mistake in its request hears of that and not of the group.
+//! Arguments are checked first, so that a caller with a mistake in its request hears of that and not of the group. Any
+//! client that reaches the peer listener may ask; what is granted is decided in `core`.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use super::object;
 use crate::{
     api::{backend::Call, error::ApiError},
     core::{
-        group::GroupOfOne,
+        control::{ControlError, NAME_BYTES_MAX, Request},
+        group::RetrievalMode,
+        node_id::NodeId,
         object::{ObjectId, Tier},
+        replication,
+        view::{self, View},
         world::Position,
     },
-    proto::{
-        peerservice::{AddPeerResponse, SuperPeerLeaveResponse},
-        superpeerservice::{
-            JoinRequest, JoinResponseWithLedger, LeaveRequest, MigrationRequest,
-            PositionUpdateRequest, PositionUpdateResponse, VirtualPosition,
-        },
+    proto::superpeerservice::{
+        JoinRequest, JoinResponseWithLedger, LeaveRequest, MetaData, MetaDataCollection,
+        MigrationRequest, MultiMapPair, PositionUpdateRequest, PositionUpdateResponse,
+        VirtualPosition,
     },
 };
 
 /// The most objects that one request may name.
 const REPAIR_MAX: usize = 1_000;
+
+/// The most entries of each ledger in the answer to a join: with the longest ids, half of what clients take by default.
+const LEDGER_MAX: usize = 1_000;
 
 /// `addToGroupLedger` and `addObjectReference`.
 pub(super) async fn add_reference(
@@ -34,75 +43,118 @@ pub(super) async fn add_reference(
     let id = object::id("objectId", object_id)?;
     named("peerId", peer_id)?;
     object::seconds("ttl", ttl)?;
-    let group = call.backend().view.load_full();
-    group.member(peer_id)?;
+    let view = call.backend().view.load_full();
+    view.member(peer_id)?;
     let is_held = is_held(call, &id).await?;
-    Ok(group.add_reference(&id, is_held)?)
+    Ok(replication::add_reference(&view, &id, peer_id, is_held)?)
 }
 
 /// `removePeerGroupLedger` of either service.
 pub(super) fn remove_references(call: &Call, peer_id: &str) -> Result<bool, ApiError> {
     named("peerId", peer_id)?;
-    Ok(call.backend().view.load().remove_references(peer_id)?)
+    Ok(replication::remove_references(&call.backend().view.load(), peer_id)?)
 }
 
 /// `PeerService/addPeer`.
-pub(super) fn add_peer(peer: &str) -> Result<AddPeerResponse, ApiError> {
+pub(super) async fn add_peer(call: &mut Call, peer: &str) -> Result<bool, ApiError> {
     host("host", peer)?;
-    Err(ApiError::alone(&format!("the peer {peer} cannot be added")))
+    ask(call, Request::AddPeer { address: peer.to_owned() }).await
 }
 
 /// `PeerService/removePeer`.
-pub(super) fn remove_peer(call: &Call, peer: &str) -> Result<bool, ApiError> {
-    leave(&call.backend().view.load(), "host", peer)?;
-    Ok(false)
+pub(super) async fn remove_peer(call: &mut Call, peer: &str) -> Result<bool, ApiError> {
+    node_or_host("host", peer)?;
+    ask(call, Request::RemovePeer { name: peer.to_owned() }).await
 }
 
 /// `PeerService/handleSuperPeerLeave`.
-pub(super) fn handle_super_peer_leave() -> Result<SuperPeerLeaveResponse, ApiError> {
-    Err(ApiError::alone("no other super-peer can leave its group to this node"))
+pub(super) async fn handle_super_peer_leave(call: &mut Call) -> Result<bool, ApiError> {
+    ask(call, Request::SuperPeerLeaves).await
 }
 
-/// `SuperPeerService/handleLeave`.
-pub(super) fn handle_leave(call: &Call, request: &LeaveRequest) -> Result<bool, ApiError> {
-    let group = call.backend().view.load();
-    leave(&group, "peerServerHostname", &request.peer_server_hostname)?;
+/// `SuperPeerService/handleLeave`. The peer address names who leaves; the storage address only has to be one.
+pub(super) async fn handle_leave(
+    call: &mut Call,
+    request: &LeaveRequest,
+) -> Result<bool, ApiError> {
+    node_or_host("peerServerHostname", &request.peer_server_hostname)?;
     if !request.group_storage_server_hostname.is_empty() {
-        leave(&group, "groupStorageServerHostname", &request.group_storage_server_hostname)?;
+        node_or_host("groupStorageServerHostname", &request.group_storage_server_hostname)?;
     }
-    Ok(false)
-}
-
-/// A peer that is no member has left already; the only member cannot leave.
-fn leave(group: &GroupOfOne, field: &'static str, peer: &str) -> Result<(), ApiError> {
-    if group.names_this(peer) {
-        return Err(ApiError::alone(&format!("{peer} cannot leave a group that is itself alone")));
-    }
-    host(field, peer)
+    ask(call, Request::RemovePeer { name: request.peer_server_hostname.clone() }).await
 }
 
 /// `SuperPeerService/migrate`.
-pub(super) fn migrate(call: &Call, request: &MigrationRequest) -> Result<bool, ApiError> {
+pub(super) async fn migrate(call: &mut Call, request: &MigrationRequest) -> Result<bool, ApiError> {
     named("peerId", &request.peer_id)?;
     named("newSuperPeerId", &request.new_super_peer_id)?;
-    if call.backend().view.load().names_this(&request.peer_id) {
-        return Err(ApiError::alone(&format!(
-            "{} cannot migrate to {}, no other group is known",
-            request.peer_id, request.new_super_peer_id
-        )));
-    }
-    Ok(false)
+    let (peer, new_super_peer) = (request.peer_id.clone(), request.new_super_peer_id.clone());
+    ask(call, Request::Migrate { peer, new_super_peer }).await
 }
 
-/// `SuperPeerService/handleJoin`.
-pub(super) fn handle_join(
-    call: &Call,
+/// `SuperPeerService/handleJoin`. Who is to ask elsewhere is told so in the answer; everything else is an error.
+pub(super) async fn handle_join(
+    call: &mut Call,
     request: &JoinRequest,
 ) -> Result<JoinResponseWithLedger, ApiError> {
     host("peerServerHost", &request.peer_server_host)?;
     host("groupStorageServerHost", &request.group_storage_server_host)?;
-    position(&call.backend().view.load(), request.position)?;
-    Err(ApiError::alone(&format!("the peer {} cannot join", request.peer_server_host)))
+    let position = position(&call.backend().view.load(), request.position)?;
+    let join = Request::Join {
+        peer: request.peer_server_host.clone(),
+        storage: request.group_storage_server_host.clone(),
+        position,
+    };
+    let joined = call.control(join).await?;
+    let replication_factor = call.backend().view.load().settings().replication_factor as i32;
+    let refused = |error: &ControlError, super_peer: &str| JoinResponseWithLedger {
+        replication_factor,
+        reason: error.to_string(),
+        super_peer: super_peer.to_owned(),
+        ..JoinResponseWithLedger::default()
+    };
+    let accepted = match joined {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            return match &error {
+                ControlError::NotSuperPeer { super_peer, .. } => Ok(refused(&error, super_peer)),
+                ControlError::Full { next, .. } => {
+                    Ok(refused(&error, next.as_deref().unwrap_or_default()))
+                }
+                _ => Err(error.into()),
+            };
+        }
+    };
+    let (object_ledger, peer_ledger) = ledgers(call).await?;
+    Ok(JoinResponseWithLedger {
+        accepted,
+        object_ledger: Some(object_ledger),
+        peer_ledger: Some(peer_ledger),
+        replication_factor,
+        ..JoinResponseWithLedger::default()
+    })
+}
+
+/// The first entries of what this node knows about who holds what: its own objects.
+async fn ledgers(call: &mut Call) -> Result<(MultiMapPair, MultiMapPair), ApiError> {
+    let this = call.backend().view.load().this.node.to_string();
+    let page = call.list(Tier::Group, "", None, LEDGER_MAX).await?;
+    let (mut by_object, mut held) = (HashMap::new(), Vec::new());
+    for meta in page.items {
+        let ttl = meta.expires_at.map_or(0, |at| i64::try_from(at.0).unwrap_or(i64::MAX));
+        let values = vec![MetaData { id: this.clone(), ttl }];
+        by_object.insert(meta.id.to_string(), MetaDataCollection { values });
+        held.push(MetaData { id: meta.id.to_string(), ttl });
+    }
+    let mut by_peer = HashMap::new();
+    if !held.is_empty() {
+        by_peer.insert(this, MetaDataCollection { values: held });
+    }
+    Ok((MultiMapPair { key_pair: by_object }, MultiMapPair { key_pair: by_peer }))
+}
+
+async fn ask(call: &mut Call, request: Request) -> Result<bool, ApiError> {
+    Ok(call.control(request).await??)
 }
 
 /// `PeerService/repairObjects`.
@@ -132,14 +184,13 @@ pub(super) async fn repair(call: &mut Call, object_id: &str) -> Result<bool, Api
 }
 
 async fn is_held(call: &mut Call, id: &ObjectId) -> Result<bool, ApiError> {
-    Ok(call.get(Tier::Group, id, None).await?.is_some())
+    Ok(call.get(Tier::Group, id, Some(RetrievalMode::Fast)).await?.is_some())
 }
 
 /// `SuperPeerService/notifyPeers`.
-pub(super) fn notify_peers(peer: &str) -> Result<bool, ApiError> {
+pub(super) async fn notify_peers(call: &mut Call, peer: &str) -> Result<bool, ApiError> {
     host("host", peer)?;
-    // All other members have been told: there are none.
-    Ok(true)
+    ask(call, Request::Notify { host: peer.to_owned() }).await
 }
 
 /// `SuperPeerService/pingPeer`.
@@ -153,39 +204,49 @@ pub(super) async fn ping_peer(call: &Call, peer: &str) -> Result<bool, ApiError>
     call.probe(address).await
 }
 
-/// `SuperPeerService/updatePositionReference`.
+/// `SuperPeerService/updatePositionReference`. The answer names the group of the nearest site that this node knows.
 pub(super) async fn update_position(
     call: &mut Call,
     request: &PositionUpdateRequest,
 ) -> Result<PositionUpdateResponse, ApiError> {
     named("peerId", &request.peer_id)?;
-    let group = call.backend().view.load_full();
-    let Position { x, y } = position(&group, request.position)?;
-    group.member(&request.peer_id)?;
-    call.move_to(x, y).await?;
-    Ok(PositionUpdateResponse {
-        acknowledge: true,
-        new_super_peer: group.this.node.to_string(),
-        new_group_name: group.name.clone(),
-    })
+    let position = position(&call.backend().view.load(), request.position)?;
+    let peer = request.peer_id.clone();
+    let acknowledge = ask(call, Request::PositionOf { peer, position }).await?;
+    let backend = call.backend();
+    let known = (backend.network.known)(position);
+    let nearest = view::nearest(&backend.view.load(), &known, position);
+    let (new_super_peer, new_group_name) =
+        nearest.map(|nearest| (nearest.super_peer.to_string(), nearest.group)).unwrap_or_default();
+    Ok(PositionUpdateResponse { acknowledge, new_super_peer, new_group_name })
 }
 
 /// Reads a position. The world is flat: `z` only has to be a number.
-fn position(group: &GroupOfOne, given: Option<VirtualPosition>) -> Result<Position, ApiError> {
+fn position(view: &View, given: Option<VirtualPosition>) -> Result<Position, ApiError> {
     let VirtualPosition { x, y, z } = given.ok_or_else(|| {
         ApiError::invalid("position", "the request has no position; set its field `position`")
     })?;
     if !z.is_finite() {
         return Err(ApiError::invalid("position.z", format!("the z {z} is not a finite number")));
     }
-    Ok(group.world.position(x, y)?)
+    Ok(view.world.position(x, y)?)
 }
 
 fn named(field: &'static str, text: &str) -> Result<(), ApiError> {
     if text.is_empty() {
         return Err(ApiError::invalid(field, format!("the {field} is empty; name a peer")));
     }
+    if text.len() > NAME_BYTES_MAX {
+        let detail =
+            format!("the {field} has {} bytes; at most {NAME_BYTES_MAX} are allowed", text.len());
+        return Err(ApiError::invalid(field, detail));
+    }
     Ok(())
+}
+
+/// Checks that a text names a node: by its id, or by an address of it.
+fn node_or_host(field: &'static str, text: &str) -> Result<(), ApiError> {
+    if text.parse::<NodeId>().is_ok() { Ok(()) } else { host(field, text) }
 }
 
 /// Checks that a text is `host:port`: a DNS name or an address, IPv6 in brackets, and a port above 0.

@@ -2,12 +2,18 @@
 
 use std::{str::FromStr, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header::CONTENT_TYPE, request::Parts};
 
 use crate::{
     api::error::{ApiError, ErrorCode},
     core::group::ModeError,
 };
+
+/// The trace that a request belongs to.
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const MODE: HeaderName = HeaderName::from_static("nomad-mode");
 
 /// Checks that the request is a gRPC call in an encoding that this node takes.
 ///
@@ -28,7 +34,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), ApiError> {
         );
         return Err(ApiError::new(ErrorCode::UnsupportedMediaType, detail));
     }
-    match parts.headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+    match parts.headers.get(ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(()),
         Some(encoding) => {
             let shown = String::from_utf8_lossy(encoding);
@@ -50,7 +56,7 @@ fn is_proto(rest: &[u8]) -> bool {
 /// # Errors
 /// When the header is none of the gRPC specification: at most 8 digits and a unit.
 pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
     match parse_timeout(value.as_bytes()) {
         Some(timeout) => Ok(Some(timeout)),
         None => Err(ApiError::invalid(
@@ -87,7 +93,7 @@ fn parse_timeout(value: &[u8]) -> Option<Duration> {
 pub(super) fn mode<M: FromStr<Err = ModeError>>(
     headers: &HeaderMap,
 ) -> Result<Option<M>, ApiError> {
-    let Some(value) = headers.get("nomad-mode") else { return Ok(None) };
+    let Some(value) = headers.get(MODE) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
     let in_metadata = |error: ModeError| ApiError { field: Some("nomad-mode"), ..error.into() };
     text.parse().map(Some).map_err(in_metadata)

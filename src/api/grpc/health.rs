@@ -1,5 +1,5 @@
-//! Whether the node serves: `grpc.health.v1.Health`, and what `GroupStorageService` says of the same. A watch ends when
-//! the node drains.
+//! Whether the node serves, which it does while it is ready: `grpc.health.v1.Health`, and what `GroupStorageService` says
+//! of the same. A watch ends when the node drains.
 
 use std::{
     pin::Pin,
@@ -19,9 +19,12 @@ use super::{
     Services,
     held::{Answered, Held, Messages},
 };
-use crate::api::{
-    backend::{Backend, Phase},
-    error::{ApiError, ErrorCode},
+use crate::{
+    actors::group_view::GroupView,
+    api::{
+        backend::{Backend, Phase},
+        error::{ApiError, ErrorCode},
+    },
 };
 
 #[tonic::async_trait]
@@ -45,6 +48,7 @@ impl pb::health_server::Health for Services {
 pub(super) struct Health {
     services: Arc<[&'static str]>,
     phase: watch::Receiver<Phase>,
+    view: GroupView,
     /// A watch holds no permit of a request, so the number of watches has a limit of its own.
     places: Arc<Semaphore>,
     places_max: usize,
@@ -56,6 +60,7 @@ impl Health {
         Self {
             services,
             phase: backend.phase.clone(),
+            view: Arc::clone(&backend.view),
             places: Arc::new(Semaphore::new(places_max)),
             places_max,
         }
@@ -77,7 +82,7 @@ impl Health {
             );
             return Err(ApiError::new(ErrorCode::NotFound, detail));
         }
-        Ok(serving(*self.phase.borrow()))
+        Ok(serving(*self.phase.borrow(), &self.view))
     }
 
     /// Tells the status of a service now and whenever it changes, each time in a message of the caller's. A service that
@@ -99,6 +104,9 @@ impl Health {
         })?;
         let watch = Watch {
             phases: WatchStream::new(self.phase.clone()),
+            phase: *self.phase.borrow(),
+            views: WatchStream::new(self.view.watch()),
+            view: Arc::clone(&self.view),
             is_known: self.knows(service),
             last: None,
             is_ending: false,
@@ -108,16 +116,20 @@ impl Health {
     }
 }
 
-fn serving(phase: Phase) -> ServingStatus {
+fn serving(phase: Phase, view: &GroupView) -> ServingStatus {
     match phase {
-        Phase::Serving => ServingStatus::Serving,
-        Phase::Starting | Phase::Draining => ServingStatus::NotServing,
+        Phase::Serving if view.load().unready().is_none() => ServingStatus::Serving,
+        _ => ServingStatus::NotServing,
     }
 }
 
 /// The statuses that one watch tells.
 struct Watch {
     phases: WatchStream<Phase>,
+    /// The last one of them.
+    phase: Phase,
+    views: WatchStream<()>,
+    view: GroupView,
     is_known: bool,
     last: Option<ServingStatus>,
     is_ending: bool,
@@ -129,9 +141,19 @@ impl Stream for Watch {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ServingStatus>> {
         while !self.is_ending {
-            let Some(phase) = ready!(self.phases.poll_next_unpin(cx)) else { break };
-            self.is_ending = phase == Phase::Draining;
-            let status = if self.is_known { serving(phase) } else { ServingStatus::ServiceUnknown };
+            match self.phases.poll_next_unpin(cx) {
+                Poll::Ready(Some(phase)) => self.phase = phase,
+                Poll::Ready(None) => break,
+                // The view outlives the watch, so that this stream does not end.
+                Poll::Pending => {
+                    ready!(self.views.poll_next_unpin(cx));
+                }
+            }
+            self.is_ending = self.phase == Phase::Draining;
+            let status = match self.is_known {
+                true => serving(self.phase, &self.view),
+                false => ServingStatus::ServiceUnknown,
+            };
             if self.last.replace(status) != Some(status) {
                 return Poll::Ready(Some(status));
             }

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Sleep;
@@ -57,7 +56,7 @@ pub(super) struct Held {
     headers: HeaderMap,
     timeout: Option<Duration>,
     /// What the answer says of a write; `None` = nothing was written.
-    durability: Option<String>,
+    durability: Option<HeaderValue>,
     /// The bytes of value that the answer carries.
     value_bytes: usize,
 }
@@ -86,7 +85,7 @@ impl Held {
     }
 
     /// Says how durable the write is that the answer tells of.
-    pub(super) fn wrote(&mut self, durability: String) {
+    pub(super) fn wrote(&mut self, durability: HeaderValue) {
         self.durability = Some(durability);
     }
 
@@ -100,10 +99,10 @@ impl Held {
         let Self { call, durability, value_bytes, .. } = self;
         let (code, answered) = match answered {
             Ok(message) => {
-                // With the content type and the name of the request.
-                let mut headers = HeaderMap::with_capacity(3);
+                // With the content type, the name of the request and the date.
+                let mut headers = HeaderMap::with_capacity(6);
                 if let Some(durability) = durability {
-                    headers.insert(DURABILITY, text_value(durability));
+                    headers.insert(DURABILITY, durability);
                 }
                 let metadata = MetadataMap::from_headers(headers);
                 let mut extensions = Extensions::new();
@@ -136,16 +135,6 @@ impl Held {
 pub(super) fn finish(call: Call, code: Code) {
     // The codes are 0 to 16.
     call.finish(code as i32 as u16);
-}
-
-/// Takes text of ours, which is visible ASCII.
-pub(super) fn text_value(text: String) -> HeaderValue {
-    match text.as_str() {
-        "local" => HeaderValue::from_static("local"),
-        "quorum" => HeaderValue::from_static("quorum"),
-        _ => HeaderValue::from_maybe_shared(Bytes::from(text))
-            .unwrap_or(HeaderValue::from_static("")),
-    }
 }
 
 /// The messages of a stream, which ends with its first error, or at its deadline with one.

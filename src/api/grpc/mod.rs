@@ -9,12 +9,14 @@
 //! ours to keep right.
 //!
 //! Invariants: no bare UNKNOWN or INTERNAL for what a caller did; every answer carries `nomad-request-id` and
-//! `nomad-durability`; every request that is answered is recorded with its code; no stream outlives the drain.
+//! `nomad-durability`; every request that is answered is recorded with its code; no stream outlives the drain, except
+//! links, which whoever holds them ends before.
 
 mod control;
 mod head;
 mod health;
 mod held;
+mod link;
 mod object;
 mod peers;
 mod reflection;
@@ -24,12 +26,16 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, request::Parts};
+use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
-use tonic::{Status, body::Body, codegen::Service as _};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::{BoxFuture, Service as _},
+};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::pb::{
     v1::server_reflection_server::ServerReflectionServer,
@@ -39,7 +45,7 @@ use tonic_reflection::pb::{
 use self::{
     health::Health,
     held::Slot,
-    route::{PEER, Route, STORAGE, Server},
+    route::{LINK, PEER, Route, STORAGE, Server},
 };
 use super::{
     backend::{Backend, Call},
@@ -49,8 +55,10 @@ use super::{
 };
 use crate::{
     core::{object::Tier, trace::TraceId},
+    ports::LinkAcceptor,
     proto::{
         groupstorage::group_storage_service_server::GroupStorageServiceServer,
+        link::{Frames, link_server::LinkServer},
         peerservice::peer_service_server::PeerServiceServer,
         peerstorage::peer_storage_service_server::PeerStorageServiceServer,
         superpeerservice::super_peer_service_server::SuperPeerServiceServer,
@@ -77,11 +85,15 @@ struct Inner {
     message_bytes_max: u64,
 }
 
+/// What takes the links that other nodes open.
+pub type Links = Arc<dyn LinkAcceptor<Frames>>;
+
 /// What implements the generated traits. The calls bring everything else that they need.
 struct Services {
     /// The full names of the services of this listener, sorted.
     names: Arc<[&'static str]>,
     health: Health,
+    links: Option<Links>,
 }
 
 /// tonic's servers of all services. The routes say which of them a listener has.
@@ -91,6 +103,7 @@ struct Servers {
     peer: PeerServiceServer<Services>,
     super_peer: SuperPeerServiceServer<Services>,
     health: HealthServer<Services>,
+    link: LinkServer<Services>,
     reflection: ServerReflectionServer<Services>,
     reflection_alpha: ServerReflectionAlphaServer<Services>,
 }
@@ -103,16 +116,18 @@ struct Accepted {
 
 /// Returns the edge of the storage listener: the two storage services, health and reflection.
 pub fn storage_edge(backend: Arc<Backend>) -> GrpcEdge {
-    GrpcEdge::new(backend, &STORAGE)
+    GrpcEdge::new(backend, &STORAGE, None)
 }
 
-/// Returns the edge of the peer listener: the two control services, health and reflection.
-pub fn peer_edge(backend: Arc<Backend>) -> GrpcEdge {
-    GrpcEdge::new(backend, &PEER)
+/// Returns the edge of the peer listener: the links between nodes, the two control services, health and reflection.
+/// Without `links` no node can open one.
+pub fn peer_edge(backend: Arc<Backend>, links: Option<Links>) -> GrpcEdge {
+    GrpcEdge::new(backend, &PEER, links)
 }
 
 impl Servers {
     fn new(services: &Arc<Services>, message_bytes_max: usize) -> Self {
+        let link_max = services.links.as_ref().map_or(0, |links| links.message_bytes_max());
         let services = || Arc::clone(services);
         let max = message_bytes_max;
         let question_max = reflection::QUESTION_BYTES_MAX;
@@ -124,6 +139,9 @@ impl Servers {
             peer: PeerServiceServer::from_arc(services()).max_decoding_message_size(max),
             super_peer: SuperPeerServiceServer::from_arc(services()).max_decoding_message_size(max),
             health: HealthServer::from_arc(services()).max_decoding_message_size(max),
+            link: LinkServer::from_arc(services())
+                .max_decoding_message_size(link_max)
+                .max_encoding_message_size(usize::MAX),
             reflection: ServerReflectionServer::from_arc(services())
                 .max_decoding_message_size(question_max),
             reflection_alpha: ServerReflectionAlphaServer::from_arc(services())
@@ -132,35 +150,36 @@ impl Servers {
     }
 
     /// Lets a server answer. A generated server is always ready.
-    async fn answer<B>(&self, server: Server, request: Request<B>) -> Response<Body>
+    fn answer<B>(
+        &self,
+        server: Server,
+        request: Request<B>,
+    ) -> BoxFuture<Response<Body>, Infallible>
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
     {
-        let answer = match server {
+        match server {
             Server::GroupStorage => self.group_storage.clone().call(request),
             Server::PeerStorage => self.peer_storage.clone().call(request),
             Server::Peer => self.peer.clone().call(request),
             Server::SuperPeer => self.super_peer.clone().call(request),
             Server::Health => self.health.clone().call(request),
+            Server::Link => self.link.clone().call(request),
             Server::Reflection => self.reflection.clone().call(request),
             Server::ReflectionAlpha => self.reflection_alpha.clone().call(request),
-        };
-        match answer.await {
-            Ok(response) => response,
-            Err(never) => match never {},
         }
     }
 }
 
 impl GrpcEdge {
-    fn new(backend: Arc<Backend>, routes: &'static [Route]) -> Self {
+    fn new(backend: Arc<Backend>, routes: &'static [Route], links: Option<Links>) -> Self {
         let mut names: Vec<_> = routes.iter().map(Route::service).collect();
         names.sort_unstable();
         names.dedup();
         let names: Arc<[_]> = names.into();
         let health = Health::new(&backend, Arc::clone(&names));
         let message_bytes_max = backend.config.node.storage.max_object_bytes + OVERHEAD_BYTES;
-        let services = Arc::new(Services { names, health });
+        let services = Arc::new(Services { names, health, links });
         let servers = Servers::new(&services, message_bytes_max as usize);
         Self { inner: Arc::new(Inner { backend, routes, servers, message_bytes_max }) }
     }
@@ -180,7 +199,7 @@ impl GrpcEdge {
         let slot = Slot::new(call, timeout);
         parts.extensions.insert(slot.clone());
         let request = Request::from_parts(parts, body);
-        let mut response = self.inner.servers.answer(server, request).await;
+        let Ok(mut response) = self.inner.servers.answer(server, request).await;
         if let Some(call) = slot.take() {
             // No handler took it: tonic could not read the message.
             let status = response.extensions().get::<Status>();
@@ -200,7 +219,7 @@ impl GrpcEdge {
             &self.inner.backend,
             "grpc",
             route.map_or("unknown", Route::kind),
-            parts.headers.get("traceparent").and_then(|value| value.to_str().ok()),
+            parts.headers.get(head::TRACEPARENT).and_then(|value| value.to_str().ok()),
             timeout.as_ref().ok().copied().flatten(),
         );
         let accepted = head::check(parts)
@@ -234,9 +253,13 @@ fn refusal(call: Call, error: &ApiError) -> Response<Body> {
 /// Names the request, and says how durable what the answer tells is, unless a write has said so.
 fn describe(response: &mut Response<Body>, backend: &Backend, id: TraceId) {
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, held::text_value(id.to_string()));
+    if let Ok(mut name) = HeaderValue::from_bytes(&id.digits()) {
+        // Not secret, but never the same twice: it would only push other headers out of the compression's table.
+        name.set_sensitive(true);
+        headers.insert(REQUEST_ID, name);
+    }
     if !headers.contains_key(held::DURABILITY) {
-        headers.insert(held::DURABILITY, held::text_value(backend.durability(Tier::Group, None)));
+        headers.insert(held::DURABILITY, backend.durability_header(Tier::Group, None));
     }
 }
 
@@ -263,14 +286,21 @@ impl Edge for GrpcEdge {
         path.ends_with("Watch") || path.ends_with("/ServerReflectionInfo")
     }
 
-    async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response<Body> {
-        self.answer(request).await
+    fn is_link(&self, path: &str) -> bool {
+        path == LINK && route::find(self.inner.routes, path).is_some()
+    }
+
+    fn call(
+        &self,
+        request: Request<LimitedBody<Incoming>>,
+    ) -> impl Future<Output = Response<Body>> + Send {
+        self.answer(request)
     }
 
     fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response<Body> {
         let path = request.uri().path();
         let kind = route::find(self.inner.routes, path).map_or("unknown", Route::kind);
-        let traceparent = request.headers().get("traceparent").and_then(|v| v.to_str().ok());
+        let traceparent = request.headers().get(head::TRACEPARENT).and_then(|v| v.to_str().ok());
         let call = Call::begin(&self.inner.backend, "grpc", kind, traceparent, None);
         refusal(call, error)
     }

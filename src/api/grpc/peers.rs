@@ -23,16 +23,17 @@ use crate::proto::{
 #[tonic::async_trait]
 impl PeerService for Services {
     async fn add_peer(&self, request: Request<AddPeerRequest>) -> Answered<AddPeerResponse> {
-        let (held, request) = Held::take(request)?;
-        held.answer(control::add_peer(&request.host))
+        let (mut held, request) = Held::take(request)?;
+        let done = control::add_peer(&mut held.call, &request.host).await;
+        held.answer(done.map(|response| AddPeerResponse { response }))
     }
 
     async fn remove_peer(
         &self,
         request: Request<RemovePeerRequest>,
     ) -> Answered<RemovePeerResponse> {
-        let (held, request) = Held::take(request)?;
-        let done = control::remove_peer(&held.call, &request.host);
+        let (mut held, request) = Held::take(request)?;
+        let done = control::remove_peer(&mut held.call, &request.host).await;
         held.answer(done.map(|response| RemovePeerResponse { response }))
     }
 
@@ -40,8 +41,9 @@ impl PeerService for Services {
         &self,
         request: Request<()>,
     ) -> Answered<SuperPeerLeaveResponse> {
-        let (held, ()) = Held::take(request)?;
-        held.answer(control::handle_super_peer_leave())
+        let (mut held, ()) = Held::take(request)?;
+        let done = control::handle_super_peer_leave(&mut held.call).await;
+        held.answer(done.map(|response| SuperPeerLeaveResponse { response }))
     }
 
     async fn repair_objects(
@@ -57,14 +59,14 @@ impl PeerService for Services {
 #[tonic::async_trait]
 impl SuperPeerService for Services {
     async fn handle_join(&self, request: Request<JoinRequest>) -> Answered<JoinResponseWithLedger> {
-        let (held, request) = Held::take(request)?;
-        let joined = control::handle_join(&held.call, &request);
+        let (mut held, request) = Held::take(request)?;
+        let joined = control::handle_join(&mut held.call, &request).await;
         held.answer(joined)
     }
 
     async fn handle_leave(&self, request: Request<LeaveRequest>) -> Answered<LeaveResponse> {
-        let (held, request) = Held::take(request)?;
-        let done = control::handle_leave(&held.call, &request);
+        let (mut held, request) = Held::take(request)?;
+        let done = control::handle_leave(&mut held.call, &request).await;
         held.answer(done.map(|success| LeaveResponse { success }))
     }
 
@@ -78,8 +80,8 @@ impl SuperPeerService for Services {
     }
 
     async fn migrate(&self, request: Request<MigrationRequest>) -> Answered<MigrationResponse> {
-        let (held, request) = Held::take(request)?;
-        let done = control::migrate(&held.call, &request);
+        let (mut held, request) = Held::take(request)?;
+        let done = control::migrate(&mut held.call, &request).await;
         held.answer(done.map(|succeed| MigrationResponse { succeed }))
     }
 
@@ -106,8 +108,8 @@ impl SuperPeerService for Services {
         &self,
         request: Request<NotifyPeersRequest>,
     ) -> Answered<NotifyPeersResponse> {
-        let (held, request) = Held::take(request)?;
-        let done = control::notify_peers(&request.host);
+        let (mut held, request) = Held::take(request)?;
+        let done = control::notify_peers(&mut held.call, &request.host).await;
         held.answer(done.map(|result| NotifyPeersResponse { result }))
     }
 

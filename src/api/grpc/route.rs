@@ -13,6 +13,8 @@ pub enum Server {
     SuperPeer,
     /// `grpc.health.v1.Health`.
     Health,
+    /// `nomad.link.v1.Link`.
+    Link,
     /// Server reflection.
     Reflection,
     /// Server reflection as older clients ask for it.
@@ -79,8 +81,12 @@ pub static STORAGE: [Route; 16] = [
     ),
 ];
 
+/// Opens a link between two nodes.
+pub const LINK: &str = "/nomad.link.v1.Link/Open";
+
 /// The paths of the peer listener.
-pub static PEER: [Route; 17] = [
+pub static PEER: [Route; 18] = [
+    route(LINK, Server::Link),
     route("/grpc.peerservice.PeerService/addPeer", Server::Peer),
     route("/grpc.peerservice.PeerService/removePeer", Server::Peer),
     route("/grpc.peerservice.PeerService/handleSuperPeerLeave", Server::Peer),

@@ -5,6 +5,7 @@ mod control;
 mod health;
 mod malformed;
 mod storage;
+mod test_links;
 mod wire;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -79,5 +80,5 @@ pub(super) async fn call<M: Message + Default>(
 
 /// Both edges of a node.
 pub(super) fn edges(node: &TestNode) -> (GrpcEdge, GrpcEdge) {
-    (super::storage_edge(node.backend.clone()), super::peer_edge(node.backend.clone()))
+    (super::storage_edge(node.backend.clone()), super::peer_edge(node.backend.clone(), None))
 }

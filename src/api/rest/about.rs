@@ -1,7 +1,5 @@
 //! What the node tells of itself: status, groups, health, readiness, figures.
 
-use std::sync::Arc;
-
 use http::{HeaderValue, header};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,10 +13,11 @@ use super::{
 };
 use crate::{
     api::{
-        backend::{PositionStatus, Status},
+        backend::Backend,
         error::{ApiError, ErrorCode},
+        status::{PositionStatus, Status},
     },
-    core::group::GroupOfOne,
+    core::{offer::Offer, table::Table, view::View},
 };
 
 pub static STORAGE_HEALTH: Row = Row::get(&["GET /nomad/storage/get/health"]);
@@ -59,10 +58,10 @@ pub struct Groups {
 pub struct GroupSummary {
     /// Its name.
     name: String,
-    /// The id of its super-peer.
-    super_peer: String,
+    /// The id of its super-peer; null during an election.
+    super_peer: Option<String>,
     /// How many members it has.
-    members: usize,
+    members: u32,
     /// How many it may have.
     capacity: u32,
     /// The number of its configuration.
@@ -71,18 +70,40 @@ pub struct GroupSummary {
     site: PositionStatus,
 }
 
+impl GroupSummary {
+    fn own(view: &View, table: &Table) -> Self {
+        Self {
+            name: table.name.clone(),
+            super_peer: view.super_peer.map(|node| node.to_string()),
+            members: table.count(),
+            capacity: table.capacity,
+            epoch: table.epoch(),
+            site: PositionStatus::of(table.site),
+        }
+    }
+
+    fn offered(offer: Offer) -> Self {
+        Self {
+            name: offer.group,
+            super_peer: Some(offer.super_peer.to_string()),
+            members: offer.members,
+            capacity: offer.capacity,
+            epoch: offer.epoch,
+            site: PositionStatus::of(offer.site),
+        }
+    }
+}
+
 impl Groups {
-    fn of(group: &Arc<GroupOfOne>) -> Self {
-        let this = &group.this;
-        let summary = GroupSummary {
-            name: group.name.clone(),
-            super_peer: this.node.to_string(),
-            members: 1,
-            capacity: group.capacity,
-            epoch: group.epoch,
-            site: PositionStatus { x: this.position.x, y: this.position.y },
-        };
-        Self { groups: vec![summary] }
+    /// The node's own group, as it knows it best, and then those that it has heard of, nearest first.
+    fn known(backend: &Backend) -> Self {
+        let view = backend.view.load();
+        let own = view.group();
+        let others = (backend.network.known)(view.this.position);
+        let others =
+            others.into_iter().filter(|offer| own.is_none_or(|own| own.name != offer.group));
+        let groups = own.map(|table| GroupSummary::own(&view, table)).into_iter();
+        Self { groups: groups.chain(others.map(GroupSummary::offered)).collect() }
     }
 }
 
@@ -112,6 +133,9 @@ fn health(ask: &Ask) -> Response {
 }
 
 /// Tells whether the node takes requests, and if not, why.
+///
+/// It does once it has started and is in a group, until it stops or leaves. A group that elects, or that has no majority,
+/// still takes reads and writes in fast mode, so its members are ready.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readyz", tag = "node",
     responses((status = 200, description = "It takes requests", body = Ready), Unready)
@@ -135,14 +159,14 @@ pub async fn status(mut ask: Ask) -> Response {
     ask.finish(call, answer)
 }
 
-/// Lists the groups that this node knows.
+/// Lists the groups that this node knows: its own first, then those whose super-peers it has heard of lately.
 #[utoipa::path(
     get, path = "/nomad/v1/groups", operation_id = "listGroups", tag = "node",
     responses((status = 200, description = "The groups", body = Groups))
 )]
 pub async fn groups(mut ask: Ask) -> Response {
     let call = ask.begin();
-    let answer = Ok(problem::ok(&Groups::of(&ask.backend().view.load_full())));
+    let answer = Ok(problem::ok(&Groups::known(ask.backend())));
     ask.finish(call, answer)
 }
 
@@ -159,13 +183,17 @@ pub async fn group(mut ask: Ask) -> Response {
 }
 
 fn one(ask: &Ask) -> Answer {
-    let (name, group) = (ask.name()?, ask.backend().view.load_full());
-    if *name != group.name {
+    let name = ask.name()?;
+    let mut known = Groups::known(ask.backend());
+    known.groups.retain(|group| group.name == *name);
+    if known.groups.is_empty() {
         let name = super::json::shorten(&name);
-        let detail = format!("this node knows no group {name:?}; it is in {:?}", group.name);
+        let detail = format!(
+            "this node knows no group {name:?}; GET /nomad/v1/groups lists those that it does"
+        );
         return Err(ApiError::new(ErrorCode::NotFound, detail));
     }
-    Ok(problem::ok(&Groups::of(&group)))
+    Ok(problem::ok(&known))
 }
 
 /// Shows the node's figures for Prometheus.

@@ -1,10 +1,10 @@
 //! One request on its way through the edge: what a handler asks of it, and how its answer is finished.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, str::FromStr, sync::Arc};
 
 use bytes::{Buf, Bytes};
 use futures::Stream;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use percent_encoding::percent_decode_str;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use warp::reply::Response;
@@ -21,11 +21,13 @@ use crate::{
         error::{ApiError, ErrorCode},
     },
     core::{
-        group::{RetrievalMode, StorageMode},
+        group::{ModeError, RetrievalMode, StorageMode},
         object::{ObjectId, Tier},
         trace::{TraceContext, TraceId},
     },
 };
+
+const MODE: HeaderName = HeaderName::from_static("nomad-mode");
 
 /// A request with its body.
 pub struct Ask {
@@ -132,6 +134,9 @@ impl Ask {
     /// Says which rule of an id it breaks.
     pub fn id(&self) -> Result<ObjectId, ApiError> {
         let raw = self.at.parameter();
+        if !raw.contains('%') {
+            return Ok(ObjectId::parse(raw)?);
+        }
         check_escapes("id", raw)?;
         let bytes: Cow<'_, [u8]> = percent_decode_str(raw).into();
         Ok(ObjectId::parse_bytes(&bytes)?)
@@ -209,7 +214,7 @@ impl Ask {
     /// # Errors
     /// When it is none of a write.
     pub fn storage_mode(&self) -> Result<Option<StorageMode>, ApiError> {
-        Ok(self.header("nomad-mode")?.map(str::parse).transpose()?)
+        self.mode()
     }
 
     /// Returns the mode that a read names in `Nomad-Mode`.
@@ -217,6 +222,13 @@ impl Ask {
     /// # Errors
     /// When it is none of a read.
     pub fn retrieval_mode(&self) -> Result<Option<RetrievalMode>, ApiError> {
+        self.mode()
+    }
+
+    fn mode<M: FromStr<Err = ModeError>>(&self) -> Result<Option<M>, ApiError> {
+        if !self.head.headers.contains_key(MODE) {
+            return Ok(None);
+        }
         Ok(self.header("nomad-mode")?.map(str::parse).transpose()?)
     }
 
@@ -250,7 +262,7 @@ pub fn finish(backend: &Backend, request: TraceId, answer: Answer) -> Response {
     let mut response = answer.unwrap_or_else(|error| problem::problem(&error, request));
     problem::name_request(&mut response, request);
     if !response.headers().contains_key(problem::DURABILITY) {
-        problem::state_durability(&mut response, backend.durability(Tier::Group, None));
+        problem::state_durability(&mut response, backend.durability_header(Tier::Group, None));
     }
     response
 }

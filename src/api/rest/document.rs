@@ -93,6 +93,11 @@ pub struct NoSuchRange(#[expect(dead_code, reason = "names the schema")] Problem
 #[response(status = 403, content_type = "application/problem+json")]
 pub struct Forbidden(#[expect(dead_code, reason = "names the schema")] Problem);
 
+/// The node does not offer this.
+#[derive(IntoResponses)]
+#[response(status = 501, content_type = "application/problem+json")]
+pub struct NotOffered(#[expect(dead_code, reason = "names the schema")] Problem);
+
 /// The node takes no requests at the moment; `detail` says why.
 #[derive(IntoResponses)]
 #[response(status = 503, content_type = "application/problem+json")]

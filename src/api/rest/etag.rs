@@ -1,5 +1,7 @@
 //! Entity tags: versions in quotes, and the conditions that are made of them (RFC 9110, section 13.1).
 
+use std::fmt::Write as _;
+
 use http::{HeaderMap, HeaderName, header};
 
 use super::json::shorten;
@@ -10,7 +12,10 @@ use crate::{
 
 /// Returns the entity tag of a version.
 pub fn of(version: Version) -> String {
-    format!("\"{version}\"")
+    let mut tag = String::with_capacity(35);
+    // Writing into a string does not fail.
+    let _ = write!(tag, "\"{version}\"");
+    tag
 }
 
 /// What `If-Match` or `If-None-Match` names.

@@ -15,6 +15,7 @@ mod document;
 mod etag;
 mod game_object;
 mod json;
+mod leave;
 mod listing;
 mod objects;
 mod openapi;
@@ -47,7 +48,7 @@ use super::{
 
 /// The rows that the OpenAPI document describes.
 #[cfg(test)]
-static DOCUMENTED: [&Row; 31] = [
+static DOCUMENTED: [&Row; 32] = [
     &storage::GET,
     &objects::OBJECT,
     &storage::PUT,
@@ -71,6 +72,7 @@ static DOCUMENTED: [&Row; 31] = [
     &about::STATUS,
     &about::GROUPS,
     &about::GROUP,
+    &leave::LEAVE,
     &about::HEALTHZ,
     &about::READYZ,
     &about::METRICS,
@@ -127,11 +129,14 @@ impl Edge for RestEdge {
             &about::STORAGE_HEALTH,
             &about::STATUS,
         ];
-        path.starts_with("/nomad/debug/") || fixed.iter().any(|row| row.path() == path)
+        path.starts_with("/nomad/debug/") || fixed.iter().any(|row| row.is_at(path))
     }
 
-    async fn call(&self, request: Request<LimitedBody<Incoming>>) -> Response {
-        self.answer(request).await
+    fn call(
+        &self,
+        request: Request<LimitedBody<Incoming>>,
+    ) -> impl Future<Output = Response> + Send {
+        self.answer(request)
     }
 
     fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response {
@@ -174,14 +179,10 @@ impl RestEdge {
 
 fn routes(shared: &Shared) -> BoxedFilter<(Response,)> {
     let recovering = shared.clone();
+    // Each `or` around a route is one more future to poll and to carry its answer: the most frequent has two.
+    let others = nomad(shared).or(outside(shared)).unify().or(row::unknown()).unify().boxed();
     route(shared, &objects::OBJECT, objects::object)
-        .or(route(shared, &storage::GET, storage::get))
-        .unify()
-        .or(nomad(shared))
-        .unify()
-        .or(outside(shared))
-        .unify()
-        .or(row::unknown())
+        .or(route(shared, &storage::GET, storage::get).or(others).unify())
         .unify()
         .recover(move |rejection| {
             std::future::ready(Ok::<_, Infallible>(recover(&recovering, &rejection)))
@@ -199,6 +200,8 @@ fn nomad(b: &Shared) -> BoxedFilter<(Response,)> {
         .or(route(b, &about::GROUPS, about::groups))
         .unify()
         .or(route(b, &about::GROUP, about::group))
+        .unify()
+        .or(route(b, &leave::LEAVE, leave::leave))
         .unify();
     let storage = route(b, &storage::PUT, storage::put)
         .or(route(b, &storage::UPDATE, storage::update))

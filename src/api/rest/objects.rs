@@ -196,6 +196,8 @@ fn asked_range(ask: &Ask, object: &Object, modified: &str) -> RangeAnswer {
 }
 
 fn describe(headers: &mut HeaderMap, object: &Object, modified: &str) {
+    // All of them, with what every answer has.
+    headers.reserve(12);
     // A problem document has its own type.
     if !headers.contains_key(header::CONTENT_TYPE) {
         let kept = object.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
@@ -337,7 +339,7 @@ async fn write(
     wanted: Wanted,
     mode: Option<StorageMode>,
     make: impl Fn(Condition) -> Change,
-) -> Result<(Written, String), ApiError> {
+) -> Result<(Written, HeaderValue), ApiError> {
     let (mut condition, versions) = match wanted {
         Wanted::Anything => (Condition::Any, Vec::new()),
         Wanted::Absent => (Condition::Absent, Vec::new()),

@@ -3,7 +3,7 @@
 //! A browser sends requests for any page that its user opens, also to a node that listens on the loopback address alone.
 //! It names the page in `Origin` and the node in `Host`, and lets no page forge either; other clients send no `Origin`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, uri::Authority};
 
@@ -63,6 +63,10 @@ fn values<'a>(
 
 /// Whether no name server can say what the host is.
 fn names_this_machine(host: &HeaderValue) -> bool {
+    // Most often it is an address and a port.
+    if host.to_str().is_ok_and(|host| host.parse::<SocketAddr>().is_ok()) {
+        return true;
+    }
     let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
     let name = authority.host();
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);

@@ -101,22 +101,14 @@ pub fn empty(status: StatusCode) -> Response {
 
 /// Writes the request's name into the answer.
 pub fn name_request(response: &mut Response, request: TraceId) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0; 32];
-    for (place, digit) in text.iter_mut().rev().enumerate() {
-        let nibble = (request.0 >> (4 * place)) as usize & 0xf;
-        *digit = DIGITS.get(nibble).copied().unwrap_or(b'0');
-    }
-    if let Ok(value) = HeaderValue::from_bytes(&text) {
+    if let Ok(value) = HeaderValue::from_bytes(&request.digits()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
 }
 
 /// Says how durable what the answer tells is.
-pub fn state_durability(response: &mut Response, durability: String) {
-    if let Ok(value) = HeaderValue::try_from(durability) {
-        response.headers_mut().insert(DURABILITY, value);
-    }
+pub fn state_durability(response: &mut Response, durability: HeaderValue) {
+    response.headers_mut().insert(DURABILITY, durability);
 }
 
 #[cfg(test)]

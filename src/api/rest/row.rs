@@ -4,8 +4,10 @@
 
 use std::{convert::Infallible, future, ops::Range};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use warp::{Filter, Rejection, path::FullPath, reject};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The body that a path reads on `PUT` and `POST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,12 @@ impl Row {
     pub fn path(&self) -> &'static str {
         let path = self.calls.first().and_then(|call| call.split_once(' '));
         path.map_or("", |(_, path)| path)
+    }
+
+    /// Tells whether this is its path; one without a parameter.
+    pub fn is_at(&self, path: &str) -> bool {
+        let call = self.calls.first().and_then(|call| call.strip_suffix(path));
+        call.is_some_and(|method| method.ends_with(' '))
     }
 
     /// Returns the call of a method, `None` when the path does not take it.
@@ -171,7 +179,7 @@ pub fn unknown() -> impl Filter<Extract = (warp::reply::Response,), Error = Reje
 
 /// Returns the trace that a request brings.
 pub fn traceparent(headers: &HeaderMap) -> Option<&str> {
-    headers.get("traceparent").and_then(|value| value.to_str().ok())
+    headers.get(TRACEPARENT).and_then(|value| value.to_str().ok())
 }
 
 /// The query as it stands in the URL; empty where there is none.

@@ -118,7 +118,7 @@ pub async fn migration(ask: Ask) -> Response {
     set(ask, read).await
 }
 
-/// Sets how many members keep each object.
+/// Sets how many members keep each object, for the whole group.
 ///
 /// An older client gives `rf` in the query instead of a body.
 #[utoipa::path(
@@ -148,7 +148,7 @@ async fn set(
 }
 
 async fn change_to(call: &mut Call, change: SettingChange) -> Answer {
-    let settings = call.set(change).await?.settings;
+    let settings = call.set(change).await?;
     Ok(match change {
         SettingChange::StorageMode(_) => {
             problem::ok(&StorageModeSet { storage_mode: settings.storage_mode.as_str() })

@@ -1,6 +1,6 @@
 //! The older paths: objects as JSON with the value in base64, in the group's storage and in the overlay.
 
-use http::header;
+use http::{HeaderValue, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 use warp::reply::Response;
@@ -265,7 +265,7 @@ async fn remove(call: &mut Call, ask: &Ask) -> Answer {
     Ok(done(written.is_ok(), durability))
 }
 
-fn done(result: bool, durability: String) -> Response {
+fn done(result: bool, durability: HeaderValue) -> Response {
     let mut response = problem::ok(&Done { result });
     problem::state_durability(&mut response, durability);
     response

@@ -16,10 +16,19 @@ fn parse(line: &[&str]) -> Result<Command, String> {
 fn a_start_is_that_of_a_peer_unless_it_says_otherwise() {
     let Ok(Command::Start(plain)) = parse(&["start"]) else { panic!() };
     assert_eq!((plain.role, plain.config.file, plain.data_dir), (RoleArg::Peer, None, None));
-    let line = ["start", "-t", "super-peer", "-c", "c.yaml", "--data-dir", "d"];
+    assert!(plain.bootstrap.is_empty());
+    let line = "start -t super-peer -c c.yaml --data-dir d --bootstrap a:1 --bootstrap b:2";
+    let line: Vec<_> = line.split(' ').collect();
     let Ok(Command::Start(full)) = parse(&line) else { panic!() };
+    assert_eq!(full.bootstrap, ["a:1", "b:2"]);
     assert_eq!(full.role, RoleArg::SuperPeer);
     assert_eq!((full.config.file, full.data_dir), (Some("c.yaml".into()), Some("d".into())));
+}
+
+#[test]
+fn a_network_is_one_super_peer_and_three_peers_unless_it_says_otherwise() {
+    let Ok(Command::Dev(plain)) = parse(&["dev"]) else { panic!() };
+    assert_eq!((plain.super_peers, plain.peers, plain.data_dir), (1, 3, None));
 }
 
 #[test]
@@ -56,8 +65,8 @@ fn a_trace_is_of_all_or_of_some_and_a_capture_is_below_it() {
 fn a_line_that_cannot_be_meant_is_refused_and_names_the_value() {
     let cases: [(&[&str], &str); 18] = [
         (&["start", "--type", "hyper-peer"], "hyper-peer"),
-        (&["start", "--bootstrap", "x"], "--bootstrap"),
-        (&["dev"], "dev"),
+        (&["start", "--bootstrap"], "--bootstrap"),
+        (&["dev", "--peers", "101"], "101"),
         (&["put", ""], "<ID>"),
         (&["put", "a", "b", "c"], "'c'"),
         (&["put", "a", "x", "--file", "f"], "--file"),

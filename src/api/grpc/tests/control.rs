@@ -1,4 +1,4 @@
-//! What a node alone answers about its group.
+//! What is answered about groups: by a node alone, and by one whose membership decides.
 
 use prost::Message;
 use tonic::{Code, Status};
@@ -10,6 +10,12 @@ use crate::{
         grpc::GrpcEdge,
         test_backend::{NODE, TestNode},
     },
+    core::{
+        control::{ControlError, Request},
+        node_id::NodeId,
+        offer::Offer,
+        world::Position,
+    },
     proto::{
         groupstorage::{
             AddToGroupLedgerRequest, AddToGroupLedgerResponse, PutObjectRequest, PutObjectResponse,
@@ -18,8 +24,9 @@ use crate::{
         models::GameObjectGrpc,
         peerservice::{AddPeerRequest, RemovePeerRequest, RepairObjectRequest},
         superpeerservice::{
-            self, JoinRequest, LeaveRequest, MigrationRequest, NotifyPeersRequest, PingRequest,
-            PositionUpdateRequest, PositionUpdateResponse, VirtualPosition,
+            self, JoinRequest, JoinResponseWithLedger, LeaveRequest, MigrationRequest,
+            NotifyPeersRequest, PingRequest, PositionUpdateRequest, PositionUpdateResponse,
+            VirtualPosition,
         },
     },
 };
@@ -80,7 +87,7 @@ async fn the_ledger_of_a_node_alone_is_what_it_holds() {
 }
 
 #[tokio::test]
-async fn what_needs_another_node_says_so_after_its_arguments_were_checked() {
+async fn what_is_asked_of_the_group_is_checked_before_anybody_decides() {
     let node = TestNode::start().await;
     let (_, edge) = edges(&node);
     let at = |x: f64, z: f64| Some(VirtualPosition { x, y: 1.0, z });
@@ -90,7 +97,7 @@ async fn what_needs_another_node_says_so_after_its_arguments_were_checked() {
         position,
     };
     let path = format!("{SUPER}/handleJoin");
-    is(flag(&edge, &path, &join("a:1", at(1.0, 0.0))).await, Code::Unimplemented, "alone");
+    assert!(flag(&edge, &path, &join("a:1", at(1.0, 0.0))).await.unwrap());
     is(flag(&edge, &path, &join("a", at(1.0, 0.0))).await, Code::InvalidArgument, "\"a\"");
     is(flag(&edge, &path, &join("a:1", None)).await, Code::InvalidArgument, "position");
     is(flag(&edge, &path, &join("a:1", at(99.0, 0.0))).await, Code::InvalidArgument, "99");
@@ -103,16 +110,17 @@ async fn what_needs_another_node_says_so_after_its_arguments_were_checked() {
 
     let path = format!("{PEER}/addPeer");
     let add = |host: &str| AddPeerRequest { host: host.into() };
-    is(flag(&edge, &path, &add("a:1")).await, Code::Unimplemented, "a:1");
+    assert!(flag(&edge, &path, &add("a:1")).await.unwrap());
+    assert!(!flag(&edge, &path, &add("127.0.0.1:6731")).await.unwrap());
     is(flag(&edge, &path, &add("a:x")).await, Code::InvalidArgument, "\"a:x\"");
     let path = format!("{PEER}/handleSuperPeerLeave");
-    is(flag(&edge, &path, &()).await, Code::Unimplemented, "alone");
+    assert!(flag(&edge, &path, &()).await.unwrap());
 
     let path = format!("{PEER}/removePeer");
     let remove = |host: &str| RemovePeerRequest { host: host.into() };
     assert!(!flag(&edge, &path, &remove("a:1")).await.unwrap());
-    is(flag(&edge, &path, &remove("127.0.0.1:6731")).await, Code::Unimplemented, "alone");
-    is(flag(&edge, &path, &remove(NODE)).await, Code::Unimplemented, "alone");
+    assert!(flag(&edge, &path, &remove("127.0.0.1:6731")).await.unwrap());
+    assert!(flag(&edge, &path, &remove(NODE)).await.unwrap());
     for host in ["", "nonsense"] {
         is(flag(&edge, &path, &remove(host)).await, Code::InvalidArgument, &format!("{host:?}"));
     }
@@ -124,13 +132,13 @@ async fn what_needs_another_node_says_so_after_its_arguments_were_checked() {
     };
     assert!(!flag(&edge, &path, &leave("a:1")).await.unwrap());
     is(flag(&edge, &path, &leave("nonsense")).await, Code::InvalidArgument, "nonsense");
-    is(flag(&edge, &path, &leave("127.0.0.1:6731")).await, Code::Unimplemented, "alone");
+    assert!(flag(&edge, &path, &leave("127.0.0.1:6731")).await.unwrap());
 
     let path = format!("{SUPER}/migrate");
     let migrate =
         |peer: &str| MigrationRequest { peer_id: peer.into(), new_super_peer_id: "other".into() };
     assert!(!flag(&edge, &path, &migrate("stranger")).await.unwrap());
-    is(flag(&edge, &path, &migrate(NODE)).await, Code::Unimplemented, "other");
+    is(flag(&edge, &path, &migrate(NODE)).await, Code::FailedPrecondition, "other");
     node.stop().await;
 }
 
@@ -200,4 +208,165 @@ async fn a_position_update_moves_this_node_and_no_other() {
     assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "position");
     assert_eq!(node.backend.view.load().this.position, position);
     node.stop().await;
+}
+
+fn offer(group: &str, key: u8, x: f64) -> Offer {
+    Offer {
+        group: group.into(),
+        super_peer: NodeId::from_key([key; 32]),
+        peer: format!("10.0.0.{key}:6731"),
+        site: Position { x, y: 5.0 },
+        members: 2,
+        capacity: 5,
+        permanent: true,
+        epoch: 7,
+        seq: 1,
+    }
+}
+
+#[tokio::test]
+async fn every_control_call_is_asked_of_membership_and_its_word_is_the_answer() {
+    let node = TestNode::scripted().await;
+    let (_, edge) = edges(&node);
+    let (a, b) = ("a:1".to_owned(), "b:2".to_owned());
+    let me = || NODE.to_owned();
+    let asks: Vec<(String, Vec<u8>, Request)> = vec![
+        (
+            format!("{PEER}/addPeer"),
+            AddPeerRequest { host: a.clone() }.encode_to_vec(),
+            Request::AddPeer { address: a.clone() },
+        ),
+        (
+            format!("{PEER}/removePeer"),
+            RemovePeerRequest { host: me() }.encode_to_vec(),
+            Request::RemovePeer { name: me() },
+        ),
+        (format!("{PEER}/handleSuperPeerLeave"), Vec::new(), Request::SuperPeerLeaves),
+        (
+            format!("{SUPER}/handleLeave"),
+            LeaveRequest {
+                peer_server_hostname: a.clone(),
+                group_storage_server_hostname: b.clone(),
+            }
+            .encode_to_vec(),
+            Request::RemovePeer { name: a.clone() },
+        ),
+        (
+            format!("{SUPER}/migrate"),
+            MigrationRequest { peer_id: me(), new_super_peer_id: b.clone() }.encode_to_vec(),
+            Request::Migrate { peer: me(), new_super_peer: b.clone() },
+        ),
+        (
+            format!("{SUPER}/notifyPeers"),
+            NotifyPeersRequest { host: a.clone() }.encode_to_vec(),
+            Request::Notify { host: a.clone() },
+        ),
+    ];
+    for (path, message, expected) in asks {
+        let raw = Raw(message);
+        for answer in [true, false] {
+            node.membership.answers.lock().unwrap().push_back(Ok(answer));
+            assert_eq!(flag(&edge, &path, &raw).await.unwrap(), answer, "{path}");
+        }
+        assert_eq!(node.membership.asked.lock().unwrap().pop(), Some(expected), "{path}");
+        let refused = ControlError::NotSuperPeer { group: "g".into(), super_peer: "c:3".into() };
+        node.membership.answers.lock().unwrap().push_back(Err(refused));
+        is(flag(&edge, &path, &raw).await, Code::FailedPrecondition, "c:3");
+        let refused = ControlError::Election { group: "g".into() };
+        node.membership.answers.lock().unwrap().push_back(Err(refused));
+        is(flag(&edge, &path, &raw).await, Code::Unavailable, "election");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_join_is_accepted_with_the_ledgers_or_sent_to_the_right_super_peer() {
+    let node = TestNode::scripted().await;
+    let (storage, edge) = edges(&node);
+    put(&storage, "held").await;
+    let path = format!("{SUPER}/handleJoin");
+    let message = JoinRequest {
+        peer_server_host: "a:1".into(),
+        group_storage_server_host: "b:2".into(),
+        position: Some(VirtualPosition { x: 1.0, y: 2.0, z: 0.0 }),
+    };
+    let join = async || call::<JoinResponseWithLedger>(&edge, &path, &message).await;
+    let joined = join().await.unwrap();
+    assert!(joined.accepted && joined.reason.is_empty() && joined.super_peer.is_empty());
+    assert_eq!(joined.replication_factor, 3);
+    let by_object = joined.object_ledger.unwrap().key_pair;
+    assert_eq!(by_object["held"].values[0].id, NODE);
+    assert_eq!(joined.peer_ledger.unwrap().key_pair[NODE].values[0].id, "held");
+    let asked = node.membership.asked.lock().unwrap().pop();
+    let position = Position { x: 1.0, y: 2.0 };
+    let expected = Request::Join { peer: "a:1".into(), storage: "b:2".into(), position };
+    assert_eq!(asked, Some(expected));
+
+    let (group, next) = ("g".to_owned(), Some("c:3".to_owned()));
+    for (error, super_peer) in [
+        (ControlError::NotSuperPeer { group: group.clone(), super_peer: "c:3".into() }, "c:3"),
+        (ControlError::Full { group: group.clone(), members: 5, capacity: 5, next }, "c:3"),
+        (ControlError::Full { group: group.clone(), members: 5, capacity: 5, next: None }, ""),
+    ] {
+        let text = error.to_string();
+        node.membership.answers.lock().unwrap().push_back(Err(error));
+        let answer = join().await.unwrap();
+        assert!(!answer.accepted && answer.object_ledger.is_none(), "{answer:?}");
+        assert_eq!((answer.reason, answer.super_peer.as_str()), (text, super_peer));
+    }
+    let declined = ControlError::Declined { address: "a:1".into(), reason: "busy".into() };
+    let lost = ControlError::NoGroup { reason: "looking for a group" };
+    for (error, code) in [(declined, Code::FailedPrecondition), (lost, Code::Unavailable)] {
+        node.membership.answers.lock().unwrap().push_back(Err(error));
+        assert_eq!(join().await.unwrap_err().code(), code);
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_position_update_names_the_nearest_group_that_is_known() {
+    let node = TestNode::scripted().await;
+    let (_, edge) = edges(&node);
+    *node.known.lock().unwrap() = vec![offer("group-far", 9, 9.0)];
+    let path = format!("{SUPER}/updatePositionReference");
+    let update = |x| PositionUpdateRequest {
+        position: Some(VirtualPosition { x, y: 5.0, z: 0.0 }),
+        peer_id: "a:1".into(),
+    };
+    for (x, group) in [(5.0, "group-TestNode"), (8.0, "group-far")] {
+        let answer: PositionUpdateResponse = call(&edge, &path, &update(x)).await.unwrap();
+        assert_eq!((answer.acknowledge, answer.new_group_name.as_str()), (true, group));
+    }
+    let asked = node.membership.asked.lock().unwrap().pop();
+    let position = Position { x: 8.0, y: 5.0 };
+    assert_eq!(asked, Some(Request::PositionOf { peer: "a:1".into(), position }));
+    node.stop().await;
+}
+
+/// A message as bytes.
+#[derive(Debug)]
+struct Raw(Vec<u8>);
+
+impl Message for Raw {
+    fn encode_raw(&self, buffer: &mut impl bytes::BufMut) {
+        buffer.put_slice(&self.0);
+    }
+
+    fn merge_field(
+        &mut self,
+        _: u32,
+        _: prost::encoding::WireType,
+        _: &mut impl bytes::Buf,
+        _: prost::encoding::DecodeContext,
+    ) -> Result<(), prost::DecodeError> {
+        unreachable!("it is only sent")
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
 }

@@ -1,5 +1,6 @@
 //! The edge over real actors and a store in memory: what each request is decoded to, and what it is answered with.
 
+mod groups;
 mod node;
 mod objects;
 
@@ -53,7 +54,10 @@ impl Client {
     }
 
     async fn with(config: Config) -> Self {
-        let node = TestNode::start_with(config).await;
+        Self::of(TestNode::start_with(config).await)
+    }
+
+    fn of(node: TestNode) -> Self {
         Self { edge: edge(node.backend.clone()), node }
     }
 

@@ -1,0 +1,98 @@
+//! Where other nodes' questions come in: decodes, asks the actor, encodes. What arrives is untrusted.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use super::MembershipMsg;
+use crate::{
+    actors::shell::{Address, Context, Kit},
+    core::{
+        membership::{MembershipAnswer, MembershipRequest},
+        node_id::NodeId,
+        trace::TraceContext,
+    },
+    ports::PeerHandler,
+};
+
+/// The version of the encoding, before each message.
+const VERSION: u8 = 1;
+
+/// The longest that a question waits for the core's answer: as long as its sender does.
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The handler of other nodes' questions about membership.
+pub struct MembershipDoor {
+    kit: Kit,
+    actor: Address<MembershipMsg>,
+    from: Arc<str>,
+}
+
+impl MembershipDoor {
+    /// Makes the door of this actor.
+    pub fn new(kit: Kit, actor: Address<MembershipMsg>) -> Self {
+        Self { kit, actor, from: "link".into() }
+    }
+}
+
+impl PeerHandler for MembershipDoor {
+    fn answer(
+        &self,
+        from: NodeId,
+        trace: TraceContext,
+        body: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        let question = decode::<MembershipRequest>(&body);
+        let deadline = self.kit.clock.monotonic().plus_us(ANSWER_LIMIT.as_micros() as u64);
+        let (actor, name) = (self.actor.clone(), Arc::clone(&self.from));
+        Box::pin(async move {
+            let question = question?;
+            let cx = Context { trace, deadline: Some(deadline) };
+            let make = |reply| MembershipMsg::Asked { from, question, reply };
+            let answer: MembershipAnswer =
+                actor.ask(&name, cx, make).await.map_err(|error| error.to_string())?;
+            encode(&answer)
+        })
+    }
+
+    fn heard(&self, _: NodeId, _: TraceContext, _: Bytes) {
+        // Membership has no notices.
+    }
+}
+
+/// Encodes a message behind the version.
+pub(super) fn encode(message: &impl serde::Serialize) -> Result<Bytes, String> {
+    let bytes = postcard::to_extend(message, vec![VERSION]);
+    bytes.map(Bytes::from).map_err(|error| error.to_string())
+}
+
+/// Decodes what another node sent.
+pub(super) fn decode<M: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => {
+            postcard::from_bytes(rest).map_err(|error| format!("the message is damaged: {error}"))
+        }
+        Some((version, _)) => Err(format!(
+            "the message has the encoding {version}, this node reads {VERSION}; run the same version on all nodes"
+        )),
+        None => Err("the message is empty".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_reads_back_and_a_damaged_one_is_refused() {
+        let question = MembershipRequest::Confirm { group: "group-x".into(), claim: 3 };
+        let bytes = encode(&question).unwrap();
+        assert_eq!(decode::<MembershipRequest>(&bytes), Ok(question));
+        assert!(decode::<MembershipRequest>(&[]).is_err());
+        assert!(decode::<MembershipRequest>(&[2, 0]).unwrap_err().contains("encoding 2"));
+        for cut in 1..bytes.len() {
+            assert!(decode::<MembershipRequest>(&bytes[..cut]).is_err(), "{cut}");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Carries out what the core wants done.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, task::AbortHandle};
+use tracing::{info, warn};
+
+use super::{
+    MembershipActor, MembershipMsg, Ordered, Owed,
+    door::{ANSWER_LIMIT, decode, encode},
+};
+use crate::{
+    actors::{
+        group_table::{GroupTableMsg, LogTask},
+        shell::{Address, Context, Handling},
+    },
+    core::{
+        decision::denied,
+        membership::{
+            AskFailure, Durable, Effect, Event, MembershipAnswer, MembershipRequest,
+            ProposeFailure, Report, RequestId, Ticket,
+        },
+        node_id::NodeId,
+        offer::Found,
+        time::MonotonicUs,
+        view::Liveness,
+    },
+    ports::{
+        DurableState,
+        peer_transport::{LinkError, Service},
+    },
+};
+
+/// The most states that wait to be kept. The core waits for each before it goes on, so that more are a defect.
+const KEPT_MAX: usize = 64;
+
+/// What membership has counted since the node started, beside what the published view counts.
+#[derive(Debug, Default)]
+pub struct Tallies {
+    pair_faults: AtomicU64,
+    forced: AtomicU64,
+    given_up: AtomicU64,
+}
+
+/// The counts at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How often one member could not reach another that the super-peer could.
+    pub pair_faults: u64,
+    /// Changes that this node saw ended by force.
+    pub forced: u64,
+    /// How often this node left a group whose majority did not come back.
+    pub given_up: u64,
+}
+
+impl Tallies {
+    /// Returns the counts.
+    pub fn read(&self) -> Counts {
+        Counts {
+            pair_faults: self.pair_faults.load(Relaxed),
+            forced: self.forced.load(Relaxed),
+            given_up: self.given_up.load(Relaxed),
+        }
+    }
+
+    /// Logs a fact in one line and counts it. Changes of role, member and epoch are told where the view is published.
+    fn report(&self, report: &Report) {
+        match report {
+            Report::Role { .. }
+            | Report::Joined { .. }
+            | Report::Left { .. }
+            | Report::Epoch { .. }
+            | Report::SuperPeer { .. }
+            | Report::Majority { .. } => {}
+            Report::Liveness { node, liveness: Liveness::Alive } => {
+                info!(member = %node, "a member answers");
+            }
+            Report::Liveness { node, liveness } => {
+                warn!(member = %node, state = liveness.as_str(), "a member does not answer");
+            }
+            Report::PairFault { from, to, present: true } => {
+                self.pair_faults.fetch_add(1, Relaxed);
+                warn!(%from, %to, "one member cannot reach another, which the super-peer reaches");
+            }
+            Report::PairFault { from, to, present: false } => {
+                info!(%from, %to, "one member reaches another again");
+            }
+            Report::Dissolved { group, into } => {
+                info!(group, into, "the group was dissolved");
+            }
+            Report::Removed { group, claim } => {
+                warn!(group, claim, "the group says that this node is no member any more");
+            }
+            Report::GaveUp { group } => {
+                self.given_up.fetch_add(1, Relaxed);
+                warn!(group, "no majority came back in time: this node leaves the group");
+            }
+            Report::Forced { epoch, count } => {
+                self.forced.fetch_add(1, Relaxed);
+                warn!(epoch, count, "a change of the group was ended by force");
+            }
+            Report::JoinRefused { group, reason } => {
+                info!(group, reason, "a group refused this node");
+            }
+        }
+    }
+}
+
+/// Keeps durable states, one after the other, in the order in which they came.
+pub(super) struct Keeper {
+    wanted: mpsc::Sender<(Durable, Owed, Ticket)>,
+    task: AbortHandle,
+}
+
+impl Keeper {
+    pub(super) fn start(to: Arc<dyn DurableState>, actor: Address<MembershipMsg>) -> Self {
+        let (wanted, mut waiting) = mpsc::channel::<(Durable, Owed, Ticket)>(KEPT_MAX);
+        let keep = async move {
+            while let Some((durable, owed, ticket)) = waiting.recv().await {
+                let to = Arc::clone(&to);
+                let kept = tokio::task::spawn_blocking(move || to.save(&durable)).await;
+                match kept.map_err(std::io::Error::other).and_then(|kept| kept) {
+                    Ok(()) => owed.pay(Event::Persisted(ticket)),
+                    Err(error) => {
+                        let reason = format!("the membership cannot be kept: {error}");
+                        let from = Arc::clone(actor.name());
+                        actor.tell(&from, Context::default(), MembershipMsg::NotKept { reason });
+                    }
+                }
+            }
+        };
+        Self { wanted, task: tokio::spawn(keep).abort_handle() }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Names an event for a record.
+pub(super) fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Started { .. } => "Started",
+        Event::Tick => "Tick",
+        Event::LogChanged(_) => "LogChanged",
+        Event::Found { .. } => "Found",
+        Event::LinkUp(_) => "LinkUp",
+        Event::LinkDown(_) => "LinkDown",
+        Event::Asked { .. } => "Asked",
+        Event::Answered { .. } => "Answered",
+        Event::Persisted(_) => "Persisted",
+        Event::Proposed { .. } => "Proposed",
+        Event::Arranged { .. } => "Arranged",
+        Event::LogReady { .. } => "LogReady",
+        Event::Rescanned { .. } => "Rescanned",
+        Event::Ordered { .. } => "Ordered",
+        Event::Described(_) => "Described",
+        Event::Stopping => "Stopping",
+    }
+}
+
+impl MembershipActor {
+    pub(super) fn carry_out(&mut self, cx: &Handling<'_, MembershipMsg>, effect: Effect) {
+        match effect {
+            Effect::Persist { ticket, durable } => self.persist(cx, ticket, durable),
+            Effect::Find { ticket, near, window_us, enough } => {
+                let owed = self.owed(cx, Event::Found { ticket, found: Found::default() });
+                let window = Duration::from_micros(window_us);
+                let is_enough = Box::new(move |found: &Found| enough.is_met(found));
+                let found = self.args.overlay.find(near, window, is_enough);
+                tokio::spawn(async move {
+                    let found = found.await;
+                    owed.pay(Event::Found { ticket, found });
+                });
+            }
+            Effect::AskAddress { ticket, address, question } => {
+                self.ask(cx, ticket, &question, To::Address(address));
+            }
+            Effect::AskNode { ticket, node, question } => {
+                self.ask(cx, ticket, &question, To::Node(node));
+            }
+            Effect::Reply { request, answer } => self.reply(request, answer),
+            Effect::Done { request, result } => {
+                if let Some(Ordered { about, reply }) = self.orders.remove(&request) {
+                    let view = self.args.view.load();
+                    let known = self.args.overlay.known(view.this.position);
+                    let result = result.map(|()| true);
+                    reply.send(result.map_err(|why| denied(why, &about, &view, &known)));
+                }
+            }
+            Effect::Propose { ticket, command } => {
+                let outcome = Err(ProposeFailure::Unknown);
+                let task = LogTask::Propose { ticket, command };
+                self.log_task(cx, task, Event::Proposed { ticket, outcome });
+            }
+            Effect::Arrange { ticket, voters, learners } => {
+                let task = LogTask::Arrange { ticket, voters, learners };
+                self.log_task(cx, task, Event::Arranged { ticket, done: false });
+            }
+            Effect::FoundLog { ticket, table } => {
+                let task = LogTask::Found { ticket, table };
+                self.log_task(cx, task, Event::LogReady { ticket, done: false });
+            }
+            Effect::FollowLog { ticket, group, claim } => {
+                let task = LogTask::Follow { ticket, group, claim };
+                self.log_task(cx, task, Event::LogReady { ticket, done: false });
+            }
+            Effect::LeaveLog { ticket } => {
+                let task = LogTask::Leave { ticket };
+                self.log_task(cx, task, Event::LogReady { ticket, done: false });
+            }
+            Effect::Campaign => {
+                cx.tell(&self.args.group_table, GroupTableMsg::Campaign);
+            }
+            Effect::PauseHeartbeats(paused) => {
+                cx.tell(&self.args.group_table, GroupTableMsg::PauseHeartbeats(paused));
+            }
+            Effect::Announce(offer) => self.args.overlay.announce(offer),
+            Effect::Seek(seeker) => self.args.overlay.seek(seeker),
+            Effect::TellWhereabouts(whereabouts) => self.args.overlay.tell_whereabouts(whereabouts),
+            Effect::KeepLinks(peers) => self.args.transport.keep(peers),
+            // No object is replicated yet: there is nothing to scan.
+            Effect::Rescan { epoch } => {
+                let life = self.life;
+                let event = Event::Rescanned { epoch };
+                cx.tell(cx.me, MembershipMsg::Happened { life, event });
+            }
+            Effect::WakeAt(at) => self.wake_at(cx, at),
+            Effect::Report(report) => self.args.tallies.report(&report),
+        }
+    }
+
+    fn owed(&self, cx: &Handling<'_, MembershipMsg>, failure: Event) -> Owed {
+        Owed::new(cx.me.clone(), Arc::clone(cx.me.name()), cx.cx, self.life, failure)
+    }
+
+    fn persist(&mut self, cx: &Handling<'_, MembershipMsg>, ticket: Ticket, durable: Durable) {
+        // Nothing is owed when it fails: the failure ends this life of the actor.
+        let owed = self.owed(cx, Event::Tick);
+        if self.keeper.wanted.try_send((durable, owed, ticket)).is_err() {
+            let reason = "too many states wait to be kept".to_owned();
+            cx.tell(cx.me, MembershipMsg::NotKept { reason });
+        }
+    }
+
+    fn log_task(&self, cx: &Handling<'_, MembershipMsg>, task: LogTask, failure: Event) {
+        let owed = self.owed(cx, failure);
+        cx.tell(
+            &self.args.group_table,
+            GroupTableMsg::Log { task: Box::new(task), owed: Box::new(owed) },
+        );
+    }
+
+    fn reply(&mut self, request: RequestId, answer: MembershipAnswer) {
+        if let Some(reply) = self.questions.remove(&request) {
+            reply.send(answer);
+        }
+    }
+
+    fn ask(
+        &self,
+        cx: &Handling<'_, MembershipMsg>,
+        ticket: Ticket,
+        question: &MembershipRequest,
+        to: To,
+    ) {
+        let by = match &to {
+            To::Node(node) => Some(*node),
+            To::Address(_) => None,
+        };
+        let failed = |answer| Event::Answered { ticket, by, answer: Err(answer) };
+        let owed = self.owed(cx, failed(AskFailure::Unknown));
+        let Ok(body) = encode(question) else {
+            return owed.pay(failed(AskFailure::Unreachable));
+        };
+        let transport = Arc::clone(&self.args.transport);
+        let trace = cx.cx.trace;
+        tokio::spawn(async move {
+            let service = Service::Membership;
+            let answered = match to {
+                To::Node(node) => {
+                    let answer = transport.ask(node, service, trace, body, ANSWER_LIMIT).await;
+                    answer.map(|answer| (node, answer))
+                }
+                To::Address(address) => {
+                    transport.ask_address(address, service, trace, body, ANSWER_LIMIT).await
+                }
+            };
+            let (by, answer) = match answered {
+                Ok((node, bytes)) => (Some(node), decode(&bytes).map_err(|_| AskFailure::Refused)),
+                Err(error) => (by, Err(failure_of(&error))),
+            };
+            owed.pay(Event::Answered { ticket, by, answer });
+        });
+    }
+
+    fn wake_at(&mut self, cx: &Handling<'_, MembershipMsg>, at: MonotonicUs) {
+        if let Some(timer) = self.timer.take() {
+            timer.abort();
+        }
+        let pause = Duration::from_micros(at.since(cx.kit.clock.monotonic()));
+        let (me, trace) = (cx.me.clone(), cx.kit.recorder.new_trace());
+        let wake = async move {
+            tokio::time::sleep(pause).await;
+            me.tell(me.name(), Context { trace, deadline: None }, MembershipMsg::Tick);
+        };
+        self.timer = Some(tokio::spawn(wake).abort_handle());
+    }
+}
+
+enum To {
+    Node(NodeId),
+    Address(String),
+}
+
+fn failure_of(error: &LinkError) -> AskFailure {
+    match error {
+        LinkError::Unreachable { .. } | LinkError::Full { .. } => AskFailure::Unreachable,
+        LinkError::Broken { .. } | LinkError::TimedOut { .. } => AskFailure::Unknown,
+        LinkError::Refused { .. } | LinkError::Stranger { .. } => AskFailure::Refused,
+    }
+}

@@ -1,0 +1,48 @@
+//! The call that takes this node out of its group.
+
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::reply::Response;
+
+use super::{
+    ask::{Answer, Ask},
+    document::{NotOffered, Unmet, Unready},
+    problem,
+    row::{BodyKind, Row},
+};
+use crate::{api::backend::Call, core::control::Request};
+
+pub static LEAVE: Row = Row::post(&["POST /nomad/v1/leave"], BodyKind::Nothing);
+
+/// That the node is on its way out.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Leaving {
+    /// The group that it leaves.
+    group: Option<String>,
+}
+
+/// Takes this node out of its group.
+///
+/// The answer comes once the node is on its way out; it has left when `group` of its status is null. It then looks for no
+/// other group until it is started again. Stopping a node is not leaving: it comes back as the same member.
+#[utoipa::path(
+    post, path = "/nomad/v1/leave", operation_id = "leave", tag = "node",
+    responses(
+        (status = 202, description = "It is on its way out", body = Leaving),
+        Unmet, NotOffered, Unready
+    )
+)]
+pub async fn leave(mut ask: Ask) -> Response {
+    let mut call = ask.begin();
+    let answer = begin_to_leave(&mut call).await;
+    ask.finish(call, answer)
+}
+
+async fn begin_to_leave(call: &mut Call) -> Answer {
+    let group = call.backend().view.load().group().map(|table| table.name.clone());
+    call.control(Request::Leave).await??;
+    let mut response = problem::ok(&Leaving { group });
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}

@@ -1,0 +1,169 @@
+//! What a client's request about the group means for this node as it stands: an answer, or an order to membership.
+
+use super::{
+    control::{ControlError, Request},
+    group::{Member, SettingChange, Settings},
+    membership::{Denied, Order},
+    node_id::NodeId,
+    offer::Offer,
+    table::{Command, Refused, Table},
+    view::View,
+};
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// It is answered at once: `true` = so it is, `false` = there is nothing to do.
+    Answer(bool),
+    /// This node describes itself anew.
+    Describe(Member),
+    /// This node's own settings become these.
+    Settings(Settings),
+    /// Membership carries it out.
+    Order(Order),
+}
+
+/// Decides about a request.
+///
+/// # Errors
+/// When it cannot be granted, with the way out.
+pub fn decide(request: &Request, view: &View, known: &[Offer]) -> Result<Decision, ControlError> {
+    let table = view.group().ok_or_else(|| view.no_group())?;
+    let node = |name: &str| {
+        if view.names_this(name) {
+            return Some(view.this.node);
+        }
+        table.named(name).map(|seat| seat.member.node)
+    };
+    let order = match request {
+        Request::Join { peer: address, .. } | Request::AddPeer { address } => {
+            leads(view, table)?;
+            if node(address).is_some() {
+                // Who joins again is a member, which is what it wants; nobody was added.
+                return Ok(Decision::Answer(matches!(request, Request::Join { .. })));
+            }
+            if table.count() >= table.capacity {
+                return Err(full(table, known));
+            }
+            Order::AddPeer { address: address.clone() }
+        }
+        Request::Leave => Order::Leave,
+        Request::RemovePeer { name } => match node(name) {
+            None => return Ok(Decision::Answer(false)),
+            Some(node) if node == view.this.node => Order::Leave,
+            Some(node) => {
+                leads(view, table)?;
+                Order::RemovePeer(node)
+            }
+        },
+        Request::Migrate { peer, new_super_peer } => {
+            let Some(node) = node(peer) else { return Ok(Decision::Answer(false)) };
+            let to = super_peer_named(new_super_peer, known);
+            if to == Some(view.super_peer.unwrap_or(table.super_peer)) || to == Some(view.this.node)
+            {
+                // It is there already.
+                return Ok(Decision::Answer(true));
+            }
+            let given = || ControlError::UnknownSuperPeer { given: new_super_peer.clone() };
+            let to = to.ok_or_else(given)?;
+            if node != view.this.node {
+                leads(view, table)?;
+            }
+            Order::Migrate { node, to }
+        }
+        // A member need not be told: whoever leads is heard of, or an election is under way.
+        Request::SuperPeerLeaves if !view.state.leads() => {
+            return Ok(Decision::Answer(view.super_peer.is_none()));
+        }
+        Request::SuperPeerLeaves => Order::SuperPeerLeave,
+        // The log tells all members who is one.
+        Request::Notify { .. } => return Ok(Decision::Answer(true)),
+        Request::PositionOf { peer, position } => {
+            let member = view.member(peer)?.clone();
+            let member = Member { position: *position, ..member };
+            if member.node == view.this.node {
+                return Ok(Decision::Describe(member));
+            }
+            leads(view, table)?;
+            let claim = table.seats.get(&member.node).map_or(0, |seat| seat.claim);
+            Order::Write(Command::Describe { member, claim })
+        }
+    };
+    Ok(Decision::Order(order))
+}
+
+/// Decides about a change of a setting. The replication factor is the group's; the modes and the migration are the node's
+/// own, for requests that name none.
+///
+/// # Errors
+/// When the value is out of range, or another node has to be asked.
+pub fn decide_setting(change: SettingChange, view: &View) -> Result<Decision, ControlError> {
+    let mut settings = view.settings;
+    settings.set(change)?;
+    if !matches!(change, SettingChange::ReplicationFactor(_)) {
+        return Ok(Decision::Settings(settings));
+    }
+    let table = view.group().ok_or_else(|| view.no_group())?;
+    leads(view, table)?;
+    Ok(Decision::Order(Order::Write(Command::Set(change))))
+}
+
+/// Says why membership did not carry an order out.
+/// `asked` is the address or the node that the order was about.
+pub fn denied(denied: Denied, asked: &str, view: &View, known: &[Offer]) -> ControlError {
+    let Some(table) = view.group() else { return view.no_group() };
+    let group = table.name.clone();
+    let only =
+        || ControlError::OnlyMember { node: view.this.node.to_string(), group: table.name.clone() };
+    match denied {
+        Denied::NoGroup => view.no_group(),
+        Denied::NotLeader { .. } => {
+            leads(view, table).err().unwrap_or(ControlError::Election { group })
+        }
+        Denied::NotAMember(node) => match view.member(&node.to_string()) {
+            Err(error) => error,
+            Ok(_) => ControlError::Unknown { group },
+        },
+        Denied::NoSuchGroup(node) => ControlError::UnknownSuperPeer { given: node.to_string() },
+        Denied::NoSuccessor | Denied::SuperPeer if table.count() == 1 => only(),
+        Denied::Table(Refused::Full { .. }) => full(table, known),
+        Denied::Table(Refused::ReplicationFactor(error)) => error.into(),
+        Denied::Table(Refused::Joint { .. }) => {
+            ControlError::Busy { what: "another change of the group" }
+        }
+        Denied::Unknown => ControlError::Unknown { group },
+        Denied::Unreachable => {
+            let reason = "nobody of this network answers there".to_owned();
+            ControlError::Unreachable { address: asked.to_owned(), reason }
+        }
+        Denied::Busy => ControlError::Busy { what: "another order" },
+        other => ControlError::Refused { reason: other.to_string() },
+    }
+}
+
+fn leads(view: &View, table: &Table) -> Result<(), ControlError> {
+    if view.state.leads() {
+        return Ok(());
+    }
+    let group = table.name.clone();
+    let leader = view.super_peer.and_then(|node| table.seats.get(&node));
+    Err(match leader {
+        Some(seat) => ControlError::NotSuperPeer { group, super_peer: seat.member.peer.clone() },
+        None => ControlError::Election { group },
+    })
+}
+
+fn full(table: &Table, known: &[Offer]) -> ControlError {
+    let next = known.iter().find(|offer| offer.free() > 0 && offer.group != table.name);
+    ControlError::Full {
+        group: table.name.clone(),
+        members: table.count(),
+        capacity: table.capacity,
+        next: next.map(|offer| offer.peer.clone()),
+    }
+}
+
+fn super_peer_named(name: &str, known: &[Offer]) -> Option<NodeId> {
+    let by_address = || known.iter().find(|offer| offer.peer == name).map(|offer| offer.super_peer);
+    name.parse().ok().or_else(by_address)
+}

@@ -1,0 +1,104 @@
+//! What a membership is started with: its configuration, and what it has kept from its last run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::group::Settings;
+
+/// What a membership has kept durably. It is written before it is used: see [`Effect::Persist`](super::Effect).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durable {
+    /// The node's present claim. All lower ones are void for ever.
+    pub claim: u64,
+    /// The group that the present claim is bound to. It is used for no other.
+    pub home: Option<String>,
+}
+
+impl Default for Durable {
+    /// The state of a node that has never run.
+    fn default() -> Self {
+        Self { claim: 1, home: None }
+    }
+}
+
+/// The configuration. Times are microseconds.
+#[derive(Debug, Clone)]
+pub struct MembershipConfig {
+    /// `node.maxPeers`: the most members of a group that this node founds.
+    pub capacity: u32,
+    /// `group.voters`: the most voters.
+    pub voters: u32,
+    /// What a group that this node founds starts with.
+    pub settings: Settings,
+    /// `node.group.voronoiGrouping`: join the nearest group instead of the first.
+    pub voronoi_grouping: bool,
+    /// Whether there is any source to find others by. Without one a node founds its group at once.
+    pub has_sources: bool,
+    /// `bootstrap.discoveryWindow`.
+    pub discovery_window_us: u64,
+    /// `bootstrap.provisionalPollInterval`.
+    pub provisional_poll_us: u64,
+    /// `bootstrap.electionTimeout`: the longest election; also how long a hand-over may take.
+    pub election_timeout_us: u64,
+    /// How long voters wait after the link to the leader broke: its lease.
+    pub leader_lease_us: u64,
+    /// `schedule.healthCheck`.
+    pub health_check_us: u64,
+    /// `group.removeAfter`.
+    pub remove_after_us: u64,
+    /// `group.quorumLossGrace`; 0 = never.
+    pub quorum_loss_grace_us: u64,
+    /// How long a majority may be silent before the group says that it has none.
+    pub quorum_silent_us: u64,
+    /// After how long without a link a voter is replaced.
+    pub suspect_after_us: u64,
+    /// How long joins are gathered before they become one change.
+    pub gather_us: u64,
+    /// Faults put in on purpose. For tests only.
+    #[doc(hidden)]
+    pub faults: Faults,
+}
+
+/// Mistakes that the simulation must catch when they are put in.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// A node goes to another group under the claim that the first one has.
+    pub claim_is_kept: bool,
+    /// A node uses a claim before it is durable.
+    pub claim_is_not_durable: bool,
+    /// A super-peer adds a node without asking it back.
+    pub no_confirm: bool,
+    /// Two groups may each dissolve into the other.
+    pub merge_without_order: bool,
+    /// Members' rescans are acknowledged on their behalf.
+    pub acknowledge_for_others: bool,
+    /// The leader removes members on its own word, whoever else reaches them.
+    pub remove_on_own_word: bool,
+    /// Any number of members votes.
+    pub even_voters: bool,
+}
+
+impl MembershipConfig {
+    /// The times of the shipped configuration.
+    pub fn with(capacity: u32, settings: Settings) -> Self {
+        const S: u64 = 1_000_000;
+        Self {
+            capacity,
+            voters: 5,
+            settings,
+            voronoi_grouping: false,
+            has_sources: true,
+            discovery_window_us: 5 * S,
+            provisional_poll_us: 30 * S,
+            election_timeout_us: 10 * S,
+            leader_lease_us: 1_500_000,
+            health_check_us: 20 * S,
+            remove_after_us: 300 * S,
+            quorum_loss_grace_us: 300 * S,
+            quorum_silent_us: 3 * S,
+            suspect_after_us: 5 * S,
+            gather_us: 100_000,
+            faults: Faults::default(),
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Membership: which group this node belongs to, and, on a super-peer, who else does. Pure: `step(now, event)` returns
+//! what is to be done.
+//!
+//! The truth about a group is its table, in a log that a majority of its voters agrees on. A node asks for a place
+//! under a *claim*: a number that it keeps durably, binds to one group and never uses for another. To go elsewhere it
+//! first voids the claim. A super-peer adds a node only after asking it back whether the claim is bound to this group.
+//! So no two tables ever hold a node under the same claim, and of two tables that name a node at most one names its
+//! present claim: the other one is out of date, learns that when it asks, and removes it.
+//!
+//! A voter never forgets what it has voted for. A node deletes its log with its claim, so a node that comes back is another
+//! voter: it opens the log of a group only when it was told that it is a member under its new claim, a super-peer adds it
+//! only once the earlier claim's voter is out of the log's membership, and a message of the log names the claim that it is
+//! meant for. Without the last one, a voter that missed the removal counts the newcomer's vote as the old one's (found by
+//! the simulation, seed 2557).
+//!
+//! Each step takes the event and then reconciles: what is due, is missing or differs from the table is started, whatever
+//! came before. An answer that is lost is asked for again; everything that is asked may be asked twice.
+
+mod admitting;
+mod answering;
+mod config;
+mod effect;
+mod event;
+mod joining;
+mod leading;
+mod leaving;
+mod merging;
+mod message;
+mod moving;
+mod ordering;
+mod pace;
+mod search;
+mod seated;
+mod shown;
+mod voters;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+pub use config::{Durable, Faults, MembershipConfig};
+pub use effect::{Effect, Enough, Report};
+pub use event::{Denied, Event, Order, ProposeFailure, RequestId, Ticket};
+pub use message::{AskFailure, Health, MembershipAnswer, MembershipRequest, Refusal};
+pub use moving::name_of;
+pub use voters::voter_count;
+
+use joining::{Joining, Looking};
+use leading::Lead;
+use moving::Moving;
+use pace::{Lived, Pace};
+use seated::Seated;
+use shown::Shown;
+use watch::Watch;
+
+use super::{
+    group::Member,
+    log_state::LogState,
+    node_id::NodeId,
+    table::Table,
+    time::MonotonicUs,
+    view::{Liveness, RoleState},
+};
+
+/// How a member looks from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// How it looks.
+    pub liveness: Liveness,
+    /// When this node last heard of it; `None` = not since it started.
+    pub last_heard: Option<MonotonicUs>,
+}
+
+/// How many groups whose end this node saw it remembers, to tell members that missed it.
+const ENDED_MAX: usize = 8;
+/// How many groups that had no place are passed over for a while.
+const AVOID_MAX: usize = 64;
+
+/// One node's membership.
+#[derive(Debug)]
+pub struct Membership {
+    config: MembershipConfig,
+    this: Member,
+    permanent: bool,
+    durable: Durable,
+    pace: Pace,
+    tickets: u64,
+    pending: BTreeMap<Ticket, Purpose>,
+    stage: Stage,
+    log: LogState,
+    /// Whether a log may be there, which is deleted before the node goes elsewhere.
+    has_log: bool,
+    watch: Watch,
+    /// What a super-peer keeps in mind; `None` on others.
+    lead: Option<Lead>,
+    avoid: BTreeMap<String, Lived>,
+    ended: VecDeque<(String, Option<String>)>,
+    order: Option<RequestId>,
+    shown: Shown,
+    out: Vec<Effect>,
+    /// Whether the stage has changed, so that the next one starts within the same step.
+    again: bool,
+}
+
+/// Where the node stands, with what it needs there.
+#[derive(Debug)]
+enum Stage {
+    /// Not started, stopped, or at rest after an ordered leave.
+    Asleep,
+    /// Looks for a group.
+    Looking(Looking),
+    /// Frees itself from its last group, durably and step by step, on the way to a goal.
+    Moving(Moving),
+    /// Asks a group for a place.
+    Joining(Joining),
+    /// Is a member.
+    Seated(Box<Seated>),
+}
+
+/// What a ticket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To find a group to join.
+    Search,
+    /// To find where the members are now.
+    Locate,
+    /// To find a group to merge into.
+    SearchToMerge,
+    /// To find the group that an order names.
+    SearchOrdered { to: NodeId },
+    /// To make a step of a move durable, or to found or delete a log.
+    Move,
+    /// To follow the log of the group that has taken this node in.
+    Follow,
+    /// To ask for a place.
+    Join,
+    /// To report.
+    Health { to: NodeId },
+    /// To ask a member whether it still holds its claim, for a super-peer that cannot reach it.
+    Vouch { node: NodeId, claim: u64 },
+    /// To tell the super-peer something that it will show in the table; asked again until it does.
+    Tell,
+    /// To ask for removal.
+    Leave,
+    /// To ask a newcomer back.
+    Confirm { node: NodeId },
+    /// To ask a silent member whether it still holds its claim.
+    Probe { node: NodeId, claim: u64 },
+    /// To ask another group for room.
+    Room,
+    /// To have another member lead.
+    HandOver,
+    /// To tell a member that the group is no more.
+    Gone { node: NodeId },
+    /// To ask another node in, for a client's order.
+    Invite { request: RequestId },
+    /// To write the one change at a time.
+    Change,
+    /// To write something small.
+    Note,
+    /// To write a client's entry.
+    Write { request: RequestId },
+    /// To set voters and learners.
+    Arrange,
+}
+
+impl Membership {
+    /// Makes the membership of a node. Nothing happens before [`Event::Started`].
+    ///
+    /// `seed` is the only source of its jitter.
+    pub fn new(
+        config: MembershipConfig,
+        this: Member,
+        permanent: bool,
+        durable: Durable,
+        seed: u64,
+    ) -> Self {
+        Self {
+            config,
+            this,
+            permanent,
+            durable,
+            pace: Pace::new(seed),
+            tickets: 0,
+            pending: BTreeMap::new(),
+            stage: Stage::Asleep,
+            log: LogState::default(),
+            has_log: true,
+            watch: Watch::default(),
+            lead: None,
+            avoid: BTreeMap::new(),
+            ended: VecDeque::new(),
+            order: None,
+            shown: Shown::default(),
+            out: Vec::new(),
+            again: false,
+        }
+    }
+
+    /// Advances by one event. The effects are to be carried out in order.
+    ///
+    /// The clock may stand still or leap: a leap counts as two seconds. Every effect with a ticket is answered by exactly
+    /// one event, within a time that the shell limits.
+    pub fn step(&mut self, now: MonotonicUs, event: Event) -> Vec<Effect> {
+        self.pace.advance(now);
+        self.take(event);
+        // A stage leads to the next one at most a few times; a circle ends here and goes on with the next event.
+        for _ in 0..8 {
+            self.again = false;
+            self.follow_lead();
+            self.run();
+            if !self.again {
+                break;
+            }
+        }
+        self.show();
+        if !matches!(self.stage, Stage::Asleep) {
+            self.out.push(Effect::WakeAt(self.pace.wake()));
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Started { log } => self.on_started(log),
+            Event::Tick => {}
+            Event::LogChanged(log) => self.on_log(log),
+            Event::Found { ticket, found } => self.on_found(ticket, found),
+            Event::LinkUp(node) => self.on_link(node, true),
+            Event::LinkDown(node) => self.on_link(node, false),
+            Event::Asked { from, request, question } => self.on_asked(from, request, question),
+            Event::Answered { ticket, by, answer } => self.on_answered(ticket, by, answer),
+            Event::Persisted(ticket) => self.on_moved(ticket, true),
+            Event::LogReady { ticket, done } => self.on_log_ready(ticket, done),
+            Event::Proposed { ticket, outcome } => self.on_proposed(ticket, outcome),
+            Event::Arranged { ticket, done } => self.on_arranged(ticket, done),
+            Event::Rescanned { epoch } => self.on_rescanned(epoch),
+            Event::Ordered { request, order } => self.on_ordered(request, order),
+            Event::Described(member) => self.this = member,
+            Event::Stopping => self.enter(Stage::Asleep),
+        }
+    }
+
+    fn run(&mut self) {
+        match self.stage {
+            Stage::Asleep => {}
+            Stage::Looking(_) => self.run_looking(),
+            Stage::Moving(_) => self.run_moving(),
+            Stage::Joining(_) => self.run_joining(),
+            Stage::Seated(_) => self.run_seated(),
+        }
+    }
+
+    fn on_answered(
+        &mut self,
+        ticket: Ticket,
+        by: Option<NodeId>,
+        answer: Result<MembershipAnswer, AskFailure>,
+    ) {
+        let Some(purpose) = self.pending.remove(&ticket) else { return };
+        match purpose {
+            Purpose::Join => self.on_join_answer(answer),
+            Purpose::Health { to } => self.on_health_answer(to, answer),
+            Purpose::Vouch { node, claim } => self.on_vouched(node, claim, answer),
+            Purpose::Leave => self.on_leave_answer(answer),
+            Purpose::Confirm { node } => self.on_confirmed(node, by, answer),
+            Purpose::Probe { node, claim } => self.on_probed(node, claim, answer),
+            Purpose::Room => self.on_room_answer(answer),
+            Purpose::Gone { node } => self.on_gone_answer(node, answer),
+            Purpose::Invite { request } => self.on_invite_answer(request, answer),
+            // Asked again until the table shows it.
+            _ => {}
+        }
+    }
+
+    fn on_found(&mut self, ticket: Ticket, found: super::offer::Found) {
+        match self.pending.remove(&ticket) {
+            Some(Purpose::Search) => self.on_groups_found(found),
+            Some(Purpose::Locate) => self.on_located(found),
+            Some(Purpose::SearchToMerge) => self.on_rivals_found(found),
+            Some(Purpose::SearchOrdered { to }) => self.on_ordered_found(to, found),
+            _ => {}
+        }
+    }
+
+    fn on_log_ready(&mut self, ticket: Ticket, done: bool) {
+        match self.pending.get(&ticket) {
+            Some(Purpose::Move) => self.on_moved(ticket, done),
+            Some(Purpose::Follow) => {
+                self.pending.remove(&ticket);
+                self.on_followed(done);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_link(&mut self, node: NodeId, is_up: bool) {
+        if is_up {
+            self.watch.link_up(node);
+        } else {
+            self.watch.link_down(node);
+            self.hear(node);
+        }
+        self.on_link_of_member(node, is_up);
+    }
+
+    /// Takes note that a member said something under the claim that it sits under. A node that has gone elsewhere is not
+    /// heard of, however much it says. Of others nothing is kept.
+    fn hear(&mut self, node: NodeId) {
+        if self.table().is_some_and(|table| table.seats.contains_key(&node)) {
+            self.watch.hear(node, self.pace.now(), self.pace.clock());
+        }
+    }
+
+    /// Returns the table of the group that the present claim is bound to.
+    fn table(&self) -> Option<&Arc<Table>> {
+        let home = self.durable.home.as_ref()?;
+        self.log.table.as_ref().filter(|table| table.name == *home)
+    }
+
+    fn node(&self) -> NodeId {
+        self.this.node
+    }
+
+    fn ticket(&mut self, purpose: Purpose) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.pending.insert(ticket, purpose);
+        ticket
+    }
+
+    fn is_pending(&self, purpose: impl Fn(&Purpose) -> bool) -> bool {
+        self.pending.values().any(purpose)
+    }
+
+    fn ask(&mut self, node: NodeId, purpose: Purpose, question: MembershipRequest) {
+        let ticket = self.ticket(purpose);
+        self.out.push(Effect::AskNode { ticket, node, question });
+    }
+
+    fn ask_address(&mut self, address: String, purpose: Purpose, question: MembershipRequest) {
+        let ticket = self.ticket(purpose);
+        self.out.push(Effect::AskAddress { ticket, address, question });
+    }
+
+    fn reply(&mut self, request: RequestId, answer: MembershipAnswer) {
+        self.out.push(Effect::Reply { request, answer });
+    }
+
+    fn report(&mut self, report: Report) {
+        self.out.push(Effect::Report(report));
+    }
+
+    /// Enters another stage. What was asked for in the last one is of no interest any more; orders keep their tickets.
+    fn enter(&mut self, stage: Stage) {
+        self.pending
+            .retain(|_, purpose| matches!(purpose, Purpose::Invite { .. } | Purpose::Write { .. }));
+        self.stage = stage;
+        self.again = true;
+    }
+
+    /// Returns where the node stands.
+    pub fn state(&self) -> RoleState {
+        match &self.stage {
+            Stage::Asleep => RoleState::Leaving,
+            Stage::Looking(_) => RoleState::Discovering,
+            Stage::Moving(moving) => moving.state(),
+            Stage::Joining(_) => RoleState::Joining,
+            Stage::Seated(seated) if seated.is_leaving() => RoleState::Leaving,
+            Stage::Seated(_) if self.table().is_some_and(|table| table.dissolved.is_some()) => {
+                RoleState::Dissolved
+            }
+            Stage::Seated(_) if !self.has_majority() => RoleState::Electing,
+            Stage::Seated(_) if !self.leads() => RoleState::Peer,
+            Stage::Seated(_) if self.permanent => RoleState::PermanentSuperPeer,
+            Stage::Seated(_) => RoleState::ProvisionalSuperPeer,
+        }
+    }
+
+    /// Returns the node itself as it describes itself.
+    pub fn this(&self) -> &Member {
+        &self.this
+    }
+
+    /// Returns the claim and what it is bound to, as last made durable.
+    pub fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    /// Returns how the other members look from here.
+    pub fn sightings(&self) -> BTreeMap<NodeId, Seen> {
+        let this = self.node();
+        let others = self.table().into_iter().flat_map(|table| table.seats.keys().copied());
+        let others = others.filter(|node| *node != this);
+        let dead_after_us = 2 * self.config.health_check_us;
+        self.watch.sightings(others, self.pace.now(), dead_after_us, self.pace.clock())
+    }
+
+    /// Tells whether a majority of the group's voters was heard of lately.
+    pub fn has_majority(&self) -> bool {
+        matches!(&self.stage, Stage::Seated(seated) if seated.has_majority)
+    }
+
+    /// Tells why the node is not ready to serve its group's objects; `None` when it is.
+    pub fn unready(&self) -> Option<&'static str> {
+        match self.state() {
+            RoleState::Discovering => Some("it looks for a group"),
+            RoleState::Joining => Some("it waits for a place in a group"),
+            RoleState::Leaving => Some("it leaves its group, or has left it"),
+            RoleState::Dissolved => Some("its group was dissolved"),
+            RoleState::Electing => Some("its group has no majority or no super-peer at the moment"),
+            _ => None,
+        }
+    }
+
+    /// Tells whether the log says that this node leads its group.
+    fn leads(&self) -> bool {
+        matches!(self.stage, Stage::Seated(_)) && self.log.leader == Some(self.node())
+    }
+}

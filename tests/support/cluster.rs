@@ -1,0 +1,454 @@
+//! Several nodes as their users run them: real processes that find each other, and what each of them says about its group.
+//!
+//! A `Cluster` names its nodes by number, in the order in which they were added; a number keeps its data directory and
+//! its identity through stops, kills and restarts. What nodes say is polled over REST; nothing else is known about them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    eventually,
+    history::History,
+    http::Http,
+    node::{Builder, Node},
+    unique,
+};
+
+/// How long a group may take to come to rest before the test fails. Generous: the machine may be busy with other tests.
+pub const SETTLE: Duration = Duration::from_secs(30);
+
+/// The longest that a node may take to say how it is.
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a node is started as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `nomad start`
+    Peer,
+    /// `nomad start --type super-peer`
+    SuperPeer,
+}
+
+/// What one node says about its group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// Who says it.
+    pub id: String,
+    /// `peer` or `super-peer`.
+    pub role: String,
+    /// Its state, in a word.
+    pub state: String,
+    /// Whether it was started to lead.
+    pub permanent: bool,
+    /// The name of its group; empty while it has none.
+    pub group: String,
+    /// The epoch of its table.
+    pub epoch: u64,
+    /// Whom it follows.
+    pub super_peer: Option<String>,
+    /// Whether it serves.
+    pub ready: bool,
+    /// Why it does not.
+    pub reason: String,
+    /// Each member's state, by id.
+    pub members: BTreeMap<String, String>,
+    /// The whole document.
+    pub document: Value,
+}
+
+impl View {
+    /// Reads a status document.
+    #[track_caller]
+    pub fn of(document: Value) -> Self {
+        let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
+        let members = document["members"].as_array().into_iter().flatten();
+        let members = members.map(|member| {
+            let of = |name: &str| member[name].as_str().unwrap_or_default().to_owned();
+            (of("nodeId"), of("state"))
+        });
+        Self {
+            id: text("nodeId"),
+            role: text("role"),
+            state: text("state"),
+            permanent: document["permanent"] == true,
+            group: text("group"),
+            epoch: document["epoch"].as_u64().unwrap_or_default(),
+            super_peer: document["superPeer"].as_str().map(ToOwned::to_owned),
+            ready: document["ready"] == true,
+            reason: text("reason"),
+            members: members.collect(),
+            document,
+        }
+    }
+
+    /// Whether it says that it leads its group.
+    pub fn leads(&self) -> bool {
+        self.role == "super-peer" && self.super_peer.as_deref() == Some(&self.id)
+    }
+
+    /// The ids of all members.
+    pub fn ids(&self) -> BTreeSet<String> {
+        self.members.keys().cloned().collect()
+    }
+
+    /// What it says about this member.
+    #[track_caller]
+    pub fn member(&self, id: &str) -> &Value {
+        let mut members = self.document["members"].as_array().into_iter().flatten();
+        let found = members.find(|member| member["nodeId"] == id);
+        found.unwrap_or_else(|| panic!("no {id} in {}", self.document))
+    }
+
+    /// One line: who, what, and whom it knows.
+    pub fn line(&self) -> String {
+        let members: Vec<_> =
+            self.members.iter().map(|(id, state)| format!("{}:{state}", short(id))).collect();
+        format!(
+            "{} {}/{} group {} epoch {} super-peer {} ready {} {:?} members [{}]",
+            short(&self.id),
+            self.role,
+            self.state,
+            self.group,
+            self.epoch,
+            self.super_peer.as_deref().map_or("-", short),
+            self.ready,
+            self.reason,
+            members.join(" ")
+        )
+    }
+}
+
+/// The end of an id, which tells nodes apart.
+pub fn short(id: &str) -> &str {
+    &id[id.len().saturating_sub(6)..]
+}
+
+/// One node of the cluster, running or not.
+struct Seat {
+    builder: Builder,
+    node: Option<Node>,
+    id: String,
+}
+
+/// Nodes of one network.
+pub struct Cluster {
+    base: Builder,
+    seats: Vec<Seat>,
+    network: String,
+    history: History,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// No nodes yet. Every node gets timings that suit a test, and a network name that no other cluster has.
+    pub fn new() -> Self {
+        let network = format!("{}-{}", unique("test"), std::process::id());
+        let base = Node::builder()
+            .env("NETWORK_NAME", &network)
+            .env("SCHEDULE_HEALTHCHECK", "1s")
+            .env("BOOTSTRAP_DISCOVERYWINDOW", "1s")
+            .env("BOOTSTRAP_PROVISIONALPOLLINTERVAL", "2s");
+        let dir = TempDir::new().unwrap();
+        Self { base, seats: Vec::new(), network, history: History::start(), dir }
+    }
+
+    /// Sets an environment variable of every node added from now on.
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.base = self.base.env(name, value);
+        self
+    }
+
+    /// The name of their network.
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// How many nodes were added.
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Whether no node was added.
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    /// How a new node is started: as everybody, knowing the first node's overlay address.
+    pub fn builder(&self, role: Role) -> Builder {
+        let mut builder = self.base.clone();
+        if role == Role::SuperPeer {
+            builder = builder.arg("--type").arg("super-peer");
+        }
+        match self.seats.iter().find_map(|seat| seat.node.as_ref()) {
+            Some(first) => builder.arg("--bootstrap").arg(&first.overlay()),
+            None => builder,
+        }
+    }
+
+    /// How a new peer is started that knows nobody.
+    pub fn loner(&self) -> Builder {
+        self.base.clone()
+    }
+
+    /// Adds a node that starts from the first one.
+    pub async fn add(&mut self, role: Role) -> usize {
+        let builder = self.builder(role);
+        self.add_all([builder]).await.start
+    }
+
+    /// Adds so many nodes at the same moment, each starting from the first one.
+    pub async fn add_many(&mut self, role: Role, count: usize) -> std::ops::Range<usize> {
+        let builder = self.builder(role);
+        self.add_all(std::iter::repeat_n(builder, count)).await
+    }
+
+    /// Adds nodes that are started as these builders say, all at the same moment.
+    pub async fn add_all(
+        &mut self,
+        builders: impl IntoIterator<Item = Builder>,
+    ) -> std::ops::Range<usize> {
+        let first = self.seats.len();
+        for builder in builders {
+            let dir = self.dir.path().join(format!("node-{}", self.seats.len()));
+            let builder = builder.data_dir(&dir);
+            self.seats.push(Seat { builder, node: None, id: String::new() });
+        }
+        let added = first..self.seats.len();
+        self.start(added.clone()).await;
+        added
+    }
+
+    /// Starts nodes that do not run, all at the same moment, each with the data that it left.
+    pub async fn start(&mut self, numbers: impl IntoIterator<Item = usize>) {
+        let numbers: Vec<_> = numbers.into_iter().collect();
+        self.start_in_turn(&numbers, Duration::ZERO).await;
+    }
+
+    /// Starts nodes that do not run in this order, one such a time after the other, whether or not it serves by then.
+    pub async fn start_in_turn(&mut self, numbers: &[usize], gap: Duration) {
+        let builders = numbers.iter().map(|n| self.seats[*n].builder.clone());
+        let starts = builders.zip(0_u32..).map(async |(builder, turn)| {
+            tokio::time::sleep(gap * turn).await;
+            builder.started().await
+        });
+        let nodes = join_all(starts.collect::<Vec<_>>()).await;
+        for (number, node) in numbers.iter().zip(nodes) {
+            self.seat(*number, node);
+        }
+    }
+
+    fn seat(&mut self, number: usize, node: Node) {
+        let id = node.running["nodeId"].as_str().unwrap_or_default().to_owned();
+        let seat = &mut self.seats[number];
+        assert!(!id.is_empty(), "no nodeId in {}", node.running);
+        assert!(seat.id.is_empty() || seat.id == id, "node {number} changed its id to {id}");
+        self.history.watch(&id, node.http());
+        seat.id = id;
+        seat.node = Some(node);
+    }
+
+    /// A node that runs.
+    #[track_caller]
+    pub fn node(&self, number: usize) -> &Node {
+        self.seats[number].node.as_ref().unwrap_or_else(|| panic!("node {number} does not run"))
+    }
+
+    /// A node's id.
+    pub fn id(&self, number: usize) -> &str {
+        &self.seats[number].id
+    }
+
+    /// The ids of these nodes.
+    pub fn ids(&self, numbers: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
+        numbers.into_iter().map(|number| self.id(number).to_owned()).collect()
+    }
+
+    /// The number of the node with this id.
+    #[track_caller]
+    pub fn number(&self, id: &str) -> usize {
+        let found = self.seats.iter().position(|seat| seat.id == id);
+        found.unwrap_or_else(|| panic!("no node of this cluster is {id}"))
+    }
+
+    /// The numbers of the nodes that run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.seats.len()).filter(|number| self.seats[*number].node.is_some()).collect()
+    }
+
+    /// `kill -9`.
+    #[track_caller]
+    pub fn kill_9(&mut self, number: usize) {
+        self.history.forget(&self.seats[number].id);
+        self.take(number).kill_9();
+    }
+
+    /// Stops a node in order.
+    pub async fn stop(&mut self, number: usize) {
+        self.history.forget(&self.seats[number].id);
+        self.take(number).stop().await;
+    }
+
+    /// Stops all nodes in order, all at the same moment.
+    pub async fn stop_all(&mut self) {
+        let mut nodes: Vec<_> = self.running().into_iter().map(|n| self.take(n)).collect();
+        self.seats.iter().for_each(|seat| self.history.forget(&seat.id));
+        join_all(nodes.iter_mut().map(Node::stop)).await;
+    }
+
+    #[track_caller]
+    fn take(&mut self, number: usize) -> Node {
+        let node = self.seats[number].node.take();
+        node.unwrap_or_else(|| panic!("node {number} does not run"))
+    }
+
+    /// Stands a node still, as a long pause of its machine would.
+    pub fn pause(&self, number: usize) {
+        self.node(number).signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self, number: usize) {
+        self.node(number).signal(Signal::CONT);
+    }
+
+    /// What a node says now; `None` when it says nothing in time.
+    pub async fn view(&self, number: usize) -> Option<View> {
+        status(&self.seats[number].node.as_ref()?.http()).await
+    }
+
+    /// What these nodes say now.
+    pub async fn views(&self, numbers: impl IntoIterator<Item = usize>) -> Vec<Option<View>> {
+        join_all(numbers.into_iter().map(|number| self.view(number))).await
+    }
+
+    /// What everybody says, in lines, for a test that fails.
+    pub async fn describe(&self) -> String {
+        let numbers = self.running();
+        let views = self.views(numbers.iter().copied()).await;
+        let lines = numbers.iter().zip(views).map(|(number, view)| match view {
+            Some(view) => format!("node {number}: {}", view.line()),
+            None => format!("node {number} ({}): no answer", short(self.id(*number))),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Waits for something that is seen from outside, and says what everybody says when it does not come.
+    pub async fn eventually<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut probe: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
+        let polled = async {
+            loop {
+                if let Some(found) = probe().await {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+        };
+        match tokio::time::timeout(limit, polled).await {
+            Ok(found) => found,
+            Err(_) => panic!("{what}: not within {limit:?}\n{}", self.describe().await),
+        }
+    }
+
+    /// Waits until these nodes are one group, and nobody else is in it: each is ready, names the same group, epoch,
+    /// super-peer and members, sees every member alive, and exactly the super-peer says that it leads. Gives what the
+    /// super-peer says.
+    pub async fn agree(&self, numbers: impl IntoIterator<Item = usize>, limit: Duration) -> View {
+        let numbers: Vec<_> = numbers.into_iter().collect();
+        let what = format!("nodes {numbers:?} in one group that agrees");
+        self.eventually(&what, limit, async || {
+            let views: Option<Vec<_>> =
+                self.views(numbers.iter().copied()).await.into_iter().collect();
+            one_group(views?, &self.ids(numbers.iter().copied()))
+        })
+        .await
+    }
+
+    /// Waits until this node is in a group that does not hold `other`, and gives what it says.
+    pub async fn apart(&self, number: usize, other: usize, limit: Duration) -> View {
+        let what = format!("node {number} in a group without node {other}");
+        self.eventually(&what, limit, async || {
+            let view = self.view(number).await?;
+            let settled = view.ready && view.members.contains_key(self.id(number));
+            (settled && !view.members.contains_key(self.id(other))).then_some(view)
+        })
+        .await
+    }
+
+    /// The groups of all running nodes once they are at rest: each node in exactly one, every member list agreed.
+    pub async fn groups(&self, limit: Duration) -> Vec<View> {
+        self.eventually("every node in one group each", limit, async || {
+            let views: Option<Vec<_>> = self.views(self.running()).await.into_iter().collect();
+            let mut groups: BTreeMap<String, Vec<View>> = BTreeMap::new();
+            for view in views? {
+                groups.entry(view.group.clone()).or_default().push(view);
+            }
+            let settled = groups.into_values().map(|views| {
+                let ids = views.iter().map(|view| view.id.clone()).collect();
+                one_group(views, &ids)
+            });
+            settled.collect()
+        })
+        .await
+    }
+
+    /// Asks nobody any more, so that nothing of the test is in what is measured.
+    pub fn close_eyes(&self) {
+        self.seats.iter().for_each(|seat| self.history.forget(&seat.id));
+    }
+
+    /// Asserts that what was seen since the start is one history of each group's table, and gives a summary.
+    #[track_caller]
+    pub fn assert_one_history(&self) -> String {
+        self.history.assert_one()
+    }
+}
+
+/// What a node says now.
+pub async fn status(http: &Http) -> Option<View> {
+    let answer = http.call("GET", "/nomad/v1/status").try_send();
+    let answer = tokio::time::timeout(STATUS_LIMIT, answer).await.ok()?.ok()?;
+    (answer.status == 200).then(|| View::of(answer.json()))
+}
+
+/// The super-peer's view when these views are those of one group of exactly these members, at rest.
+pub fn one_group(views: Vec<View>, ids: &BTreeSet<String>) -> Option<View> {
+    let first = views.first()?.clone();
+    let same = views.iter().all(|view| {
+        view.ready
+            && !view.group.is_empty()
+            && view.super_peer.is_some()
+            && (&view.group, view.epoch, &view.super_peer)
+                == (&first.group, first.epoch, &first.super_peer)
+            && view.ids() == *ids
+            && view.members.values().all(|state| state == "alive")
+    });
+    let mut leaders = views.into_iter().filter(View::leads);
+    let leader = leaders.next()?;
+    (same && leaders.next().is_none()).then_some(leader)
+}
+
+/// Asserts that a node's log has a JSON line for which `wanted` holds.
+#[track_caller]
+pub fn assert_logged(node: &Node, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let found = node.output().json_lines().into_iter().find(wanted);
+    found.unwrap_or_else(|| panic!("no log line {what} in:\n{}", node.output().text()))
+}
+
+/// Waits for such a line.
+pub async fn logged(node: &Node, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    eventually(&format!("a log line {what}"), SETTLE, async || {
+        node.output().json_lines().into_iter().find(&wanted)
+    })
+    .await
+}
