@@ -202,8 +202,10 @@ async fn a_node_in_a_namespace_is_reached_there() {
 
 /// What node `id` would say of a group of these members.
 fn says(id: &str, epoch: u64, leader: &str, members: &[&str]) -> View {
-    let members: Vec<_> =
-        members.iter().map(|member| json!({ "nodeId": member, "state": "alive" })).collect();
+    let members: Vec<_> = members
+        .iter()
+        .map(|member| json!({ "nodeId": member, "state": "alive", "voter": *member == leader }))
+        .collect();
     View::of(json!({
         "nodeId": id, "role": if id == leader { "super-peer" } else { "peer" }, "state": "any",
         "permanent": false, "group": "g", "epoch": epoch, "superPeer": leader, "ready": true,

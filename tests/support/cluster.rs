@@ -59,6 +59,8 @@ pub struct View {
     pub reason: String,
     /// Each member's state, by id.
     pub members: BTreeMap<String, String>,
+    /// How many members vote.
+    pub voters: usize,
     /// The whole document.
     pub document: Value,
 }
@@ -69,6 +71,7 @@ impl View {
     pub fn of(document: Value) -> Self {
         let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
         let members = document["members"].as_array().into_iter().flatten();
+        let voters = members.clone().filter(|member| member["voter"] == true).count();
         let members = members.map(|member| {
             let of = |name: &str| member[name].as_str().unwrap_or_default().to_owned();
             (of("nodeId"), of("state"))
@@ -84,6 +87,7 @@ impl View {
             ready: document["ready"] == true,
             reason: text("reason"),
             members: members.collect(),
+            voters,
             document,
         }
     }
@@ -111,7 +115,7 @@ impl View {
         let members: Vec<_> =
             self.members.iter().map(|(id, state)| format!("{}:{state}", short(id))).collect();
         format!(
-            "{} {}/{} group {} epoch {} super-peer {} ready {} {:?} members [{}]",
+            "{} {}/{} group {} epoch {} super-peer {} ready {} {:?} voters {} members [{}]",
             short(&self.id),
             self.role,
             self.state,
@@ -120,6 +124,7 @@ impl View {
             self.super_peer.as_deref().map_or("-", short),
             self.ready,
             self.reason,
+            self.voters,
             members.join(" ")
         )
     }
@@ -128,6 +133,14 @@ impl View {
 /// The end of an id, which tells nodes apart.
 pub fn short(id: &str) -> &str {
     &id[id.len().saturating_sub(6)..]
+}
+
+/// The id in a node's "Node running" line.
+#[track_caller]
+fn id_of(node: &Node) -> String {
+    let id = node.running["nodeId"].as_str().unwrap_or_default();
+    assert!(!id.is_empty(), "no nodeId in {}", node.running);
+    id.to_owned()
 }
 
 /// One node of the cluster, running or not.
@@ -236,7 +249,9 @@ impl Cluster {
         let builders = numbers.iter().map(|n| self.seats[*n].builder.clone());
         let starts = builders.zip(0_u32..).map(async |(builder, turn)| {
             tokio::time::sleep(gap * turn).await;
-            builder.started().await
+            let node = builder.started().await;
+            self.history.watch(&id_of(&node), node.http());
+            node
         });
         let nodes = join_all(starts.collect::<Vec<_>>()).await;
         for (number, node) in numbers.iter().zip(nodes) {
@@ -245,11 +260,9 @@ impl Cluster {
     }
 
     fn seat(&mut self, number: usize, node: Node) {
-        let id = node.running["nodeId"].as_str().unwrap_or_default().to_owned();
+        let id = id_of(&node);
         let seat = &mut self.seats[number];
-        assert!(!id.is_empty(), "no nodeId in {}", node.running);
         assert!(seat.id.is_empty() || seat.id == id, "node {number} changed its id to {id}");
-        self.history.watch(&id, node.http());
         seat.id = id;
         seat.node = Some(node);
     }
@@ -332,11 +345,27 @@ impl Cluster {
     pub async fn describe(&self) -> String {
         let numbers = self.running();
         let views = self.views(numbers.iter().copied()).await;
-        let lines = numbers.iter().zip(views).map(|(number, view)| match view {
-            Some(view) => format!("node {number}: {}", view.line()),
+        let lines = numbers.iter().zip(views).map(async |(number, view)| match view {
+            Some(view) => {
+                format!("node {number}: {} knows {}", view.line(), self.known(*number).await)
+            }
             None => format!("node {number} ({}): no answer", short(self.id(*number))),
         });
-        lines.collect::<Vec<_>>().join("\n")
+        join_all(lines).await.join("\n")
+    }
+
+    /// The groups that a node knows, in a line.
+    async fn known(&self, number: usize) -> String {
+        let Some(node) = &self.seats[number].node else { return String::new() };
+        let http = node.http();
+        let answer = http.call("GET", "/nomad/v1/groups").try_send();
+        let Ok(Ok(answer)) = tokio::time::timeout(STATUS_LIMIT, answer).await else {
+            return "no answer".to_owned();
+        };
+        let groups: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let groups = groups["groups"].as_array().into_iter().flatten();
+        let lines = groups.map(|group| format!("{} of {}", group["name"], group["members"]));
+        format!("[{}]", lines.collect::<Vec<_>>().join(", "))
     }
 
     /// Waits for something that is seen from outside, and says what everybody says when it does not come.
@@ -361,7 +390,7 @@ impl Cluster {
     }
 
     /// Waits until these nodes are one group, and nobody else is in it: each is ready, names the same group, epoch,
-    /// super-peer and members, sees every member alive, and exactly the super-peer says that it leads. Gives what the
+    /// super-peer and members, sees every member alive and as many of them voting as can, and exactly the super-peer says that it leads. Gives what the
     /// super-peer says.
     pub async fn agree(&self, numbers: impl IntoIterator<Item = usize>, limit: Duration) -> View {
         let numbers: Vec<_> = numbers.into_iter().collect();
@@ -370,6 +399,24 @@ impl Cluster {
             let views: Option<Vec<_>> =
                 self.views(numbers.iter().copied()).await.into_iter().collect();
             one_group(views?, &self.ids(numbers.iter().copied()))
+        })
+        .await
+    }
+
+    /// Waits until these nodes are one group, led by this one of them.
+    pub async fn agree_on(
+        &self,
+        numbers: impl IntoIterator<Item = usize>,
+        leader: usize,
+        limit: Duration,
+    ) -> View {
+        let numbers: Vec<_> = numbers.into_iter().collect();
+        let what = format!("nodes {numbers:?} in one group that node {leader} leads");
+        self.eventually(&what, limit, async || {
+            let views: Option<Vec<_>> =
+                self.views(numbers.iter().copied()).await.into_iter().collect();
+            let view = one_group(views?, &self.ids(numbers.iter().copied()))?;
+            (view.id == self.id(leader)).then_some(view)
         })
         .await
     }
@@ -421,6 +468,11 @@ pub async fn status(http: &Http) -> Option<View> {
     (answer.status == 200).then(|| View::of(answer.json()))
 }
 
+/// How many of so many members vote at rest: an odd number, as many as `group.voters` allows by default.
+fn voters_of(members: usize) -> usize {
+    members.saturating_sub(1).min(4) / 2 * 2 + 1
+}
+
 /// The super-peer's view when these views are those of one group of exactly these members, at rest.
 pub fn one_group(views: Vec<View>, ids: &BTreeSet<String>) -> Option<View> {
     let first = views.first()?.clone();
@@ -431,6 +483,7 @@ pub fn one_group(views: Vec<View>, ids: &BTreeSet<String>) -> Option<View> {
             && (&view.group, view.epoch, &view.super_peer)
                 == (&first.group, first.epoch, &first.super_peer)
             && view.ids() == *ids
+            && view.voters == voters_of(ids.len())
             && view.members.values().all(|state| state == "alive")
     });
     let mut leaders = views.into_iter().filter(View::leads);
