@@ -231,6 +231,11 @@ impl Role for MembershipActor {
             watcher,
         };
         actor.step(cx, Event::Started { log });
+        // Links outlive this actor, and what stands is not told again.
+        let standing = args.transport.readings().into_iter().filter(|link| link.up_since.is_some());
+        for link in standing {
+            actor.step(cx, Event::LinkUp(link.node));
+        }
         Ok(actor)
     }
 

@@ -84,6 +84,9 @@ impl Parts {
         // What is committed: a change that a leader has only begun may never come to be.
         let membership = state.membership.membership();
         let leads = metrics.state == ServerState::Leader;
+        // A leader that was restarted takes itself for one still, until a majority says so or names another.
+        let is_confirmed =
+            metrics.millis_since_quorum_ack.is_some() || membership.voter_ids().count() == 1;
         let quorum_silent_ms = leads.then(|| self.quorum_silent_ms(metrics, since));
         // A node under an older claim than its seat's is another participant: as the member that it is now it is missing.
         let is_present = |participant: &&Participant| {
@@ -103,7 +106,7 @@ impl Parts {
             table: state.table.clone(),
             applied: state.applied.map_or(0, |applied| applied.index),
             term: metrics.current_term,
-            leader: self.leader_in(metrics),
+            leader: self.leader_in(metrics).filter(|_| !leads || is_confirmed),
             voters: membership.voter_ids().filter_map(|number| listed(&number)).collect(),
             learners: membership.learner_ids().filter_map(|number| listed(&number)).collect(),
             quorum_silent_ms,

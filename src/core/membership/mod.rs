@@ -83,6 +83,8 @@ const AVOID_MAX: usize = 64;
 pub struct Membership {
     config: MembershipConfig,
     this: Member,
+    /// Whether the node has described itself and the table does not say so yet.
+    is_news: bool,
     permanent: bool,
     durable: Durable,
     pace: Pace,
@@ -180,6 +182,7 @@ impl Membership {
         Self {
             config,
             this,
+            is_news: true,
             permanent,
             durable,
             pace: Pace::new(seed),
@@ -238,7 +241,10 @@ impl Membership {
             Event::Arranged { ticket, done } => self.on_arranged(ticket, done),
             Event::Rescanned { epoch } => self.on_rescanned(epoch),
             Event::Ordered { request, order } => self.on_ordered(request, order),
-            Event::Described(member) => self.this = member,
+            Event::Described(member) => {
+                self.this = member;
+                self.is_news = true;
+            }
             Event::Stopping => self.enter(Stage::Asleep),
         }
     }

@@ -7,7 +7,7 @@ use super::{
     AskFailure, ENDED_MAX, Effect, Enough, Health, Lived, Membership, MembershipAnswer,
     MembershipRequest, Purpose, Report, Stage, leaving::Leaving, moving::Goal,
 };
-use crate::core::{node_id::NodeId, offer::Found};
+use crate::core::{group::Member, node_id::NodeId, offer::Found};
 
 /// How soon something is asked again that the table does not show yet.
 const RETRY_US: u64 = 1_000_000;
@@ -275,7 +275,14 @@ impl Membership {
         let Some((group, claim)) = self.home_and_claim() else { return };
         let member = self.this.clone();
         let known = self.table().and_then(|table| table.seats.get(&member.node));
-        if known.is_none_or(|seat| seat.member == member) {
+        let Some(known) = known.map(|seat| seat.member.clone()) else { return };
+        if known == member {
+            self.is_news = false;
+            return;
+        }
+        // Others may say where a node stands, but only the node itself where it can be reached.
+        if !self.is_news && (Member { position: member.position, ..known.clone() }) == member {
+            self.this.position = known.position;
             return;
         }
         if self.leads() {
