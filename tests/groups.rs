@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{
@@ -133,34 +133,6 @@ async fn a_dedicated_super_peer_takes_over_the_group_of_a_provisional_one() {
     let view = cluster.agree_on(0..4, dedicated, SETTLE).await;
     assert_eq!(view.group, provisional.group, "it is the same group");
     assert!(view.permanent, "{}", view.line());
-    say(&cluster.assert_one_history());
-}
-
-/// Goal: a network that is larger than a group becomes as many as it needs, with everybody in exactly one.
-#[tokio::test]
-async fn twelve_nodes_form_groups_of_at_most_five() {
-    let mut cluster = Cluster::new().env("NODE_MAXPEERS", 5);
-    if soak() {
-        // The timings that a user has.
-        cluster = cluster
-            .env("SCHEDULE_HEALTHCHECK", "20s")
-            .env("BOOTSTRAP_DISCOVERYWINDOW", "5s")
-            .env("BOOTSTRAP_PROVISIONALPOLLINTERVAL", "30s");
-    }
-    cluster.add(Role::Peer).await;
-    cluster.add_many(Role::Peer, 11).await;
-    let start = started();
-    let groups = cluster.groups(Duration::from_secs(30)).await;
-    say(&format!("twelve nodes at rest {:?} after the last start", start.elapsed()));
-    assert!(groups.len() >= 3, "{groups:?}");
-    let mut seen = BTreeSet::new();
-    for group in &groups {
-        assert!(group.members.len() <= 5, "{}", group.line());
-        for id in group.ids() {
-            assert!(seen.insert(id.clone()), "{id} is in two groups: {groups:?}");
-        }
-    }
-    assert_eq!(seen, cluster.ids(0..12), "somebody has no group");
     say(&cluster.assert_one_history());
 }
 
@@ -411,31 +383,5 @@ async fn a_member_that_is_gone_for_too_long_is_removed_and_may_come_back() {
     let back = cluster.agree(0..4, SETTLE).await;
     assert_eq!(back.group, before.group);
     assert!(back.epoch > after.epoch);
-    say(&cluster.assert_one_history());
-}
-
-/// One of three is left: it says that it has no majority, gives the group up after the grace, and when the others are
-/// back all three are one group again.
-#[tokio::test]
-async fn a_group_without_a_majority_says_so_then_dissolves() {
-    let mut cluster = Cluster::new().env("GROUP_QUORUMLOSSGRACE", "4s");
-    cluster.add(Role::Peer).await;
-    cluster.add_many(Role::Peer, 2).await;
-    let before = cluster.agree(0..3, SETTLE).await;
-    cluster.kill_9(1);
-    cluster.kill_9(2);
-    let lost = cluster
-        .eventually("the last one says that it has no majority", SETTLE, async || {
-            let view = cluster.view(0).await?;
-            let said = format!("{} {}", view.reason, view.state).to_lowercase();
-            (said.contains("majority") || said.contains("quorum")).then_some(view)
-        })
-        .await;
-    say(&format!("without a majority: {}", lost.line()));
-    assert!(!lost.leads(), "the super-peer steps back: {}", lost.line());
-    let alone = cluster.agree([0], SETTLE).await;
-    assert_ne!(alone.group, before.group, "names are never used again");
-    cluster.start([1, 2]).await;
-    cluster.agree(0..3, SETTLE * 2).await;
     say(&cluster.assert_one_history());
 }
