@@ -1,4 +1,4 @@
-//! nomad: a geo-spatial peer-to-peer object store. This version is one node, complete.
+//! nomad: a geo-spatial peer-to-peer object store. Nodes form groups; objects stay on the node that takes them.
 //!
 //! The rooms, each with its invariants in its `mod.rs`; `tests/tidy.rs` holds who may import whom:
 //! [`core`] the pure protocol, [`ports`] traits for everything impure, [`actors`] thin shells around the core,

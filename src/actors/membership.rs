@@ -11,11 +11,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use tokio::{sync::watch, task::AbortHandle};
 
-pub use self::{
-    door::MembershipDoor,
-    effects::{Counts, Tallies},
-    owed::Owed,
-};
+pub use self::{door::MembershipDoor, owed::Owed};
 use super::{
     group_table::GroupTableMsg,
     group_view::GroupView,
@@ -154,8 +150,6 @@ pub struct Args {
     pub transport: Arc<dyn PeerTransport>,
     /// The network.
     pub overlay: Arc<dyn Overlay>,
-    /// What is counted.
-    pub tallies: Arc<Tallies>,
 }
 
 impl fmt::Debug for Args {

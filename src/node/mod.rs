@@ -34,7 +34,7 @@ use crate::{
         group_table::{self, GroupTable},
         group_view::Published,
         local_store::{self, LocalStore},
-        membership::{self, MembershipActor, MembershipDoor, MembershipMsg, Tallies},
+        membership::{self, MembershipActor, MembershipDoor, MembershipMsg},
         overlay::{self, Overlay as OverlayActor},
         peer_links::PeerLinks,
         replica_reader::{self, ReadPath, ReplicaReader},
@@ -289,7 +289,6 @@ impl Node {
             group_table,
             transport: peer_links,
             overlay: overlay.clone(),
-            tallies: Arc::new(Tallies::default()),
         };
         let (membership, membership_spec) =
             worker::<MembershipActor>(&kit, "membership", "group", membership_args);

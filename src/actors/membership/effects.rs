@@ -1,12 +1,6 @@
 //! Carries out what the core wants done.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::{info, warn};
@@ -40,74 +34,41 @@ use crate::{
 /// The most states that wait to be kept. The core waits for each before it goes on, so that more are a defect.
 const KEPT_MAX: usize = 64;
 
-/// What membership has counted since the node started, beside what the published view counts.
-#[derive(Debug, Default)]
-pub struct Tallies {
-    pair_faults: AtomicU64,
-    forced: AtomicU64,
-    given_up: AtomicU64,
-}
-
-/// The counts at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// How often one member could not reach another that the super-peer could.
-    pub pair_faults: u64,
-    /// Changes that this node saw ended by force.
-    pub forced: u64,
-    /// How often this node left a group whose majority did not come back.
-    pub given_up: u64,
-}
-
-impl Tallies {
-    /// Returns the counts.
-    pub fn read(&self) -> Counts {
-        Counts {
-            pair_faults: self.pair_faults.load(Relaxed),
-            forced: self.forced.load(Relaxed),
-            given_up: self.given_up.load(Relaxed),
+/// Logs a fact in one line. Changes of role, member and epoch are told, and counted, where the view is published.
+fn log(report: &Report) {
+    match report {
+        Report::Role { .. }
+        | Report::Joined { .. }
+        | Report::Left { .. }
+        | Report::Epoch { .. }
+        | Report::SuperPeer { .. }
+        | Report::Majority { .. } => {}
+        Report::Liveness { node, liveness: Liveness::Alive } => {
+            info!(member = %node, "a member answers");
         }
-    }
-
-    /// Logs a fact in one line and counts it. Changes of role, member and epoch are told where the view is published.
-    fn report(&self, report: &Report) {
-        match report {
-            Report::Role { .. }
-            | Report::Joined { .. }
-            | Report::Left { .. }
-            | Report::Epoch { .. }
-            | Report::SuperPeer { .. }
-            | Report::Majority { .. } => {}
-            Report::Liveness { node, liveness: Liveness::Alive } => {
-                info!(member = %node, "a member answers");
-            }
-            Report::Liveness { node, liveness } => {
-                warn!(member = %node, state = liveness.as_str(), "a member does not answer");
-            }
-            Report::PairFault { from, to, present: true } => {
-                self.pair_faults.fetch_add(1, Relaxed);
-                warn!(%from, %to, "one member cannot reach another, which the super-peer reaches");
-            }
-            Report::PairFault { from, to, present: false } => {
-                info!(%from, %to, "one member reaches another again");
-            }
-            Report::Dissolved { group, into } => {
-                info!(group, into, "the group was dissolved");
-            }
-            Report::Removed { group, claim } => {
-                warn!(group, claim, "the group says that this node is no member any more");
-            }
-            Report::GaveUp { group } => {
-                self.given_up.fetch_add(1, Relaxed);
-                warn!(group, "no majority came back in time: this node leaves the group");
-            }
-            Report::Forced { epoch, count } => {
-                self.forced.fetch_add(1, Relaxed);
-                warn!(epoch, count, "a change of the group was ended by force");
-            }
-            Report::JoinRefused { group, reason } => {
-                info!(group, reason, "a group refused this node");
-            }
+        Report::Liveness { node, liveness } => {
+            warn!(member = %node, state = liveness.as_str(), "a member does not answer");
+        }
+        Report::PairFault { from, to, present: true } => {
+            warn!(%from, %to, "one member cannot reach another, which the super-peer reaches");
+        }
+        Report::PairFault { from, to, present: false } => {
+            info!(%from, %to, "one member reaches another again");
+        }
+        Report::Dissolved { group, into } => {
+            info!(group, into, "the group was dissolved");
+        }
+        Report::Removed { group, claim } => {
+            warn!(group, claim, "the group says that this node is no member any more");
+        }
+        Report::GaveUp { group } => {
+            warn!(group, "no majority came back in time: this node leaves the group");
+        }
+        Report::Forced { epoch, count } => {
+            warn!(epoch, count, "a change of the group was ended by force");
+        }
+        Report::JoinRefused { group, reason } => {
+            info!(group, reason, "a group refused this node");
         }
     }
 }
@@ -234,7 +195,7 @@ impl MembershipActor {
                 cx.tell(cx.me, MembershipMsg::Happened { life, event });
             }
             Effect::WakeAt(at) => self.wake_at(cx, at),
-            Effect::Report(report) => self.args.tallies.report(&report),
+            Effect::Report(report) => log(&report),
         }
     }
 
