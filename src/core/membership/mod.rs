@@ -409,18 +409,6 @@ impl Membership {
         matches!(&self.stage, Stage::Seated(seated) if seated.has_majority)
     }
 
-    /// Tells why the node is not ready to serve its group's objects; `None` when it is.
-    pub fn unready(&self) -> Option<&'static str> {
-        match self.state() {
-            RoleState::Discovering => Some("it looks for a group"),
-            RoleState::Joining => Some("it waits for a place in a group"),
-            RoleState::Leaving => Some("it leaves its group, or has left it"),
-            RoleState::Dissolved => Some("its group was dissolved"),
-            RoleState::Electing => Some("its group has no majority or no super-peer at the moment"),
-            _ => None,
-        }
-    }
-
     /// Tells whether the log says that this node leads its group.
     fn leads(&self) -> bool {
         matches!(self.stage, Stage::Seated(_)) && self.log.leader == Some(self.node())
