@@ -17,6 +17,7 @@ pub mod node_id;
 pub mod object;
 pub mod offer;
 pub mod range;
+pub mod register;
 pub mod replication;
 pub mod restart;
 pub mod table;

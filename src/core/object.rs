@@ -3,12 +3,14 @@
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{hex, time::UnixSecs};
 
 /// An object's name: 1 to 1024 bytes of UTF-8 with no control characters. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ObjectId(Arc<str>);
 
 /// Why a text is no object id.
@@ -105,6 +107,14 @@ impl Borrow<str> for ObjectId {
     }
 }
 
+impl TryFrom<String> for ObjectId {
+    type Error = ObjectIdError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
 impl FromStr for ObjectId {
     type Err = ObjectIdError;
 
@@ -154,7 +164,7 @@ pub fn parse_content_type(text: &str) -> Result<Option<Arc<str>>, ContentTypeErr
 /// Orders the writes of one object: a hybrid logical time, then the node that gave it. The newer write has the greater one.
 ///
 /// The text form, as in an `ETag`, is 16 hex digits of time, a hyphen, 16 hex digits of node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Version {
     /// Milliseconds since 1970 in the upper 48 bits, a counter in the lower 16.
     pub time: u64,
@@ -209,7 +219,7 @@ pub enum Tier {
 }
 
 /// An object as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Object {
     /// Its name.
     pub id: ObjectId,

@@ -1,0 +1,177 @@
+//! What a shard of registers is told, and what it wants done.
+
+use super::{Message, Register, ShardState, Value};
+use crate::core::{
+    change::{Change, Refusal},
+    node_id::NodeId,
+    object::{Object, ObjectId, Version},
+    table::Configuration,
+    time::{MonotonicUs, UnixMs},
+    trace::TraceContext,
+};
+
+/// Names a request of this node, within one shard.
+pub type OpId = u64;
+/// Names what is to be kept; grows.
+pub type Ticket = u64;
+
+/// The clocks at the moment of an event, and a random number for what has to be spread.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The monotonic clock.
+    pub monotonic: MonotonicUs,
+    /// The wall clock.
+    pub wall: UnixMs,
+    /// Fresh with each event.
+    pub entropy: u64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// This node wants something of an object.
+    Begin {
+        /// Names the request.
+        op: OpId,
+        /// The object.
+        id: ObjectId,
+        /// What is wanted.
+        order: Order,
+        /// When the request is given up: what was begun then has an unknown outcome.
+        deadline: MonotonicUs,
+        /// The request that it belongs to.
+        trace: TraceContext,
+    },
+    /// Nobody waits for a request any more.
+    Abandon {
+        /// The request.
+        op: OpId,
+    },
+    /// Another member says something.
+    Heard {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: Message,
+        /// The request that it belongs to.
+        trace: TraceContext,
+    },
+    /// What an [`Effect::Keep`] names is durable. In the order of the tickets.
+    Kept {
+        /// Its name.
+        ticket: Ticket,
+    },
+    /// The group's table has these configurations, oldest first. What is adopted already is passed over.
+    Configured {
+        /// The chain, or its end.
+        chain: Vec<Configuration>,
+    },
+    /// An [`Effect::Adopt`] is durable.
+    Adopted {
+        /// Its epoch.
+        epoch: u64,
+        /// In a joint configuration: the objects with an accepted value whose replica set changes, sorted.
+        rescan: Vec<ObjectId>,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What is wanted of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// A safe write.
+    Change(Change),
+    /// A safe read (rule 8).
+    Read,
+    /// Keep the newer version (rule 12): a fast write on its way, or a copy from elsewhere.
+    Merge(Value),
+    /// Make an expired object a tombstone; of anything else nothing changes (rule 10).
+    Expire,
+    /// Write a tombstone back until all replicas have it, and drop it (rule 10). Before that the caller has made sure that
+    /// no older fast write is left anywhere (rule 12). Of anything else than a tombstone of this version nothing changes.
+    Clear(Version),
+    /// Write back what a quorum has, at every replica that can be reached: heals what lags behind.
+    Repair,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// A write took effect.
+    Written {
+        /// Its version; `None` = the object was deleted.
+        version: Option<Version>,
+        /// Whether there was no object before.
+        created: bool,
+    },
+    /// The condition did not hold; nothing changed.
+    Refused(Refusal),
+    /// What a read found.
+    Read(Option<Object>),
+    /// A merge, a repair, an expiry or a clearing is done, or was not needed.
+    Done,
+    /// It may or may not have happened, and may still.
+    Unknown,
+    /// It did not happen: no quorum of the replica set answered in time.
+    NoQuorum {
+        /// How many of the replica set answered.
+        answered: u32,
+        /// How many are needed.
+        needed: u32,
+    },
+    /// It did not happen: this node is no member that has adopted a configuration.
+    NotReady,
+    /// It did not happen: this node has too much in hand.
+    Busy,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make this durable, all of it or nothing, then say [`Event::Kept`]. What it allows is said after that.
+    Keep {
+        /// Its name.
+        ticket: Ticket,
+        /// The shard's state, if it has changed.
+        state: Option<ShardState>,
+        /// Registers; `None` = deleted.
+        writes: Vec<(ObjectId, Option<Register>)>,
+    },
+    /// Adopt this configuration durably: keep `state`; in a stable one delete every register whose replica set does not
+    /// contain this node; then say [`Event::Adopted`]. Until then nothing else is kept.
+    Adopt {
+        /// The state to keep.
+        state: ShardState,
+    },
+    /// Send this now: whatever it depends on is durable.
+    Send {
+        /// To whom; never this node.
+        to: NodeId,
+        /// What.
+        message: Message,
+        /// The request that it belongs to.
+        trace: TraceContext,
+    },
+    /// A request has ended.
+    End {
+        /// The request.
+        op: OpId,
+        /// How.
+        ended: Ended,
+    },
+    /// This node has finished the rescan of a joint epoch (rule 9).
+    Rescanned {
+        /// The epoch.
+        epoch: u64,
+    },
+}
+
+/// What is kept, for the step that needs it.
+pub trait Shelf {
+    /// Reads a register as it was kept last. `Err` = it does not read back: the node then takes no part in its rounds.
+    ///
+    /// # Errors
+    /// Says what does not read back.
+    fn register(&self, id: &ObjectId) -> Result<Option<Register>, String>;
+}

@@ -1,0 +1,74 @@
+//! What an acceptor keeps: of each object, and of a shard as a whole. All of it is durable before a reply depends on it.
+
+use serde::{Deserialize, Serialize};
+
+use super::Ballot;
+use crate::core::{
+    object::{Object, Version},
+    table::Configuration,
+    time::UnixSecs,
+};
+
+/// What a register holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Value {
+    /// Nothing, ever.
+    #[default]
+    Absent,
+    /// An object. Whether it has expired is the reader's to see.
+    Live(Object),
+    /// An object was deleted.
+    Tombstone(Tombstone),
+}
+
+/// What is left of a deleted object until every replica knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// The version of the deletion.
+    pub version: Version,
+}
+
+/// An acceptor's state of one object.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Register {
+    /// No ballot below this one is taken part in.
+    pub promised: Ballot,
+    /// The ballot under which `value` was accepted; [`Ballot::NONE`] = nothing was.
+    pub accepted: Ballot,
+    /// The accepted value.
+    pub value: Value,
+}
+
+/// What a node has promised for a whole shard of its registers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardState {
+    /// The group that the registers belong to.
+    pub group: String,
+    /// The claim under which this node is its member: under another one the registers are not its own any more (rule 13).
+    pub claim: u64,
+    /// The configuration adopted last (rules 2 and 3).
+    pub configuration: Configuration,
+    /// Counters below this one may have been used.
+    pub counter_limit: u64,
+    /// What an unknown object counts as promised (rule 10).
+    pub floor: Ballot,
+}
+
+impl Value {
+    /// Returns the object, unless there is none or it has expired at `now`.
+    pub fn live(&self, now: UnixSecs) -> Option<&Object> {
+        match self {
+            Self::Live(object) if !object.is_expired(now) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// Returns the version of the last change; `None` = there was none.
+    pub fn version(&self) -> Option<Version> {
+        match self {
+            Self::Absent => None,
+            Self::Live(object) => Some(object.version),
+            Self::Tombstone(tombstone) => Some(tombstone.version),
+        }
+    }
+}
