@@ -194,9 +194,9 @@ impl Sim {
                     raft.campaign(now);
                 }
             }
-            Effect::PauseHeartbeats(paused) => {
+            Effect::PauseHeartbeats(heir) => {
                 if let Some(raft) = self.raft(n) {
-                    raft.pause(paused);
+                    raft.pause(heir.is_some());
                 }
             }
             Effect::Announce(offer) => {

@@ -181,8 +181,8 @@ impl MembershipActor {
             Effect::Campaign => {
                 cx.tell(&self.args.group_table, GroupTableMsg::Campaign);
             }
-            Effect::PauseHeartbeats(paused) => {
-                cx.tell(&self.args.group_table, GroupTableMsg::PauseHeartbeats(paused));
+            Effect::PauseHeartbeats(heir) => {
+                cx.tell(&self.args.group_table, GroupTableMsg::PauseHeartbeats(heir));
             }
             Effect::Announce(offer) => self.args.overlay.announce(offer),
             Effect::Seek(seeker) => self.args.overlay.seek(seeker),

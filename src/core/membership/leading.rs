@@ -118,7 +118,7 @@ impl Membership {
             self.done(request, Err(super::Denied::Unknown));
         }
         if lead.hand_over.is_some() {
-            self.out.push(Effect::PauseHeartbeats(false));
+            self.out.push(Effect::PauseHeartbeats(None));
         }
         if lead.merging.is_asking() {
             self.pending.retain(|_, purpose| *purpose != Purpose::Room);
