@@ -270,6 +270,7 @@ impl From<ControlError> for ApiError {
             | E::Full { .. }
             | E::OnlyMember { .. }
             | E::UnknownSuperPeer { .. }
+            | E::NoPlace { .. }
             | E::Declined { .. }
             | E::Refused { .. } => ErrorCode::FailedPrecondition,
             E::Unknown { .. } => ErrorCode::DeadlineExceeded,

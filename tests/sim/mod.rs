@@ -184,6 +184,7 @@ pub fn config(faults: Faults) -> MembershipConfig {
     config.remove_after_us = 15 * S;
     config.quorum_loss_grace_us = 20 * S;
     config.suspect_after_us = 3 * S;
+    config.rest_us = 20 * S;
     config.faults = faults;
     config
 }
