@@ -106,6 +106,16 @@ pub enum ControlError {
         /// The group.
         group: String,
     },
+    /// The group's super-peer cannot be reached from here.
+    #[error(
+        "the super-peer of the group {group}, at {super_peer}, does not answer: it is to carry this out"
+    )]
+    SilentSuperPeer {
+        /// The group.
+        group: String,
+        /// The peer address of its super-peer.
+        super_peer: String,
+    },
     /// Another node leads the group.
     #[error("this node does not lead the group {group}; ask its super-peer at {super_peer}")]
     NotSuperPeer {

@@ -35,6 +35,8 @@ mod pace;
 mod search;
 mod seated;
 mod shown;
+#[cfg(test)]
+mod test_orders;
 mod voters;
 mod watch;
 
