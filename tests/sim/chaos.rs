@@ -112,7 +112,11 @@ impl Sim {
             }
             3 => {
                 self.nodes[other].told_to_go = true;
-                if self.now % 2 == 0 { Order::RemovePeer(id) } else { Order::PeerLeaves(id) }
+                if self.now.is_multiple_of(2) {
+                    Order::RemovePeer(id)
+                } else {
+                    Order::PeerLeaves(id)
+                }
             }
             4 => Order::SuperPeerLeave,
             _ => {
