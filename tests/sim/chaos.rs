@@ -152,10 +152,11 @@ impl Sim {
     /// when all was healed.
     pub fn wake_resting(&mut self) {
         for n in 0..self.nodes.len() {
-            let rests = self.nodes[n].process.as_ref().is_some_and(|process| {
+            let node = &self.nodes[n];
+            let rests = node.process.as_ref().is_some_and(|process| {
                 process.membership.state() == nomad::core::view::RoleState::Leaving
             });
-            if rests {
+            if rests && node.durable.home.is_none() && node.up_since != self.now {
                 self.crash(n);
                 self.start(n);
             }

@@ -55,6 +55,8 @@ pub struct Node {
     pub up_since: u64,
     /// Set while an order to go is on its way.
     pub told_to_go: bool,
+    /// The claim under which that was so before the last start: its super-peer may still have it on its list.
+    pub told_claim: Option<u64>,
 }
 
 /// A running process.
@@ -213,6 +215,7 @@ impl Sim {
                     clock_offset: rng.random_range(0..1_000 * S),
                     up_since: 0,
                     told_to_go: false,
+                    told_claim: None,
                 }
             })
             .collect();
@@ -279,7 +282,9 @@ impl Sim {
         let node = &mut self.nodes[n];
         node.life += 1;
         node.up_since = now;
-        node.told_to_go = false;
+        if std::mem::take(&mut node.told_to_go) {
+            node.told_claim = Some(node.durable.claim);
+        }
         let membership = Membership::new(
             self.config.clone(),
             member,
