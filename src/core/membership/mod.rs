@@ -36,6 +36,8 @@ mod search;
 mod seated;
 mod shown;
 #[cfg(test)]
+mod test_bench;
+#[cfg(test)]
 mod test_orders;
 mod voters;
 mod watch;
