@@ -383,8 +383,8 @@ pub trait ObjectStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(ObjectId, Value)>, StoreError>;
 
-    /// Returns the greatest version that this store has given or was given in a register, in the outbox or as its floor. What
-    /// it was when the last answered job was answered is known after a restart.
+    /// Returns a version that no version is above which this store has given, or was given in a register, in the outbox or
+    /// as its floor. What an answered job has brought is known after a restart.
     fn latest_version(&self) -> Version;
 
     /// Tells what the store can do at the moment.

@@ -187,7 +187,7 @@ impl ObjectStore for MemoryStore {
     }
 
     fn latest_version(&self) -> Version {
-        self.state().versions.last()
+        Version { node: u64::MAX, ..self.state().versions.last() }
     }
 
     fn health(&self) -> StoreHealth {
