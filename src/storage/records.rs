@@ -316,3 +316,82 @@ fn take_version(bytes: &mut &[u8]) -> Option<Version> {
     *bytes = rest;
     decode_version(version)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ballot((epoch, counter, node): (u64, u64, u64)) -> Ballot {
+        Ballot { epoch, counter, node }
+    }
+
+    proptest! {
+        #[test]
+        fn a_register_reads_back(
+            promised: (u64, u64, u64), accepted: (u64, u64, u64), version: (u64, u64), kind in 0..3,
+            at: u64,
+        ) {
+            let (id, version) = (ObjectId::parse("x").unwrap(), Version { time: version.0, node: version.1 });
+            let held = match kind {
+                0 => Held::Absent,
+                1 => Held::Live { version, expires_at: (at != 0).then_some(UnixSecs(at)) },
+                _ => Held::Tombstone { version },
+            };
+            let record =
+                RegisterRecord { promised: ballot(promised), accepted: ballot(accepted), held };
+            let bytes = record.encode();
+            prop_assert_eq!(RegisterRecord::decode(&id, &bytes), Ok(record));
+            for len in 0..bytes.len() {
+                prop_assert!(RegisterRecord::decode(&id, &bytes[..len]).is_err());
+            }
+            prop_assert!(RegisterRecord::decode(&id, &[&bytes[..], &[0]].concat()).is_err());
+        }
+
+        #[test]
+        fn no_record_panics(record: Vec<u8>) {
+            let (id, record) = (ObjectId::parse("x").unwrap(), Bytes::from(record));
+            let _ = RegisterRecord::decode(&id, &record);
+            let _ = decode_outbox(&id, &record);
+            let _ = decode_shard(1, &record);
+            let _ = parse_expiring_key(&record);
+        }
+
+        #[test]
+        fn an_expiring_key_sorts_by_time_and_reads_back(a: u64, b: u64, id in "[a-z]{1,8}") {
+            let id = ObjectId::parse(&id).unwrap();
+            let key = |at| expiring_key(UnixSecs(at), &id);
+            prop_assert_eq!(a.cmp(&b), key(a).cmp(&key(b)));
+            prop_assert_eq!(parse_expiring_key(&key(a)), Some((UnixSecs(a), id.clone())));
+        }
+    }
+
+    /// The layout is fixed for ever: these vectors may be added to, not changed.
+    #[test]
+    fn the_layout_of_format_2_is_fixed() {
+        let id = ObjectId::parse("a").unwrap();
+        let version = Version { time: 7, node: 8 };
+        let mut record = RegisterRecord {
+            promised: ballot((1, 2, 3)),
+            accepted: ballot((4, 5, 6)),
+            held: Held::Live { version, expires_at: Some(UnixSecs(9)) },
+        };
+        let numbers = |numbers: &[u64]| -> Vec<u8> {
+            numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+        };
+        let expected = [&[1, 1][..], &numbers(&[1, 2, 3, 4, 5, 6, 7, 8, 9])].concat();
+        assert_eq!(record.encode(), expected);
+        record.held = Held::Tombstone { version };
+        let expected = [&[1, 2][..], &numbers(&[1, 2, 3, 4, 5, 6, 7, 8])].concat();
+        assert_eq!(record.encode(), expected);
+        record.held = Held::Absent;
+        assert_eq!(record.encode(), [&[1, 0][..], &numbers(&[1, 2, 3, 4, 5, 6])].concat());
+        assert_eq!(register_key(&id), [5, shard_of(&id), b'a']);
+        assert_eq!(outbox_key(&id), b"\x07a");
+        assert_eq!(expiring_key(UnixSecs(258), &id), b"\x08\0\0\0\0\0\0\x01\x02a");
+        let entry = encode_outbox(&Value::Tombstone(Tombstone { version })).unwrap();
+        assert_eq!(entry, [&[1, 2][..], &numbers(&[7, 8])].concat());
+        assert_eq!(encode_outbox(&Value::Absent), None);
+    }
+}

@@ -5,6 +5,8 @@
 
 mod outbox;
 mod registers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
