@@ -6,7 +6,7 @@
 
 mod merging;
 #[cfg(test)]
-mod tests;
+mod test_outbox;
 
 use std::{
     collections::HashMap,

@@ -6,8 +6,6 @@
 
 mod entry;
 mod event;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
