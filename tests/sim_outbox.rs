@@ -163,7 +163,7 @@ impl Node {
     fn begin(&mut self, id: &str, change: Change, seen: Value) -> OpId {
         let op = self.op();
         let id = object(id);
-        self.step(Event::Put { op, id, draft: Draft { change, seen } });
+        self.step(Event::Put { op, id, draft: Box::new(Draft { change, seen }) });
         op
     }
 

@@ -23,7 +23,7 @@ use self::merging::Loading;
 pub use self::merging::{Drain, Merging, Running};
 use super::{
     recorder::{Outcome, Record},
-    shell::{Address, Context, Described, Handling, Message, Reply, Role},
+    shell::{Context, Described, Handling, Message, Reply, Role},
 };
 use crate::{
     core::{
@@ -267,7 +267,7 @@ impl Role for Outbox {
         let (about, event) = match message {
             OutboxMsg::Put { id, change, seen, reply } => {
                 let op = self.ask(Asker::Put(reply, cx.cx));
-                (None, Event::Put { op, id, draft: Draft { change, seen } })
+                (None, Event::Put { op, id, draft: Box::new(Draft { change, seen }) })
             }
             OutboxMsg::Floor { reply } => {
                 (None, Event::Floor { op: self.ask(Asker::Floor(reply)) })

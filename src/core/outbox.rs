@@ -163,7 +163,7 @@ impl Outbox {
             {
                 self.hold(event, effects);
             }
-            Event::Put { op, id, draft } => match self.put(now, op, id, draft, shelf) {
+            Event::Put { op, id, draft } => match self.put(now, op, id, *draft, shelf) {
                 Ok(effect) => effects.push(effect),
                 Err(refused) => effects.push(Effect::Refuse { op, refused }),
             },

@@ -132,9 +132,13 @@ impl Loading {
                     let bytes = value_bytes(&value);
                     value.version().map(|version| Kept { id, version, bytes })
                 });
-                loading.event = Event::Loaded { page: page.collect() };
+                loading.succeed(page.collect());
             }
         });
+    }
+
+    fn succeed(&mut self, page: Vec<Kept>) {
+        self.event = Event::Loaded { page };
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     actors::{
         AskError, Kit,
         recorder::Filter,
-        shell::worker,
+        shell::{Address, worker},
         supervisor::{Root, nested},
         test_kit::{kit, object, until_restarted},
     },

@@ -19,7 +19,7 @@ pub enum Event {
         /// The object.
         id: ObjectId,
         /// What is wanted.
-        draft: Draft,
+        draft: Box<Draft>,
     },
     /// What an effect with this ticket was to make durable is so, or nobody knows.
     Stored {
