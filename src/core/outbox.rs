@@ -6,6 +6,8 @@
 
 mod entry;
 mod event;
+mod floor;
+mod loading;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -182,78 +184,6 @@ impl Outbox {
             Event::Merged { id, end } => self.on_merged(now, &id, end),
             Event::Nudge => self.on_nudge(now),
             Event::Tick => {}
-        }
-    }
-
-    // ---- loading ----
-
-    fn begin_loading(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let is_time = match self.phase {
-            Phase::New => true,
-            Phase::Failed(at) => at <= now.monotonic,
-            Phase::Loading | Phase::Ready => false,
-        };
-        if is_time {
-            self.phase = Phase::Loading;
-            let ticket = self.ticket(Task::Barrier);
-            effects.push(Effect::Raise { ticket, floor: Version::default() });
-        }
-    }
-
-    fn hold(&mut self, event: Event, effects: &mut Vec<Effect>) {
-        let is_failed = matches!(self.phase, Phase::Failed(_));
-        if !is_failed && self.held.len() < HELD_MAX {
-            self.held.push(event);
-        } else if let Event::Put { op, .. } | Event::Floor { op } | Event::Discard { op, .. } =
-            event
-        {
-            effects.push(Effect::Refuse { op, refused: Refused::NotLoaded });
-        }
-    }
-
-    fn on_loaded(
-        &mut self,
-        now: Now,
-        page: Vec<Kept>,
-        shelf: &impl Shelf,
-        effects: &mut Vec<Effect>,
-    ) {
-        if !matches!(self.phase, Phase::Loading) {
-            return;
-        }
-        let Some(last) = page.last().map(|kept| kept.id.clone()) else {
-            self.phase = Phase::Ready;
-            self.failed_loads = 0;
-            for event in std::mem::take(&mut self.held) {
-                self.take(now, event, shelf, effects);
-            }
-            return;
-        };
-        for Kept { id, version, bytes } in page {
-            self.clock.observe(version);
-            let bytes = entry_bytes(&id, bytes);
-            let is_new = self.entries.insert(id.clone(), Entry::kept(version, bytes)).is_none();
-            debug_assert!(is_new, "{id} was loaded twice");
-            self.bytes += bytes;
-            self.oldest.insert((version, id.clone()));
-            self.schedule(&id, now.monotonic);
-        }
-        effects.push(Effect::Load { after: Some(last) });
-    }
-
-    fn on_load_failed(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if !matches!(self.phase, Phase::Loading) {
-            return;
-        }
-        // What was loaded so far is loaded again.
-        self.entries.clear();
-        self.due.clear();
-        self.oldest.clear();
-        self.bytes = 0;
-        self.failed_loads += 1;
-        self.phase = Phase::Failed(now.monotonic.plus_us(pause_us(self.failed_loads, now.entropy)));
-        for event in std::mem::take(&mut self.held) {
-            self.hold(event, effects);
         }
     }
 
@@ -471,52 +401,6 @@ impl Outbox {
         }
     }
 
-    // ---- the watermark (rule 12) ----
-
-    /// Promises durably that nothing up to some version is submitted any more, and finds out which.
-    fn promise(&mut self, now: Now, op: OpId, effects: &mut Vec<Effect>) {
-        let floor = match self.oldest.first() {
-            Some((oldest, _)) => below(*oldest),
-            None => Version { time: self.clock.tick(now.wall).time, node: u64::MAX },
-        };
-        if floor <= self.floor {
-            effects.push(Effect::Promised { op, floor });
-        } else {
-            let ticket = self.ticket(Task::Floor(op, floor));
-            effects.push(Effect::Raise { ticket, floor });
-        }
-    }
-
-    /// Drops what is not to be submitted any more, but for what is under way.
-    fn discard(&mut self) {
-        let Some((upto, _)) = &self.discarding else { return };
-        let oldest = self.oldest.iter().take_while(|(version, _)| version <= upto);
-        let dropped: Vec<_> = oldest.map(|(_, id)| id.clone()).collect();
-        for id in dropped {
-            self.discard_one(&id);
-        }
-    }
-
-    fn discard_one(&mut self, id: &ObjectId) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        let (Some(version), false) = (entry.kept, entry.is_busy()) else { return };
-        entry.is_removing = true;
-        if let Some(at) = entry.due.take() {
-            self.due.remove(&(at, id.clone()));
-        }
-        self.done.push((id.clone(), version));
-        self.discarded += 1;
-    }
-
-    fn end_discard(&mut self, effects: &mut Vec<Effect>) {
-        let Some((upto, _)) = &self.discarding else { return };
-        if self.oldest.first().is_some_and(|(version, _)| version <= upto) {
-            return;
-        }
-        let ops = self.discarding.take().map(|(_, ops)| ops).unwrap_or_default();
-        effects.extend(ops.into_iter().map(|op| Effect::Discarded { op }));
-    }
-
     // ---- bookkeeping ----
 
     fn ticket(&mut self, task: Task) -> Ticket {
@@ -574,11 +458,6 @@ pub fn value_bytes(value: &Value) -> u64 {
         Value::Live(object) => object.value.len() as u64,
         Value::Absent | Value::Tombstone(_) => 0,
     }
-}
-
-/// The greatest version below `version`, whoever gives it.
-fn below(version: Version) -> Version {
-    Version { time: version.time.saturating_sub(1), node: u64::MAX }
 }
 
 /// The pause before attempt `attempts` + 1: it doubles, and half of it is left to chance.
