@@ -325,7 +325,9 @@ impl From<StoreError> for ApiError {
                 ErrorCode::DeadlineExceeded
             }
             StoreError::Full { .. } => ErrorCode::ResourceExhausted,
-            StoreError::Damaged { .. } | StoreError::Engine(_) => ErrorCode::Internal,
+            StoreError::Damaged { .. } | StoreError::Engine(_) | StoreError::Replicated { .. } => {
+                ErrorCode::Internal
+            }
         };
         Self::new(code, error.to_string())
     }
