@@ -52,12 +52,16 @@ impl Numbers {
         self.counter = self.counter.max(counter);
     }
 
-    /// Gives a version above `current`.
+    /// Gives a version above `current`. Its time is even: the outbox, which has a clock of its own, gives odd ones.
     pub fn version(&mut self, now: UnixMs, current: Option<Version>) -> Version {
-        let version = self.clock.tick(now);
+        let mut version = self.clock.tick(now);
+        if !version.time.is_multiple_of(2) {
+            version = self.clock.tick(now);
+        }
         let Some(current) = current.filter(|current| version <= *current) else { return version };
-        let version = Version { time: current.time.saturating_add(1), node: self.tag };
-        if version.time.saturating_sub(now.0 << 16) < AHEAD_MAX {
+        let time = (current.time | 1).saturating_add(1);
+        let version = Version { time, node: self.tag };
+        if time.saturating_sub(now.0 << 16) < AHEAD_MAX {
             self.clock.observe(version);
         }
         version

@@ -1,0 +1,99 @@
+//! The registers under a seeded simulation: whatever happens, safe operations are linearizable for each object, no newest fast
+//! write is lost, nothing that was deleted comes back, and after healing everything ends.
+//!
+//! `cargo test` runs a fixed range of seeds. `NOMAD_SOAK=N` draws N new ones, `NOMAD_SEED` runs that one alone, and
+//! `NOMAD_TRACE=1` tells its whole story.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed unwrap is a failed test"
+)]
+
+#[path = "support/linearizability.rs"]
+mod linearizability;
+mod register_sim;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rand::{TryRngCore, rngs::OsRng};
+use register_sim::{Mistakes, World};
+
+/// How many seeds the fixed range has, over all tests of it.
+const SEEDS: u64 = 20_000;
+
+/// One run: bad times, then good ones.
+fn run(seed: u64, mistakes: Mistakes) -> World {
+    let mut world = World::new(seed, mistakes);
+    world.chaos();
+    world.settle();
+    world
+}
+
+/// Runs a seed and says what went wrong.
+fn outcome(seed: u64, mistakes: Mistakes) -> Result<World, String> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, mistakes))).map_err(|why| {
+        let text = why.downcast_ref::<String>().cloned();
+        text.or_else(|| why.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "it panicked".to_owned())
+    })
+}
+
+/// The seeds of one of the parts that the range is cut into, so that the parts run side by side.
+fn seeds(part: u64, parts: u64) -> Vec<u64> {
+    let number = |name: &str| {
+        std::env::var(name).ok().map(|text| {
+            text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is no unsigned number"))
+        })
+    };
+    if let Some(seed) = number("NOMAD_SEED") {
+        return if part == 0 { vec![seed] } else { Vec::new() };
+    }
+    match number("NOMAD_SOAK") {
+        Some(count) => (0..count / parts).map(|_| OsRng.try_next_u64().unwrap()).collect(),
+        None => (part * SEEDS / parts..(part + 1) * SEEDS / parts).collect(),
+    }
+}
+
+/// Goal: no history of crashes, losses, doublings, delays, cuts, leaps of the clock, lost disks and changes of the group
+/// breaks a promise. Method: see `tests/register_sim`.
+fn runs_clean(part: u64, parts: u64) {
+    let seeds = seeds(part, parts);
+    println!("{} seeds from NOMAD_SEED={:?} on", seeds.len(), seeds.first());
+    let mut sums = [0; 9];
+    for seed in seeds {
+        match outcome(seed, Mistakes::default()) {
+            Ok(world) => {
+                let book = &world.book;
+                let of_run = [
+                    world.steps,
+                    book.messages,
+                    book.told,
+                    book.unknown,
+                    book.changes,
+                    book.crashes,
+                    book.wipes,
+                    book.drops,
+                    book.gave_up,
+                ];
+                sums.iter_mut().zip(of_run).for_each(|(sum, more)| *sum += more);
+            }
+            Err(why) => panic!("NOMAD_SEED={seed}: {why}"),
+        }
+    }
+    let [steps, messages, told, unknown, changes, crashes, wipes, drops, gave_up] = sums;
+    println!(
+        "{steps} steps, {messages} messages, {told} operations told, {unknown} unknown, {changes} configurations, \
+         {crashes} crashes, {wipes} disks lost, {drops} tombstones removed, {gave_up} searches given up"
+    );
+}
+
+#[test]
+fn every_object_is_linearizable_in_the_first_half_of_the_seeds() {
+    runs_clean(0, 2);
+}
+
+#[test]
+fn every_object_is_linearizable_in_the_second_half_of_the_seeds() {
+    runs_clean(1, 2);
+}
