@@ -60,7 +60,7 @@ fn seeds(part: u64, parts: u64) -> Vec<u64> {
 fn runs_clean(part: u64, parts: u64) {
     let seeds = seeds(part, parts);
     println!("{} seeds from NOMAD_SEED={:?} on", seeds.len(), seeds.first());
-    let mut sums = [0; 9];
+    let mut sums = [0; 10];
     for seed in seeds {
         match outcome(seed, Mistakes::default()) {
             Ok(world) => {
@@ -71,6 +71,7 @@ fn runs_clean(part: u64, parts: u64) {
                     book.told,
                     book.unknown,
                     book.changes,
+                    book.forced,
                     book.crashes,
                     book.wipes,
                     book.drops,
@@ -81,10 +82,10 @@ fn runs_clean(part: u64, parts: u64) {
             Err(why) => panic!("NOMAD_SEED={seed}: {why}"),
         }
     }
-    let [steps, messages, told, unknown, changes, crashes, wipes, drops, gave_up] = sums;
+    let [steps, messages, told, unknown, changes, forced, crashes, wipes, drops, gave_up] = sums;
     println!(
         "{steps} steps, {messages} messages, {told} operations told, {unknown} unknown, {changes} configurations, \
-         {crashes} crashes, {wipes} disks lost, {drops} tombstones removed, {gave_up} searches given up"
+         {forced} forced,          {crashes} crashes, {wipes} disks lost, {drops} tombstones removed, {gave_up} searches given up"
     );
 }
 

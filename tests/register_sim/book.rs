@@ -24,7 +24,10 @@ pub struct Book {
     /// What each ballot stands for.
     values: BTreeMap<(ObjectId, Ballot), Value>,
     /// Which write has which version.
-    pub tokens: BTreeMap<(ObjectId, Version), Token>,
+    tokens: BTreeMap<(ObjectId, Version), Token>,
+    /// Versions that clients were told, with their writes. A write that is decided late may have been offered under another
+    /// version before, which nobody is told.
+    pub observed: BTreeMap<ObjectId, Vec<(Version, Token)>>,
     /// Fast writes that were acknowledged and must not get lost.
     pub fast: BTreeMap<ObjectId, BTreeMap<Version, Value>>,
     /// Fast writes whose only disk was lost.
@@ -35,6 +38,7 @@ pub struct Book {
     pub crashes: u64,
     pub wipes: u64,
     pub changes: u64,
+    pub forced: u64,
     pub drops: u64,
     pub told: u64,
     pub unknown: u64,
@@ -79,8 +83,7 @@ impl Book {
         wall_s: u64,
     ) -> usize {
         let history = self.histories.entry(id.clone()).or_default();
-        let operation =
-            Operation { action, began: now, ended: None, wall: (wall_s, wall_s), by };
+        let operation = Operation { action, began: now, ended: None, wall: (wall_s, wall_s), by };
         history.operations.push(operation);
         history.operations.len() - 1
     }
@@ -97,6 +100,7 @@ impl Book {
                 if let (Some(version), Action::Write { token, .. }) = (version, operation.action) {
                     let known = self.tokens.entry((id.clone(), *version)).or_insert(token);
                     assert_eq!(*known, token, "{id} has two writes of version {version}");
+                    self.observed.entry(id.clone()).or_default().push((*version, token));
                 }
                 Outcome::Done { created }
             }
@@ -109,6 +113,9 @@ impl Book {
             }
             Ended::Read(object) => {
                 let token = object.as_ref().map(|object| token_of(&object.value));
+                if let (Some(object), Some(token)) = (object, token) {
+                    self.observed.entry(id.clone()).or_default().push((object.version, token));
+                }
                 Outcome::Read(token)
             }
             Ended::Done => Outcome::Done { created: None },
@@ -208,10 +215,8 @@ impl Book {
     /// Checks all histories.
     pub fn check(&mut self) -> Result<(), String> {
         for (id, place, version) in std::mem::take(&mut self.named) {
-            let token = self.tokens.get(&(id.clone(), version));
-            let Some(token) = token else {
-                return Err(format!("{id}: version {version} was named, and nobody wrote it"));
-            };
+            // A version that is not known was in no register: another change was decided in the same round.
+            let Some(token) = self.tokens.get(&(id.clone(), version)) else { continue };
             let operation = &mut self.histories.get_mut(&id).unwrap().operations[place];
             if let Some((_, outcome)) = &mut operation.ended {
                 *outcome = Outcome::Refused(Seen::Value(*token));

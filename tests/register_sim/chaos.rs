@@ -9,7 +9,8 @@ impl World {
     pub fn chaos(&mut self) {
         // The others join at once, most of the time.
         let count = self.machines.len();
-        let first = if self.rng.random_bool(0.8) { self.rng.random_range(2..=count.min(5)) } else { 1 };
+        let first =
+            if self.rng.random_bool(0.8) { self.rng.random_range(2..=count.min(5)) } else { 1 };
         let others: Vec<_> = (1..first).collect();
         self.order(&others, &[]);
         let settled = self.rng.random_range(0..400 * MS);
@@ -56,6 +57,7 @@ impl World {
             Some(0) => self.client(),
             Some(1) => self.crash_and_return(n),
             Some(2) => self.cut_links(),
+            Some(3) if self.rng.random_bool(0.1) => self.force(),
             Some(3) => self.change_group(),
             Some(4) => self.leap(n),
             Some(5) if self.may_lose(n) => self.wipe(n),

@@ -92,12 +92,11 @@ impl World {
         Action::Write { token, condition }
     }
 
-    /// One of the last writes that are known to have happened.
+    /// One of the last writes that clients know of.
     fn draw_known(&mut self, id: &ObjectId) -> Option<Token> {
-        let of_it: Vec<_> =
-            self.book.tokens.iter().filter(|((held, _), _)| held == id).map(|(_, t)| *t).collect();
-        let last = of_it.len().min(3);
-        (last > 0).then(|| of_it[of_it.len() - 1 - self.rng.random_range(0..last)])
+        let observed = self.book.observed.get(id)?;
+        let back = self.rng.random_range(0..observed.len().min(4));
+        Some(observed[observed.len() - 1 - back].1)
     }
 
     /// Asks for one operation and writes it down.
@@ -144,8 +143,8 @@ impl World {
     }
 
     fn version_of(&self, id: &ObjectId, token: Token) -> Version {
-        let is_it = |((held, _), of): &(&(ObjectId, Version), &Token)| held == id && **of == token;
-        self.book.tokens.iter().find(is_it).map(|((_, version), _)| *version).unwrap()
+        let observed = self.book.observed.get(id).unwrap();
+        observed.iter().find(|(_, of)| *of == token).map(|(version, _)| *version).unwrap()
     }
 
     /// A client writes fast: to this machine's outbox.
@@ -182,7 +181,10 @@ impl World {
         };
         self.note(n, || format!("writes {id} fast, {value:?}"));
         self.book.written_fast(&id, &value);
-        self.machines[n].outbox.insert(id, value);
+        // Of an object only the newest is on its way: an older one depends on its fate.
+        if let Some(older) = self.machines[n].outbox.insert(id.clone(), value) {
+            self.book.lost(vec![(id, older)]);
+        }
     }
 
     /// A fast write sets out for its replicas.

@@ -1,9 +1,12 @@
 //! The group's table, as its log would have it: one truth, of which members hear sooner or later.
 
+use std::collections::BTreeSet;
+
 use nomad::core::{
     group::{Member, RetrievalMode, SettingChange, Settings, StorageMode},
+    node_id::NodeId,
     register::Event,
-    table::{Applied, Command, Seat},
+    table::{Applied, Command, Configuration, Old, Seat},
     world::Position,
 };
 use rand::Rng;
@@ -36,31 +39,36 @@ impl World {
         let before = self.table.epoch();
         let applied = self.table.apply(command);
         if self.table.epoch() != before {
-            self.book.changes += 1;
-            self.note(99, || format!("configuration {:?}", self.shown()));
-            for n in 0..self.machines.len() {
-                let wait = match self.rng.random_range(0..10) {
-                    _ if self.is_healed => self.rng.random_range(0..20 * MS),
-                    0..6 => self.rng.random_range(0..20 * MS),
-                    6..9 => self.rng.random_range(0..500 * MS),
-                    _ => self.rng.random_range(0..3_000 * MS),
-                };
-                self.at(wait, n, None, What::Learn);
-            }
+            self.tell_all();
         }
         applied == Applied::Done
     }
 
+    /// Lets the members hear of a new configuration, sooner or later.
+    fn tell_all(&mut self) {
+        self.book.changes += 1;
+        self.note(99, || format!("configuration {:?}", self.shown()));
+        for n in 0..self.machines.len() {
+            let wait = match self.rng.random_range(0..10) {
+                _ if self.is_healed => self.rng.random_range(0..20 * MS),
+                0..6 => self.rng.random_range(0..20 * MS),
+                6..9 => self.rng.random_range(0..500 * MS),
+                _ => self.rng.random_range(0..3_000 * MS),
+            };
+            self.at(wait, n, None, What::Learn);
+        }
+    }
+
     fn shown(&self) -> String {
         let last = self.table.configuration();
-        let places = |nodes: &std::collections::BTreeSet<_>| {
-            let mut places: Vec<_> =
-                nodes.iter().filter_map(|node| self.index_of(*node)).collect();
+        let places = |nodes: &BTreeSet<_>| {
+            let mut places: Vec<_> = nodes.iter().filter_map(|node| self.index_of(*node)).collect();
             places.sort_unstable();
             format!("{places:?}")
         };
         let old = last.old.as_ref();
-        let old = old.map(|old| format!("{} x{} -> ", places(&old.members), old.replication_factor));
+        let old =
+            old.map(|old| format!("{} x{} -> ", places(&old.members), old.replication_factor));
         let new = places(&last.members);
         format!("{} {}{new} x{}", last.epoch, old.unwrap_or_default(), last.replication_factor)
     }
@@ -152,14 +160,43 @@ impl World {
         self.propose(&Command::Change { add, remove });
     }
 
-    /// Takes lost members out, and everybody else in, so that the run can come to its end.
+    /// Goes on by force from a change that waits for members whose disks are lost (rule 14). They are named: a member that
+    /// is there may not have finished its rescan just because they do not answer.
+    pub fn force(&mut self) {
+        let last = self.table.configuration().clone();
+        let is_lost =
+            |node: &NodeId| self.index_of(*node).is_some_and(|n| self.machines[n].is_lost);
+        let Some(old) = last.old.as_ref().filter(|_| last.everybody().iter().any(is_lost)) else {
+            return;
+        };
+        let rest = |nodes: &BTreeSet<NodeId>| -> BTreeSet<NodeId> {
+            nodes.iter().copied().filter(|node| !is_lost(node)).collect()
+        };
+        let (members, of_old) = (rest(&last.members), rest(&old.members));
+        if members.is_empty() || of_old.is_empty() {
+            return;
+        }
+        let old = Old { members: of_old, forced: true, ..old.clone() };
+        let next = Configuration { epoch: last.epoch + 1, members, old: Some(old), ..last };
+        let everybody = next.everybody();
+        self.table.seats.retain(|node, _| everybody.contains(node));
+        if !next.members.contains(&self.table.super_peer) {
+            self.table.super_peer = *next.members.first().unwrap();
+        }
+        self.table.acknowledged.clear();
+        self.table.chain.push_back(next);
+        self.book.forced += 1;
+        self.tell_all();
+    }
+
+    /// Takes lost members out, so that the run can come to its end.
     pub fn tidy_group(&mut self) {
         if self.table.configuration().is_joint() {
+            self.force();
             return;
         }
         let members = self.members();
-        let lost: Vec<_> =
-            members.iter().copied().filter(|n| self.machines[*n].is_lost).collect();
+        let lost: Vec<_> = members.iter().copied().filter(|n| self.machines[*n].is_lost).collect();
         if !lost.is_empty() {
             self.order(&[], &lost);
         }
@@ -170,9 +207,8 @@ impl World {
         let last = self.table.configuration();
         let is_seated = self.table.seats.contains_key(&self.machines[n].id);
         let replicas = last.members.len().min(last.replication_factor as usize);
-        let is_waiting = |machine: &Machine| {
-            machine.is_lost && self.table.seats.contains_key(&machine.id)
-        };
+        let is_waiting =
+            |machine: &Machine| machine.is_lost && self.table.seats.contains_key(&machine.id);
         !last.is_joint()
             && !self.machines.iter().any(is_waiting)
             && (!is_seated || replicas >= 2)

@@ -8,7 +8,7 @@ use nomad::core::{
     object::{ObjectId, Version},
     register::{
         Ballot, Body, Effect, Ended, Event, Home, OpId, Order, Register, Registers, ShardState,
-        Shelf, Ticket, Value, replicas,
+        Shelf, Ticket, Value, is_rescanned, keeps,
     },
     table::Configuration,
     time::MonotonicUs,
@@ -133,12 +133,8 @@ impl Machine {
             Job::Adopt(state) => {
                 let configuration = &state.configuration;
                 self.disk.first.get_or_insert_with(|| configuration.clone());
-                let Configuration { members, replication_factor, .. } = configuration;
                 if !configuration.is_joint() && !keeps_all {
-                    let is_here = |id: &ObjectId| {
-                        replicas(id, members, *replication_factor).contains(&self.id)
-                    };
-                    self.disk.registers.retain(|id, _| is_here(id));
+                    self.disk.registers.retain(|id, _| keeps(self.id, id, configuration));
                 }
                 self.disk.state = Some(state.clone());
             }
@@ -147,18 +143,9 @@ impl Machine {
 
     /// The objects that a rescan is about.
     fn to_rescan(&self, configuration: &Configuration) -> Vec<ObjectId> {
-        let Some(old) = &configuration.old else { return Vec::new() };
-        let accepted =
-            self.disk.registers.iter().filter(|(_, held)| held.accepted > Ballot::NONE);
-        let moves = |id: &ObjectId| {
-            let mut before = replicas(id, &old.members, old.replication_factor);
-            let mut after =
-                replicas(id, &configuration.members, configuration.replication_factor);
-            before.sort();
-            after.sort();
-            before != after
-        };
-        accepted.map(|(id, _)| id.clone()).filter(moves).collect()
+        let held = self.disk.registers.iter();
+        let accepted = held.filter(|(_, held)| held.accepted > Ballot::NONE).map(|(id, _)| id);
+        accepted.filter(|id| is_rescanned(id, configuration)).cloned().collect()
     }
 }
 
@@ -257,11 +244,8 @@ impl World {
     }
 
     fn give(&mut self, n: usize, job: Job) {
-        let wait = if self.plan.fsync_us == 0 {
-            0
-        } else {
-            self.rng.random_range(0..self.plan.fsync_us)
-        };
+        let wait =
+            if self.plan.fsync_us == 0 { 0 } else { self.rng.random_range(0..self.plan.fsync_us) };
         let machine = &mut self.machines[n];
         let done = (self.now + wait).max(machine.busy_until);
         machine.busy_until = done;
@@ -319,7 +303,9 @@ impl World {
             Body::Promise { id, ballot, .. } => {
                 held(id).map_or(floor, |held| held.promised) >= *ballot
             }
-            Body::Accepted { id, ballot } => held(id).map_or(floor, |held| held.accepted) >= *ballot,
+            Body::Accepted { id, ballot } => {
+                held(id).map_or(floor, |held| held.accepted) >= *ballot
+            }
             Body::Reading { id, accepted, .. } => {
                 held(id).map_or(floor, |held| held.accepted) >= *accepted
             }

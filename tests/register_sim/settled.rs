@@ -69,7 +69,8 @@ impl World {
                 let status = process.registers.status();
                 process.ops.is_empty()
                     && machine.jobs.is_empty()
-                    && (!is_member || (has_adopted && machine.outbox.is_empty() && !machine.is_lost))
+                    && (!is_member
+                        || (has_adopted && machine.outbox.is_empty() && !machine.is_lost))
                     && (!is_member || !status.is_adopting)
             })
     }
@@ -90,7 +91,8 @@ impl World {
         // What left the group with a machine outside of it is not lost, but on no way to its replicas either.
         for n in 0..self.machines.len() {
             if !members.contains(&n) {
-                let left: Vec<_> = std::mem::take(&mut self.machines[n].outbox).into_iter().collect();
+                let left: Vec<_> =
+                    std::mem::take(&mut self.machines[n].outbox).into_iter().collect();
                 self.book.lost(left);
             }
         }
@@ -108,13 +110,10 @@ impl World {
                 copy.as_ref().map(|copy| (copy.accepted, &copy.value))
                     == first.as_ref().map(|first| (first.accepted, &first.value))
             };
-            let all_absent = copies.iter().all(|copy| {
-                copy.as_ref().is_none_or(|copy| copy.value == Value::Absent)
-            });
-            assert!(
-                all_absent || copies.iter().all(is_same),
-                "{id} is not repaired: {copies:?}"
-            );
+            let all_absent = copies
+                .iter()
+                .all(|copy| copy.as_ref().is_none_or(|copy| copy.value == Value::Absent));
+            assert!(all_absent || copies.iter().all(is_same), "{id} is not repaired: {copies:?}");
             let found = first.as_ref().map_or(Value::Absent, |first| first.value.clone());
             if fast_objects().contains(id) {
                 let checked = if is_mixed(id) {
@@ -142,7 +141,7 @@ impl World {
             self.begin(n, id, Order::Clear(version), 100 * S, Purpose::Other);
             self.rest();
             // The message to drop it is on its way.
-            self.run_until(self.now + 100 * MS);
+            self.run_until(self.now + 300 * MS);
             let left: Vec<_> = self.copies(id).into_iter().flatten().collect();
             assert!(left.is_empty(), "{id} is not removed: {left:?}");
         }

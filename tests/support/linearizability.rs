@@ -116,12 +116,8 @@ impl History {
         known.sort_by_key(|operation| operation.began);
         let unknown: Vec<_> =
             unknown.into_iter().filter(|operation| operation.action != Action::Read).collect();
-        let first = Point {
-            low: 0,
-            placed: 0,
-            unknown: vec![0; unknown.len().div_ceil(64)],
-            state: None,
-        };
+        let first =
+            Point { low: 0, placed: 0, unknown: vec![0; unknown.len().div_ceil(64)], state: None };
         let mut tried: HashSet<Point> = HashSet::new();
         let mut stack = vec![first];
         while let Some(point) = stack.pop() {

@@ -72,7 +72,8 @@ pub enum Event {
     Adopted {
         /// Its epoch.
         epoch: u64,
-        /// In a joint configuration: the objects with an accepted value whose replica set changes, sorted.
+        /// In a joint configuration: the objects with an accepted ballot for which
+        /// [`is_rescanned`](super::is_rescanned) says yes, sorted.
         rescan: Vec<ObjectId>,
     },
     /// Time has passed.
@@ -143,7 +144,7 @@ pub enum Effect {
         writes: Vec<(ObjectId, Option<Register>)>,
     },
     /// Adopt this configuration durably: keep `state`, and in a stable configuration delete with it, all or nothing, every
-    /// register whose replica set does not contain this node; then say [`Event::Adopted`]. Before that nothing else is
+    /// register that this node does not [`keep`](super::keeps) under it; then say [`Event::Adopted`]. Before that nothing else is
     /// kept, and all that was to be kept before is.
     Adopt {
         /// The state to keep.

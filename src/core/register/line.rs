@@ -60,6 +60,8 @@ pub(super) struct Round {
     pub phase: Phase,
     /// Every ballot under which an effect was offered (rule 6).
     pub offers: Vec<Offer>,
+    /// When a quorum had accepted it first. What is for all replicas goes on.
+    pub decided: Option<MonotonicUs>,
     /// How often it has begun.
     pub tries: u32,
     /// How often its messages were sent again.
@@ -79,14 +81,7 @@ pub(super) enum Phase {
     /// The first one.
     Prepare(Found),
     /// The second one.
-    Accept {
-        value: Value,
-        results: Vec<(OpId, Ended)>,
-        accepted: Places,
-        refused: Places,
-        /// Whether a quorum has accepted it, and only stragglers are waited for.
-        is_decided: bool,
-    },
+    Accept { value: Value, results: Vec<(OpId, Ended)>, accepted: Places, refused: Places },
 }
 
 /// What the first phase has found.
@@ -206,6 +201,7 @@ impl Round {
             set,
             phase: Phase::Parked,
             offers: Vec::new(),
+            decided: None,
             tries: 0,
             resends: 0,
             due: MonotonicUs(0),
@@ -217,6 +213,11 @@ impl Round {
     /// Stops it until it begins again. What was offered stays in mind.
     pub fn park(&mut self) {
         self.phase = Phase::Parked;
+    }
+
+    /// Tells whether it is for all replicas rather than for a quorum.
+    pub fn is_for_all(&self) -> bool {
+        matches!(self.task, Task::Clear(_) | Task::Repair)
     }
 
     /// Tells whether anybody still waits for it.

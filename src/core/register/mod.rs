@@ -32,7 +32,7 @@ pub use ballot::Ballot;
 pub use event::{Effect, Ended, Event, Now, OpId, Order, Shelf, Ticket};
 pub use message::{Body, Message};
 pub use options::{Faults, Home, Options};
-pub use placement::{Places, ReplicaSet, replicas};
+pub use placement::{Places, ReplicaSet, is_rescanned, keeps, replicas};
 pub use state::{Register, ShardState, Tombstone, Value};
 pub use status::{Counts, Status};
 

@@ -45,6 +45,8 @@ pub struct Options {
     pub resend_max_us: u64,
     /// How long a read waits for the last replicas when a quorum has answered and does not agree.
     pub patience_us: u64,
+    /// How long what is for all replicas, such as a repair, waits for the last ones when a quorum has it.
+    pub straggle_us: u64,
     /// The mean wait before a round that met another one begins again, the first time.
     pub back_off_us: u64,
     /// The longest such wait.
@@ -72,8 +74,9 @@ impl Default for Options {
             resend_us: 200_000,
             resend_max_us: 1_000_000,
             patience_us: 10_000,
+            straggle_us: 2_000_000,
             back_off_us: 2_000,
-            back_off_max_us: 200_000,
+            back_off_max_us: 1_000_000,
             faults: Faults::default(),
         }
     }

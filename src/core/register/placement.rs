@@ -30,6 +30,19 @@ pub fn replicas(id: &ObjectId, members: &BTreeSet<NodeId>, replication_factor: u
     ranked.into_iter().map(|(_, node)| node).collect()
 }
 
+/// Tells whether a node keeps an object under a configuration: if not, and the configuration is stable, it deletes its copy
+/// when it adopts it (rule 3).
+pub fn keeps(node: NodeId, id: &ObjectId, configuration: &Configuration) -> bool {
+    ReplicaSet::of(id, configuration).place_of(node).is_some()
+}
+
+/// Tells whether an object that was accepted takes part in the rescan of a configuration (rule 9): it does if its replica
+/// set changes. After a forced change every object does, since it may be short of the replicas that were lost.
+pub fn is_rescanned(id: &ObjectId, configuration: &Configuration) -> bool {
+    let set = ReplicaSet::of(id, configuration);
+    set.forced || set.old.is_some_and(|old| old != set.new)
+}
+
 /// Tells whether a configuration names a node, as an old member or as a new one.
 pub(super) fn names(configuration: &Configuration, node: NodeId) -> bool {
     let is_old = |old: &Old| old.members.contains(&node);
@@ -278,6 +291,14 @@ mod tests {
         let forced = ReplicaSet::of(&id, &joint);
         assert!(forced.decides(places(&[3, 1, 4])) && !forced.sees(places(&[1, 2, 3, 4])));
         assert!(forced.sees(places(&[1, 2, 3, 4, 5])));
+
+        joint.members = nodes(1..=3);
+        assert!(is_rescanned(&id, &joint), "whatever a forced change leaves as it was");
+        joint.old.as_mut().unwrap().forced = false;
+        assert!(!is_rescanned(&id, &joint));
+        joint.members = nodes(1..=4);
+        let moved = keeps(node(4), &id, &joint);
+        assert_eq!(is_rescanned(&id, &joint), moved);
     }
 
     #[test]

@@ -16,8 +16,6 @@ use crate::core::{
 
 /// How often the messages of one ballot are sent again before the round begins anew, or a cleaning up is given up.
 const RESENDS_MAX: u32 = 8;
-/// How often they are for what waits for all replicas.
-const STRAGGLES_MAX: u32 = 2;
 /// How many ballots one round may offer its value under. Then its outcome is unknown.
 const OFFERS_MAX: usize = 64;
 
@@ -92,9 +90,11 @@ impl Registers {
         let is_repair = |round: &mut Round| matches!(round.task, Task::Repair);
         let line = self.lines.get_mut(id);
         let Some(round) = line.and_then(|line| line.round.take_if(is_repair)) else { return };
+        let (answered, _) = round.answers();
         match &round.phase {
-            Phase::Prepare(found) if round.set.sees(found.promised) => self.decide(step, id, round),
-            Phase::Accept { is_decided: true, .. } => self.decided(step, id, round),
+            Phase::Prepare(_) if round.set.sees(answered) => self.decide(step, id, round),
+            Phase::Accept { .. } if round.set.decides(answered) => self.decided(step, id, round),
+            _ if round.decided.is_some() => self.end_straggling(id, round),
             _ => self.put_round(id, round),
         }
     }
@@ -315,7 +315,7 @@ impl Registers {
         }
         let body = Body::Accept { id: id.clone(), ballot: round.ballot, value: value.clone() };
         let (accepted, refused) = (Places::default(), Places::default());
-        round.phase = Phase::Accept { value, results, accepted, refused, is_decided: false };
+        round.phase = Phase::Accept { value, results, accepted, refused };
         round.resends = 0;
         round.due = self.resend_at(step, 0);
         self.ask_replicas(step, &round.set, &body, Places::default(), round.trace);
@@ -332,12 +332,15 @@ impl Registers {
     ) {
         let Some((mut round, place)) = self.answered(id, from, ballot) else { return };
         let mut is_done = false;
-        if let Phase::Accept { accepted, is_decided, .. } = &mut round.phase {
+        if let Phase::Accept { accepted, .. } = &mut round.phase {
             *accepted = accepted.with(place);
             let those = *accepted;
-            *is_decided = *is_decided || round.set.decides(those);
+            let is_decided = round.set.decides(those);
+            if is_decided {
+                round.decided.get_or_insert(step.now.monotonic);
+            }
             let has_all = round.set.has_all(those);
-            is_done = *is_decided
+            is_done = is_decided
                 && match round.task {
                     Task::Clear(_) => has_all || self.options.faults.drop_by_majority,
                     Task::Repair => !self.may_wait_for_all(id, &round, those),
@@ -414,13 +417,17 @@ impl Registers {
                 found.refused = found.refused.with(place);
                 !round.set.sees(all.without(found.refused))
             }
-            Phase::Accept { refused, is_decided, .. } => {
+            Phase::Accept { refused, .. } => {
                 *refused = refused.with(place);
-                let is_for_all = matches!(round.task, Task::Clear(_));
-                !*is_decided && (is_for_all || !round.set.decides(all.without(*refused)))
+                !round.set.decides(all.without(*refused))
             }
         };
-        if is_lost { self.back_off(step, id, round) } else { self.put_round(id, round) }
+        // A replica that has promised more accepts under a higher ballot.
+        if is_lost || round.is_for_all() {
+            self.back_off(step, id, round)
+        } else {
+            self.put_round(id, round)
+        }
     }
 
     fn back_off(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
@@ -442,18 +449,17 @@ impl Registers {
         }
         let (answered, refused) = round.answers();
         let is_stuck = !refused.is_none() || round.resends >= RESENDS_MAX;
+        let waited = round.decided.map_or(0, |since| step.now.monotonic.since(since));
+        if waited > self.options.straggle_us {
+            return self.end_straggling(id, round);
+        }
         let body = match &round.phase {
             Phase::Parked => return self.prepare(step, id, round),
             Phase::Prepare(_) if round.set.sees(answered) => {
                 // A repair has waited for the last ones long enough.
                 return self.decide(step, id, round);
             }
-            Phase::Accept { is_decided: true, .. } if round.resends >= STRAGGLES_MAX => {
-                return self.end_straggling(step, id, round);
-            }
-            Phase::Accept { is_decided: false, .. } | Phase::Prepare(_) if is_stuck => {
-                return self.back_off(step, id, round);
-            }
+            _ if is_stuck && round.decided.is_none() => return self.back_off(step, id, round),
             Phase::Prepare(_) => Body::Prepare { id: id.clone(), ballot: round.ballot },
             Phase::Accept { value, .. } => {
                 Body::Accept { id: id.clone(), ballot: round.ballot, value: value.clone() }
@@ -466,20 +472,20 @@ impl Registers {
         self.put_round(id, round);
     }
 
-    /// A quorum has accepted, and some replicas do not answer.
-    fn end_straggling(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
-        if matches!(round.task, Task::Clear(_)) {
+    /// A quorum has accepted what is for all replicas, and the rest is not waited for any longer.
+    fn end_straggling(&mut self, id: &ObjectId, mut round: Round) {
+        let ended = if matches!(round.task, Task::Clear(_)) {
             // Not all have it: it stays, and nothing was changed.
-            let ended = Ended::NoQuorum {
-                answered: round.answers().0.count(),
-                needed: round.set.all().count(),
-            };
-            self.end_each(std::mem::take(&mut round.ops), &ended);
-            self.untime(id, &round);
-            self.again.insert(id.clone());
-            return;
-        }
-        self.decided(step, id, round);
+            let (answered, needed) = (round.answers().0.count(), round.set.all().count());
+            Ended::NoQuorum { answered, needed }
+        } else {
+            Ended::Done
+        };
+        self.untime(id, &round);
+        self.end_each(std::mem::take(&mut round.ops), &ended);
+        let line = self.lines.entry(id.clone()).or_default();
+        line.beyond.append(&mut round.readers);
+        self.again.insert(id.clone());
     }
 
     pub(super) fn resend_at(&mut self, step: Step<'_>, resends: u32) -> MonotonicUs {
