@@ -10,8 +10,10 @@
 pub mod book;
 pub mod chaos;
 pub mod clients;
+pub mod directed;
 pub mod group;
 pub mod machine;
+pub mod schedules;
 pub mod settled;
 
 use std::{
@@ -50,6 +52,17 @@ pub struct Mistakes {
     pub no_watermark: bool,
     /// The simulation's own look at the disk before a reply leaves is left out.
     pub blind: bool,
+}
+
+impl Mistakes {
+    pub const NONE: Self = Self {
+        core: Faults::NONE,
+        epoch_is_not_durable: false,
+        no_purge: false,
+        amnesia: false,
+        no_watermark: false,
+        blind: false,
+    };
 }
 
 /// What a run is like. Drawn from its seed.

@@ -315,7 +315,7 @@ impl Registers {
                     Task::Rescan => line.beyond.append(&mut round.readers),
                     Task::Clear(_) => self.end_each(round.ops, &Ended::Busy),
                     _ => {
-                        round.park();
+                        round.leave_epoch();
                         line.round = Some(round);
                     }
                 }

@@ -60,8 +60,8 @@ pub(super) struct Round {
     pub phase: Phase,
     /// Every ballot under which an effect was offered (rule 6).
     pub offers: Vec<Offer>,
-    /// When a quorum had accepted it first. What is for all replicas goes on.
-    pub decided: Option<MonotonicUs>,
+    /// Since when a quorum has answered. What is for all replicas waits for the others, for a while.
+    pub quorum_since: Option<MonotonicUs>,
     /// How often it has begun.
     pub tries: u32,
     /// How often its messages were sent again.
@@ -201,7 +201,7 @@ impl Round {
             set,
             phase: Phase::Parked,
             offers: Vec::new(),
-            decided: None,
+            quorum_since: None,
             tries: 0,
             resends: 0,
             due: MonotonicUs(0),
@@ -213,6 +213,13 @@ impl Round {
     /// Stops it until it begins again. What was offered stays in mind.
     pub fn park(&mut self) {
         self.phase = Phase::Parked;
+    }
+
+    /// Stops it for good in one epoch, to begin again in the next.
+    pub fn leave_epoch(&mut self) {
+        self.park();
+        self.timed = None;
+        self.quorum_since = None;
     }
 
     /// Tells whether it is for all replicas rather than for a quorum.

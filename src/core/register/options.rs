@@ -104,6 +104,8 @@ pub struct Faults {
     pub evaluate_again: bool,
     /// Rule 6: ballots under which a value was offered are forgotten once it seems that none was taken.
     pub forget_offers: bool,
+    /// Rule 6: what was offered in an earlier epoch is judged as if it was in this one.
+    pub offers_of_any_epoch: bool,
     /// Rule 7: a refusal is not confirmed.
     pub unconfirmed_refusal: bool,
     /// Rule 7: the shortcut of a refusal is taken although an own value may be on its way.
@@ -128,4 +130,32 @@ pub struct Faults {
     pub piggyback_without_promise: bool,
     /// Rule 12: the tombstone of an expired object is newer than every write.
     pub expire_as_newest: bool,
+}
+
+impl Faults {
+    /// No mistake.
+    pub const NONE: Self = Self {
+        ballot_without_epoch: false,
+        volatile_counter: false,
+        reply_before_durable: false,
+        skip_configurations: false,
+        no_epoch_check: false,
+        joint_quorum_of_new: false,
+        joint_quorum_of_old: false,
+        evaluate_again: false,
+        forget_offers: false,
+        offers_of_any_epoch: false,
+        unconfirmed_refusal: false,
+        refuse_with_offers: false,
+        read_highest: false,
+        no_rescan: false,
+        rescanned_at_once: false,
+        drop_by_majority: false,
+        no_floor: false,
+        floor_is_accepted: false,
+        volatile_floor: false,
+        piggyback_across_epochs: false,
+        piggyback_without_promise: false,
+        expire_as_newest: false,
+    };
 }

@@ -85,16 +85,21 @@ impl Registers {
         }
     }
 
-    /// Lets a repair wait no longer for replicas that lag behind: somebody wants the object.
+    /// Lets what is for all replicas go: somebody wants the object. A repair does not wait for those that lag behind, and a
+    /// cleaning up comes another time.
     fn hurry(&mut self, step: Step<'_>, id: &ObjectId) {
-        let is_repair = |round: &mut Round| matches!(round.task, Task::Repair);
         let line = self.lines.get_mut(id);
-        let Some(round) = line.and_then(|line| line.round.take_if(is_repair)) else { return };
+        let Some(round) = line.and_then(|line| line.round.take_if(|round| round.is_for_all()))
+        else {
+            return;
+        };
         let (answered, _) = round.answers();
-        match &round.phase {
-            Phase::Prepare(_) if round.set.sees(answered) => self.decide(step, id, round),
-            Phase::Accept { .. } if round.set.decides(answered) => self.decided(step, id, round),
-            _ if round.decided.is_some() => self.end_straggling(id, round),
+        match (&round.task, &round.phase) {
+            (Task::Clear(_), _) => self.yield_round(id, round, &Ended::Busy),
+            (_, Phase::Prepare(_)) if round.set.sees(answered) => self.decide(step, id, round),
+            (_, Phase::Accept { .. }) if round.set.decides(answered) => {
+                self.decided(step, id, round);
+            }
             _ => self.put_round(id, round),
         }
     }
@@ -106,13 +111,13 @@ impl Registers {
         let (task, ops) = next.unwrap_or((Task::Identity, Vec::new()));
         let is_joint = self.state.as_ref().is_some_and(|state| state.configuration.is_joint());
         let is_clear = matches!(task, Task::Clear(_));
-        if is_clear && is_joint {
+        if is_clear && (is_joint || self.is_wanted(id)) {
             self.again.insert(id.clone());
             return self.end_each(ops, &Ended::Busy);
         }
-        let readers = if is_clear { Vec::new() } else { std::mem::take(&mut line.beyond) };
+        let line = self.lines.entry(id.clone()).or_default();
         let mut round = Round::new(task, ops, set);
-        round.readers = readers;
+        round.readers = std::mem::take(&mut line.beyond);
         let first = round.ops().first().or(round.readers.first()).copied();
         let waiter = first.and_then(|op| self.waiters.get(&op));
         round.trace = waiter.map(|waiter| waiter.trace).unwrap_or_default();
@@ -145,6 +150,7 @@ impl Registers {
         self.counts.prepares += 1;
         round.tries += 1;
         round.resends = 0;
+        round.quorum_since = None;
         round.set = self.set_of(id);
         if round.offers.is_empty()
             && let Some(line) = self.lines.get_mut(id)
@@ -212,15 +218,17 @@ impl Registers {
         let Body::Promise { id, ballot, accepted, value, floor } = body else { return };
         let epoch = self.epoch().unwrap_or(0);
         let is_sound = accepted.epoch <= epoch && floor.epoch <= epoch && value.is_sound_for(&id);
-        let Some((mut round, place)) = self.answered(&id, from, ballot).filter(|_| is_sound) else {
+        if !is_sound {
+            self.counts.dropped += 1;
             return;
-        };
+        }
+        let Some((mut round, place)) = self.answered(&id, from, ballot) else { return };
         if let Phase::Prepare(found) = &mut round.phase
             && !found.promised.has(place)
         {
             found.add(place, accepted, value, floor);
             let promised = found.promised;
-            if round.set.sees(promised) && !self.may_wait_for_all(&id, &round, promised) {
+            if round.set.sees(promised) && !self.waits_for_all(step, &id, &mut round, promised) {
                 return self.decide(step, &id, round);
             }
         }
@@ -235,11 +243,24 @@ impl Registers {
         Some((self.take_round(id)?, place))
     }
 
-    /// Tells whether a repair goes on waiting for replicas that lag behind: while nobody else wants the object.
-    fn may_wait_for_all(&self, id: &ObjectId, round: &Round, those: Places) -> bool {
-        matches!(round.task, Task::Repair)
-            && !round.set.has_all(those)
-            && self.lines.get(id).is_none_or(|line| line.queue.is_empty())
+    /// Tells whether a round that a quorum has answered waits for the other replicas: what is for all of them does.
+    fn waits_for_all(
+        &self,
+        step: Step<'_>,
+        id: &ObjectId,
+        round: &mut Round,
+        those: Places,
+    ) -> bool {
+        if !round.is_for_all() || round.set.has_all(those) {
+            return false;
+        }
+        round.quorum_since.get_or_insert(step.now.monotonic);
+        !(matches!(round.task, Task::Repair) && self.is_wanted(id))
+    }
+
+    /// Tells whether something waits for the round of an object to end.
+    fn is_wanted(&self, id: &ObjectId) -> bool {
+        self.lines.get(id).is_some_and(|line| !line.queue.is_empty() || !line.beyond.is_empty())
     }
 
     /// The first phase is done: decides what the second one offers (rules 6 and 7).
@@ -256,8 +277,10 @@ impl Registers {
                 let results = offer.results.clone();
                 return self.accept(step, id, round, value, results, true);
             }
-            let is_open =
-                |offer: &Offer| offer.epoch == epoch && highest.max(found.floor) < offer.ballot;
+            let is_open = |offer: &Offer| {
+                (offer.epoch == epoch || faults.offers_of_any_epoch)
+                    && highest.max(found.floor) < offer.ballot
+            };
             if !round.offers.iter().all(is_open) {
                 return self.give_up(id, round);
             }
@@ -317,6 +340,7 @@ impl Registers {
         let (accepted, refused) = (Places::default(), Places::default());
         round.phase = Phase::Accept { value, results, accepted, refused };
         round.resends = 0;
+        round.quorum_since = None;
         round.due = self.resend_at(step, 0);
         self.ask_replicas(step, &round.set, &body, Places::default(), round.trace);
         self.put_round(id, round);
@@ -331,23 +355,18 @@ impl Registers {
         ballot: Ballot,
     ) {
         let Some((mut round, place)) = self.answered(id, from, ballot) else { return };
-        let mut is_done = false;
         if let Phase::Accept { accepted, .. } = &mut round.phase {
             *accepted = accepted.with(place);
             let those = *accepted;
-            let is_decided = round.set.decides(those);
-            if is_decided {
-                round.decided.get_or_insert(step.now.monotonic);
+            let is_by_majority =
+                self.options.faults.drop_by_majority && matches!(round.task, Task::Clear(_));
+            if round.set.decides(those)
+                && (is_by_majority || !self.waits_for_all(step, id, &mut round, those))
+            {
+                return self.decided(step, id, round);
             }
-            let has_all = round.set.has_all(those);
-            is_done = is_decided
-                && match round.task {
-                    Task::Clear(_) => has_all || self.options.faults.drop_by_majority,
-                    Task::Repair => !self.may_wait_for_all(id, &round, those),
-                    _ => true,
-                };
         }
-        if is_done { self.decided(step, id, round) } else { self.put_round(id, round) }
+        self.put_round(id, round);
     }
 
     /// The second phase is done.
@@ -449,17 +468,17 @@ impl Registers {
         }
         let (answered, refused) = round.answers();
         let is_stuck = !refused.is_none() || round.resends >= RESENDS_MAX;
-        let waited = round.decided.map_or(0, |since| step.now.monotonic.since(since));
+        let waited = round.quorum_since.map_or(0, |since| step.now.monotonic.since(since));
         if waited > self.options.straggle_us {
             return self.end_straggling(id, round);
         }
         let body = match &round.phase {
             Phase::Parked => return self.prepare(step, id, round),
-            Phase::Prepare(_) if round.set.sees(answered) => {
+            Phase::Prepare(_) if matches!(round.task, Task::Repair) && round.set.sees(answered) => {
                 // A repair has waited for the last ones long enough.
                 return self.decide(step, id, round);
             }
-            _ if is_stuck && round.decided.is_none() => return self.back_off(step, id, round),
+            _ if is_stuck && round.quorum_since.is_none() => return self.back_off(step, id, round),
             Phase::Prepare(_) => Body::Prepare { id: id.clone(), ballot: round.ballot },
             Phase::Accept { value, .. } => {
                 Body::Accept { id: id.clone(), ballot: round.ballot, value: value.clone() }
@@ -472,8 +491,8 @@ impl Registers {
         self.put_round(id, round);
     }
 
-    /// A quorum has accepted what is for all replicas, and the rest is not waited for any longer.
-    fn end_straggling(&mut self, id: &ObjectId, mut round: Round) {
+    /// A quorum has answered what is for all replicas, and the rest is not waited for any longer.
+    fn end_straggling(&mut self, id: &ObjectId, round: Round) {
         let ended = if matches!(round.task, Task::Clear(_)) {
             // Not all have it: it stays, and nothing was changed.
             let (answered, needed) = (round.answers().0.count(), round.set.all().count());
@@ -481,8 +500,12 @@ impl Registers {
         } else {
             Ended::Done
         };
+        self.yield_round(id, round, &ended);
+    }
+
+    fn yield_round(&mut self, id: &ObjectId, mut round: Round, ended: &Ended) {
         self.untime(id, &round);
-        self.end_each(std::mem::take(&mut round.ops), &ended);
+        self.end_each(std::mem::take(&mut round.ops), ended);
         let line = self.lines.entry(id.clone()).or_default();
         line.beyond.append(&mut round.readers);
         self.again.insert(id.clone());
