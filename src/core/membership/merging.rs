@@ -140,7 +140,7 @@ impl Membership {
     fn is_bound_to_stay(&self, table: &Table) -> bool {
         table.configuration().is_joint()
             || table.super_peer != self.node()
-            || !self.has_majority()
+            || !self.is_backed()
             || matches!(&self.stage, super::Stage::Seated(seated) if seated.is_leaving())
     }
 
@@ -166,7 +166,7 @@ impl Membership {
             return MembershipAnswer::Refused(Refusal::OtherGroup);
         }
         let now = self.pace.now();
-        let (leads, has_majority) = (self.leads(), self.has_majority());
+        let (leads, has_majority) = (self.leads(), self.is_backed());
         let strict = !self.config.faults.merge_without_order;
         let offer = self.offer(&table);
         let is_leaving = matches!(&self.stage, super::Stage::Seated(seated) if seated.is_leaving());

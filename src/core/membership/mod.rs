@@ -378,7 +378,7 @@ impl Membership {
             Stage::Seated(_) if self.table().is_some_and(|table| table.dissolved.is_some()) => {
                 RoleState::Dissolved
             }
-            Stage::Seated(_) if !self.has_majority() => RoleState::Electing,
+            Stage::Seated(_) if !self.is_backed() => RoleState::Electing,
             Stage::Seated(_) if !self.leads() => RoleState::Peer,
             Stage::Seated(_) if self.permanent => RoleState::PermanentSuperPeer,
             Stage::Seated(_) => RoleState::ProvisionalSuperPeer,
@@ -404,8 +404,13 @@ impl Membership {
         self.watch.sightings(others, self.pace.now(), dead_after_us, self.pace.clock())
     }
 
-    /// Tells whether a majority of the group's voters was heard of lately.
+    /// Tells whether a majority of the group's voters was heard of within the time that an election may take.
     pub fn has_majority(&self) -> bool {
+        matches!(&self.stage, Stage::Seated(seated) if !seated.has_lost_majority)
+    }
+
+    /// Tells whether a majority of the group's voters stands behind it now.
+    fn is_backed(&self) -> bool {
         matches!(&self.stage, Stage::Seated(seated) if seated.has_majority)
     }
 
