@@ -120,7 +120,8 @@ impl Membership {
         let permanent = self.permanent;
         let Some(lead) = &mut self.lead else { return };
         let mut rivals = found.offers;
-        rivals.retain(|offer| offer.group != mine.group);
+        // Others may still pass on what this node has offered before.
+        rivals.retain(|offer| offer.group != mine.group && offer.super_peer != mine.super_peer);
         rivals.truncate(OFFERS_MAX);
         lead.merging.rivals = rivals;
         let is_promised = lead.merging.promised.is_some_and(|(until, _)| now < until) && strict;

@@ -32,6 +32,8 @@ mod pace;
 mod search;
 mod seated;
 mod shown;
+#[cfg(test)]
+mod test_groups;
 mod voters;
 mod watch;
 
