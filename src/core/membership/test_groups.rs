@@ -320,6 +320,43 @@ fn members_tell_each_other_where_the_super_peer_is() {
     assert_eq!(links(&bench)[&node(3)], "n3:2");
 }
 
+/// Issue 3 (simulation, seed 10359302563005418271): one proposal that failed left a group that was to end neither open
+/// nor dissolved, for ever.
+#[test]
+fn the_end_of_a_group_is_written_until_it_stands_or_the_room_is_kept_no_more() {
+    let mut bench = Bench::seated(1, &[1], false);
+    bench.wait(10 * S);
+    let other = offer("group-other", 2, 3);
+    bench.finds(&[other.clone()]);
+    bench.answered(2, Ok(MembershipAnswer::Room(other)));
+    let announced = |bench: &Bench| {
+        bench.out.iter().rev().find_map(|effect| match effect {
+            Effect::Announce(offer) => Some(offer.is_some()),
+            _ => None,
+        })
+    };
+    assert_eq!(announced(&bench), Some(false), "nobody is to come any more");
+    let mut proposed = 0;
+    for _ in 0..60 {
+        let ends = bench.out.iter().filter_map(|effect| match effect {
+            Effect::Propose { ticket, command: Command::Dissolve { into } } => {
+                assert_eq!(into.as_deref(), Some("group-other"));
+                Some(*ticket)
+            }
+            _ => None,
+        });
+        let ends: Vec<_> = ends.collect();
+        bench.out.retain(|effect| !matches!(effect, Effect::Propose { .. }));
+        proposed += ends.len();
+        for ticket in ends {
+            bench.step(Event::Proposed { ticket, outcome: Err(ProposeFailure::Unknown) });
+        }
+        bench.wait(S / 4);
+    }
+    assert!(proposed > 2, "it is proposed again: {proposed}");
+    assert_eq!(announced(&bench), Some(true), "it is open again");
+}
+
 /// A dedicated super-peer that comes to a provisional group takes it over; were it to give that group room first, the
 /// group would end instead.
 #[test]
