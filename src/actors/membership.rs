@@ -398,7 +398,7 @@ impl MembershipActor {
             table: self.log.table.clone().filter(|_| has_group),
             super_peer: self.log.leader.filter(|_| has_group),
             term: self.log.term,
-            voters: self.log.voters.clone(),
+            voters: self.log.settled_voters.clone(),
             sightings: sightings.collect(),
             has_majority: self.core.has_majority(),
             world: old.world,

@@ -24,6 +24,8 @@ pub struct Judge {
     sat: BTreeSet<(String, NodeId, u64)>,
     gone: BTreeSet<(String, NodeId, u64)>,
     asked_back: BTreeSet<(String, NodeId, u64)>,
+    /// The most voters that a group may have.
+    voters: u32,
     /// How many changes were forced.
     pub forced: u64,
 }
@@ -36,6 +38,11 @@ pub trait World {
 }
 
 impl Judge {
+    /// Judges groups that may have so many voters at most.
+    pub fn of(voters: u32) -> Self {
+        Self { voters, ..Self::default() }
+    }
+
     /// One leader per term and group.
     pub fn led(&mut self, group: &str, term: u64, node: NodeId) {
         let first = *self.leaders.entry((group.to_owned(), term)).or_insert(node);
@@ -97,7 +104,7 @@ impl Judge {
             let stays = |node: &NodeId| table.configuration().members.contains(node);
             let passes_on =
                 count == 2 && (voters.contains(&table.super_peer) || !voters.iter().all(stays));
-            let is_odd = count == voter_count(count, 5);
+            let is_odd = count == voter_count(count, self.voters);
             assert!(is_odd || passes_on, "{} has {count} voters", table.name);
         }
     }
