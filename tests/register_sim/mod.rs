@@ -10,6 +10,7 @@
 pub mod book;
 pub mod chaos;
 pub mod clients;
+pub mod contracts;
 pub mod directed;
 pub mod group;
 pub mod machine;

@@ -355,8 +355,9 @@ impl Registers {
         ballot: Ballot,
     ) {
         let Some((mut round, place)) = self.answered(id, from, ballot) else { return };
-        if let Phase::Accept { accepted, .. } = &mut round.phase {
+        if let Phase::Accept { accepted, refused, .. } = &mut round.phase {
             *accepted = accepted.with(place);
+            *refused = refused.without(*accepted);
             let those = *accepted;
             let is_by_majority =
                 self.options.faults.drop_by_majority && matches!(round.task, Task::Clear(_));
@@ -422,9 +423,6 @@ impl Registers {
         let is_own = promised.epoch == ballot.epoch
             && promised.node == self.home.node.tag()
             && promised.counter <= ballot.counter.saturating_add(1);
-        if is_own || promised < ballot {
-            return;
-        }
         let Some((mut round, place)) = self.answered(id, from, ballot) else { return };
         if promised.epoch == ballot.epoch && self.is_near(promised.counter) {
             self.numbers.pass_counter(promised.counter);
@@ -432,21 +430,21 @@ impl Registers {
         let all = round.set.all();
         let is_lost = match &mut round.phase {
             Phase::Parked => false,
+            Phase::Prepare(found) if found.promised.has(place) => false,
+            Phase::Accept { accepted, .. } if accepted.has(place) => false,
             Phase::Prepare(found) => {
                 found.refused = found.refused.with(place);
-                !round.set.sees(all.without(found.refused))
+                !round.set.sees(all.without(found.refused)) || round.is_for_all()
             }
+            // An own promise is no conflict: a first phase that came twice was answered after the second one. Only if the
+            // second one stays without an answer too, the promise came from another object by way of the floor.
             Phase::Accept { refused, .. } => {
                 *refused = refused.with(place);
-                !round.set.decides(all.without(*refused))
+                // A replica that has promised more accepts under a higher ballot.
+                !is_own && (!round.set.decides(all.without(*refused)) || round.is_for_all())
             }
         };
-        // A replica that has promised more accepts under a higher ballot.
-        if is_lost || round.is_for_all() {
-            self.back_off(step, id, round)
-        } else {
-            self.put_round(id, round)
-        }
+        if is_lost { self.back_off(step, id, round) } else { self.put_round(id, round) }
     }
 
     fn back_off(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
@@ -467,7 +465,8 @@ impl Registers {
             return;
         }
         let (answered, refused) = round.answers();
-        let is_stuck = !refused.is_none() || round.resends >= RESENDS_MAX;
+        let is_stuck =
+            !refused.is_none() || (round.resends >= RESENDS_MAX && round.quorum_since.is_none());
         let waited = round.quorum_since.map_or(0, |since| step.now.monotonic.since(since));
         if waited > self.options.straggle_us {
             return self.end_straggling(id, round);
@@ -478,7 +477,7 @@ impl Registers {
                 // A repair has waited for the last ones long enough.
                 return self.decide(step, id, round);
             }
-            _ if is_stuck && round.quorum_since.is_none() => return self.back_off(step, id, round),
+            _ if is_stuck => return self.back_off(step, id, round),
             Phase::Prepare(_) => Body::Prepare { id: id.clone(), ballot: round.ballot },
             Phase::Accept { value, .. } => {
                 Body::Accept { id: id.clone(), ballot: round.ballot, value: value.clone() }
