@@ -48,7 +48,7 @@ impl Registers {
     }
 
     /// Ends a round whose outcome is unknown. Its reads go on with the next one.
-    pub(super) fn give_up(&mut self, id: &ObjectId, mut round: Round) {
+    pub(super) fn give_up(&mut self, id: &ObjectId, mut round: Box<Round>) {
         let line = self.lines.entry(id.clone()).or_default();
         line.beyond.append(&mut round.readers);
         self.fail(id, &round);
