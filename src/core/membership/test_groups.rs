@@ -327,7 +327,7 @@ fn the_end_of_a_group_is_written_until_it_stands_or_the_room_is_kept_no_more() {
     let mut bench = Bench::seated(1, &[1], false);
     bench.wait(10 * S);
     let other = offer("group-other", 2, 3);
-    bench.finds(&[other.clone()]);
+    bench.finds(std::slice::from_ref(&other));
     bench.answered(2, Ok(MembershipAnswer::Room(other)));
     let announced = |bench: &Bench| {
         bench.out.iter().rev().find_map(|effect| match effect {
