@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Client;
 use crate::{
@@ -97,7 +97,11 @@ async fn steps_can_be_asked_for_captured_and_followed() {
         for to in ["replica_writer-", "writer", "rest"] {
             assert!(kinds.iter().any(|kind| kind.starts_with(to)), "{kinds:?}");
         }
-        assert!(steps.iter().all(|step| step["request"] == request.as_str()));
+        let is_of_it = |step: &&Value| step["request"] == request.as_str();
+        // What a worker does once for all, before its first write, belongs to no request.
+        let of_it = steps.iter().filter(is_of_it).count();
+        let least = if query.starts_with("request") { steps.len() } else { 2 };
+        assert!(of_it >= least, "{steps:?}");
         assert_eq!(found["next"], steps.last().unwrap()["seq"]);
     }
     let last = client.get("/nomad/debug/trace?limit=1").await.json()["next"].clone();
