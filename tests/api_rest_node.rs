@@ -282,7 +282,7 @@ async fn the_trace_of_a_put_goes_from_the_edge_to_the_store() {
     }
     let by_actor = http.get("/nomad/debug/trace?actor=writer&limit=1").await.ok();
     assert_eq!(list_of(&by_actor).len(), 1, "{by_actor}");
-    assert_says(&by_actor.to_string(), "replica_writer-");
+    assert_says(&by_actor.to_string(), "\"writer\"");
     let none =
         http.get(&format!("/nomad/debug/trace?object={}&limit=10", unique("never"))).await.ok();
     assert!(!none.to_string().contains("replica_writer"), "{none}");

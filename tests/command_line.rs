@@ -169,7 +169,7 @@ async fn trace_shows_what_one_request_did() {
         assert!(!page.contains(&other), "{page}");
     }
     let page = nomad(["trace", "--actor", "writer", "--limit", "1"]).on(node).ok().await.text();
-    assert_says(&page, "replica_writer-");
+    assert_says(&page, "writer");
     nomad(["trace", "--object", &unique("never")]).on(node).ok().await;
     assert_says(&nomad(["trace", "--limit", "many"]).on(node).fails(2).await, "many");
 }

@@ -146,6 +146,10 @@ fn the_core_is_pure() {
     ];
     let mut wrong = Vec::new();
     for path in sources(&root().join("src/core")) {
+        // A file of tests alone is declared under `cfg(test)`, as the end of other files is.
+        if path.ends_with("tests.rs") {
+            continue;
+        }
         let text = fs::read_to_string(&path).unwrap();
         for (number, line) in shipped(&text).lines().enumerate() {
             let code = line.split("//").next().unwrap_or("");

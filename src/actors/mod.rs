@@ -7,11 +7,15 @@
 //! that implements ractor's trait for a worker. What must hold for every message (deadline, span, record, counters)
 //! then stands once. Handlers are synchronous, so "no handler awaits another actor" is held by the compiler.
 
+mod alarm;
+mod codec;
 pub mod expiry;
 pub mod group_storage;
 pub mod group_table;
+pub mod group_upkeep;
 pub mod group_view;
 pub mod group_write;
+pub mod ledger;
 pub mod local_read;
 pub mod local_store;
 pub mod membership;
@@ -19,10 +23,13 @@ pub mod outbox;
 pub mod overlay;
 pub mod peer_links;
 pub mod recorder;
+pub mod repair_sweeper;
 pub mod replica_reader;
 pub mod replica_writer;
 pub mod shell;
 pub mod supervisor;
+#[cfg(test)]
+mod test_group;
 #[cfg(test)]
 mod test_kit;
 pub mod vitals;

@@ -189,7 +189,7 @@ impl Message for ReplicaWriterMsg {
 /// What a node holds of an object after a change: its version and its expiry; `None` = nothing.
 pub type Held = (ObjectId, Option<(Version, Option<UnixSecs>)>);
 
-/// Is told what a node holds.
+/// Is told what a node holds. With nothing named, registers went that nobody has named.
 pub type HoldsListener = Arc<dyn Fn(Vec<Held>) + Send + Sync>;
 
 /// What a worker is started with.
@@ -478,7 +478,7 @@ impl ReplicaWriter {
     ) {
         self.keeping += 1;
         let (life, me, of, kit) = (self.life, cx.me.clone(), cx.cx, cx.kit.clone());
-        let held = held(&writes);
+        let held = if wipe { Vec::new() } else { held(&writes) };
         let holds = Arc::clone(&self.args.holds);
         let object = writes.first().map(|(id, _)| id.clone());
         let (start, batch_len) = (kit.clock.monotonic(), writes.len() as u32);
@@ -504,7 +504,7 @@ impl ReplicaWriter {
                 outcome,
                 detail: None,
             });
-            if result.is_ok() && !held.is_empty() {
+            if result.is_ok() && (wipe || !held.is_empty()) {
                 holds(held);
             }
             let cx = Context { trace: of.trace, deadline: None };

@@ -21,9 +21,11 @@ use crate::{
         Address, Context, Kit,
         group_view::GroupView,
         group_write::WritePath,
+        ledger::{LedgerGauge, LedgerMsg},
         local_store::LocalStoreMsg,
         membership::MembershipMsg,
         recorder::{Outcome, Record},
+        repair_sweeper::{RepairGauge, RepairSweeperMsg},
         replica_reader::ReadPath,
     },
     config::{Config, Durability},
@@ -31,6 +33,7 @@ use crate::{
         change::{Change, Refusal},
         control::{ControlError, Request},
         group::{RetrievalMode, SettingChange, Settings, StorageMode},
+        ledger::{LIMIT_ENTRIES, LedgerPage},
         object::{Object, ObjectId, Tier},
         offer::Offer,
         replication,
@@ -95,6 +98,14 @@ pub struct Backend {
     pub view: GroupView,
     /// Who decides about the group and its members.
     pub membership: Address<MembershipMsg>,
+    /// Who knows who holds which object.
+    pub ledger: Address<LedgerMsg>,
+    /// How the group's objects stand.
+    pub ledger_gauge: Arc<LedgerGauge>,
+    /// Who repairs replicas.
+    pub sweeper: Address<RepairSweeperMsg>,
+    /// What it has done.
+    pub repair_gauge: Arc<RepairGauge>,
     /// What lies around the group.
     pub network: Network,
     /// The node's phase.
@@ -306,6 +317,65 @@ impl Call {
     ) -> Result<Result<bool, ControlError>, ApiError> {
         let make = |reply| MembershipMsg::Control { request, reply };
         Ok(self.backend.membership.ask(&self.edge_name, self.cx, make).await?)
+    }
+
+    /// Returns who holds the objects behind an id, as the group's ledger has it: at most `limit` holders, unless a single
+    /// object has more.
+    ///
+    /// # Errors
+    /// When nobody who keeps it answers in time.
+    pub async fn ledger(
+        &mut self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<LedgerPage, ApiError> {
+        let (mut whole, mut left) = (LedgerPage::default(), limit);
+        whole.next = after.map(str::to_owned);
+        loop {
+            let (after, limit) = (whole.next.take(), left.min(LIMIT_ENTRIES));
+            let make = |reply| LedgerMsg::Page { after, limit, reply };
+            let page = self.backend.ledger.ask(&self.edge_name, self.cx, make).await??;
+            let holders: usize = page.items.iter().map(|listed| listed.holders.len()).sum();
+            left = left.saturating_sub(holders);
+            whole.items.extend(page.items);
+            whole.next = page.next;
+            // A part that is short, and not empty, was cut because the next object has too many holders for it.
+            let is_cut = limit < LIMIT_ENTRIES && holders > 0;
+            if whole.next.is_none() || left == 0 || is_cut {
+                return Ok(whole);
+            }
+        }
+    }
+
+    /// Enters into the ledger that a member holds an object. `false` = that was known.
+    ///
+    /// # Errors
+    /// When it is not so, or whoever knows does not answer in time.
+    pub async fn refer(&mut self, id: &ObjectId, peer: &str) -> Result<bool, ApiError> {
+        self.about(id);
+        let (id, peer) = (id.clone(), peer.to_owned());
+        let make = |reply| LedgerMsg::Refer { id, peer, reply };
+        Ok(self.backend.ledger.ask(&self.edge_name, self.cx, make).await??)
+    }
+
+    /// Has the ledger forget all that a peer holds. `false` = there was nothing.
+    ///
+    /// # Errors
+    /// When the peer is there, or the super-peer does not answer in time.
+    pub async fn forget(&mut self, peer: &str) -> Result<bool, ApiError> {
+        let peer = peer.to_owned();
+        let make = |reply| LedgerMsg::Forget { peer, reply };
+        Ok(self.backend.ledger.ask(&self.edge_name, self.cx, make).await??)
+    }
+
+    /// Repairs objects now. `false` = there is one that no replica knows.
+    ///
+    /// # Errors
+    /// When one of them cannot be repaired in time.
+    pub async fn repair(&mut self, ids: Vec<ObjectId>) -> Result<bool, ApiError> {
+        replication::serves(&self.backend.view.load(), Tier::Group)?;
+        let make = |reply| RepairSweeperMsg::Repair { ids, reply };
+        Ok(self.backend.sweeper.ask(&self.edge_name, self.cx, make).await??)
     }
 
     /// Asks whether a node serves at `address`.

@@ -6,7 +6,10 @@ use http::StatusCode;
 use tonic::Code;
 
 use crate::{
-    actors::{AskError, group_write::WriteError, outbox::OutboxError, replica_reader::ReadError},
+    actors::{
+        AskError, group_write::WriteError, outbox::OutboxError, repair_sweeper::RepairError,
+        replica_reader::ReadError,
+    },
     core::{
         change::{ContentError, Refusal},
         control::ControlError,
@@ -277,7 +280,6 @@ impl From<ControlError> for ApiError {
             | E::Declined { .. }
             | E::Refused { .. } => ErrorCode::FailedPrecondition,
             E::Unknown { .. } => ErrorCode::DeadlineExceeded,
-            E::NoLedger { .. } => ErrorCode::Unimplemented,
         };
         Self::new(code, error.to_string())
     }
@@ -338,6 +340,17 @@ impl From<Refused> for ApiError {
             Refused::NotKept => ErrorCode::DeadlineExceeded,
         };
         Self::new(code, refused.to_string())
+    }
+}
+
+impl From<RepairError> for ApiError {
+    fn from(error: RepairError) -> Self {
+        let code = match error {
+            RepairError::NoQuorum { .. } | RepairError::NotReady => ErrorCode::Unavailable,
+            RepairError::Busy => ErrorCode::ResourceExhausted,
+            RepairError::Unknown => ErrorCode::DeadlineExceeded,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -67,6 +67,13 @@ impl Metrics {
         Self { registry, requests }
     }
 
+    /// Shows more figures.
+    #[must_use]
+    pub fn with(mut self, figures: Box<dyn Collector>) -> Self {
+        self.registry.register_collector(figures);
+        self
+    }
+
     /// Counts one answered request.
     pub fn on_answered(&self, edge: &'static str, operation: &'static str, code: u16, us: u64) {
         let ended = Ended { edge, operation, code };

@@ -17,3 +17,4 @@ pub mod status;
 mod streams;
 #[cfg(test)]
 pub mod test_backend;
+pub mod upkeep_figures;

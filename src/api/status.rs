@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::backend::{Backend, Phase};
+use super::{
+    backend::{Backend, Phase},
+    upkeep_figures::{LedgerStatus, RepairStatusShown},
+};
 use crate::core::{
     group::Settings,
     object::Tier,
@@ -56,6 +59,8 @@ impl Backend {
                 disk_bytes: counts.disk_bytes,
                 recoveries: counts.recoveries,
             },
+            ledger: self.ledger_gauge.read().into(),
+            repair: self.repair_gauge.read().into(),
             network: self.config.network.name.clone(),
             overlay: network.overlay.listens,
             known_groups: (self.network.known)(view.this.position).len() as u64,
@@ -112,6 +117,10 @@ pub struct Status {
     pub settings: SettingsStatus,
     /// The local store.
     pub store: StoreStatus,
+    /// Who holds which object.
+    pub ledger: LedgerStatus,
+    /// Repair of replicas that differ.
+    pub repair: RepairStatusShown,
     /// The name of the network.
     pub network: String,
     /// Where the node's overlay listens, as multiaddrs that `--bootstrap` takes.

@@ -19,6 +19,7 @@ use crate::{
     actors::{
         Kit, Recorder,
         group_storage::{GroupStorage, Parts},
+        group_upkeep::Upkeep,
         group_view::{GroupView, Published},
         local_store,
         local_store::LocalStore,
@@ -193,6 +194,14 @@ impl TestNode {
         let net = MemoryNetwork::new();
         let (links, _) = net.join(founder.this.node, &founder.this.peer);
         let limits = &config.limits;
+        let upkeep = Upkeep {
+            kit: kit.clone(),
+            supervisor: "node",
+            store: port.clone(),
+            transport: links.clone(),
+            view: view.clone(),
+        };
+        let ledger = upkeep.ledger(config.schedule.ledger_cleanup);
         let group_storage = GroupStorage::new(&Parts {
             kit: kit.clone(),
             supervisor: "node",
@@ -200,9 +209,14 @@ impl TestNode {
             transport: links,
             view: view.clone(),
             limits: Limits { entries: limits.outbox_entries, bytes: limits.outbox_bytes },
-            holds: Arc::new(|_| {}),
+            holds: ledger.holds,
             left_behind: Arc::new(|| {}),
         });
+        let repair = upkeep.repair(
+            group_storage.writers,
+            group_storage.outbox,
+            (config.schedule.repair, config.schedule.db_cleanup),
+        );
 
         let (phase, watched) = watch::channel(Phase::Serving);
         let admission = Arc::new(Admission::new(limits.requests, limits.request_bytes));
@@ -221,6 +235,10 @@ impl TestNode {
             writes: group_storage.writes,
             view,
             membership,
+            ledger: ledger.ledger,
+            ledger_gauge: ledger.gauge,
+            sweeper: repair.sweeper,
+            repair_gauge: repair.gauge,
             network,
             phase: watched,
             admission,
@@ -229,7 +247,7 @@ impl TestNode {
             started: crate::ports::Clock::monotonic(&*clock),
             config,
         });
-        let mut children = vec![writer_spec, membership_spec];
+        let mut children = vec![writer_spec, membership_spec, ledger.child, repair.child];
         children.extend(group_storage.children);
         let root = Root::start(&kit, "node", children).await.unwrap();
         Self { backend, store, clock, phase, membership: script, known, root }

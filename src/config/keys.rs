@@ -169,8 +169,8 @@ const KEYS: &[Key] = &[
     key("schedule.healthCheck", up_to(30 * DAY), "peer health check"),
     key("schedule.dhtBootstrap", up_to(30 * DAY), "DHT re-bootstrap"),
     key("schedule.dbCleanup", up_to(30 * DAY), "local store clean-up of expired objects"),
-    later("schedule.ledgerCleanup", up_to(30 * DAY), "expired ledger entries"),
-    later("schedule.repair", up_to(30 * DAY), "periodic repair"),
+    key("schedule.ledgerCleanup", up_to(30 * DAY), "comparison of the ledger with the members, and removal of its expired entries"),
+    key("schedule.repair", up_to(30 * DAY), "comparison of this node's replicas with each other member's"),
     later("schedule.updatePosition", up_to(30 * DAY), "position update (needs migration)"),
     key("bootstrap.discoveryWindow", up_to(HOUR), "how long to look for a super-peer before founding a group"),
     key("bootstrap.electionTimeout", up_to(HOUR), "longest election"),
@@ -265,7 +265,7 @@ mod tests {
     fn the_markdown_has_one_row_per_key() {
         let table = key_table_markdown();
         assert_eq!(table.lines().count(), KEYS.len() + 2);
-        let row = "| `schedule.repair` | `6000s` | a duration from 10ms to 30d | periodic repair (no effect in this version) |";
+        let row = "| `schedule.repair` | `6000s` | a duration from 10ms to 30d | comparison of this node's replicas with each other member's |";
         assert!(table.contains(row), "{table}");
         assert!(table.contains("| `node.dataDir` | `\"\"` | "), "{table}");
         assert!(table.contains("| `node.position.x` | the middle | "), "{table}");

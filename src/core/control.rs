@@ -139,12 +139,6 @@ pub enum ControlError {
     /// The name is not one of the group, or the caller is wrong about a member.
     #[error(transparent)]
     Peer(#[from] PeerError),
-    /// The caller speaks of what another member holds.
-    #[error("this version does not replicate objects yet and keeps no ledger of what {node} holds")]
-    NoLedger {
-        /// The member.
-        node: NodeId,
-    },
     /// A group would lose its only member.
     #[error(
         "{node} is the only member of {group}; stop the node or let it leave (`nomad leave`) instead"

@@ -3,10 +3,9 @@
 use thiserror::Error;
 
 use super::{
-    control::ControlError,
     group::PeerError,
     node_id::NodeId,
-    object::{ObjectId, Tier},
+    object::Tier,
     register::Ended,
     view::{Liveness, View},
 };
@@ -79,38 +78,20 @@ pub fn serves(view: &View, tier: Tier) -> Result<(), NotServed> {
     Ok(())
 }
 
-/// Decides about a caller's word that a member holds an object: `false`, as for every entry that is there already. The
-/// ledger is what this node holds, so there is never anything to add.
-///
-/// # Errors
-/// When this node does not hold it, and for every other member, of which this version knows nothing.
-pub fn add_reference(
-    view: &View,
-    id: &ObjectId,
-    peer: &str,
-    is_held_here: bool,
-) -> Result<bool, ControlError> {
-    let node = view.member(peer)?.node;
-    match (node == view.this.node, is_held_here) {
-        (true, true) => Ok(false),
-        (true, false) => Err(PeerError::NotHeld { node, id: id.as_str().to_owned() }.into()),
-        (false, _) => Err(ControlError::NoLedger { node }),
-    }
-}
-
-/// Decides about a caller's wish to take all that a peer holds out of the ledger: `false` for a peer that has nothing in
-/// it.
+/// Decides about a caller's wish to take all that a peer holds out of the ledger: returns the member that may be forgotten, or
+/// `None` for a peer that is in no ledger, because it is no member.
 ///
 /// # Errors
 /// When the peer is this node, or a member that is there.
-pub fn remove_references(view: &View, peer: &str) -> Result<bool, PeerError> {
+pub fn may_be_forgotten(view: &View, peer: &str) -> Result<Option<NodeId>, PeerError> {
     if view.names_this(peer) {
         return Err(PeerError::Alive { node: view.this.node });
     }
-    let is_there = |node: &NodeId| view.sighting(node).liveness == Liveness::Alive;
     match view.member(peer).map(|member| member.node) {
-        Ok(node) if is_there(&node) => Err(PeerError::Alive { node }),
-        _ => Ok(false),
+        Ok(node) if view.sighting(&node).liveness == Liveness::Alive => {
+            Err(PeerError::Alive { node })
+        }
+        named => Ok(named.ok()),
     }
 }
 
@@ -121,7 +102,7 @@ mod tests {
     use super::*;
     use crate::core::{
         table::{Command, Seat},
-        view::Founder,
+        view::{Founder, Sighting},
     };
 
     fn alone() -> View {
@@ -147,18 +128,17 @@ mod tests {
     }
 
     #[test]
-    fn the_ledger_is_what_this_node_holds() {
-        let (view, id) = (with_another(), ObjectId::parse("o").unwrap());
-        assert_eq!(add_reference(&view, &id, "a:71", true), Ok(false));
-        let error = add_reference(&view, &id, "a:71", false).unwrap_err();
-        assert!(error.to_string().contains("\"o\""), "{error}");
-        let other = add_reference(&view, &id, "a:81", true);
-        assert!(matches!(other, Err(ControlError::NoLedger { .. })), "{other:?}");
+    fn only_a_member_that_is_not_there_may_be_forgotten() {
+        let mut view = with_another();
         for name in ["a:71", "a:72", &view.this.node.to_string()] {
-            assert!(remove_references(&view, name).is_err(), "{name}");
+            assert!(may_be_forgotten(&view, name).is_err(), "{name}");
         }
-        // The other member is suspect, since it was never seen, and has nothing in this ledger.
-        assert_eq!(remove_references(&view, "a:81"), Ok(false));
-        assert_eq!(remove_references(&view, "you"), Ok(false));
+        // The other member is suspect, since it was never seen.
+        let other = Founder::example(8).this.node;
+        assert_eq!(may_be_forgotten(&view, "a:81"), Ok(Some(other)));
+        assert_eq!(may_be_forgotten(&view, "you"), Ok(None));
+        let seen = Sighting { liveness: Liveness::Alive, last_seen: None };
+        view.sightings.insert(other, seen);
+        assert_eq!(may_be_forgotten(&view, "a:81"), Err(PeerError::Alive { node: other }));
     }
 }

@@ -33,6 +33,7 @@ use crate::{
         expiry::{self, Expiry},
         group_storage::{GroupStorage, Parts},
         group_table::{self, GroupTable},
+        group_upkeep::Upkeep,
         group_view::Published,
         local_store::{self, LocalStore},
         membership::{self, MembershipActor, MembershipDoor, MembershipMsg},
@@ -48,6 +49,7 @@ use crate::{
         listener::{self, Gate, Listener, ListenerMsg},
         metrics::{Metrics, StoreStats},
         rest,
+        upkeep_figures::UpkeepFigures,
     },
     config::Config,
     consensus::{self, RaftConsensus, RaftOptions, RaftTimes},
@@ -274,6 +276,14 @@ impl Node {
             expiry::Args { store: writer.clone(), interval: config.schedule.db_cleanup };
         let (_, expiry_spec) = worker::<Expiry>(&kit, "expiry", "storage", expiry_args);
         let mut storage = vec![writer_spec, expiry_spec];
+        let upkeep = Upkeep {
+            kit: kit.clone(),
+            supervisor: "storage",
+            store: store.clone(),
+            transport: peer_links.clone(),
+            view: Arc::clone(&view),
+        };
+        let ledger = upkeep.ledger(config.schedule.ledger_cleanup);
         let behind = Arc::clone(&link_listener);
         let group_storage = GroupStorage::new(&Parts {
             kit: kit.clone(),
@@ -282,7 +292,7 @@ impl Node {
             transport: peer_links.clone(),
             view: Arc::clone(&view),
             limits: Limits { entries: limits.outbox_entries, bytes: limits.outbox_bytes },
-            holds: Arc::new(|_| {}),
+            holds: ledger.holds,
             left_behind: Arc::new(move || {
                 if let Some(membership) = behind.get() {
                     let from: Arc<str> = "replica_writer".into();
@@ -290,8 +300,16 @@ impl Node {
                 }
             }),
         });
+        let repair = upkeep.repair(
+            group_storage.writers,
+            group_storage.outbox,
+            (config.schedule.repair, config.schedule.db_cleanup),
+        );
         storage.extend(group_storage.children);
+        storage.extend([ledger.child, repair.child]);
         links.serve(Service::Replica, group_storage.door);
+        links.serve(Service::Ledger, ledger.door);
+        links.serve(Service::Repair, repair.door);
         let table_args = group_table::Args { consensus: Arc::new(log.clone()) };
         let (group_table, table_spec) =
             worker::<GroupTable>(&kit, "group_table", "group", table_args);
@@ -324,7 +342,12 @@ impl Node {
             Arc::clone(&store_stats),
             Arc::clone(&gate.admission),
             (Arc::clone(&view), network.clone()),
-        );
+        )
+        .with(Box::new(UpkeepFigures {
+            kit: kit.clone(),
+            ledger: Arc::clone(&ledger.gauge),
+            repair: Arc::clone(&repair.gauge),
+        }));
         let backend = Arc::new(Backend {
             kit: kit.clone(),
             store: writer,
@@ -332,6 +355,10 @@ impl Node {
             writes: group_storage.writes,
             view,
             membership: membership.clone(),
+            ledger: ledger.ledger,
+            ledger_gauge: ledger.gauge,
+            sweeper: repair.sweeper,
+            repair_gauge: repair.gauge,
             network,
             phase: watched,
             config,

@@ -10,6 +10,7 @@ pub mod object_store;
 pub mod overlay;
 pub mod peer_probe;
 pub mod peer_transport;
+pub mod rounds;
 
 pub use clock::{Clock, SystemClock};
 pub use consensus::Consensus;
@@ -19,3 +20,4 @@ pub use object_store::ObjectStore;
 pub use overlay::{Overlay, OverlayRun};
 pub use peer_probe::PeerProbe;
 pub use peer_transport::{LinkAcceptor, LinkMaker, PeerHandler, PeerTransport};
+pub use rounds::Rounds;

@@ -17,12 +17,17 @@ pub enum Service {
     Membership = 2,
     /// Objects' replicas.
     Replica = 3,
+    /// Who holds which object.
+    Ledger = 4,
+    /// Which replicas differ.
+    Repair = 5,
 }
 
 impl Service {
     /// Returns the service with this number.
     pub fn of(number: u32) -> Option<Self> {
-        [Self::Log, Self::Membership, Self::Replica].into_iter().find(|s| *s as u32 == number)
+        let all = [Self::Log, Self::Membership, Self::Replica, Self::Ledger, Self::Repair];
+        all.into_iter().find(|service| *service as u32 == number)
     }
 }
 

@@ -7,7 +7,10 @@ use futures::future::BoxFuture;
 
 use super::MembershipMsg;
 use crate::{
-    actors::shell::{Address, Context, Kit},
+    actors::{
+        codec,
+        shell::{Address, Context, Kit},
+    },
     core::{
         membership::{MembershipAnswer, MembershipRequest},
         node_id::NodeId,
@@ -74,21 +77,12 @@ impl PeerHandler for MembershipDoor {
 
 /// Encodes a message behind the version.
 pub(super) fn encode(message: &impl serde::Serialize) -> Result<Bytes, String> {
-    let bytes = postcard::to_extend(message, vec![VERSION]);
-    bytes.map(Bytes::from).map_err(|error| error.to_string())
+    codec::encode(VERSION, message)
 }
 
 /// Decodes what another node sent.
 pub(super) fn decode<M: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => {
-            postcard::from_bytes(rest).map_err(|error| format!("the message is damaged: {error}"))
-        }
-        Some((version, _)) => Err(format!(
-            "the message has the encoding {version}, this node reads {VERSION}; run the same version on all nodes"
-        )),
-        None => Err("the message is empty".into()),
-    }
+    codec::decode(VERSION, bytes)
 }
 
 #[cfg(test)]

@@ -13,11 +13,9 @@ use crate::{
     api::{backend::Call, error::ApiError},
     core::{
         control::{ControlError, Request},
-        group::RetrievalMode,
+        ledger::{Holder, Listed},
         membership::MembershipRequest,
         node_id::NodeId,
-        object::{ObjectId, Tier},
-        replication,
         view::{self, View},
         world::Position,
     },
@@ -47,16 +45,13 @@ pub(super) async fn add_reference(
     let id = object::id("objectId", object_id)?;
     node_or_host("peerId", peer_id)?;
     object::seconds("ttl", ttl)?;
-    let view = call.backend().view.load_full();
-    view.member(peer_id)?;
-    let is_held = is_held(call, &id).await?;
-    Ok(replication::add_reference(&view, &id, peer_id, is_held)?)
+    call.refer(&id, peer_id).await
 }
 
 /// `removePeerGroupLedger` of either service.
-pub(super) fn remove_references(call: &Call, peer_id: &str) -> Result<bool, ApiError> {
+pub(super) async fn remove_references(call: &mut Call, peer_id: &str) -> Result<bool, ApiError> {
     node_or_host("peerId", peer_id)?;
-    Ok(replication::remove_references(&call.backend().view.load(), peer_id)?)
+    call.forget(peer_id).await
 }
 
 /// `PeerService/addPeer`.
@@ -129,7 +124,7 @@ pub(super) async fn handle_join(
             };
         }
     };
-    let (object_ledger, peer_ledger) = ledgers(call).await?;
+    let (object_ledger, peer_ledger) = ledgers(call).await;
     Ok(JoinResponseWithLedger {
         accepted,
         object_ledger: Some(object_ledger),
@@ -139,22 +134,21 @@ pub(super) async fn handle_join(
     })
 }
 
-/// The first entries of what this node knows about who holds what: its own objects.
-async fn ledgers(call: &mut Call) -> Result<(MultiMapPair, MultiMapPair), ApiError> {
-    let this = call.backend().view.load().this.node.to_string();
-    let page = call.list(Tier::Group, "", None, LEDGER_MAX).await?;
-    let (mut by_object, mut held) = (HashMap::new(), Vec::new());
-    for meta in page.items {
-        let ttl = meta.expires_at.map_or(0, |at| i64::try_from(at.0).unwrap_or(i64::MAX));
-        let values = vec![MetaData { id: this.clone(), ttl }];
-        by_object.insert(meta.id.to_string(), MetaDataCollection { values });
-        held.push(MetaData { id: meta.id.to_string(), ttl });
+/// The first entries of the group's ledger. A joiner that gets none asks for it later: it has joined all the same.
+async fn ledgers(call: &mut Call) -> (MultiMapPair, MultiMapPair) {
+    let page = call.ledger(None, LEDGER_MAX).await.unwrap_or_default();
+    let mut by_object = HashMap::<String, MetaDataCollection>::new();
+    let mut by_peer = HashMap::<String, MetaDataCollection>::new();
+    for Listed { id, holders } in page.items {
+        for Holder { node, expires_at, .. } in holders {
+            let ttl = expires_at.map_or(0, |at| i64::try_from(at.0).unwrap_or(i64::MAX));
+            let (object, peer) = (id.to_string(), node.to_string());
+            let held = MetaData { id: object.clone(), ttl };
+            by_peer.entry(peer.clone()).or_default().values.push(held);
+            by_object.entry(object).or_default().values.push(MetaData { id: peer, ttl });
+        }
     }
-    let mut by_peer = HashMap::new();
-    if !held.is_empty() {
-        by_peer.insert(this, MetaDataCollection { values: held });
-    }
-    Ok((MultiMapPair { key_pair: by_object }, MultiMapPair { key_pair: by_peer }))
+    (MultiMapPair { key_pair: by_object }, MultiMapPair { key_pair: by_peer })
 }
 
 async fn ask(call: &mut Call, request: Request) -> Result<bool, ApiError> {
@@ -173,22 +167,13 @@ pub(super) async fn repair_objects(
     }
     let ids = object_ids.iter().map(|text| object::id("objectIds", text));
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
-    for id in &ids {
-        if !is_held(call, id).await? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    call.repair(ids).await
 }
 
 /// `SuperPeerService/repair`.
 pub(super) async fn repair(call: &mut Call, object_id: &str) -> Result<bool, ApiError> {
     let id = object::id("objectId", object_id)?;
-    is_held(call, &id).await
-}
-
-async fn is_held(call: &mut Call, id: &ObjectId) -> Result<bool, ApiError> {
-    Ok(call.get(Tier::Group, id, Some(RetrievalMode::Fast)).await?.is_some())
+    call.repair(vec![id]).await
 }
 
 /// `SuperPeerService/notifyPeers`.

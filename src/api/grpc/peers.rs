@@ -99,8 +99,8 @@ impl SuperPeerService for Services {
         &self,
         request: Request<RemovePeerGroupLedgerRequest>,
     ) -> Answered<RemovePeerGroupLedgerResponse> {
-        let (held, request) = Held::take(request)?;
-        let done = control::remove_references(&held.call, &request.peer_id);
+        let (mut held, request) = Held::take(request)?;
+        let done = control::remove_references(&mut held.call, &request.peer_id).await;
         held.answer(done.map(|result| RemovePeerGroupLedgerResponse { result }))
     }
 

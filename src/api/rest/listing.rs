@@ -1,4 +1,4 @@
-//! Listings: pages of the group's objects, and the two ledgers that follow from them.
+//! Listings: pages of the objects that this node keeps of its group, and the group's ledger, shown both ways.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     api::{backend::Call, error::ApiError},
-    core::object::{ObjectId, ObjectMeta, Tier, Version},
+    core::{
+        ledger::Listed,
+        object::{ObjectId, ObjectMeta, Tier, Version},
+    },
 };
 
 pub static OBJECTS: Row = Row::get(&["GET /nomad/v1/objects"]);
@@ -120,11 +123,11 @@ async fn page(call: &mut Call, ask: &Ask) -> Answer {
     }))
 }
 
-/// Shows which objects each peer holds.
+/// Shows which objects each peer of the group holds. The pages have an order of their own.
 #[utoipa::path(
     get, path = "/nomad/storage/get/peer-ledger", operation_id = "peerLedger", tag = "storage",
     params(
-        ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default", minimum = 1, maximum = 10_000),
+        ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default. The peers of one object stay together, so that there may be a few more", minimum = 1, maximum = 10_000),
         ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?$"),
     ),
     responses(
@@ -135,20 +138,18 @@ async fn page(call: &mut Call, ask: &Ask) -> Answer {
 )]
 pub async fn peer_ledger(mut ask: Ask) -> Response {
     let mut call = ask.begin();
-    let node = ask.backend().view.load().this.node.to_string();
-    let answer = ledger(&mut call, &ask, |ledger, id, ttl| {
-        let entries: &mut Vec<LedgerEntry> = ledger.entry(node.clone()).or_default();
-        entries.push(LedgerEntry { id, ttl });
+    let answer = ledger(&mut call, &ask, |ledger, object, peer, ttl| {
+        ledger.entry(peer).or_default().push(LedgerEntry { id: object, ttl });
     });
     let answer = answer.await;
     ask.finish(call, answer)
 }
 
-/// Shows which peers hold each object.
+/// Shows which peers of the group hold each object. The pages have an order of their own.
 #[utoipa::path(
     get, path = "/nomad/storage/get/object-ledger", operation_id = "objectLedger", tag = "storage",
     params(
-        ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default", minimum = 1, maximum = 10_000),
+        ("limit" = Option<u32>, Query, description = "The most entries, 10000 by default. The peers of one object stay together, so that there may be a few more", minimum = 1, maximum = 10_000),
         ("cursor" = Option<String>, Query, description = "The `Nomad-Next-Cursor` of the answer before", max_length = 1366, pattern = "^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?$"),
     ),
     responses(
@@ -159,37 +160,35 @@ pub async fn peer_ledger(mut ask: Ask) -> Response {
 )]
 pub async fn object_ledger(mut ask: Ask) -> Response {
     let mut call = ask.begin();
-    let node = ask.backend().view.load().this.node.to_string();
-    let answer = ledger(&mut call, &ask, |ledger, id, ttl| {
-        ledger.insert(id, vec![LedgerEntry { id: node.clone(), ttl }]);
+    let answer = ledger(&mut call, &ask, |ledger, object, peer, ttl| {
+        ledger.entry(object).or_default().push(LedgerEntry { id: peer, ttl });
     });
     let answer = answer.await;
     ask.finish(call, answer)
 }
 
-/// A node alone holds every object of its group, so a ledger is the listing, page by page up to a bound.
+type Entries = BTreeMap<String, Vec<LedgerEntry>>;
+
+/// Reads the ledger up to a bound, and puts each entry where it belongs: given are the object, the peer and the ttl.
 async fn ledger(
     call: &mut Call,
     ask: &Ask,
-    mut enter: impl FnMut(&mut BTreeMap<String, Vec<LedgerEntry>>, String, u64) + Send,
+    mut enter: impl FnMut(&mut Entries, String, String, u64) + Send,
 ) -> Answer {
     let limit = ask.query_number("limit", 1..=LEDGER_MAX as u64)?;
-    let mut left = limit.map_or(LEDGER_MAX, |limit| limit as usize);
-    let (mut after, mut ledger) = (cursor(ask)?, BTreeMap::new());
-    while left > 0 {
-        let page = call.list(Tier::Group, "", after.as_deref(), left).await?;
-        left = left.saturating_sub(page.items.len());
-        for meta in page.items {
-            let ttl = meta.expires_at.unwrap_or_default().0;
-            enter(&mut ledger, meta.id.to_string(), ttl);
-        }
-        after = page.next.as_ref().map(ToString::to_string);
-        if after.is_none() {
-            break;
+    let limit = limit.map_or(LEDGER_MAX, |limit| limit as usize);
+    let page = call.ledger(cursor(ask)?.as_deref(), limit).await?;
+    let mut entries = Entries::new();
+    for Listed { id, holders } in page.items {
+        for holder in holders {
+            let ttl = holder.expires_at.unwrap_or_default().0;
+            enter(&mut entries, id.to_string(), holder.node.to_string(), ttl);
         }
     }
-    let mut response = problem::ok(&ledger);
-    if let Some(next) = after.and_then(|id| HeaderValue::try_from(cursor_of(&id)).ok()) {
+    entries.values_mut().for_each(|of| of.sort_unstable_by(|a, b| a.id.cmp(&b.id)));
+    let mut response = problem::ok(&entries);
+    let next = page.next.and_then(|id| HeaderValue::try_from(cursor_of(&id)).ok());
+    if let Some(next) = next {
         response.headers_mut().insert(NEXT_CURSOR, next);
     }
     Ok(response)

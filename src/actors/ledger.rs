@@ -1,0 +1,365 @@
+//! The ledger: the shell around `core::ledger`, which decides everything. Takes in what this node holds and what others say,
+//! asks them, and answers who holds what.
+//!
+//! A node that keeps no ledger of its group asks the super-peer. Killed, it begins again: with this node's store, then with
+//! the other members.
+
+mod asking;
+mod door;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::task::AbortHandle;
+
+pub use self::door::LedgerDoor;
+use super::{
+    alarm::Alarm,
+    group_view::GroupView,
+    recorder::Outcome,
+    shell::{Address, Context, Described, Handling, Message, Reply, Role},
+};
+use crate::{
+    core::{
+        control::ControlError,
+        ledger::{
+            Answer, Bookkeeper, Change, Effect, Event, Failure, Held, LedgerPage, Notice, Now,
+            Question, Site, Standing, Ticket,
+        },
+        node_id::NodeId,
+        object::{ObjectId, Version},
+        time::UnixSecs,
+    },
+    ports::{
+        ObjectStore, PeerTransport,
+        object_store::{RegisterHead, StoreError},
+    },
+};
+
+/// How many registers are read at a time.
+const SCAN_MAX: usize = 1_000;
+
+// ---- messages ----
+
+/// What the ledger can be asked and told.
+#[derive(Debug)]
+pub enum LedgerMsg {
+    /// Tell: what this node holds has changed, durably; oldest first.
+    Changed(Vec<Change>),
+    /// Tell: read what this node holds from its store again.
+    Recount,
+    /// Tell: the node's view of its group has changed.
+    ViewChanged,
+    /// Tell: another member says something.
+    Heard {
+        /// The member; it has proved that.
+        from: NodeId,
+        /// What.
+        notice: Notice,
+    },
+    /// Ask: another member's question.
+    Asked {
+        /// The member; it has proved that.
+        from: NodeId,
+        /// Its question.
+        question: Question,
+        /// Takes the answer.
+        reply: Reply<Answer>,
+    },
+    /// Tell: what became of an effect of this life of the actor. Later lives leave it unread.
+    Happened {
+        /// The life.
+        life: u64,
+        /// What happened.
+        event: Event,
+    },
+    /// Ask: a part of the ledger.
+    Page {
+        /// Behind which id.
+        after: Option<String>,
+        /// The most holders, at most [`LIMIT_ENTRIES`](crate::core::ledger::LIMIT_ENTRIES).
+        limit: usize,
+        /// Takes the part.
+        reply: Reply<Result<LedgerPage, ControlError>>,
+    },
+    /// Ask: enter that a member holds an object.
+    Refer {
+        /// The object.
+        id: ObjectId,
+        /// The member's id, or one of its addresses.
+        peer: String,
+        /// Takes whether it was entered: `false` = it was known.
+        reply: Reply<Result<bool, ControlError>>,
+    },
+    /// Ask: forget all that a peer holds.
+    Forget {
+        /// The peer's id, or one of its addresses.
+        peer: String,
+        /// Takes whether there was something.
+        reply: Reply<Result<bool, ControlError>>,
+    },
+    /// Timer: the time that the core wanted to be woken at has come.
+    Tick,
+}
+
+impl Described for LedgerMsg {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Changed(_) => "Changed",
+            Self::Recount => "Recount",
+            Self::ViewChanged => "ViewChanged",
+            Self::Heard { .. } => "Heard",
+            Self::Asked { question, .. } => question.kind(),
+            Self::Happened { event: Event::Scanned { .. }, .. } => "Scanned",
+            Self::Happened { .. } => "Answered",
+            Self::Page { .. } => "Page",
+            Self::Refer { .. } => "Refer",
+            Self::Forget { .. } => "Forget",
+            Self::Tick => "Tick",
+        }
+    }
+
+    fn object(&self) -> Option<&ObjectId> {
+        match self {
+            Self::Refer { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Changed(changes) => format!("{} changes", changes.len()),
+            Self::Heard { from, notice: Notice::Changed { seq, changes, .. } } => {
+                format!("{} changes in notice {seq} of {from}", changes.len())
+            }
+            Self::Heard { from, notice: Notice::Forget { member, .. } } => {
+                format!("{from}: forget {member}")
+            }
+            Self::Asked { from, .. } => format!("{} of {from}", self.kind()),
+            Self::Page { after, limit, .. } => format!("at most {limit} after {after:?}"),
+            Self::Refer { peer, .. } | Self::Forget { peer, .. } => format!("peer {peer:?}"),
+            _ => self.kind().to_owned(),
+        }
+    }
+}
+
+impl Message for LedgerMsg {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Asked { reply, .. } => reply.is_closed(),
+            Self::Page { reply, .. } => reply.is_closed(),
+            Self::Refer { reply, .. } | Self::Forget { reply, .. } => reply.is_closed(),
+            _ => false,
+        }
+    }
+}
+
+/// What a node holds of an object after a change: its version and its expiry; `None` = nothing.
+pub type HeldNow = (ObjectId, Option<(Version, Option<UnixSecs>)>);
+
+/// Returns what those call who change what this node holds, once a change is durable. With nothing named, the ledger reads
+/// the store again.
+pub fn holds_listener(ledger: Address<LedgerMsg>) -> Arc<dyn Fn(Vec<HeldNow>) + Send + Sync> {
+    let from: Arc<str> = "writer".into();
+    Arc::new(move |held| {
+        let change = |(id, held): HeldNow| match held {
+            Some((version, expires_at)) => Change::Held(Held { id, version, expires_at }),
+            None => Change::Dropped(id),
+        };
+        let message = match held.is_empty() {
+            true => LedgerMsg::Recount,
+            false => LedgerMsg::Changed(held.into_iter().map(change).collect()),
+        };
+        // A ledger that is down reads the store when it is started again.
+        ledger.tell(&from, Context::default(), message);
+    })
+}
+
+// ---- arguments ----
+
+/// What the actor is started with.
+#[derive(Clone)]
+pub struct Args {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The way to other members.
+    pub transport: Arc<dyn PeerTransport>,
+    /// The node and its group.
+    pub view: GroupView,
+    /// How often digests are compared, and expired entries removed.
+    pub cleanup: Duration,
+    /// Where others read how the objects stand.
+    pub gauge: Arc<LedgerGauge>,
+}
+
+impl fmt::Debug for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Args")
+    }
+}
+
+/// How the objects stand as the ledger has it, for whoever wants to see it.
+#[derive(Debug, Default)]
+pub struct LedgerGauge(Mutex<Standing>);
+
+impl LedgerGauge {
+    /// Returns how the objects stand.
+    pub fn read(&self) -> Standing {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, standing: Standing) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+}
+
+// ---- state ----
+
+/// The actor.
+pub struct Ledger {
+    core: Bookkeeper,
+    args: Args,
+    life: u64,
+    alarm: Alarm,
+    watcher: AbortHandle,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ledger")
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+// ---- handler ----
+
+impl Role for Ledger {
+    type Msg = LedgerMsg;
+    type Args = Args;
+
+    fn start(args: &Args, cx: &Handling<'_, LedgerMsg>) -> Result<Self, String> {
+        let mut changes = args.view.watch();
+        let (me, from) = (cx.me.clone(), Arc::clone(cx.me.name()));
+        let watcher = tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                me.tell(&from, Context::default(), LedgerMsg::ViewChanged);
+            }
+        });
+        let this = args.view.load().this.node;
+        let life = cx.kit.entropy.next_u64();
+        let cleanup_us = args.cleanup.as_micros() as u64;
+        let core = Bookkeeper::new(this, life, cleanup_us, cx.kit.clock.monotonic());
+        let watcher = watcher.abort_handle();
+        let mut actor = Self { core, args: args.clone(), life, alarm: Alarm::default(), watcher };
+        actor.look(cx);
+        Ok(actor)
+    }
+
+    fn handle(
+        &mut self,
+        cx: &Handling<'_, LedgerMsg>,
+        message: LedgerMsg,
+    ) -> Result<Outcome, String> {
+        let event = match message {
+            LedgerMsg::Changed(changes) => Event::Changed(changes),
+            LedgerMsg::Recount => Event::Recount,
+            LedgerMsg::ViewChanged => {
+                self.look(cx);
+                return Ok(Outcome::Done("looked"));
+            }
+            LedgerMsg::Heard { from, notice } => Event::Noticed { from, notice },
+            LedgerMsg::Asked { from, question, reply } => {
+                return Ok(self.on_asked(cx, from, question, reply));
+            }
+            LedgerMsg::Happened { life, .. } if life != self.life => {
+                return Ok(Outcome::Dropped("it was owed to an earlier life"));
+            }
+            LedgerMsg::Happened { event, .. } => event,
+            LedgerMsg::Page { after, limit, reply } => {
+                return Ok(self.on_page(cx, after, limit, reply));
+            }
+            LedgerMsg::Refer { id, peer, reply } => return Ok(self.on_refer(cx, id, &peer, reply)),
+            LedgerMsg::Forget { peer, reply } => return Ok(self.on_forget(cx, &peer, reply)),
+            LedgerMsg::Tick => {
+                self.alarm.rang();
+                Event::Tick
+            }
+        };
+        self.step(cx, event);
+        Ok(Outcome::Done("stepped"))
+    }
+}
+
+impl Ledger {
+    fn now(cx: &Handling<'_, LedgerMsg>) -> Now {
+        Now { monotonic: cx.kit.clock.monotonic(), wall: cx.kit.clock.wall() }
+    }
+
+    fn look(&mut self, cx: &Handling<'_, LedgerMsg>) {
+        let site = Site::of(&self.args.view.load());
+        self.step(cx, Event::Viewed(site));
+    }
+
+    fn step(&mut self, cx: &Handling<'_, LedgerMsg>, event: Event) {
+        let effects = self.core.step(Self::now(cx), event);
+        self.carry_out(cx, effects);
+    }
+
+    fn carry_out(&mut self, cx: &Handling<'_, LedgerMsg>, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Tell { to, notice } => self.tell(cx, to, &notice),
+                Effect::Ask { ticket, to, question } => self.ask_for(cx, ticket, to, &question),
+                Effect::Scan { ticket, shard, after } => self.scan(cx, ticket, shard, after),
+            }
+        }
+        self.alarm.set(cx, self.core.next_due(), || LedgerMsg::Tick);
+        self.args.gauge.set(self.core.standing());
+    }
+
+    /// Reads a part of the store on a thread that may wait.
+    fn scan(
+        &self,
+        cx: &Handling<'_, LedgerMsg>,
+        ticket: Ticket,
+        shard: u8,
+        after: Option<ObjectId>,
+    ) {
+        let (store, me, life) = (Arc::clone(&self.args.store), cx.me.clone(), self.life);
+        let cx = Context { deadline: None, ..cx.cx };
+        tokio::task::spawn_blocking(move || {
+            let part = read_part(&*store, shard, after.as_ref()).map_err(|error| {
+                tracing::debug!(%error, "the ledger cannot read the store; it tries again");
+                Failure
+            });
+            let event = Event::Scanned { ticket, part };
+            me.tell(me.name(), cx, LedgerMsg::Happened { life, event });
+        });
+    }
+}
+
+/// Reads the live objects of a part of a shard, and up to where; `None` = to its end.
+fn read_part(
+    store: &dyn ObjectStore,
+    shard: u8,
+    after: Option<&ObjectId>,
+) -> Result<(Vec<Held>, Option<ObjectId>), StoreError> {
+    let heads = store.registers(shard, after, SCAN_MAX)?;
+    let until = heads.last().map(|head| head.id.clone());
+    let held = |head: RegisterHead| {
+        let RegisterHead { id, version, is_live, expires_at, is_damaged, .. } = head;
+        let version = version.filter(|_| is_live && !is_damaged)?;
+        Some(Held { id, version, expires_at })
+    };
+    Ok((heads.into_iter().filter_map(held).collect(), until))
+}

@@ -1,0 +1,311 @@
+//! What is asked of the ledger, and what it asks of other members.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+
+use super::{
+    Ledger, LedgerMsg,
+    door::{ASK_LIMIT, VERSION},
+};
+use crate::{
+    actors::{
+        codec,
+        recorder::Outcome,
+        shell::{Context, Handling, Reply},
+    },
+    core::{
+        control::ControlError,
+        group::PeerError,
+        ledger::{
+            Answer, Event, Failure, Held, LedgerPage, Notice, Question, Reference, Ticket, Word,
+        },
+        node_id::NodeId,
+        object::ObjectId,
+        register::Value,
+        replication::may_be_forgotten,
+    },
+    ports::peer_transport::{LinkError, Service},
+};
+
+type Asking = BoxFuture<'static, Result<Answer, String>>;
+
+impl Ledger {
+    pub(super) fn tell(&self, cx: &Handling<'_, LedgerMsg>, to: NodeId, notice: &Notice) {
+        let told = codec::encode(VERSION, notice).and_then(|body| {
+            let trace = cx.cx.trace;
+            let told = self.args.transport.tell(to, Service::Ledger, trace, body);
+            told.map_err(|error| error.to_string())
+        });
+        if let Err(reason) = told {
+            // The other one finds by a comparison what it has missed.
+            tracing::trace!(%to, reason, "a notice was not sent");
+        }
+    }
+
+    /// Asks another member, and then says so to the core.
+    pub(super) fn ask_for(
+        &self,
+        cx: &Handling<'_, LedgerMsg>,
+        ticket: Ticket,
+        to: NodeId,
+        question: &Question,
+    ) {
+        let asking = self.ask(cx, to, question, ASK_LIMIT);
+        let (me, life) = (cx.me.clone(), self.life);
+        let context = Context { deadline: None, ..cx.cx };
+        tokio::spawn(async move {
+            let answer = asking.await.map_err(|reason| {
+                tracing::debug!(%to, reason, "a member does not say what it holds");
+                Failure
+            });
+            let event = Event::Answered { ticket, answer };
+            me.tell(me.name(), context, LedgerMsg::Happened { life, event });
+        });
+    }
+
+    fn ask(
+        &self,
+        cx: &Handling<'_, LedgerMsg>,
+        to: NodeId,
+        question: &Question,
+        limit: Duration,
+    ) -> Asking {
+        let transport = Arc::clone(&self.args.transport);
+        let (trace, body) = (cx.cx.trace, codec::encode(VERSION, question));
+        Box::pin(async move {
+            let asked = transport.ask(to, Service::Ledger, trace, body?, limit).await;
+            let bytes = asked.map_err(|error: LinkError| error.to_string())?;
+            codec::decode(VERSION, &bytes)
+        })
+    }
+
+    /// Asks another member because a client wants to know, for as long as that waits.
+    fn ask_for_client(
+        &self,
+        cx: &Handling<'_, LedgerMsg>,
+        to: NodeId,
+        question: &Question,
+    ) -> Asking {
+        let now = cx.kit.clock.monotonic();
+        let left = cx.cx.deadline.map_or(ASK_LIMIT, |at| Duration::from_micros(at.since(now)));
+        self.ask(cx, to, question, left.min(ASK_LIMIT))
+    }
+
+    // ---- other members ----
+
+    pub(super) fn on_asked(
+        &mut self,
+        cx: &Handling<'_, LedgerMsg>,
+        from: NodeId,
+        question: Question,
+        reply: Reply<Answer>,
+    ) -> Outcome {
+        let (answer, effects) = self.core.answer(Self::now(cx), from, &question);
+        self.carry_out(cx, effects);
+        // Only the member itself knows whether a caller's word about it is true.
+        if let (Question::Refer { id, member, .. }, Answer::NotHeld) = (&question, &answer)
+            && self.core.refer(*member, id) == Word::AskMember
+        {
+            let holds = self.holds(cx, *member, id.clone());
+            tokio::spawn(async move {
+                reply.send(match holds.await {
+                    Ok(true) => Answer::Done(true),
+                    Ok(false) => Answer::NotHeld,
+                    Err(_) => Answer::NotYet,
+                });
+            });
+            return Outcome::Done("asked the member");
+        }
+        reply.send(answer);
+        Outcome::Done("answered")
+    }
+
+    /// Asks a member whether it holds an object. If it does, that is entered.
+    fn holds(
+        &self,
+        cx: &Handling<'_, LedgerMsg>,
+        member: NodeId,
+        id: ObjectId,
+    ) -> BoxFuture<'static, Result<bool, ControlError>> {
+        let group = self.core.site().map(|site| site.group.clone()).unwrap_or_default();
+        let question = Question::Holds { group, id: id.clone() };
+        let asking = self.ask_for_client(cx, member, &question);
+        let (me, life) = (cx.me.clone(), self.life);
+        let context = Context { deadline: None, ..cx.cx };
+        Box::pin(async move {
+            match asking.await {
+                Ok(Answer::Holds(Some(held))) if held.id == id => {
+                    let held = Held { id, ..held };
+                    let event = Event::Referred { member, held };
+                    me.tell(me.name(), context, LedgerMsg::Happened { life, event });
+                    Ok(true)
+                }
+                Ok(Answer::Holds(_)) => Ok(false),
+                Ok(_) => Err(unreachable_now(member, "it does not know yet what it holds")),
+                Err(reason) => Err(unreachable_now(member, &reason)),
+            }
+        })
+    }
+
+    // ---- clients ----
+
+    /// Says where the ledger is to be had: here, or at another member.
+    fn place(&self) -> Result<(String, Reference), ControlError> {
+        let view = self.args.view.load();
+        let Some(site) = self.core.site().filter(|_| view.group().is_some()) else {
+            return Err(view.no_group());
+        };
+        match self.core.look() {
+            Reference::Nowhere => Err(ControlError::Election { group: site.group.clone() }),
+            place => Ok((site.group.clone(), place)),
+        }
+    }
+
+    pub(super) fn on_page(
+        &self,
+        cx: &Handling<'_, LedgerMsg>,
+        after: Option<String>,
+        limit: usize,
+        reply: Reply<Result<LedgerPage, ControlError>>,
+    ) -> Outcome {
+        let (group, node) = match self.place() {
+            Ok((group, Reference::At(node))) => (group, node),
+            Ok(_) => {
+                reply.send(Ok(self.core.page(Self::now(cx), after.as_deref(), limit)));
+                return Outcome::Done("answered from here");
+            }
+            Err(error) => {
+                reply.send(Err(error));
+                return Outcome::Refused("no ledger");
+            }
+        };
+        let question = Question::Pages { group, after, limit: limit as u32 };
+        let asking = self.ask_for_client(cx, node, &question);
+        tokio::spawn(async move {
+            reply.send(match asking.await {
+                Ok(Answer::Page(page)) => Ok(page),
+                Ok(_) => Err(unreachable_now(node, "it keeps no ledger of this group now")),
+                Err(reason) => Err(unreachable_now(node, &reason)),
+            });
+        });
+        Outcome::Done("asked the super-peer")
+    }
+
+    pub(super) fn on_refer(
+        &self,
+        cx: &Handling<'_, LedgerMsg>,
+        id: ObjectId,
+        peer: &str,
+        reply: Reply<Result<bool, ControlError>>,
+    ) -> Outcome {
+        let named = self.args.view.load().member(peer).map(|member| member.node);
+        let (member, (group, place)) = match named.and_then(|node| Ok((node, self.place()?))) {
+            Ok(named) => named,
+            Err(error) => {
+                reply.send(Err(error));
+                return Outcome::Refused("not granted");
+            }
+        };
+        let untrue = move |id: &ObjectId| {
+            PeerError::NotHeld { node: member, id: id.as_str().to_owned() }.into()
+        };
+        let at_once = match self.core.refer(member, &id) {
+            Word::Known => Ok(false),
+            Word::Untrue => Err(untrue(&id)),
+            Word::NotYet if self.has(&id) => Ok(false),
+            Word::NotYet => Err(untrue(&id)),
+            Word::AskMember => {
+                self.refer_elsewhere(cx, (group, place), (member, id), untrue, reply);
+                return Outcome::Done("asked another member");
+            }
+        };
+        reply.send(at_once);
+        Outcome::Done("answered at once")
+    }
+
+    /// Looks into the store whether this node holds an object, as long as the ledger is still reading it.
+    fn has(&self, id: &ObjectId) -> bool {
+        let register = self.args.store.register(id).ok().flatten();
+        register.is_some_and(|register| matches!(register.value, Value::Live(_)))
+    }
+
+    fn refer_elsewhere(
+        &self,
+        cx: &Handling<'_, LedgerMsg>,
+        (group, place): (String, Reference),
+        (member, id): (NodeId, ObjectId),
+        untrue: impl Fn(&ObjectId) -> ControlError + Send + 'static,
+        reply: Reply<Result<bool, ControlError>>,
+    ) {
+        let Reference::At(keeper) = place else {
+            let holds = self.holds(cx, member, id.clone());
+            tokio::spawn(async move {
+                reply.send(match holds.await {
+                    Ok(false) => Err(untrue(&id)),
+                    done => done,
+                });
+            });
+            return;
+        };
+        let question = Question::Refer { group, id: id.clone(), member };
+        let asking = self.ask_for_client(cx, keeper, &question);
+        tokio::spawn(async move {
+            reply.send(match asking.await {
+                Ok(Answer::Done(entered)) => Ok(entered),
+                Ok(Answer::NotHeld) => Err(untrue(&id)),
+                Ok(_) => Err(unreachable_now(keeper, "it cannot ask the member now")),
+                Err(reason) => Err(unreachable_now(keeper, &reason)),
+            });
+        });
+    }
+
+    pub(super) fn on_forget(
+        &mut self,
+        cx: &Handling<'_, LedgerMsg>,
+        peer: &str,
+        reply: Reply<Result<bool, ControlError>>,
+    ) -> Outcome {
+        let view = self.args.view.load_full();
+        let member = match may_be_forgotten(&view, peer) {
+            Ok(Some(member)) => member,
+            Ok(None) => {
+                reply.send(Ok(false));
+                return Outcome::Done("no member");
+            }
+            Err(error) => {
+                reply.send(Err(error.into()));
+                return Outcome::Refused("it is there");
+            }
+        };
+        let super_peer = self.core.site().and_then(|site| site.super_peer);
+        let Some(super_peer) = super_peer else {
+            let group = view.group().map(|table| table.name.clone()).unwrap_or_default();
+            reply.send(Err(ControlError::Election { group }));
+            return Outcome::Refused("no super-peer");
+        };
+        let forgotten = move |answer| match answer {
+            Answer::Done(there_was) => Ok(there_was),
+            Answer::Alive => Err(PeerError::Alive { node: member }.into()),
+            _ => Err(unreachable_now(super_peer, "it does not lead this group now")),
+        };
+        if super_peer == view.this.node {
+            let mut effects = Vec::new();
+            let answer = self.core.forget_if_gone(Self::now(cx), member, &mut effects);
+            self.carry_out(cx, effects);
+            reply.send(forgotten(answer));
+            return Outcome::Done("answered from here");
+        }
+        let group = self.core.site().map(|site| site.group.clone()).unwrap_or_default();
+        let asking = self.ask_for_client(cx, super_peer, &Question::Forget { group, member });
+        tokio::spawn(async move {
+            let answer = asking.await.map_err(|reason| unreachable_now(super_peer, &reason));
+            reply.send(answer.and_then(forgotten));
+        });
+        Outcome::Done("asked the super-peer")
+    }
+}
+
+fn unreachable_now(node: NodeId, reason: &str) -> ControlError {
+    ControlError::Unreachable { address: node.to_string(), reason: reason.to_owned() }
+}

@@ -1,0 +1,97 @@
+//! What repair reads from the store. All of it may wait, and is called on threads that may.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    core::{
+        digest::BucketSet,
+        node_id::NodeId,
+        object::ObjectId,
+        register::Value,
+        repair::{self, Failure, Head, Outlived, Part, Place, Scope, Seen, Survey},
+        time::UnixSecs,
+    },
+    ports::{
+        ObjectStore,
+        object_store::{Expired, RegisterHead, StoreError},
+    },
+};
+
+fn failed(error: &StoreError) -> Failure {
+    tracing::debug!(%error, "repair cannot read the store; it tries again");
+    Failure
+}
+
+/// Reads registers. One that does not read back is as if it were not here: then the others have something to repair.
+fn heads_of(
+    store: &dyn ObjectStore,
+    shard: u8,
+    after: Option<&ObjectId>,
+    limit: usize,
+) -> Result<Vec<Head>, Failure> {
+    let heads = store.registers(shard, after, limit).map_err(|error| failed(&error))?;
+    let head = |head: RegisterHead| {
+        let RegisterHead { id, accepted, version, is_live, is_damaged, .. } = head;
+        let is_live = is_live || is_damaged;
+        Head { id, accepted, version: version.filter(|_| !is_damaged), is_live }
+    };
+    Ok(heads.into_iter().map(head).collect())
+}
+
+/// Passes over all registers.
+pub(super) fn survey(
+    store: &dyn ObjectStore,
+    scope: &Scope,
+    alive: &BTreeSet<NodeId>,
+) -> Result<Survey, Failure> {
+    Survey::take(scope, alive, |shard, after, limit| heads_of(store, shard, after, limit))
+}
+
+/// Reads a part of what this node and another one share.
+pub(super) fn walk(
+    store: &dyn ObjectStore,
+    scope: &Scope,
+    other: NodeId,
+    buckets: &BucketSet,
+    from: &Place,
+) -> Result<Part, Failure> {
+    let read = |shard, after: Option<&ObjectId>, limit| heads_of(store, shard, after, limit);
+    repair::walk(scope, other, buckets, from, read)
+}
+
+/// Looks at some registers.
+pub(super) fn heads(
+    store: &dyn ObjectStore,
+    ids: &[ObjectId],
+) -> Result<Vec<Option<Seen>>, Failure> {
+    let seen = |id: &ObjectId| match store.register(id) {
+        Ok(register) => Ok(register.and_then(|register| {
+            let value_bytes = match &register.value {
+                Value::Absent => return None,
+                Value::Live(object) => object.value.len() as u64,
+                Value::Tombstone(_) => 0,
+            };
+            Some(Seen { accepted: register.accepted, value_bytes })
+        })),
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(failed(&error)),
+    };
+    ids.iter().map(seen).collect()
+}
+
+/// Lists objects that have expired, oldest first.
+pub(super) fn outlived(
+    store: &dyn ObjectStore,
+    now: UnixSecs,
+    after: Option<&Outlived>,
+    limit: usize,
+) -> Result<Vec<Outlived>, Failure> {
+    let after = after.map(|Outlived { id, version, expires_at }| Expired {
+        id: id.clone(),
+        version: *version,
+        expires_at: *expires_at,
+    });
+    let found = store.expired(now, after.as_ref(), limit).map_err(|error| failed(&error))?;
+    let outlived = |Expired { id, version, expires_at }| Outlived { id, version, expires_at };
+    Ok(found.into_iter().map(outlived).collect())
+}

@@ -1,0 +1,141 @@
+//! What a node answers about the ledger: to other members, and to its own clients.
+
+use super::{Bookkeeper, Effect, Now, Reference};
+use crate::core::{
+    ledger::{Answer, LIMIT_ENTRIES, LedgerPage, Notice, Question},
+    node_id::NodeId,
+    object::ObjectId,
+};
+
+/// The longest cursor that another node may name: that of the longest id.
+const AFTER_BYTES_MAX: usize = ObjectId::BYTES_MAX;
+
+/// What is to be done about a caller's word that a member holds an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// The ledger has it already.
+    Known,
+    /// It is not so.
+    Untrue,
+    /// The member itself knows.
+    AskMember,
+    /// It is this node, which is still reading its store.
+    NotYet,
+}
+
+impl Bookkeeper {
+    /// Answers another member, at once. A [`Question::Refer`] whose answer only the named member knows is not answered here:
+    /// see [`refer`](Self::refer).
+    pub fn answer(&mut self, now: Now, from: NodeId, question: &Question) -> (Answer, Vec<Effect>) {
+        let mut effects = Vec::new();
+        let is_ours =
+            |site: &super::Site| site.group == question.group() && site.members.contains(&from);
+        if !self.site.as_ref().is_some_and(is_ours) {
+            return (Answer::Elsewhere, effects);
+        }
+        let answer = match question {
+            Question::Root { .. } | Question::Buckets { .. } | Question::Inventory { .. }
+                if !self.scan.is_complete() =>
+            {
+                Answer::NotYet
+            }
+            Question::Root { .. } => {
+                // What the asker has taken of this node's notices is then all there is.
+                self.flush(&mut effects);
+                let digest = self.ledger.digest(&self.this);
+                let root = digest.map(|digest| digest.root()).unwrap_or_default();
+                Answer::Root { life: self.life, seq: self.seq, root }
+            }
+            Question::Buckets { .. } => {
+                self.flush(&mut effects);
+                let digest = self.ledger.digest(&self.this);
+                let buckets = digest.map(|digest| digest.buckets().to_vec()).unwrap_or_default();
+                Answer::Buckets { life: self.life, seq: self.seq, buckets }
+            }
+            Question::Inventory { buckets, after, .. } => Answer::Inventory(self.ledger.inventory(
+                self.this,
+                buckets,
+                after.as_ref(),
+                LIMIT_ENTRIES,
+            )),
+            Question::Holds { id, .. } => match self.ledger.held(self.this, id) {
+                None if !self.scan.is_complete() => Answer::NotYet,
+                held => Answer::Holds(held),
+            },
+            Question::Pages { .. } | Question::Refer { .. } | Question::Forget { .. }
+                if !self.keeps() =>
+            {
+                Answer::Elsewhere
+            }
+            Question::Pages { after, limit, .. } => {
+                if after.as_ref().is_some_and(|after| after.len() > AFTER_BYTES_MAX) {
+                    return (Answer::Elsewhere, effects);
+                }
+                Answer::Page(self.page(now, after.as_deref(), *limit as usize))
+            }
+            Question::Refer { id, member, .. } => match self.refer(*member, id) {
+                Word::Known => Answer::Done(false),
+                Word::NotYet => Answer::NotYet,
+                Word::Untrue | Word::AskMember => Answer::NotHeld,
+            },
+            Question::Forget { member, .. } => {
+                // The others take the word of the super-peer alone.
+                let leads = self.site.as_ref().and_then(|site| site.super_peer) == Some(self.this);
+                match leads {
+                    true => self.forget_if_gone(now, *member, &mut effects),
+                    false => Answer::Elsewhere,
+                }
+            }
+        };
+        (answer, effects)
+    }
+
+    /// Says where the ledger of the group is to be had for a client of this node.
+    pub fn look(&self) -> Reference {
+        let Some(site) = &self.site else { return Reference::Nowhere };
+        let other = site.super_peer.filter(|node| *node != self.this);
+        match (self.keeps(), other) {
+            (true, None) => Reference::Here,
+            (true, Some(_)) if self.is_complete() => Reference::Here,
+            (_, Some(node)) => Reference::At(node),
+            (false, None) => {
+                let alive = site.keepers.iter().find(|node| site.alive.contains(node));
+                alive.map_or(Reference::Nowhere, |node| Reference::At(*node))
+            }
+        }
+    }
+
+    /// Returns a part of the ledger.
+    pub fn page(&self, now: Now, after: Option<&str>, limit: usize) -> LedgerPage {
+        self.ledger.page(after, limit.clamp(1, LIMIT_ENTRIES), now.wall.secs())
+    }
+
+    /// Decides about a caller's word that a member holds an object. The ledger takes no word about a member but its own.
+    pub fn refer(&self, member: NodeId, id: &ObjectId) -> Word {
+        match (self.ledger.held(member, id), member == self.this) {
+            (Some(_), _) => Word::Known,
+            (None, true) if !self.scan.is_complete() => Word::NotYet,
+            (None, true) => Word::Untrue,
+            (None, false) => Word::AskMember,
+        }
+    }
+
+    /// Forgets what a member holds that does not answer; the other ledgers of the group are told. A member that is gone for
+    /// good has left the ledger by itself.
+    pub fn forget_if_gone(
+        &mut self,
+        now: Now,
+        member: NodeId,
+        effects: &mut Vec<Effect>,
+    ) -> Answer {
+        let Some(site) = self.site.clone() else { return Answer::Elsewhere };
+        if member == self.this || site.alive.contains(&member) {
+            return Answer::Alive;
+        }
+        let there_was = self.forget(now, member);
+        let notice = Notice::Forget { group: site.group, member };
+        let others = site.keepers.iter().filter(|node| **node != self.this);
+        effects.extend(others.map(|to| Effect::Tell { to: *to, notice: notice.clone() }));
+        Answer::Done(there_was)
+    }
+}

@@ -1,0 +1,248 @@
+//! Clears away: expired objects become tombstones by a round (rule 10), and tombstones go by a round once every member has
+//! promised to submit nothing older (rule 12). A member that does not answer has promised nothing, and keeps them.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Answer, Burial, Effect, Failure, Now, Outlived, Question, Survey, Sweeper, Ticket,
+    running::{Reason, Task},
+};
+use crate::core::{node_id::NodeId, object::Version, register::Order, time::MonotonicUs};
+
+/// The most expired objects that are looked at, at a time.
+pub const OUTLIVED_MAX: usize = 512;
+/// After so many seconds any replica makes an expired object a tombstone, whoever should.
+const ANYBODY_S: u64 = 600;
+
+/// The search for expired objects.
+#[derive(Debug)]
+pub(super) struct Expiry {
+    due: MonotonicUs,
+    under_way: Option<Ticket>,
+    after: Option<Outlived>,
+}
+
+impl Expiry {
+    pub fn new(due: MonotonicUs) -> Self {
+        Self { due, under_way: None, after: None }
+    }
+
+    pub fn hurry(&mut self, due: MonotonicUs) {
+        self.due = self.due.min(due);
+    }
+
+    pub fn give_up(&mut self, due: MonotonicUs) {
+        *self = Self::new(due.min(self.due));
+    }
+
+    fn next_due(&self) -> Option<MonotonicUs> {
+        self.under_way.is_none().then_some(self.due)
+    }
+}
+
+/// The removal of tombstones.
+#[derive(Debug)]
+pub(super) struct Burials {
+    due: MonotonicUs,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    Surveying(Ticket),
+    /// Whose promises are awaited, by ticket; and what was promised so far.
+    Asking {
+        waiting: BTreeMap<Ticket, NodeId>,
+        floor: Version,
+        burials: Vec<Burial>,
+        more: bool,
+    },
+}
+
+impl Burials {
+    pub fn new(due: MonotonicUs) -> Self {
+        Self { due, stage: Stage::Idle }
+    }
+
+    pub fn hurry(&mut self, due: MonotonicUs) {
+        self.due = self.due.min(due);
+    }
+
+    pub fn give_up(&mut self, due: MonotonicUs) {
+        *self = Self::new(due.min(self.due));
+    }
+
+    fn next_due(&self) -> Option<MonotonicUs> {
+        matches!(self.stage, Stage::Idle).then_some(self.due)
+    }
+}
+
+impl Sweeper {
+    // ---- expired objects ----
+
+    /// Returns when expired objects are looked for. What was found last comes first.
+    pub(super) fn expire_due(&self) -> Option<MonotonicUs> {
+        self.expiry.next_due().filter(|_| !self.running.has(Reason::Expired))
+    }
+
+    pub(super) fn expire_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.expire_due().is_none_or(|due| now.monotonic < due) {
+            return;
+        }
+        let ticket = self.ticket();
+        self.expiry.under_way = Some(ticket);
+        effects.push(Effect::Outlived { ticket, after: self.expiry.after.clone() });
+    }
+
+    pub(super) fn on_outlived(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        found: Result<Vec<Outlived>, Failure>,
+    ) {
+        if self.expiry.under_way != Some(ticket) {
+            return;
+        }
+        self.expiry.under_way = None;
+        let Some(scope) = &self.scope else { return };
+        let found = found.unwrap_or_default();
+        self.expiry.after = found.last().cloned();
+        let goes_on = !found.is_empty();
+        for Outlived { id, expires_at, .. } in found.into_iter().take(OUTLIVED_MAX) {
+            let is_old = expires_at.0.saturating_add(ANYBODY_S) <= now.wall.secs().0;
+            let is_ours = scope.looks_after(&id, &self.alive);
+            let is_ours = is_ours || is_old && scope.replicas(&id).contains(&scope.this);
+            if is_ours && self.running.room() > 0 {
+                let (order, reason, since) = (Order::Expire, Reason::Expired, now.wall);
+                self.running.want(Task {
+                    id,
+                    order,
+                    reason,
+                    bytes: 0,
+                    epoch: None,
+                    since,
+                    tries: 0,
+                });
+            }
+        }
+        let pause = if goes_on { 0 } else { self.options.expire_us };
+        self.expiry.due = now.monotonic.plus_us(pause);
+    }
+
+    // ---- tombstones ----
+
+    /// Returns when tombstones are looked for. What was found last comes first.
+    pub(super) fn bury_due(&self) -> Option<MonotonicUs> {
+        self.burials.next_due().filter(|_| !self.running.has(Reason::Tombstone))
+    }
+
+    pub(super) fn bury_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let is_due = self.bury_due().is_some_and(|due| now.monotonic >= due);
+        let Some(scope) = self.scope.clone().filter(|_| is_due) else { return };
+        let silent = |node: &&NodeId| **node != scope.this && !self.alive.contains(node);
+        self.status.kept_for = scope.members.iter().find(silent).copied();
+        if self.status.kept_for.is_some() {
+            self.burials.due = now.monotonic.plus_us(self.options.bury_us);
+            return;
+        }
+        let ticket = self.ticket();
+        self.burials.stage = Stage::Surveying(ticket);
+        effects.push(Effect::Survey { ticket, scope, alive: self.alive.clone() });
+    }
+
+    /// Takes a survey that was for burials. Gives it back if it was not.
+    pub(super) fn on_survey_for_burials(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        survey: Result<Survey, Failure>,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Result<Survey, Failure>> {
+        if !matches!(self.burials.stage, Stage::Surveying(of) if of == ticket) {
+            return Some(survey);
+        }
+        self.burials = Burials::new(now.monotonic.plus_us(self.options.bury_us));
+        let (Ok(survey), Some(scope)) = (survey, self.scope.clone()) else { return None };
+        let (of_nothing, tombstones): (Vec<_>, Vec<_>) =
+            survey.burials.into_iter().partition(|burial| burial.version == Version::default());
+        self.status.kept_tombstones = 0;
+        self.status.kept_for = None;
+        self.bury(now, of_nothing);
+        if tombstones.is_empty() {
+            return None;
+        }
+        self.status.kept_tombstones = tombstones.len() as u64;
+        let mut waiting = BTreeMap::new();
+        for node in &scope.members {
+            let ticket = self.ticket();
+            waiting.insert(ticket, *node);
+            if *node == scope.this {
+                effects.push(Effect::Floor { ticket });
+            } else {
+                let (group, epoch) = (scope.group.clone(), scope.epoch);
+                let question = Question::Floor { group, epoch };
+                effects.push(Effect::Ask { ticket, to: *node, question });
+            }
+        }
+        let floor = Version { time: u64::MAX, node: u64::MAX };
+        let more = survey.more_burials;
+        self.burials.stage = Stage::Asking { waiting, floor, burials: tombstones, more };
+        None
+    }
+
+    pub(super) fn on_own_floor(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        floor: Result<Version, Failure>,
+    ) {
+        self.on_floor(now, ticket, floor.map(Answer::Floor));
+    }
+
+    /// Takes a member's promise. Gives the answer back if it is none that was awaited.
+    pub(super) fn on_floor(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        answer: Result<Answer, Failure>,
+    ) -> Option<Result<Answer, Failure>> {
+        let Stage::Asking { waiting, floor, .. } = &mut self.burials.stage else {
+            return Some(answer);
+        };
+        let Some(node) = waiting.remove(&ticket) else { return Some(answer) };
+        let Ok(Answer::Floor(promised)) = answer else {
+            // It may hold any older write: nothing is cleared away before it has promised.
+            self.status.kept_for = Some(node);
+            self.burials = Burials::new(now.monotonic.plus_us(self.options.bury_us));
+            return None;
+        };
+        *floor = promised.min(*floor);
+        if !waiting.is_empty() {
+            return None;
+        }
+        let again = now.monotonic.plus_us(self.options.bury_us);
+        let asked = std::mem::replace(&mut self.burials, Burials::new(again));
+        if let Stage::Asking { floor, burials, more, .. } = asked.stage {
+            let all = burials.len();
+            let (free, kept): (Vec<_>, Vec<_>) =
+                burials.into_iter().partition(|burial| burial.version <= floor);
+            self.status.kept_tombstones = kept.len() as u64;
+            if more && free.len() * 2 > all {
+                self.burials.due = now.monotonic.plus_us(self.options.soon_us);
+            }
+            self.bury(now, free);
+        }
+        None
+    }
+
+    fn bury(&mut self, now: Now, burials: Vec<Burial>) {
+        let epoch = self.scope.as_ref().map(|scope| scope.epoch);
+        let room = self.running.room();
+        for Burial { id, version } in burials.into_iter().take(room) {
+            let (order, reason) = (Order::Clear(version), Reason::Tombstone);
+            let since = now.wall;
+            self.running.want(Task { id, order, reason, bytes: 0, epoch, since, tries: 0 });
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Repair: finds the replicas that lag behind, the objects that have expired and the tombstones that nobody needs, and has
+//! rounds run on them.
+//!
+//! Quorums alone leave laggards (rule 12). So each member compares, now and then and soon after a change of the group, a digest
+//! of the registers that it shares with each other member, and has a round write back what differs. Equal members exchange a
+//! sum. The same pass over the registers finds tombstones, which go once every replica has them and every member has promised to submit
+//! nothing older (rules 10 and 12).
+//!
+//! [`Sweeper`] decides; [`survey`] is what it looks at. All work is bounded: in rounds at a time, in bytes per second, in
+//! what is remembered.
+
+mod burying;
+mod comparing;
+mod message;
+mod running;
+pub mod survey;
+mod sweeper;
+
+pub use burying::OUTLIVED_MAX;
+pub use message::{Answer, HEADS_MAX, PART_MAX, Part, Place, Question, Seen, Shared};
+pub use running::RepairStatus;
+pub use survey::{Burial, Head, Scope, Survey, walk};
+pub use sweeper::{Effect, Event, Failure, Now, Options, Outlived, Sweeper, Ticket};

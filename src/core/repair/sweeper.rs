@@ -1,0 +1,297 @@
+//! Decides what is looked at, compared and repaired, and when.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Answer, Part, Place, Question, RepairStatus, Scope, Seen, Survey,
+    burying::{Burials, Expiry},
+    comparing::Comparison,
+    running::Running,
+};
+use crate::core::{
+    digest::BucketSet,
+    node_id::NodeId,
+    object::{ObjectId, Version},
+    register::{Ended, Order},
+    time::{MonotonicUs, UnixMs, UnixSecs},
+};
+
+/// How much later the second of two members compares, so that they do not repair the same at the same time.
+const SECOND_US: u64 = 30_000_000;
+
+/// Names what an answer is to.
+pub type Ticket = u64;
+
+/// How much, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How often each other member is compared with.
+    pub interval_us: u64,
+    /// How soon after a change of the group, or after a member is back.
+    pub soon_us: u64,
+    /// How often expired objects are looked for.
+    pub expire_us: u64,
+    /// How often tombstones are.
+    pub bury_us: u64,
+    /// The most rounds at a time.
+    pub rounds_max: usize,
+    /// The most bytes of values that repairs move in a second.
+    pub bytes_per_s: u64,
+}
+
+/// The clocks at the moment of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The monotonic clock.
+    pub monotonic: MonotonicUs,
+    /// The wall clock.
+    pub wall: UnixMs,
+}
+
+/// Why something has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure;
+
+/// An object whose time has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlived {
+    /// The object.
+    pub id: ObjectId,
+    /// Its version.
+    pub version: Version,
+    /// Since when it is absent.
+    pub expires_at: UnixSecs,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The group, and which of its members answer; `None` = there is none, or it changes.
+    Viewed(Option<(Scope, BTreeSet<NodeId>)>),
+    /// A pass over this node's registers has ended.
+    Surveyed(Ticket, Result<Survey, Failure>),
+    /// What a question has brought.
+    Answered(Ticket, Result<Answer, Failure>),
+    /// A part of what this node shares with another one.
+    Walked(Ticket, Result<Part, Failure>),
+    /// What this node has of some objects.
+    Looked(Ticket, Result<Vec<Option<Seen>>, Failure>),
+    /// Objects that have expired, oldest first.
+    Outlived(Ticket, Result<Vec<Outlived>, Failure>),
+    /// Up to which version this node will submit nothing any more.
+    Floor(Ticket, Result<Version, Failure>),
+    /// A round has ended.
+    Ended(Ticket, Ended),
+    /// Time has passed.
+    Tick,
+}
+
+/// What is to be done. Each has one event as its answer, unless it is about a comparison that was given up meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Pass over this node's registers.
+    Survey {
+        /// Names it.
+        ticket: Ticket,
+        /// The replica sets.
+        scope: Scope,
+        /// Which members answer.
+        alive: BTreeSet<NodeId>,
+    },
+    /// Ask another member.
+    Ask {
+        /// Names it.
+        ticket: Ticket,
+        /// Whom.
+        to: NodeId,
+        /// What.
+        question: Question,
+    },
+    /// Read a part of what this node shares with another one.
+    Walk {
+        /// Names it.
+        ticket: Ticket,
+        /// The replica sets.
+        scope: Scope,
+        /// The other one.
+        other: NodeId,
+        /// In which buckets.
+        buckets: BucketSet,
+        /// Behind which place.
+        from: Place,
+    },
+    /// Look at some registers of this node.
+    Look {
+        /// Names it.
+        ticket: Ticket,
+        /// The objects.
+        ids: Vec<ObjectId>,
+    },
+    /// List objects that have expired.
+    Outlived {
+        /// Names it.
+        ticket: Ticket,
+        /// Behind which one.
+        after: Option<Outlived>,
+    },
+    /// Have this node promise to submit nothing old any more.
+    Floor {
+        /// Names it.
+        ticket: Ticket,
+    },
+    /// Run a round.
+    Run {
+        /// Names it.
+        ticket: Ticket,
+        /// The object.
+        id: ObjectId,
+        /// What.
+        order: Order,
+    },
+}
+
+/// When a member is compared with next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    pub at: MonotonicUs,
+    pub failures: u32,
+}
+
+/// The sweeper of one node.
+#[derive(Debug)]
+pub struct Sweeper {
+    pub(super) options: Options,
+    pub(super) scope: Option<Scope>,
+    pub(super) alive: BTreeSet<NodeId>,
+    pub(super) due: BTreeMap<NodeId, Due>,
+    pub(super) comparison: Option<Comparison>,
+    pub(super) expiry: Expiry,
+    pub(super) burials: Burials,
+    pub(super) running: Running,
+    pub(super) status: RepairStatus,
+    next_ticket: Ticket,
+}
+
+impl Sweeper {
+    /// Starts the sweeper of a node that has no group yet. `before` is what earlier ones of the node have done.
+    pub fn new(options: Options, now: MonotonicUs, before: RepairStatus) -> Self {
+        Self {
+            options,
+            scope: None,
+            alive: BTreeSet::new(),
+            due: BTreeMap::new(),
+            comparison: None,
+            expiry: Expiry::new(now.plus_us(options.expire_us)),
+            burials: Burials::new(now.plus_us(options.bury_us)),
+            running: Running::new(options, now),
+            status: RepairStatus { kept_tombstones: 0, kept_for: None, ..before },
+            next_ticket: 0,
+        }
+    }
+
+    /// Takes one event. What depends on time is done by the first event at or after [`next_due`](Self::next_due).
+    pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Viewed(view) => self.on_view(now, view),
+            Event::Surveyed(ticket, survey) => self.on_surveyed(now, ticket, survey, &mut effects),
+            Event::Answered(ticket, answer) => self.on_answered(now, ticket, answer, &mut effects),
+            Event::Walked(ticket, part) => self.on_walked(now, ticket, part, &mut effects),
+            Event::Looked(ticket, heads) => self.on_looked(now, ticket, heads),
+            Event::Outlived(ticket, found) => self.on_outlived(now, ticket, found),
+            Event::Floor(ticket, floor) => self.on_own_floor(now, ticket, floor),
+            Event::Ended(ticket, ended) => {
+                self.running.on_ended(now, ticket, &ended, &mut self.status);
+            }
+            Event::Tick => {}
+        }
+        self.on_time(now, &mut effects);
+        effects
+    }
+
+    /// Returns when a [`Event::Tick`] is wanted.
+    pub fn next_due(&self) -> Option<MonotonicUs> {
+        let idle = self.scope.is_some() && self.comparison.is_none();
+        let with = self.due.iter().filter(|(node, _)| self.alive.contains(node));
+        let compares = with.map(|(_, due)| due.at).min().filter(|_| idle);
+        let chores = [self.expire_due(), self.bury_due()];
+        let chores = chores.into_iter().flatten().min().filter(|_| self.scope.is_some());
+        [compares, chores, self.running.next_due()].into_iter().flatten().min()
+    }
+
+    /// Returns what has been done and what is left.
+    pub fn status(&self) -> RepairStatus {
+        let left = self.running.left();
+        let found = self.comparison.as_ref().map_or(0, Comparison::candidates);
+        RepairStatus {
+            left: (left + found) as u64,
+            comparing: self.comparison.as_ref().map(|comparison| comparison.with),
+            oldest: self.running.oldest(),
+            ..self.status.clone()
+        }
+    }
+
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    /// Compares with everybody and looks for what can be cleared away, soon.
+    pub fn hurry(&mut self, now: MonotonicUs) {
+        let soon = now.plus_us(self.options.soon_us);
+        self.due.values_mut().for_each(|due| due.at = due.at.min(soon));
+        self.expiry.hurry(soon);
+        self.burials.hurry(soon);
+    }
+
+    fn on_view(&mut self, now: Now, view: Option<(Scope, BTreeSet<NodeId>)>) {
+        let (scope, alive) = match view {
+            Some((scope, alive)) => (Some(scope), alive),
+            None => (None, BTreeSet::new()),
+        };
+        let soon = Due { at: now.monotonic.plus_us(self.options.soon_us), failures: 0 };
+        if scope != self.scope {
+            // What was under way is about other replica sets, or other members.
+            self.comparison = None;
+            self.burials.give_up(now.monotonic.plus_us(self.options.soon_us));
+            self.expiry.give_up(now.monotonic.plus_us(self.options.soon_us));
+            let epoch = scope.as_ref().map(|scope| scope.epoch);
+            self.running.keep_epoch(epoch);
+            let others = scope.iter().flat_map(|scope| {
+                scope.members.iter().filter(|node| **node != scope.this).copied()
+            });
+            self.due = others.map(|node| (node, soon)).collect();
+            self.scope = scope;
+            self.alive.clear();
+        }
+        let this = self.scope.as_ref().map(|scope| scope.this);
+        for node in alive.difference(&self.alive) {
+            if let Some(due) = self.due.get_mut(node) {
+                // One of the two repairs both. The other one looks a little later whether it has.
+                let is_second = this.is_some_and(|this| this > *node);
+                let later = if is_second { SECOND_US.min(self.options.interval_us / 2) } else { 0 };
+                *due = Due { at: soon.at.plus_us(later), failures: 0 };
+            }
+        }
+        self.alive = alive;
+    }
+
+    fn on_time(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.scope.is_some() {
+            self.expire_on(now, effects);
+            self.bury_on(now, effects);
+            self.compare_on(now, effects);
+        }
+        let is_busy = self.comparison.is_some() || self.running.left() > 0;
+        match (is_busy, self.status.running_since) {
+            (true, None) => self.status.running_since = Some(now.wall),
+            (false, Some(_)) => self.status.running_since = None,
+            _ => {}
+        }
+        let first = self.next_ticket + 1;
+        self.next_ticket = self.running.run(now, first, effects);
+    }
+}
+
+#[cfg(test)]
+mod tests;

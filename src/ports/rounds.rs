@@ -1,0 +1,27 @@
+//! Rounds on the group's objects, for whoever wants some run beside what clients ask for.
+
+use futures::future::BoxFuture;
+
+use crate::core::{
+    object::{ObjectId, Version},
+    register::{Ended, Order},
+    time::MonotonicUs,
+    trace::TraceContext,
+};
+
+/// Runs rounds.
+pub trait Rounds: Send + Sync + 'static {
+    /// Carries an order out at this node, and says how it ended. Given up at `deadline`: the end of what had begun by then is
+    /// [`Ended::Unknown`].
+    fn run(
+        &self,
+        id: ObjectId,
+        order: Order,
+        trace: TraceContext,
+        deadline: MonotonicUs,
+    ) -> BoxFuture<'static, Ended>;
+
+    /// Has this node promise, durably, to submit no fast write any more whose version is not above the returned one (rule
+    /// 12). `None` = it does not promise anything now.
+    fn floor(&self) -> BoxFuture<'static, Option<Version>>;
+}
