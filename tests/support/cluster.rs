@@ -5,6 +5,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::{Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -18,6 +21,7 @@ use super::{
     history::History,
     http::Http,
     node::{Builder, Node},
+    objects::Member,
     unique,
 };
 
@@ -295,6 +299,32 @@ impl Cluster {
         (0..self.seats.len()).filter(|number| self.seats[*number].node.is_some()).collect()
     }
 
+    /// Where clients find a node that runs.
+    #[track_caller]
+    pub fn member(&self, number: usize) -> Member {
+        Member::of(self.id(number), self.node(number))
+    }
+
+    /// Where clients find the nodes that run, by number.
+    pub fn members(&self) -> BTreeMap<usize, Member> {
+        self.running().into_iter().map(|number| (number, self.member(number))).collect()
+    }
+
+    /// Takes away everything that a node kept, as the loss of its disk does: started again, it is somebody else.
+    #[track_caller]
+    pub fn wipe(&mut self, number: usize) {
+        let seat = &mut self.seats[number];
+        assert!(seat.node.is_none(), "node {number} runs: kill it before its disk is lost");
+        std::fs::remove_dir_all(self.dir.path().join(format!("node-{number}"))).unwrap();
+        seat.id.clear();
+    }
+
+    /// Sets an environment variable of a node from its next start on.
+    pub fn set_env(&mut self, number: usize, name: &str, value: impl ToString) {
+        let seat = &mut self.seats[number];
+        seat.builder = seat.builder.clone().env(name, value);
+    }
+
     /// `kill -9`.
     #[track_caller]
     pub fn kill_9(&mut self, number: usize) {
@@ -459,6 +489,50 @@ impl Cluster {
     pub fn assert_one_history(&self) -> String {
         self.history.assert_one()
     }
+}
+
+/// One cluster for all tests of a file, started by the first that asks. It lives as long as the test process.
+pub struct SharedCluster(OnceLock<&'static Cluster>);
+
+impl SharedCluster {
+    /// Nothing is started yet.
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// The cluster; `start` makes it, on a runtime of its own that outlives every test's.
+    pub fn get<F>(&'static self, start: impl FnOnce() -> F + Send) -> &'static Cluster
+    where
+        F: Future<Output = Cluster>,
+    {
+        self.0.get_or_init(|| {
+            std::thread::scope(|scope| {
+                let started = scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_multi_thread()
+                        .worker_threads(1)
+                        .enable_all()
+                        .build()
+                        .unwrap();
+                    let runtime: &'static _ = Box::leak(Box::new(runtime));
+                    let cluster: &'static Cluster = Box::leak(Box::new(runtime.block_on(start())));
+                    remove_at_the_end(cluster.dir.path());
+                    cluster
+                });
+                started.join().expect("the shared cluster did not start")
+            })
+        })
+    }
+}
+
+/// Removes a directory when this process is gone, however it went: the standard input of the one who does it closes then.
+/// The nodes that write there end in the same moment, so it is tried again.
+fn remove_at_the_end(dir: &Path) {
+    let script = r#"read -r _; for _ in 1 2 3 4 5; do sleep 1; rm -rf "$1" && exit; done"#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(dir);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Never waited for: it ends after this process.
+    Box::leak(Box::new(command.spawn().unwrap()));
 }
 
 /// What a node says now.

@@ -15,9 +15,11 @@ pub mod grpc;
 pub mod history;
 pub mod http;
 pub mod json;
+pub mod linearizability;
 pub mod load;
 pub mod netns;
 pub mod node;
+pub mod objects;
 pub mod place;
 pub mod raw;
 
