@@ -164,7 +164,9 @@ pub fn parse_content_type(text: &str) -> Result<Option<Arc<str>>, ContentTypeErr
 /// Orders the writes of one object: a hybrid logical time, then the node that gave it. The newer write has the greater one.
 ///
 /// The text form, as in an `ETag`, is 16 hex digits of time, a hyphen, 16 hex digits of node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Version {
     /// Milliseconds since 1970 in the upper 48 bits, a counter in the lower 16.
     pub time: u64,
@@ -224,6 +226,7 @@ pub struct Object {
     /// Its name.
     pub id: ObjectId,
     /// Its bytes.
+    #[serde(with = "plain_bytes")]
     pub value: Bytes,
     /// When it was created, as the client said or else the node's time. An update keeps it.
     pub creation_time: UnixSecs,
@@ -235,6 +238,36 @@ pub struct Object {
     pub version: Version,
     /// The media type that came with the value, if one did.
     pub content_type: Option<Arc<str>>,
+}
+
+/// Bytes as they are: `bytes` would read them one by one.
+mod plain_bytes {
+    use std::fmt;
+
+    use bytes::Bytes;
+    use serde::{Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes::copy_from_slice(bytes))
+            }
+        }
+
+        from.deserialize_bytes(Visitor)
+    }
 }
 
 impl Object {
