@@ -319,6 +319,15 @@ impl Cluster {
         seat.id.clear();
     }
 
+    /// The port of a node's overlay listener, which others start from.
+    #[track_caller]
+    pub fn overlay_port(&self, number: usize) -> u16 {
+        let overlay = self.node(number).overlay();
+        let mut after = overlay.split('/').skip_while(|part| *part != "tcp");
+        let port = after.nth(1).and_then(|port| port.parse().ok());
+        port.unwrap_or_else(|| panic!("no TCP port in {overlay}"))
+    }
+
     /// Sets an environment variable of a node from its next start on.
     pub fn set_env(&mut self, number: usize, name: &str, value: impl ToString) {
         let seat = &mut self.seats[number];

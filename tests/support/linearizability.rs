@@ -135,9 +135,7 @@ fn apply(operation: Operation, answer: Option<Answer>, state: State) -> Option<S
         (O::Replace(_) | O::Delete | O::Swap(..) | O::DeleteIf(_), None) => {
             (None, &[A::Missing, A::Unmet])
         }
-        (O::Swap(from, to), Some(held)) if held == from => {
-            (Some(to), &[A::Replaced, A::Written])
-        }
+        (O::Swap(from, to), Some(held)) if held == from => (Some(to), &[A::Replaced, A::Written]),
         (O::Delete, Some(_)) => (None, &[A::Removed]),
         (O::DeleteIf(from), Some(held)) if held == from => (None, &[A::Removed]),
         (O::Swap(..) | O::DeleteIf(_), some) => (some, &[A::Other, A::Unmet]),
@@ -182,8 +180,10 @@ impl<'a> Search<'a> {
         }
         // At the same moment calls come first: then the two are concurrent, which allows more.
         timed.sort_by_key(|(at, is_call, entry)| (*at, !*is_call, *entry));
-        let events: Vec<_> =
-            timed.iter().map(|(_, is_call, entry)| Event { entry: *entry, is_call: *is_call }).collect();
+        let events: Vec<_> = timed
+            .iter()
+            .map(|(_, is_call, entry)| Event { entry: *entry, is_call: *is_call })
+            .collect();
         let mut places = vec![(NIL, NIL); history.len()];
         for (at, event) in events.iter().enumerate() {
             match event.is_call {

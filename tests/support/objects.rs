@@ -304,12 +304,7 @@ impl Client {
     }
 
     /// Reads an object.
-    pub async fn read(
-        &mut self,
-        edge: Edge,
-        mode: Mode,
-        id: &str,
-    ) -> Result<Option<Held>, Failed> {
+    pub async fn read(&mut self, edge: Edge, mode: Mode, id: &str) -> Result<Option<Held>, Failed> {
         match edge {
             Edge::Resource => {
                 let path = resource(id);
