@@ -42,9 +42,7 @@ fn group() -> &'static Cluster {
             .env("SCHEDULE_DBCLEANUP", "1s")
             .env("SCHEDULE_LEDGERCLEANUP", "1s")
             .env("SCHEDULE_REPAIR", "5s");
-        cluster.add(Role::SuperPeer).await;
-        cluster.add_many(Role::Peer, MEMBERS - 1).await;
-        cluster.agree(0..MEMBERS, SETTLE * 2).await;
+        cluster.add_group(Role::SuperPeer, MEMBERS).await;
         cluster
     })
 }

@@ -35,9 +35,7 @@ async fn group_of(members: usize, cluster: Cluster) -> Cluster {
         .env("SCHEDULE_LEDGERCLEANUP", "1s")
         .env("SCHEDULE_REPAIR", "3s")
         .env("LIMITS_REQUESTTIMEOUT", "5s");
-    cluster.add(Role::SuperPeer).await;
-    cluster.add_many(Role::Peer, members - 1).await;
-    cluster.agree(0..members, SETTLE * 2).await;
+    cluster.add_group(Role::SuperPeer, members).await;
     cluster
 }
 
@@ -195,9 +193,9 @@ async fn the_replication_factor_changes_with_data() {
 /// A group that grows takes its objects along: each is on as many members as before, new ones among them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_that_grows_spreads_its_objects() {
-    let mut cluster = group_of(1, Cluster::new()).await;
+    let mut cluster = group_of(2, Cluster::new()).await;
     let mut objects = Objects::new();
-    for members in 2..=5 {
+    for members in 3..=5 {
         objects.extend(fill(&cluster, &format!("grow-{members}"), 20, Mode::Safe).await);
         cluster.add(Role::Peer).await;
         cluster.agree(0..members, SETTLE * 2).await;
@@ -298,9 +296,6 @@ async fn a_member_that_was_away_catches_up_and_brings_nothing_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_stop_and_start_keeps_every_object() {
     let mut cluster = group_of(4, Cluster::new()).await;
-    // The first one's address is the one that all start from: it must not change.
-    let port = cluster.overlay_port(0);
-    cluster.set_env(0, "NODE_PORTS_OVERLAY", port);
     let mut objects = fill(&cluster, "safe", 30, Mode::Safe).await;
     for round in 0..2 {
         // Just acknowledged: some of it is in outboxes when the nodes go.
@@ -435,9 +430,7 @@ async fn an_outbox_survives_and_is_drained_when_the_others_are_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repair_that_is_asked_for_needs_no_schedule() {
     let mut cluster = Cluster::new();
-    cluster.add(Role::SuperPeer).await;
-    cluster.add_many(Role::Peer, 2).await;
-    cluster.agree(0..3, SETTLE).await;
+    cluster.add_group(Role::SuperPeer, 3).await;
     // One of three misses the writes; nothing tells it of them when it is back but a repair.
     cluster.kill_9(2);
     let objects = fill(&cluster, "missed", 30, Mode::Safe).await;

@@ -39,9 +39,7 @@ async fn group_of(members: usize, cluster: Cluster) -> Cluster {
         .env("SCHEDULE_DBCLEANUP", "1s")
         .env("SCHEDULE_LEDGERCLEANUP", "1s")
         .env("SCHEDULE_REPAIR", "3s");
-    cluster.add(Role::SuperPeer).await;
-    cluster.add_many(Role::Peer, members - 1).await;
-    cluster.agree(0..members, SETTLE * 2).await;
+    cluster.add_group(Role::SuperPeer, members).await;
     cluster
 }
 
@@ -88,8 +86,6 @@ async fn promise_a_safe_write_survives_the_loss_of_any_minority_and_every_later_
     let cluster =
         Cluster::new().env("GROUP_REMOVEAFTER", "3s").env("NODE_STORAGE_REPLICATIONFACTOR", 5);
     let mut cluster = group_of(5, cluster).await;
-    let port = cluster.overlay_port(0);
-    cluster.set_env(0, "NODE_PORTS_OVERLAY", port);
     let mut expected = BTreeMap::new();
     for lost in [[1, 4], [2, 3]] {
         let before = cluster.agree(0..5, SETTLE * 2).await;

@@ -158,6 +158,8 @@ struct Seat {
 pub struct Cluster {
     base: Builder,
     seats: Vec<Seat>,
+    /// Overlay addresses that do not change; empty = nodes start from the first one's.
+    known: Vec<String>,
     network: String,
     history: History,
     dir: TempDir,
@@ -173,7 +175,8 @@ impl Cluster {
             .env("BOOTSTRAP_DISCOVERYWINDOW", "1s")
             .env("BOOTSTRAP_PROVISIONALPOLLINTERVAL", "2s");
         let dir = TempDir::new().unwrap();
-        Self { base, seats: Vec::new(), network, history: History::start(), dir }
+        let (seats, known) = (Vec::new(), Vec::new());
+        Self { base, seats, known, network, history: History::start(), dir }
     }
 
     /// Sets an environment variable of every node added from now on.
@@ -203,6 +206,10 @@ impl Cluster {
         if role == Role::SuperPeer {
             builder = builder.arg("--type").arg("super-peer");
         }
+        if !self.known.is_empty() {
+            let start = |builder: Builder, at: &String| builder.arg("--bootstrap").arg(at);
+            return self.known.iter().fold(builder, start);
+        }
         match self.seats.iter().find_map(|seat| seat.node.as_ref()) {
             Some(first) => builder.arg("--bootstrap").arg(&first.overlay()),
             None => builder,
@@ -212,6 +219,30 @@ impl Cluster {
     /// How a new peer is started that knows nobody.
     pub fn loner(&self) -> Builder {
         self.base.clone()
+    }
+
+    /// Adds a group of so many, the first of them in this role. The first two keep their overlay addresses and all start
+    /// from both, so that any one may lose everything that it knew and still find the others.
+    pub async fn add_group(&mut self, first: Role, members: usize) -> View {
+        assert!(
+            self.seats.is_empty() && members > 1,
+            "a group of {members} in a cluster that has nodes"
+        );
+        let ports = [free_port(), free_port()];
+        self.known = ports.map(|port| format!("127.0.0.1:{port}")).into();
+        let role = |number| if number == 0 { first } else { Role::Peer };
+        let builders = (0..members).map(|number| {
+            let builder = self.builder(role(number));
+            match ports.get(number) {
+                Some(port) => builder.env("NODE_PORTS_OVERLAY", port),
+                None => builder,
+            }
+        });
+        let builders: Vec<_> = builders.collect();
+        let (lead, others) = builders.split_at(1);
+        self.add_all(lead.iter().cloned()).await;
+        self.add_all(others.iter().cloned()).await;
+        self.agree(0..members, SETTLE * 2).await
     }
 
     /// Adds a node that starts from the first one.
@@ -317,21 +348,6 @@ impl Cluster {
         assert!(seat.node.is_none(), "node {number} runs: kill it before its disk is lost");
         std::fs::remove_dir_all(self.dir.path().join(format!("node-{number}"))).unwrap();
         seat.id.clear();
-    }
-
-    /// The port of a node's overlay listener, which others start from.
-    #[track_caller]
-    pub fn overlay_port(&self, number: usize) -> u16 {
-        let overlay = self.node(number).overlay();
-        let mut after = overlay.split('/').skip_while(|part| *part != "tcp");
-        let port = after.nth(1).and_then(|port| port.parse().ok());
-        port.unwrap_or_else(|| panic!("no TCP port in {overlay}"))
-    }
-
-    /// Sets an environment variable of a node from its next start on.
-    pub fn set_env(&mut self, number: usize, name: &str, value: impl ToString) {
-        let seat = &mut self.seats[number];
-        seat.builder = seat.builder.clone().env(name, value);
     }
 
     /// `kill -9`.
@@ -531,6 +547,11 @@ impl SharedCluster {
             })
         })
     }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Removes a directory when this process is gone, however it went: the standard input of the one who does it closes then.

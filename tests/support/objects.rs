@@ -186,6 +186,8 @@ impl Client {
         value: Bytes,
         when: &When,
     ) -> Result<Done, Failed> {
+        let can = edge == Edge::Resource || *when != When::Always;
+        assert!(can, "{edge:?} writes only what is there, or only what is not");
         match edge {
             Edge::Resource => {
                 let path = resource(id);
