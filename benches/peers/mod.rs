@@ -19,12 +19,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::support::process::Process;
 
 /// How long a system may take until it serves.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long one look at it may take.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where the peers' programs are.
 #[derive(Debug, Clone)]
@@ -94,7 +97,9 @@ pub fn now() -> Instant {
 pub async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let begin = now();
     loop {
-        match attempt().await {
+        // One that is never answered is given up like one that fails.
+        let tried = tokio::time::timeout(ATTEMPT_LIMIT, attempt()).await;
+        match tried.unwrap_or_else(|_| Err(anyhow!("no answer within {ATTEMPT_LIMIT:?}"))) {
             Ok(done) => return Ok(done),
             Err(error) if begin.elapsed() > START_LIMIT => {
                 return Err(error).with_context(|| format!("{what}: not within {START_LIMIT:?}"));
