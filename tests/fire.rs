@@ -49,6 +49,9 @@ const CLIENTS: [usize; 3] = [6, 4, 2];
 /// What a failed safe operation may last when one node is killed.
 const FAILED_MAX: Duration = Duration::from_secs(2);
 
+/// One fire at a time: two of them would be no test of either on a small machine.
+static FIRE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// How long it burns, where it burns this long in the suite.
 fn span(seconds: u64) -> Duration {
     let asked = std::env::var("NOMAD_FIRE_SECONDS").ok();
@@ -95,7 +98,7 @@ async fn judged(nemesis: Nemesis, field: &Field, seed: u64) {
 /// it, that fast writes converge to the newest and nothing comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_safe_operations_are_linearizable_under_fire() {
-    let seed = seed();
+    let (seed, _fire) = (seed(), FIRE.lock().await);
     let mut cluster = hasty();
     cluster.add_group(Role::SuperPeer, MEMBERS).await;
     let (mut nemesis, field) = kindled(cluster, seed, CLIENTS).await;
@@ -108,7 +111,7 @@ async fn promise_safe_operations_are_linearizable_under_fire() {
 async fn promise_safe_operations_are_linearizable_on_a_network_that_is_cut() {
     let test = "promise_safe_operations_are_linearizable_on_a_network_that_is_cut";
     let Some(lab) = Lab::new(test) else { return };
-    let seed = seed();
+    let (seed, _fire) = (seed(), FIRE.lock().await);
     let (left, right) = (lab.switch("left"), lab.switch("right"));
     let trunk = lab.trunk(&left, &right);
     let mut hosts: Vec<_> = [1, 2].map(|number| lab.host(&right, number)).into();
@@ -154,7 +157,7 @@ async fn promise_safe_operations_are_linearizable_on_a_network_that_is_cut() {
 /// The same while each actor of a super-peer and of a peer is killed by its name, one after the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_actor_killed_by_name_under_load_loses_nothing() {
-    let seed = seed();
+    let (seed, _fire) = (seed(), FIRE.lock().await);
     let mut cluster = hasty();
     cluster.add_group(Role::SuperPeer, 3).await;
     let (nemesis, field) = kindled(cluster, seed, CLIENTS).await;
@@ -176,7 +179,7 @@ async fn every_actor_killed_by_name_under_load_loses_nothing() {
 async fn promise_safe_operations_are_linearizable_while_clocks_jump() {
     let test = "promise_safe_operations_are_linearizable_while_clocks_jump";
     let Some(clocks) = Clocks::new(test) else { return };
-    let seed = seed();
+    let (seed, _fire) = (seed(), FIRE.lock().await);
     let mut cluster = hasty();
     for number in 0..MEMBERS {
         let role = if number == 0 { Role::SuperPeer } else { Role::Peer };
@@ -184,6 +187,7 @@ async fn promise_safe_operations_are_linearizable_while_clocks_jump() {
         cluster.add_all([builder]).await;
     }
     cluster.agree(0..MEMBERS, SETTLE * 2).await;
+    assert_moves(&cluster, &clocks).await;
     let (mut nemesis, field) = kindled(cluster, seed, [6, 0, 4]).await;
     let mut rng = SmallRng::seed_from_u64(seed ^ 11);
     let end = field.book.now() + u64::try_from(span(30).as_nanos()).unwrap();
@@ -202,10 +206,26 @@ async fn promise_safe_operations_are_linearizable_while_clocks_jump() {
     judged(nemesis, &field, seed).await;
 }
 
+/// The clock of a node is the one that it goes by.
+async fn assert_moves(cluster: &Cluster, clocks: &Clocks) {
+    clocks.set(1, 7_200);
+    let http = cluster.node(1).http();
+    eventually("the moved clock", SETTLE, async || {
+        let path = format!("/nomad/v1/objects/{}", support::unique("clock"));
+        http.call("PUT", &path).header("nomad-mode", "fast").body("x").send().await.expect(201);
+        let answer = http.call("GET", &path).header("nomad-mode", "fast").send().await.expect(200);
+        let modified = httpdate::parse_http_date(answer.header("last-modified")).unwrap();
+        let modified = modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        (i64::try_from(modified).unwrap() > support::unix_now() + 7_000).then_some(())
+    })
+    .await;
+    clocks.set(1, 0);
+}
+
 /// Goal: the loss of any one node costs those that ask at most two seconds, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_one_node_killed_during_load_delays_nothing_for_long() {
-    let seed = seed();
+    let (seed, _fire) = (seed(), FIRE.lock().await);
     let mut cluster = hasty().env("GROUP_REMOVEAFTER", "120s");
     cluster.add_group(Role::Peer, MEMBERS).await;
     let (mut nemesis, field) = kindled(cluster, seed, CLIENTS).await;
@@ -234,7 +254,7 @@ async fn any_one_node_killed_during_load_delays_nothing_for_long() {
 /// everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_two_nodes_killed_during_load_stop_no_fast_operation() {
-    let seed = seed();
+    let (seed, _fire) = (seed(), FIRE.lock().await);
     let mut cluster = hasty().env("GROUP_REMOVEAFTER", "120s");
     cluster.add_group(Role::Peer, MEMBERS).await;
     let (mut nemesis, field) = kindled(cluster, seed, [6, 6, 0]).await;
@@ -277,7 +297,7 @@ async fn any_two_nodes_killed_during_load_stop_no_fast_operation() {
 /// A node that is alone is its own quorum, and held to the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn safe_operations_of_a_node_alone_are_linearizable_under_fire() {
-    let seed = seed();
+    let (seed, _fire) = (seed(), FIRE.lock().await);
     let mut cluster = hasty();
     cluster.add(Role::SuperPeer).await;
     let (mut nemesis, field) = kindled(cluster, seed, CLIENTS).await;

@@ -144,12 +144,12 @@ async fn whole_life(edge: Edge, mode: Mode) {
         let gone = clients[turn(4)].delete(edge, mode, &id, &When::Always).await.unwrap();
         assert_eq!((gone.answer, gone.durability.as_str()), (Answer::Removed, mode.durability()));
         everywhere(&mut clients, mode, &id, None).await;
-        for other in 0..MEMBERS {
-            let again = clients[other].delete(edge, mode, &id, &When::Always).await.unwrap();
+        for (other, client) in clients.iter_mut().enumerate() {
+            let again = client.delete(edge, mode, &id, &When::Always).await.unwrap();
             assert_eq!(again.answer, Answer::Missing, "{id}, deleted again at {other}");
-            let update = write(&mut clients[other], "no", When::Present).await;
+            let update = write(client, "no", When::Present).await;
             assert_eq!(update.answer, Answer::Missing, "{id}, updated at {other}");
-            let swap = write(&mut clients[other], "no", When::Version(three.clone())).await;
+            let swap = write(client, "no", When::Version(three.clone())).await;
             assert!(matches!(swap.answer, Answer::Missing | Answer::Unmet), "{id}: {swap:?}");
         }
         let anew = write(&mut clients[turn(3)], "anew", When::Absent).await;
@@ -423,7 +423,7 @@ async fn hold(clients: &mut [Client], prefix: &str, count: usize) -> Vec<String>
 async fn every_member_lists_every_object_of_the_group_once() {
     let (cluster, mut clients, prefix) = (group(), clients(), unique("listed"));
     let ids: BTreeSet<_> = hold(&mut clients, &prefix, 40).await.into_iter().collect();
-    for number in 0..MEMBERS {
+    for (number, client) in clients.iter_mut().enumerate() {
         let http = cluster.node(number).http();
         for limit in [1, 7, 40, 100] {
             let what = format!("all of them at node {number} in pages of {limit}");
@@ -434,7 +434,7 @@ async fn every_member_lists_every_object_of_the_group_once() {
         }
         let page = http.get(&format!("/nomad/v1/objects?prefix={prefix}&limit=1")).await.ok();
         let item = &page["items"][0];
-        let held = clients[number].read(Edge::Grpc, Mode::Safe, &format!("{prefix}/000")).await;
+        let held = client.read(Edge::Grpc, Mode::Safe, &format!("{prefix}/000")).await;
         assert_eq!(item["version"], held.unwrap().unwrap().version, "{item}");
         assert_eq!(item["size"], 4, "{item}");
     }

@@ -27,36 +27,40 @@ pub type Life = (usize, u64);
 
 /// Where clients find the members that run, each with the number of its life.
 #[derive(Default)]
-pub struct Addresses {
-    lives: Mutex<(u64, BTreeMap<usize, (u64, Member)>)>,
+pub struct Addresses(Mutex<Lives>);
+
+#[derive(Default)]
+struct Lives {
+    count: u64,
+    now: BTreeMap<usize, (u64, Member)>,
 }
 
 impl Addresses {
     /// Those that run now; a member that was not there before, or was started again, begins another life.
     pub fn note(&self, cluster: &Cluster) {
-        let mut guard = self.lives.lock().unwrap();
-        let (lives, known) = &mut *guard;
+        let mut guard = self.0.lock().unwrap();
+        let Lives { count, now: known } = &mut *guard;
         let running = cluster.members();
         known.retain(|number, (_, member)| {
             running.get(number).is_some_and(|now| now.rest == member.rest && now.id == member.id)
         });
         for (number, member) in running {
             known.entry(number).or_insert_with(|| {
-                *lives += 1;
-                (*lives, member)
+                *count += 1;
+                (*count, member)
             });
         }
     }
 
     /// Nobody is to be asked for this one any more.
     pub fn forget(&self, number: usize) {
-        self.lives.lock().unwrap().1.remove(&number);
+        self.0.lock().unwrap().now.remove(&number);
     }
 
     /// One of them; `None` while none runs.
     pub fn pick(&self, rng: &mut SmallRng) -> Option<(Life, Member)> {
-        let guard = self.lives.lock().unwrap();
-        let (number, (life, member)) = guard.1.iter().choose(rng)?;
+        let guard = self.0.lock().unwrap();
+        let (number, (life, member)) = guard.now.iter().choose(rng)?;
         Some(((*number, *life), member.clone()))
     }
 }
@@ -88,6 +92,8 @@ struct Record {
     versions: BTreeMap<Value, String>,
     /// What the object last held, as far as a client was told.
     last: Option<Value>,
+    /// What was refused for a reason that is none of the object's. None of it may ever be seen.
+    refused: Vec<String>,
 }
 
 /// The safe objects, and which of each slot is in use.
@@ -172,6 +178,11 @@ impl Book {
         record.entries.push(entry);
     }
 
+    /// An operation was refused, and nothing was done.
+    pub fn refused(&self, id: &str, entry: &Entry) {
+        self.safe().records.entry(id.to_owned()).or_default().refused.push(entry.to_string());
+    }
+
     /// An object was read: these bytes were written to it, whole, and have one version wherever they are read.
     pub fn saw(&self, id: &str, held: Option<&Held>, whom: &str) -> State {
         let held = held?;
@@ -224,9 +235,10 @@ impl Book {
             match check(&record.entries) {
                 Verdict::Linearizable => {}
                 Verdict::Not(history) => {
-                    let versions = &record.versions;
+                    let Record { versions, refused, .. } = record;
                     panic!(
-                        "NOMAD_SEED={seed}: {id} is not linearizable\n{history}\nversions {versions:?}"
+                        "NOMAD_SEED={seed}: {id} is not linearizable\n{history}\nrefused, and never to be seen:\n{}\nversions {versions:?}",
+                        refused.join("\n")
                     )
                 }
                 Verdict::GaveUp => panic!(

@@ -197,7 +197,10 @@ async fn safe_client(field: Arc<Field>, mut rng: SmallRng) {
                 field.acks.fetch_add(1, Relaxed);
             }
             // Nothing was done, and nothing will be: to the history it did not happen.
-            Err(Failed::NotDone(_)) => {}
+            Err(Failed::NotDone(text)) => {
+                let entry = Entry { back, ..Entry::unknown(operation, call) };
+                book.refused(&id, &Entry { who: format!("{who}: {text}"), ..entry });
+            }
             Err(Failed::Unknown(text)) => {
                 let who = format!("{who}: {text}");
                 book.note(&id, Entry { who, ..Entry::unknown(operation, call) });
