@@ -21,13 +21,14 @@ use nomad::proto::{
 use serde_json::{Value, json};
 use support::{
     assert_says, cli,
-    cluster::{Cluster, Role, SETTLE, SharedCluster, short},
+    cluster::{Cluster, Role, SETTLE, short},
     eventually,
     grpc::{peer, super_peer},
     json::{all, base64, int_of},
     linearizability::Answer,
     load::{holders, ledger, listed},
     objects::{Client, Edge, Held, Mode, When, resource},
+    shared::SharedCluster,
     unique, unix_now,
 };
 

@@ -22,6 +22,7 @@ pub mod node;
 pub mod objects;
 pub mod place;
 pub mod raw;
+pub mod shared;
 
 use std::{
     io::Write as _,
