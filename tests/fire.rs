@@ -10,6 +10,8 @@
     reason = "a failed unwrap here is a failed test"
 )]
 
+#[path = "support/linearizability.rs"]
+mod linearizability;
 mod support;
 
 #[path = "fire/actors.rs"]
@@ -22,6 +24,8 @@ mod checker;
 mod clients;
 #[path = "fire/clock.rs"]
 mod clock;
+#[path = "fire/entry.rs"]
+mod entry;
 #[path = "fire/nemesis.rs"]
 mod nemesis;
 #[path = "fire/verdict.rs"]

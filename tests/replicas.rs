@@ -25,9 +25,8 @@ use support::{
     eventually,
     grpc::{peer, super_peer},
     json::{all, base64, int_of},
-    linearizability::Answer,
     load::{holders, ledger, listed},
-    objects::{Client, Edge, Held, Mode, When, resource},
+    objects::{Answer, Client, Edge, Held, Mode, When, resource},
     shared::SharedCluster,
     unique, unix_now,
 };

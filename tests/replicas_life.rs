@@ -21,9 +21,8 @@ use support::{
     cli,
     cluster::{Cluster, Role, SETTLE},
     eventually, grpc,
-    linearizability::Answer,
     load::{Tally, holders, listed},
-    objects::{Client, Edge, Failed, Mode, When, resource},
+    objects::{Answer, Client, Edge, Failed, Mode, When, resource},
     say, started, unix_now,
 };
 

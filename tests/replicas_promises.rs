@@ -25,10 +25,9 @@ use support::{
     eventually,
     grpc::{group, in_mode, object, refused},
     json::base64,
-    linearizability::Answer,
     load::{holders, listed},
     node::Node,
-    objects::{Client, Edge, Failed, Held, Mode, When, resource},
+    objects::{Answer, Client, Edge, Failed, Held, Mode, When, resource},
     say, unix_now,
 };
 use tonic::Code;

@@ -136,7 +136,7 @@ fn acknowledgements_on_behalf_of_others_are_caught() {
 #[test]
 fn a_removal_on_the_super_peers_word_alone_is_caught() {
     let faults = Faults { remove_on_own_word: true, ..Faults::default() };
-    is_caught(faults, 500, "though others reached it");
+    is_caught(faults, 3_000, "though others reached it");
 }
 
 #[test]

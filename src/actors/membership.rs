@@ -341,7 +341,11 @@ impl MembershipActor {
         };
         let about = match &order {
             Order::AddPeer { address } => address.clone(),
-            Order::Migrate { node, .. } | Order::RemovePeer(node) => node.to_string(),
+            Order::Migrate { node, .. }
+            | Order::RemovePeer(node)
+            | Order::PeerLeaves(node)
+            | Order::Look(node)
+            | Order::Stand { node, .. } => node.to_string(),
             Order::Leave | Order::SuperPeerLeave | Order::Write(_) => String::new(),
         };
         self.orders.insert(request, Ordered { about, reply });

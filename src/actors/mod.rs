@@ -12,6 +12,7 @@ pub mod group_table;
 pub mod group_view;
 pub mod local_store;
 pub mod membership;
+pub mod outbox;
 pub mod overlay;
 pub mod peer_links;
 pub mod recorder;

@@ -276,14 +276,16 @@ impl Call {
         Ok(self.backend.reads.list(&self.edge_name, self.cx, wanted).await??)
     }
 
-    /// Changes a setting and returns the settings as they then are.
+    /// Changes a setting and returns the settings with that change, which may take a moment to come back from the group.
     ///
     /// # Errors
     /// When the value is out of range, or the group does not take it.
     pub async fn set(&mut self, change: SettingChange) -> Result<Settings, ApiError> {
         let make = |reply| MembershipMsg::Set { change, reply };
         self.backend.membership.ask(&self.edge_name, self.cx, make).await??;
-        Ok(self.backend.view.load().settings())
+        let mut settings = self.backend.view.load().settings();
+        settings.set(change)?;
+        Ok(settings)
     }
 
     /// Asks whoever decides about members. The inner error is a refusal that left everything as it was.

@@ -263,13 +263,16 @@ impl From<ControlError> for ApiError {
             E::Peer(error) => return error.into(),
             E::ReplicationFactor(error) => return error.into(),
             E::Position(error) => return error.into(),
-            E::NoGroup { .. } | E::Election { .. } | E::Busy { .. } | E::Unreachable { .. } => {
-                ErrorCode::Unavailable
-            }
+            E::NoGroup { .. }
+            | E::Election { .. }
+            | E::SilentSuperPeer { .. }
+            | E::Busy { .. }
+            | E::Unreachable { .. } => ErrorCode::Unavailable,
             E::NotSuperPeer { .. }
             | E::Full { .. }
             | E::OnlyMember { .. }
             | E::UnknownSuperPeer { .. }
+            | E::NoPlace { .. }
             | E::Declined { .. }
             | E::Refused { .. } => ErrorCode::FailedPrecondition,
             E::Unknown { .. } => ErrorCode::DeadlineExceeded,
@@ -322,7 +325,9 @@ impl From<StoreError> for ApiError {
                 ErrorCode::DeadlineExceeded
             }
             StoreError::Full { .. } => ErrorCode::ResourceExhausted,
-            StoreError::Damaged { .. } | StoreError::Engine(_) => ErrorCode::Internal,
+            StoreError::Damaged { .. } | StoreError::Engine(_) | StoreError::Replicated { .. } => {
+                ErrorCode::Internal
+            }
         };
         Self::new(code, error.to_string())
     }

@@ -95,8 +95,8 @@ Examples:
   nomad leave
   nomad leave --url http://127.0.0.1:8080 --within 5m
 
-The node goes on running without a group, and looks for none until it is started again. Stopping a node
-is not leaving: it comes back as the same member. The only member of a group cannot leave it.
+The node goes on running without a group, and looks for none until it is started again or asked into one
+with addPeer. Stopping a node is not leaving: it comes back as the same member.
 It is told once; if it has not left in time, the exit code is 1, and nomad status shows how it goes on.";
 
 pub(super) const ACTORS: &str = "\

@@ -9,12 +9,15 @@ use std::{
 
 use rand::{Rng as _, rngs::SmallRng, seq::IteratorRandom as _};
 
-use crate::support::{
-    cluster::{Cluster, short},
-    linearizability::{Entry, NEVER, State, Value, Verdict, check},
-    load::sequence_of,
-    objects::{Client, Held, Member},
-    started,
+use crate::{
+    entry::{Entry, NEVER, State, Value, check, shown},
+    linearizability::Verdict,
+    support::{
+        cluster::{Cluster, short},
+        load::sequence_of,
+        objects::{Client, Held, Member},
+        started,
+    },
 };
 
 /// After so many operations, or so many unknown outcomes, an object is left alone until the end: histories stay short enough to be checked
@@ -234,10 +237,11 @@ impl Book {
             longest = longest.max(record.entries.len());
             match check(&record.entries) {
                 Verdict::Linearizable => {}
-                Verdict::Not(history) => {
+                Verdict::NotLinearizable => {
                     let Record { versions, refused, .. } = record;
                     panic!(
-                        "NOMAD_SEED={seed}: {id} is not linearizable\n{history}\nrefused, and never to be seen:\n{}\nversions {versions:?}",
+                        "NOMAD_SEED={seed}: {id} is not linearizable\n{}\nrefused, and never to be seen:\n{}\nversions {versions:?}",
+                        shown(&record.entries),
                         refused.join("\n")
                     )
                 }

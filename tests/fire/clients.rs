@@ -14,10 +14,10 @@ use tokio::{
 
 use crate::{
     book::{Addresses, Book, Clients, Fast, Loose, whom},
+    entry::{Entry, Operation, State, Told, Value},
     support::{
-        linearizability::{Answer, Entry, Operation, State, Value},
         load::{content, sequence_of},
-        objects::{Done, Edge, Failed, Held, Mode, When},
+        objects::{Answer, Done, Edge, Failed, Held, Mode, When},
     },
 };
 
@@ -172,16 +172,19 @@ async fn safe_client(field: Arc<Field>, mut rng: SmallRng) {
         let ended = match (operation, writes) {
             (Operation::Read, _) => client.read(edge, Mode::Safe, &id).await.map(|held| {
                 let state = book.saw(&id, held.as_ref(), &whom);
-                (Answer::Found(state), None)
+                (Told::Found(state), None)
             }),
             (_, Some(value)) => {
                 let bytes = content(&id, value);
                 let done = client.write(edge, Mode::Safe, &id, bytes, &when).await;
-                done.map(|done| (done.answer, done.version.filter(|_| is_written(done.answer))))
+                done.map(|done| {
+                    let version = done.version.filter(|_| is_written(done.answer));
+                    (Told::Ended(done.answer), version)
+                })
             }
             (_, None) => {
                 let done = client.delete(edge, Mode::Safe, &id, &when).await;
-                done.map(|done| (done.answer, None))
+                done.map(|done| (Told::Ended(done.answer), None))
             }
         };
         let back = book.now();
@@ -189,11 +192,11 @@ async fn safe_client(field: Arc<Field>, mut rng: SmallRng) {
         book.timed(call, true, failed);
         let who = format!("{edge:?} {whom}");
         match ended {
-            Ok((answer, version)) => {
+            Ok((told, version)) => {
                 if let (Some(value), Some(version)) = (writes, version) {
                     book.made(&id, value, &version);
                 }
-                book.note(&id, Entry { who, ..Entry::answered(operation, answer, call, back) });
+                book.note(&id, Entry { who, ..Entry::answered(operation, told, call, back) });
                 field.acks.fetch_add(1, Relaxed);
             }
             // Nothing was done, and nothing will be: to the history it did not happen.

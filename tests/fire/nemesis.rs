@@ -12,9 +12,8 @@ use crate::{
     support::{
         cli,
         cluster::{Cluster, View, short},
-        linearizability::Answer,
         load::holders,
-        objects::{Client, Edge, Mode, When},
+        objects::{Answer, Client, Edge, Mode, When},
         say,
     },
 };

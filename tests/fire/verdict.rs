@@ -11,10 +11,10 @@ use futures::future::join_all;
 use crate::{
     book::whom,
     clients::Field,
+    entry::{Entry, Operation, State, Told},
     support::{
         cluster::{Cluster, SETTLE},
         eventually,
-        linearizability::{Answer, Entry, Operation, State},
         load::{holders, listed, sequence_of},
         objects::{Client, Edge, Held, Mode},
         say, unix_now,
@@ -61,7 +61,7 @@ async fn read_safely(cluster: &Cluster, field: &Field) {
                 let held = client.read(Edge::Grpc, Mode::Safe, id).await.ok()?;
                 let back = field.book.now();
                 let state = field.book.saw(id, held.as_ref(), &whom);
-                let entry = Entry::answered(Operation::Read, Answer::Found(state), call, back);
+                let entry = Entry::answered(Operation::Read, Told::Found(state), call, back);
                 field.book.note(id, Entry { who: format!("at last {whom}"), ..entry });
                 Some(())
             })

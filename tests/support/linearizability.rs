@@ -1,303 +1,351 @@
-//! Whether a history of one object can be explained by a single copy of it that does one thing at a time.
+//! Is a history of operations on one object linearizable? Wing and Gong's search (1993) with Lowe's memory of what was
+//! tried (2017). An operation whose outcome is unknown may take effect at any time after it began, or never.
 //!
-//! Every operation takes effect at one moment between its call and its return; one whose outcome is unknown at any moment
-//! after its call, or never. The search is that of Wing and Gong with the memo of Lowe: what has been done so far and the
-//! state are remembered together, so that no order is tried twice. Each written value must be written once only.
+//! Each write carries a number of its own, so that a value says which write it came from. A condition that names a
+//! version is given here as the number of the write that has this version.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "each test file uses its part of this; a failed unwrap here is a failed test"
+)]
 
-use std::{collections::HashSet, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
-/// Names what was written; each value is written by one operation at most.
-pub type Value = u64;
+/// Names a write.
+pub type Token = u64;
 
-/// What the object holds.
-pub type State = Option<Value>;
-
-/// The moment of an operation that never returned.
-pub const NEVER: u64 = u64::MAX;
-
-/// States that are looked at before the search gives up.
-const BUDGET: usize = 4_000_000;
-
-/// What was asked for.
+/// What must be true for a write or a delete to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
-    /// What is it?
+pub enum Condition {
+    Any,
+    Absent,
+    Present,
+    /// The object is the one that this write wrote.
+    Is(Token),
+}
+
+/// What a client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
     Read,
-    /// Write it if there is nothing.
-    Create(Value),
-    /// Write it whatever there is.
-    Upsert(Value),
-    /// Write it if there is something.
-    Replace(Value),
-    /// Write it if the first value is there.
-    Swap(Value, Value),
-    /// Remove what there is.
-    Delete,
-    /// Remove this value.
-    DeleteIf(Value),
+    Write {
+        token: Token,
+        condition: Condition,
+    },
+    Delete {
+        condition: Condition,
+    },
+    /// Removes the object if it has expired; says nothing.
+    Expire,
 }
 
-/// What was answered.
+/// What a refusal says of the object that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// A read's.
-    Found(State),
-    /// Written, and there was nothing before.
-    Created,
-    /// Written in the place of something.
-    Replaced,
-    /// Written; whether there was something is not said.
-    Written,
-    /// Removed.
-    Removed,
-    /// Refused: there is something.
-    Exists,
-    /// Refused: there is nothing.
-    Missing,
-    /// Refused: there is something else.
-    Other,
-    /// Refused: there is something else, or nothing.
-    Unmet,
+pub enum Seen {
+    Unsaid,
+    Nothing,
+    Value(Token),
 }
 
-/// One operation of a history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// What was asked for.
-    pub operation: Operation,
-    /// What was answered; `None` = the outcome is unknown.
-    pub answer: Option<Answer>,
-    /// When it was asked.
-    pub call: u64,
-    /// When it was answered; [`NEVER`] with an unknown outcome.
-    pub back: u64,
-    /// Who asked whom, for a history that is shown.
-    pub who: String,
+/// What a client was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Read(Option<Token>),
+    /// It took effect. Whether there was no object before, if that was said.
+    Done {
+        created: Option<bool>,
+    },
+    Refused(Seen),
 }
 
-impl Entry {
-    /// An operation that was answered.
-    pub fn answered(operation: Operation, answer: Answer, call: u64, back: u64) -> Self {
-        Self { operation, answer: Some(answer), call, back, who: String::new() }
-    }
-
-    /// An operation whose outcome nobody knows.
-    pub fn unknown(operation: Operation, call: u64) -> Self {
-        Self { operation, answer: None, call, back: NEVER, who: String::new() }
-    }
+/// One operation. Times are of one clock that all clients share.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    pub action: Action,
+    pub began: u64,
+    /// `None` = its outcome is unknown.
+    pub ended: Option<(u64, Outcome)>,
+    /// The least and the greatest that the deciding node's wall clock showed meanwhile: what expires before the first one
+    /// is absent, what expires after the last one is there, and in between it may be either.
+    pub wall: (u64, u64),
+    /// For the text of a failure.
+    pub by: usize,
 }
 
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let back = if self.back == NEVER { "never".to_owned() } else { self.back.to_string() };
-        let answer = self.answer.map_or("unknown".to_owned(), |answer| format!("{answer:?}"));
-        write!(f, "{} .. {back}  {:?} -> {answer}  {}", self.call, self.operation, self.who)
-    }
+/// All operations on one object.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    pub operations: Vec<Operation>,
+    /// From which wall time on a written value is absent.
+    pub expiries: BTreeMap<Token, u64>,
 }
 
-/// What the search found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the search has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// There is an order that explains everything.
     Linearizable,
-    /// There is none. The text is the history, with the first operation that no order explains.
-    Not(String),
-    /// Too many orders to try.
+    NotLinearizable,
+    /// It took more steps than it was allowed.
     GaveUp,
 }
 
-/// Looks for an order of `history` that one copy, empty at first, explains.
-pub fn check(history: &[Entry]) -> Verdict {
-    check_within(history, BUDGET)
+/// The object at a point of the search: the last write, if there is an object.
+type State = Option<Token>;
+
+/// A point of the search. Operations with a known outcome are in the order of their beginning.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Point {
+    /// All known ones before this have been placed.
+    low: usize,
+    /// Those from there on that have been.
+    placed: u128,
+    /// The unknown ones that have been.
+    unknown: Vec<u64>,
+    state: State,
 }
 
-/// The same, with a limit of one's own.
-pub fn check_within(history: &[Entry], budget: usize) -> Verdict {
-    // A read without an answer says nothing and does nothing.
-    let told = |entry: &&Entry| entry.answer.is_some() || entry.operation != Operation::Read;
-    let mut history: Vec<Entry> = history.iter().filter(told).cloned().collect();
-    history.sort_by_key(|entry| (entry.call, entry.back));
-    Search::new(&history).run(budget)
-}
-
-/// The state after `operation` was done to `state`; `None` when the answer does not go with it.
-fn apply(operation: Operation, answer: Option<Answer>, state: State) -> Option<State> {
-    use Answer as A;
-    use Operation as O;
-    let (new, right): (State, &[A]) = match (operation, state) {
-        (O::Read, state) => (state, &[A::Found(state)]),
-        (O::Create(value), None) => (Some(value), &[A::Created, A::Written]),
-        (O::Create(_), some) => (some, &[A::Exists, A::Unmet]),
-        (O::Upsert(value), None) => (Some(value), &[A::Created, A::Written]),
-        (O::Upsert(value) | O::Replace(value), Some(_)) => {
-            (Some(value), &[A::Replaced, A::Written])
-        }
-        (O::Replace(_) | O::Delete | O::Swap(..) | O::DeleteIf(_), None) => {
-            (None, &[A::Missing, A::Unmet])
-        }
-        (O::Swap(from, to), Some(held)) if held == from => (Some(to), &[A::Replaced, A::Written]),
-        (O::Delete, Some(_)) => (None, &[A::Removed]),
-        (O::DeleteIf(from), Some(held)) if held == from => (None, &[A::Removed]),
-        (O::Swap(..) | O::DeleteIf(_), some) => (some, &[A::Other, A::Unmet]),
-    };
-    match answer {
-        Some(answer) => right.contains(&answer).then_some(new),
-        // With an unknown outcome only an effect is of interest.
-        None => (new != state).then_some(new),
-    }
-}
-
-/// A call or a return in the list of events, in the order of time.
-#[derive(Clone, Copy)]
-struct Event {
-    entry: usize,
-    is_call: bool,
-}
-
-/// The list's end on both sides.
-const NIL: usize = usize::MAX;
-
-struct Search<'a> {
-    history: &'a [Entry],
-    events: Vec<Event>,
-    next: Vec<usize>,
-    previous: Vec<usize>,
-    head: usize,
-    /// Of each entry, where its call and its return stand.
-    places: Vec<(usize, usize)>,
-    done: Vec<u64>,
-    left: usize,
-}
-
-impl<'a> Search<'a> {
-    fn new(history: &'a [Entry]) -> Self {
-        let mut timed: Vec<(u64, bool, usize)> = Vec::new();
-        for (entry, of) in history.iter().enumerate() {
-            timed.push((of.call, true, entry));
-            if of.answer.is_some() {
-                timed.push((of.back, false, entry));
+impl History {
+    /// Searches for an order that explains what every client was told, in at most `steps_max` steps.
+    pub fn check(&self, steps_max: usize) -> Verdict {
+        let (mut known, unknown): (Vec<_>, Vec<_>) =
+            self.operations.iter().partition(|operation| operation.ended.is_some());
+        known.sort_by_key(|operation| operation.began);
+        let unknown: Vec<_> =
+            unknown.into_iter().filter(|operation| operation.action != Action::Read).collect();
+        let first =
+            Point { low: 0, placed: 0, unknown: vec![0; unknown.len().div_ceil(64)], state: None };
+        let mut tried: HashSet<Point> = HashSet::new();
+        let mut stack = vec![first];
+        while let Some(point) = stack.pop() {
+            if point.low == known.len() {
+                return Verdict::Linearizable;
             }
-        }
-        // At the same moment calls come first: then the two are concurrent, which allows more.
-        timed.sort_by_key(|(at, is_call, entry)| (*at, !*is_call, *entry));
-        let events: Vec<_> = timed
-            .iter()
-            .map(|(_, is_call, entry)| Event { entry: *entry, is_call: *is_call })
-            .collect();
-        let mut places = vec![(NIL, NIL); history.len()];
-        for (at, event) in events.iter().enumerate() {
-            match event.is_call {
-                true => places[event.entry].0 = at,
-                false => places[event.entry].1 = at,
-            }
-        }
-        let count = events.len();
-        Self {
-            history,
-            next: (1..=count).map(|at| if at == count { NIL } else { at }).collect(),
-            previous: (0..count).map(|at| at.checked_sub(1).unwrap_or(NIL)).collect(),
-            head: if count == 0 { NIL } else { 0 },
-            places,
-            done: vec![0; history.len().div_ceil(64).max(1)],
-            left: history.iter().filter(|entry| entry.answer.is_some()).count(),
-            events,
-        }
-    }
-
-    fn run(mut self, budget: usize) -> Verdict {
-        let mut seen: HashSet<(Box<[u64]>, State)> = HashSet::new();
-        let mut taken: Vec<(usize, State)> = Vec::new();
-        let (mut state, mut at, mut deepest) = (None, self.head, (0, NIL));
-        while self.left > 0 {
-            let Event { entry, is_call } = self.events[at];
-            if !is_call {
-                // It has returned, and nothing that was tried before explains it.
-                if taken.len() >= deepest.0 {
-                    deepest = (taken.len(), entry);
-                }
-                let Some((last, before)) = taken.pop() else {
-                    return Verdict::Not(self.explain(deepest.1));
-                };
-                state = before;
-                self.put_back(last);
-                at = self.next[self.places[last].0];
+            if tried.contains(&point) {
                 continue;
             }
-            let Entry { operation, answer, .. } = &self.history[entry];
-            let after = apply(*operation, *answer, state);
-            let new = after.filter(|after| {
-                self.flip(entry);
-                let is_new = seen.insert((self.done.clone().into(), *after));
-                self.flip(entry);
-                is_new
-            });
-            match new {
-                Some(after) => {
-                    if seen.len() > budget {
-                        return Verdict::GaveUp;
-                    }
-                    taken.push((entry, state));
-                    state = after;
-                    self.take_out(entry);
-                    at = self.head;
-                }
-                None => at = self.next[at],
+            if tried.len() >= steps_max {
+                return Verdict::GaveUp;
+            }
+            if !self.expand(&point, &known, &unknown, &mut stack) {
+                return Verdict::GaveUp;
+            }
+            tried.insert(point);
+        }
+        Verdict::NotLinearizable
+    }
+
+    /// Pushes what may come next. False if more than 128 operations ran at once.
+    fn expand(
+        &self,
+        point: &Point,
+        known: &[&Operation],
+        unknown: &[&Operation],
+        stack: &mut Vec<Point>,
+    ) -> bool {
+        let is_placed = |n: usize| n < 128 && point.placed >> n & 1 == 1;
+        // Nothing may be placed before something that had ended when it began.
+        let mut limit = u64::MAX;
+        let mut open = Vec::new();
+        for (n, operation) in known[point.low..].iter().enumerate() {
+            if operation.began > limit {
+                break;
+            }
+            if !is_placed(n) {
+                limit = limit.min(operation.ended.unwrap().0);
+                open.push(n);
             }
         }
-        Verdict::Linearizable
+        open.retain(|n| known[point.low + n].began <= limit);
+        if open.last().is_some_and(|last| *last >= 128) {
+            return false;
+        }
+        for (n, operation) in unknown.iter().enumerate() {
+            if point.unknown[n / 64] >> (n % 64) & 1 == 1 || operation.began > limit {
+                continue;
+            }
+            for state in self.after(point.state, operation, None) {
+                if state != point.state {
+                    let mut next = Point { state, ..point.clone() };
+                    next.unknown[n / 64] |= 1 << (n % 64);
+                    stack.push(next);
+                }
+            }
+        }
+        // What ended first is tried first: it is pushed last.
+        open.sort_by_key(|n| std::cmp::Reverse(known[point.low + n].ended.unwrap().0));
+        for n in open {
+            let operation = known[point.low + n];
+            let told = operation.ended.map(|(_, outcome)| outcome);
+            for state in self.after(point.state, operation, told) {
+                let mut next = Point { state, ..point.clone() };
+                next.placed |= 1 << n;
+                while next.placed & 1 == 1 {
+                    next.placed >>= 1;
+                    next.low += 1;
+                }
+                stack.push(next);
+            }
+        }
+        true
     }
 
-    fn flip(&mut self, entry: usize) {
-        self.done[entry / 64] ^= 1 << (entry % 64);
-    }
-
-    fn take_out(&mut self, entry: usize) {
-        self.flip(entry);
-        let (call, back) = self.places[entry];
-        self.unlink(call);
-        if back != NIL {
-            self.unlink(back);
-            self.left -= 1;
+    /// Returns the states that an operation may leave behind, if it was told this.
+    fn after(&self, state: State, operation: &Operation, told: Option<Outcome>) -> Vec<State> {
+        let mut states = Vec::with_capacity(1);
+        let expiry = state.and_then(|token| self.expiries.get(&token)).copied();
+        let may_be_there = expiry.is_none_or(|at| operation.wall.0 < at);
+        let may_be_gone = state.is_none() || expiry.is_some_and(|at| at <= operation.wall.1);
+        for there in [state.filter(|_| may_be_there), None] {
+            if there.is_none() && !may_be_gone {
+                continue;
+            }
+            let (next, outcome) = decide(operation.action, state, there);
+            let fits = told.is_none_or(|told| outcome.is_told_as(told));
+            if fits && !states.contains(&next) {
+                states.push(next);
+            }
         }
+        states
     }
+}
 
-    fn put_back(&mut self, entry: usize) {
-        self.flip(entry);
-        let (call, back) = self.places[entry];
-        if back != NIL {
-            self.link(back);
-            self.left += 1;
-        }
-        self.link(call);
-    }
-
-    fn unlink(&mut self, at: usize) {
-        let (previous, next) = (self.previous[at], self.next[at]);
-        match previous {
-            NIL => self.head = next,
-            previous => self.next[previous] = next,
-        }
-        if next != NIL {
-            self.previous[next] = previous;
+impl Outcome {
+    /// Tells whether a client that was told `told` may have been told this.
+    fn is_told_as(self, told: Outcome) -> bool {
+        match (self, told) {
+            (Self::Refused(_), Self::Refused(Seen::Unsaid))
+            | (Self::Done { .. }, Self::Done { created: None }) => true,
+            _ => self == told,
         }
     }
+}
 
-    fn link(&mut self, at: usize) {
-        let (previous, next) = (self.previous[at], self.next[at]);
-        match previous {
-            NIL => self.head = at,
-            previous => self.next[previous] = at,
+/// What an action does: the state that it leaves, and what is told. `there` is what it finds.
+fn decide(action: Action, state: State, there: State) -> (State, Outcome) {
+    let seen = there.map_or(Seen::Nothing, Seen::Value);
+    match action {
+        Action::Read => (state, Outcome::Read(there)),
+        Action::Expire if there.is_none() => (None, Outcome::Done { created: None }),
+        Action::Expire => (state, Outcome::Done { created: None }),
+        Action::Write { condition, .. } if !is_met(condition, there) => {
+            (state, Outcome::Refused(seen))
         }
-        if next != NIL {
-            self.previous[next] = at;
+        Action::Write { token, .. } => {
+            (Some(token), Outcome::Done { created: Some(there.is_none()) })
         }
+        Action::Delete { condition } if there.is_none() || !is_met(condition, there) => {
+            (state, Outcome::Refused(seen))
+        }
+        Action::Delete { .. } => (None, Outcome::Done { created: Some(false) }),
+    }
+}
+
+fn is_met(condition: Condition, there: State) -> bool {
+    match condition {
+        Condition::Any => true,
+        Condition::Absent => there.is_none(),
+        Condition::Present => there.is_some(),
+        Condition::Is(token) => there == Some(token),
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut operations: Vec<_> = self.operations.iter().collect();
+        operations.sort_by_key(|operation| operation.began);
+        for Operation { action, began, ended, by, .. } in operations {
+            writeln!(f, "  n{by} {action:?} from {began}, {ended:?}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(action: Action, began: u64, ended: Option<(u64, Outcome)>) -> Operation {
+        Operation { action, began, ended, wall: (began, began), by: 0 }
     }
 
-    fn explain(&self, culprit: usize) -> String {
-        let lines = self.history.iter().enumerate().map(|(entry, it)| {
-            let mark = if entry == culprit { "  <== no order explains this one" } else { "" };
-            format!("{it}{mark}")
-        });
-        lines.collect::<Vec<_>>().join("\n")
+    fn write(token: Token, began: u64, ended: Option<u64>) -> Operation {
+        let told = |at| (at, Outcome::Done { created: None });
+        operation(Action::Write { token, condition: Condition::Any }, began, ended.map(told))
+    }
+
+    fn read(began: u64, ended: u64, found: Option<Token>) -> Operation {
+        operation(Action::Read, began, Some((ended, Outcome::Read(found))))
+    }
+
+    fn verdict(operations: Vec<Operation>) -> Verdict {
+        History { operations, ..History::default() }.check(100_000)
+    }
+
+    #[test]
+    fn a_read_finds_the_last_write_or_one_that_runs() {
+        assert_eq!(verdict(vec![write(1, 0, Some(1)), read(2, 3, Some(1))]), Verdict::Linearizable);
+        assert_eq!(verdict(vec![write(1, 0, Some(1)), read(2, 3, None)]), Verdict::NotLinearizable);
+        for found in [None, Some(1)] {
+            let running = vec![write(1, 0, Some(9)), read(2, 3, found)];
+            assert_eq!(verdict(running), Verdict::Linearizable);
+        }
+        let back = vec![write(1, 0, Some(9)), read(2, 3, Some(1)), read(4, 5, None)];
+        assert_eq!(verdict(back), Verdict::NotLinearizable);
+    }
+
+    #[test]
+    fn an_unknown_write_may_come_late_or_never_but_not_twice() {
+        let late = |last: Vec<Operation>| {
+            let mut all = vec![write(1, 0, None), write(2, 1, Some(2)), read(3, 4, Some(2))];
+            all.extend(last);
+            verdict(all)
+        };
+        assert_eq!(late(vec![]), Verdict::Linearizable);
+        assert_eq!(late(vec![read(5, 6, Some(1))]), Verdict::Linearizable);
+        let twice = vec![read(5, 6, Some(1)), write(3, 7, Some(8)), read(9, 10, Some(1))];
+        assert_eq!(late(twice), Verdict::NotLinearizable);
+    }
+
+    #[test]
+    fn two_creates_of_one_object_do_not_both_succeed() {
+        let create = |token, began| {
+            let action = Action::Write { token, condition: Condition::Absent };
+            operation(action, began, Some((began + 5, Outcome::Done { created: Some(true) })))
+        };
+        assert_eq!(verdict(vec![create(1, 0), create(2, 1)]), Verdict::NotLinearizable);
+        let delete = operation(
+            Action::Delete { condition: Condition::Is(1) },
+            2,
+            Some((4, Outcome::Done { created: None })),
+        );
+        assert_eq!(verdict(vec![create(1, 0), delete, create(2, 1)]), Verdict::Linearizable);
+    }
+
+    #[test]
+    fn what_has_expired_is_gone_by_the_clock_of_who_looks() {
+        let mut history = History {
+            operations: vec![write(1, 0, Some(1)), read(5, 6, None)],
+            expiries: BTreeMap::from([(1, 10)]),
+        };
+        assert_eq!(history.check(1_000), Verdict::NotLinearizable);
+        history.operations[1].wall = (9, 10);
+        assert_eq!(history.check(1_000), Verdict::Linearizable);
+        history.operations[1] = Operation { wall: (10, 11), ..read(5, 6, Some(1)) };
+        assert_eq!(history.check(1_000), Verdict::NotLinearizable);
+    }
+
+    /// Histories of real runs are long: what is settled must cost nothing any more.
+    #[test]
+    fn a_long_history_is_checked_in_few_steps() {
+        let mut operations = Vec::new();
+        for n in 0..3_000u64 {
+            operations.push(write(n, n * 10, Some(n * 10 + 15)));
+            operations.push(read(n * 10 + 16, n * 10 + 19, Some(n)));
+        }
+        assert_eq!(verdict(operations), Verdict::Linearizable);
     }
 }

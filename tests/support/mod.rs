@@ -15,7 +15,6 @@ pub mod grpc;
 pub mod history;
 pub mod http;
 pub mod json;
-pub mod linearizability;
 pub mod load;
 pub mod netns;
 pub mod node;

@@ -22,7 +22,6 @@ use tonic::{
 use super::{
     http::{Answer as HttpAnswer, Call, Http, segment},
     json::{base64, value_of},
-    linearizability::Answer,
     node::Node,
     place::{Connector, Place},
 };
@@ -112,6 +111,25 @@ impl Member {
         let (rest, storage) = (node.rest.clone(), node.storage.clone());
         Self { id: id.to_owned(), rest, storage, place: node.place.clone() }
     }
+}
+
+/// What a write or a delete was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Written, and there was nothing before.
+    Created,
+    /// Written in the place of something.
+    Replaced,
+    /// Removed.
+    Removed,
+    /// Refused: there is something.
+    Exists,
+    /// Refused: there is nothing.
+    Missing,
+    /// Refused: there is something else.
+    Other,
+    /// Refused: there is something else, or nothing.
+    Unmet,
 }
 
 /// A write that was answered.

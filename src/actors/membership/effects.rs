@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::{
     MembershipActor, MembershipMsg, Ordered, Owed,
-    door::{ANSWER_LIMIT, decode, encode},
+    door::{decode, encode, limit},
 };
 use crate::{
     actors::{
@@ -181,8 +181,8 @@ impl MembershipActor {
             Effect::Campaign => {
                 cx.tell(&self.args.group_table, GroupTableMsg::Campaign);
             }
-            Effect::PauseHeartbeats(paused) => {
-                cx.tell(&self.args.group_table, GroupTableMsg::PauseHeartbeats(paused));
+            Effect::PauseHeartbeats(heir) => {
+                cx.tell(&self.args.group_table, GroupTableMsg::PauseHeartbeats(heir));
             }
             Effect::Announce(offer) => self.args.overlay.announce(offer),
             Effect::Seek(seeker) => self.args.overlay.seek(seeker),
@@ -242,17 +242,17 @@ impl MembershipActor {
         let Ok(body) = encode(question) else {
             return owed.pay(failed(AskFailure::Unreachable));
         };
-        let transport = Arc::clone(&self.args.transport);
+        let (transport, limit) = (Arc::clone(&self.args.transport), limit(question));
         let trace = cx.cx.trace;
         tokio::spawn(async move {
             let service = Service::Membership;
             let answered = match to {
                 To::Node(node) => {
-                    let answer = transport.ask(node, service, trace, body, ANSWER_LIMIT).await;
+                    let answer = transport.ask(node, service, trace, body, limit).await;
                     answer.map(|answer| (node, answer))
                 }
                 To::Address(address) => {
-                    transport.ask_address(address, service, trace, body, ANSWER_LIMIT).await
+                    transport.ask_address(address, service, trace, body, limit).await
                 }
             };
             let (by, answer) = match answered {

@@ -110,8 +110,8 @@ pub enum Effect {
     },
     /// Start an election.
     Campaign,
-    /// Stop the leader's heartbeats, or start them again.
-    PauseHeartbeats(bool),
+    /// Stop the leader's heartbeats in favour of this member, or start them again.
+    PauseHeartbeats(Option<NodeId>),
     /// Announce this group, or nothing. Replaces what was said before.
     Announce(Option<Offer>),
     /// Say that this node looks for a group, or that it does not. Replaces what was said before.

@@ -87,7 +87,9 @@ impl Membership {
         // With a group to pass over, the first one with room may be that one.
         let enough = match prefer {
             Some(group) => Enough::Group(group),
-            None if self.config.voronoi_grouping || !self.avoid.is_empty() => Enough::Never,
+            None if self.config.voronoi_grouping || !self.avoid.is_empty() || self.stays_away() => {
+                Enough::Never
+            }
             None => Enough::AnyRoom,
         };
         let ticket = self.ticket(Purpose::Search);
@@ -96,6 +98,7 @@ impl Membership {
     }
 
     pub(super) fn on_groups_found(&mut self, found: Found) {
+        let found = self.without_rests(found);
         let Stage::Looking(looking) = &mut self.stage else { return };
         let now = self.pace.now();
         let prefer = looking.prefer.take();

@@ -112,6 +112,7 @@ impl Membership {
     }
 
     pub(super) fn on_rivals_found(&mut self, found: Found) {
+        let found = self.without_rests(found);
         let Some(table) = self.table().cloned() else { return };
         let mine = self.offer(&table);
         let strict = !self.config.faults.merge_without_order;

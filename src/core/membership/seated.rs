@@ -151,10 +151,12 @@ impl Membership {
 
     /// This node is no member any more.
     pub(super) fn on_removed(&mut self) {
-        let group = self.durable.home.clone().unwrap_or_default();
-        self.report(Report::Removed { group, claim: self.durable.claim });
-        let goal = self.goal_of_leaving().unwrap_or(Goal::Look(None));
-        self.go(goal);
+        let goal = self.goal_of_leaving();
+        if goal.is_none() {
+            let group = self.durable.home.clone().unwrap_or_default();
+            self.report(Report::Removed { group, claim: self.durable.claim });
+        }
+        self.go(goal.unwrap_or(Goal::Look(None)));
     }
 
     fn watch_majority(&mut self) {

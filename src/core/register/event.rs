@@ -61,7 +61,9 @@ pub enum Event {
         /// Its name.
         ticket: Ticket,
     },
-    /// The group's table has these configurations, oldest first. What is adopted already is passed over.
+    /// The group's table has these configurations, oldest first: all that it has, or at least all from the adopted one on
+    /// ([`Registers::epoch`](super::Registers::epoch)). What is adopted already is passed over. A node that has adopted none yet starts
+    /// with the last of them, which has to name it under its present claim.
     Configured {
         /// The chain, or its end.
         chain: Vec<Configuration>,
@@ -70,7 +72,8 @@ pub enum Event {
     Adopted {
         /// Its epoch.
         epoch: u64,
-        /// In a joint configuration: the objects with an accepted value whose replica set changes, sorted.
+        /// In a joint configuration: the objects with an accepted ballot for which
+        /// [`is_rescanned`](super::is_rescanned) says yes, sorted.
         rescan: Vec<ObjectId>,
     },
     /// Time has passed.
@@ -90,6 +93,7 @@ pub enum Order {
     Expire,
     /// Write a tombstone back until all replicas have it, and drop it (rule 10). Before that the caller has made sure that
     /// no older fast write is left anywhere (rule 12). Of anything else than a tombstone of this version nothing changes.
+    /// [`Version::default`] clears what rounds have left of an object that there never was.
     Clear(Version),
     /// Write back what a quorum has, at every replica that can be reached: heals what lags behind.
     Repair,
@@ -122,7 +126,8 @@ pub enum Ended {
     },
     /// It did not happen: this node is no member that has adopted a configuration.
     NotReady,
-    /// It did not happen: this node has too much in hand.
+    /// It did not happen: this node has too much in hand, or the order can only be carried out while no change of the
+    /// members is under way and nobody else wants the object.
     Busy,
 }
 
@@ -138,8 +143,9 @@ pub enum Effect {
         /// Registers; `None` = deleted.
         writes: Vec<(ObjectId, Option<Register>)>,
     },
-    /// Adopt this configuration durably: keep `state`; in a stable one delete every register whose replica set does not
-    /// contain this node; then say [`Event::Adopted`]. Until then nothing else is kept.
+    /// Adopt this configuration durably: keep `state`, and in a stable configuration delete with it, all or nothing, every
+    /// register that this node does not [`keep`](super::keeps) under it; then say [`Event::Adopted`]. Before that nothing else is
+    /// kept, and all that was to be kept before is.
     Adopt {
         /// The state to keep.
         state: ShardState,
@@ -159,6 +165,14 @@ pub enum Effect {
         op: OpId,
         /// How.
         ended: Ended,
+    },
+    /// The configurations between the adopted one and those that the group's table still has are gone (rule 3): this node
+    /// takes part no more. It is to be wiped and to join under a new claim. Said once.
+    LeftBehind {
+        /// The epoch adopted last.
+        epoch: u64,
+        /// The oldest that is still to be had.
+        oldest: u64,
     },
     /// This node has finished the rescan of a joint epoch (rule 9).
     Rescanned {

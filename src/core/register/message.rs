@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::{Ballot, Value};
 use crate::core::{object::ObjectId, table::Configuration};
 
+/// Counters reach from 0 to below this one. No round comes near it.
+pub(super) const COUNTER_MAX: u64 = 1 << 62;
+/// Times of versions reach from 0 to below this one, which lies some thousand years ahead.
+const VERSION_TIME_MAX: u64 = 1 << 63;
+
 /// A message from one member to another. Who sent it is proved by the link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -97,4 +102,23 @@ pub enum Body {
     },
     /// The sender is behind, and asks for what follows its epoch.
     Behind,
+}
+
+impl Body {
+    /// Returns the bytes of value of a request that may wait; `None` = the message is none.
+    pub(super) fn request_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Prepare { .. } | Self::Query { .. } | Self::Drop { .. } => Some(0),
+            Self::Accept { value, .. } => Some(value.len_bytes()),
+            _ => None,
+        }
+    }
+}
+
+impl Value {
+    /// Tells whether this can be the value of an object.
+    pub(super) fn is_sound_for(&self, id: &ObjectId) -> bool {
+        let is_its_own = !matches!(self, Self::Live(object) if object.id != *id);
+        is_its_own && self.version().is_none_or(|version| version.time < VERSION_TIME_MAX)
+    }
 }

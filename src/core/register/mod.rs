@@ -3,20 +3,50 @@
 //!
 //! The rules that the texts here call "rule N" are those of the replication protocol, which was model-checked. Invariants:
 //! a reply that depends on a state leaves only after that state is durable; nothing here reads a clock or a disk.
+//!
+//! Where to look: `acceptor` answers the rounds of all members, `proposer` runs those of this node, `evaluation` decides what an
+//! order does to a value, `reading` asks a quorum, `adoption` follows the group's configurations, `rescan` carries objects
+//! over from one to the next, `keeping` holds back what is not durable yet.
 
+mod acceptor;
+mod adoption;
 pub mod ballot;
+mod evaluation;
 pub mod event;
+mod keeping;
+mod line;
 pub mod message;
+mod numbers;
+pub mod options;
+pub mod placement;
+mod proposer;
+mod reading;
+mod ready;
+mod requests;
+mod rescan;
+mod shard;
 pub mod state;
+pub mod status;
 
 pub use ballot::Ballot;
 pub use event::{Effect, Ended, Event, Now, OpId, Order, Shelf, Ticket};
 pub use message::{Body, Message};
+pub use options::{Faults, Home, Options};
+pub use placement::{Places, ReplicaSet, is_rescanned, keeps, replicas};
 pub use state::{Register, ShardState, Tombstone, Value};
+pub use status::{Counts, Status};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::object::ObjectId;
+use super::{object::ObjectId, time::MonotonicUs};
+use adoption::Adoption;
+use keeping::Keeping;
+use line::{Line, Waiter};
+use numbers::Numbers;
+use ready::Ready;
+use rescan::Rescan;
 
 /// Into how many shards a node divides its registers. Each has a worker of its own. On disk and for ever.
 pub const SHARDS: u8 = 8;
@@ -24,4 +54,50 @@ pub const SHARDS: u8 = 8;
 /// Returns the shard that an object belongs to on every node: XXH3 (64 bits, seed 0) of its id, modulo [`SHARDS`].
 pub fn shard_of(id: &ObjectId) -> u8 {
     (xxh3_64(id.as_str().as_bytes()) % u64::from(SHARDS)) as u8
+}
+
+/// The registers of one shard at one node: its proposer and its acceptor.
+#[derive(Debug)]
+pub struct Registers {
+    home: Home,
+    options: Options,
+    /// What was handed over to be kept last; `None` = no configuration has been adopted.
+    state: Option<ShardState>,
+    /// Whether `state` has to be kept with what this step writes.
+    is_state_news: bool,
+    numbers: Numbers,
+    keeping: Keeping,
+    adoption: Adoption,
+    rescan: Option<Rescan>,
+    lines: BTreeMap<ObjectId, Line>,
+    /// The requests in hand, and the object that each is about.
+    waiters: BTreeMap<OpId, Waiter>,
+    timers: BTreeSet<(MonotonicUs, Timer)>,
+    ready: Ready,
+    counts: Counts,
+    /// The random numbers of this step.
+    entropy: u64,
+    /// What the local replica answers to this node's own rounds, in this step.
+    local: VecDeque<Body>,
+    /// The objects for which something may begin, in this step.
+    again: BTreeSet<ObjectId>,
+    out: Vec<Effect>,
+}
+
+/// What a time is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A request is given up.
+    Deadline(OpId),
+    /// A round sends again, or begins again.
+    Round(ObjectId),
+    /// A read does.
+    Query(ObjectId),
+}
+
+/// What every part of a step needs.
+#[derive(Clone, Copy)]
+struct Step<'a> {
+    now: Now,
+    shelf: &'a dyn Shelf,
 }

@@ -50,6 +50,8 @@ pub struct ShardState {
     pub configuration: Configuration,
     /// Counters below this one may have been used.
     pub counter_limit: u64,
+    /// Versions with a time below this one may have been given by this node.
+    pub version_limit: u64,
     /// What an unknown object counts as promised (rule 10).
     pub floor: Ballot,
 }
@@ -60,6 +62,14 @@ impl Value {
         match self {
             Self::Live(object) if !object.is_expired(now) => Some(object),
             _ => None,
+        }
+    }
+
+    /// Returns the bytes of value that it carries.
+    pub fn len_bytes(&self) -> usize {
+        match self {
+            Self::Live(object) => object.value.len(),
+            Self::Absent | Self::Tombstone(_) => 0,
         }
     }
 

@@ -1,0 +1,145 @@
+//! What is on its way to the disk: the newest state of each object that is not durable yet, and all that waits for it.
+//!
+//! Invariant: whatever depends on a ticket leaves after that ticket, and with it all earlier ones, is durable (rule 2).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Body, Effect, Ended, Message, OpId, Register, ShardState, Ticket};
+use crate::core::{node_id::NodeId, object::ObjectId, trace::TraceContext};
+
+/// What is done once something is durable.
+#[derive(Debug)]
+pub(super) enum After {
+    /// Another node is told.
+    Say { to: NodeId, message: Message, trace: TraceContext },
+    /// The local replica answers to this node's own round.
+    Reply(Body),
+    /// A request ends.
+    End { op: OpId, ended: Ended },
+}
+
+/// The state of an object that is not durable yet.
+#[derive(Debug)]
+struct Unkept {
+    /// `None` = deleted.
+    register: Option<Register>,
+    ticket: Ticket,
+}
+
+/// What one ticket stands for.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    ids: Vec<ObjectId>,
+    pub after: Vec<After>,
+    /// The limits of the counter and of the versions that it makes durable.
+    pub limits: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// The tickets that are not durable, in order.
+    outstanding: VecDeque<Kept>,
+    /// How many were before.
+    done: Ticket,
+    unkept: BTreeMap<ObjectId, Unkept>,
+    bytes: usize,
+    /// What this step writes.
+    staged: Kept,
+    last_with_state: Ticket,
+}
+
+impl Keeping {
+    /// Returns the ticket of what this step writes.
+    pub fn ticket(&self) -> Ticket {
+        self.done + self.outstanding.len() as Ticket + 1
+    }
+
+    /// Returns the ticket that a state of the shard was kept with last; 0 = none.
+    pub fn last_with_state(&self) -> Ticket {
+        self.last_with_state
+    }
+
+    /// Tells whether everything is durable.
+    pub fn is_idle(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+
+    /// Tells whether this step writes an object.
+    pub fn has_staged(&self) -> bool {
+        !self.staged.ids.is_empty()
+    }
+
+    /// Returns how many objects are not durable, and the bytes of their values.
+    pub fn unkept(&self) -> (usize, usize) {
+        (self.unkept.len(), self.bytes)
+    }
+
+    /// Returns the newest state of an object and its ticket, if it is not durable yet.
+    pub fn newest(&self, id: &ObjectId) -> Option<(Option<&Register>, Ticket)> {
+        self.unkept.get(id).map(|unkept| (unkept.register.as_ref(), unkept.ticket))
+    }
+
+    /// Returns the ticket after which what is known of an object is durable; `None` = it is.
+    pub fn pending(&self, id: &ObjectId) -> Option<Ticket> {
+        self.unkept.get(id).map(|unkept| unkept.ticket)
+    }
+
+    /// Writes an object in this step; `None` deletes it.
+    pub fn write(&mut self, id: &ObjectId, register: Option<Register>) -> Ticket {
+        let ticket = self.ticket();
+        self.bytes += len_bytes(register.as_ref());
+        let before = self.unkept.insert(id.clone(), Unkept { register, ticket });
+        self.bytes -= before.as_ref().map_or(0, |before| len_bytes(before.register.as_ref()));
+        if before.is_none_or(|before| before.ticket != ticket) {
+            self.staged.ids.push(id.clone());
+        }
+        ticket
+    }
+
+    /// Gives `after` back if nothing has to be waited for.
+    pub fn defer(&mut self, ticket: Option<Ticket>, after: After) -> Option<After> {
+        let Some(place) = ticket.and_then(|ticket| ticket.checked_sub(self.done + 1)) else {
+            return Some(after);
+        };
+        let kept = self.outstanding.get_mut(place as usize).unwrap_or(&mut self.staged);
+        kept.after.push(after);
+        None
+    }
+
+    /// Ends a step: returns what it wants kept. `state` is the shard's, if it has changed.
+    pub fn flush(&mut self, state: Option<ShardState>) -> Option<Effect> {
+        if self.staged.ids.is_empty() && state.is_none() {
+            return None;
+        }
+        let ticket = self.ticket();
+        let mut kept = std::mem::take(&mut self.staged);
+        if let Some(state) = &state {
+            self.last_with_state = ticket;
+            kept.limits = Some((state.counter_limit, state.version_limit));
+        }
+        let register = |id: &ObjectId| self.unkept.get(id).and_then(|held| held.register.clone());
+        let writes = kept.ids.iter().map(|id| (id.clone(), register(id))).collect();
+        self.outstanding.push_back(kept);
+        Some(Effect::Keep { ticket, state, writes })
+    }
+
+    /// Takes the next ticket, up to `ticket`, as durable.
+    pub fn kept(&mut self, ticket: Ticket) -> Option<Kept> {
+        if self.done >= ticket {
+            return None;
+        }
+        let kept = self.outstanding.pop_front()?;
+        self.done += 1;
+        for id in &kept.ids {
+            if self.unkept.get(id).is_some_and(|held| held.ticket == self.done) {
+                let held = self.unkept.remove(id);
+                self.bytes -= held.map_or(0, |held| len_bytes(held.register.as_ref()));
+            }
+        }
+        Some(kept)
+    }
+}
+
+fn len_bytes(register: Option<&Register>) -> usize {
+    register.map_or(0, |register| register.value.len_bytes())
+}

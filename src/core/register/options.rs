@@ -1,0 +1,161 @@
+//! What a shard of registers is started with: whose it is, its limits and its pace.
+
+use crate::core::node_id::NodeId;
+
+/// Whose registers they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// This node.
+    pub node: NodeId,
+    /// The group that it is a member of.
+    pub group: String,
+    /// The claim under which it is.
+    pub claim: u64,
+}
+
+/// The limits and the pace of one shard. Times are microseconds.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The most requests of this node that are in hand; more are refused as busy.
+    pub in_hand_max: usize,
+    /// The most requests that wait for their turn on one object; more are refused as busy.
+    pub queue_max: usize,
+    /// The most changes of one object that are decided in one round.
+    pub batch_max: usize,
+    /// The most bytes of values in such a round, unless one alone has more.
+    pub batch_bytes_max: usize,
+    /// The most objects with something that is not durable yet; requests of other nodes beyond that are dropped, and come
+    /// again.
+    pub unkept_max: usize,
+    /// The most bytes of values that are not durable yet, as above.
+    pub unkept_bytes_max: usize,
+    /// The most objects whose next round needs no first phase (rule 11).
+    pub ready_max: usize,
+    /// The most bytes of their values.
+    pub ready_bytes_max: usize,
+    /// The most objects that are rescanned at a time.
+    pub rescans_max: usize,
+    /// The most messages that wait while a configuration is adopted; more are dropped, and come again.
+    pub held_max: usize,
+    /// The most bytes of values in them.
+    pub held_bytes_max: usize,
+    /// After how long a message without an answer is sent again for the first time.
+    pub resend_us: u64,
+    /// The longest time between two times of sending.
+    pub resend_max_us: u64,
+    /// How long a read waits for the last replicas when a quorum has answered and does not agree.
+    pub patience_us: u64,
+    /// How long what is for all replicas, such as a repair, waits for the last ones when a quorum has it.
+    pub straggle_us: u64,
+    /// The mean wait before a round that met another one begins again, the first time.
+    pub back_off_us: u64,
+    /// The longest such wait.
+    pub back_off_max_us: u64,
+    /// Mistakes put in on purpose. For tests only.
+    #[doc(hidden)]
+    pub faults: Faults,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            in_hand_max: 16_384,
+            queue_max: 1_024,
+            batch_max: 128,
+            batch_bytes_max: 4 * MIB,
+            unkept_max: 16_384,
+            unkept_bytes_max: 64 * MIB,
+            ready_max: 4_096,
+            ready_bytes_max: 16 * MIB,
+            rescans_max: 64,
+            held_max: 256,
+            held_bytes_max: 8 * MIB,
+            resend_us: 200_000,
+            resend_max_us: 1_000_000,
+            patience_us: 10_000,
+            straggle_us: 2_000_000,
+            back_off_us: 2_000,
+            back_off_max_us: 1_000_000,
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// Mistakes that the simulation must catch when they are put in. Each breaks one rule.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Rule 1: ballots do not carry the epoch.
+    pub ballot_without_epoch: bool,
+    /// Rule 1: the counter is not durable.
+    pub volatile_counter: bool,
+    /// Rule 2: replies leave before what they depend on is durable.
+    pub reply_before_durable: bool,
+    /// Rule 3: the newest configuration is adopted, whatever lies between.
+    pub skip_configurations: bool,
+    /// Rule 4: messages of a lower epoch are taken part in.
+    pub no_epoch_check: bool,
+    /// A joint quorum is one of the new set.
+    pub joint_quorum_of_new: bool,
+    /// A joint quorum is one of the old set.
+    pub joint_quorum_of_old: bool,
+    /// Rule 6: a change is evaluated again after its second phase began.
+    pub evaluate_again: bool,
+    /// Rule 6: ballots under which a value was offered are forgotten once it seems that none was taken.
+    pub forget_offers: bool,
+    /// Rule 6: what was offered in an earlier epoch is judged as if it was in this one.
+    pub offers_of_any_epoch: bool,
+    /// Rule 7: a refusal is not confirmed.
+    pub unconfirmed_refusal: bool,
+    /// Rule 7: the shortcut of a refusal is taken although an own value may be on its way.
+    pub refuse_with_offers: bool,
+    /// Rule 8: a read returns the highest of a quorum's answers.
+    pub read_highest: bool,
+    /// Rule 9: there is no rescan.
+    pub no_rescan: bool,
+    /// Rule 9: the rescan is reported when it begins.
+    pub rescanned_at_once: bool,
+    /// Rule 10: a tombstone is dropped when a majority has it.
+    pub drop_by_majority: bool,
+    /// Rule 10: dropping sets no floor.
+    pub no_floor: bool,
+    /// Rule 10: the floor is what was accepted, not what was promised.
+    pub floor_is_accepted: bool,
+    /// Rule 10: the floor is not durable.
+    pub volatile_floor: bool,
+    /// Rule 11: what is promised along with an acceptance is used in the next epoch.
+    pub piggyback_across_epochs: bool,
+    /// Rule 11: acceptors do not promise what the proposer counts on.
+    pub piggyback_without_promise: bool,
+    /// Rule 12: the tombstone of an expired object is newer than every write.
+    pub expire_as_newest: bool,
+}
+
+impl Faults {
+    /// No mistake.
+    pub const NONE: Self = Self {
+        ballot_without_epoch: false,
+        volatile_counter: false,
+        reply_before_durable: false,
+        skip_configurations: false,
+        no_epoch_check: false,
+        joint_quorum_of_new: false,
+        joint_quorum_of_old: false,
+        evaluate_again: false,
+        forget_offers: false,
+        offers_of_any_epoch: false,
+        unconfirmed_refusal: false,
+        refuse_with_offers: false,
+        read_highest: false,
+        no_rescan: false,
+        rescanned_at_once: false,
+        drop_by_majority: false,
+        no_floor: false,
+        floor_is_accepted: false,
+        volatile_floor: false,
+        piggyback_across_epochs: false,
+        piggyback_without_promise: false,
+        expire_as_newest: false,
+    };
+}

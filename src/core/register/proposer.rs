@@ -1,0 +1,577 @@
+//! Runs this node's rounds (rules 5 to 7, 10 and 11): one at a time for each object.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Ballot, Body, Ended, OpId, Registers, Step, Timer, Value,
+    evaluation::Verdict,
+    keeping::After,
+    line::{Found, Offer, Phase, Round, Task},
+    message::COUNTER_MAX,
+    placement::{Places, ReplicaSet},
+};
+use crate::core::{
+    node_id::NodeId, object::ObjectId, table::Configuration, time::MonotonicUs, trace::TraceContext,
+};
+
+/// How often the messages of one ballot are sent again before the round begins anew, or a cleaning up is given up.
+const RESENDS_MAX: u32 = 8;
+/// How many ballots one round may offer its value under. Then its outcome is unknown.
+const OFFERS_MAX: usize = 64;
+
+impl Registers {
+    /// Returns who keeps an object in the configuration adopted now.
+    pub(super) fn set_of(&self, id: &ObjectId) -> ReplicaSet {
+        static NOBODY: Configuration =
+            Configuration { epoch: 0, members: BTreeSet::new(), replication_factor: 0, old: None };
+        let configuration = self.state.as_ref().map_or(&NOBODY, |state| &state.configuration);
+        let set = ReplicaSet::of(id, configuration);
+        match self.options.faults {
+            faults if faults.joint_quorum_of_new => set.new_only(),
+            faults if faults.joint_quorum_of_old => set.old_only(),
+            _ => set,
+        }
+    }
+
+    /// Takes the round of an object out of its line, to be put back or ended.
+    pub(super) fn take_round(&mut self, id: &ObjectId) -> Option<Round> {
+        self.lines.get_mut(id)?.round.take()
+    }
+
+    fn put_round(&mut self, id: &ObjectId, mut round: Round) {
+        if round.timed != Some(round.due) {
+            self.untime(id, &round);
+            round.timed = Some(round.due);
+            self.timers.insert((round.due, Timer::Round(id.clone())));
+        }
+        self.lines.entry(id.clone()).or_default().round = Some(round);
+    }
+
+    /// Stops waiting for a round's time.
+    pub(super) fn untime(&mut self, id: &ObjectId, round: &Round) {
+        if let Some(timed) = round.timed {
+            self.timers.remove(&(timed, Timer::Round(id.clone())));
+        }
+    }
+
+    /// Begins what waits for an object, as far as it can begin.
+    pub(super) fn advance(&mut self, step: Step<'_>, id: &ObjectId) {
+        let Some(line) = self.lines.get(id) else { return };
+        if line.is_idle() {
+            self.lines.remove(id);
+            return;
+        }
+        if !self.adoption.is_open() {
+            return;
+        }
+        let is_next = !(line.queue.is_empty() && line.beyond.is_empty());
+        let is_asking = line.query.is_none() && !line.readers.is_empty();
+        if line.round.is_some() {
+            if is_next {
+                self.hurry(step, id);
+            }
+        } else if is_next || is_asking {
+            let set = self.set_of(id);
+            if set.is_only(self.home.node) {
+                return self.serve_alone(step, id);
+            }
+            if is_next {
+                self.begin_next(step, id, set);
+            }
+        }
+        if is_asking {
+            let set = self.set_of(id);
+            self.begin_query(step, id, set);
+        }
+    }
+
+    /// Lets what is for all replicas go: somebody wants the object. A repair does not wait for those that lag behind, and a
+    /// cleaning up comes another time.
+    fn hurry(&mut self, step: Step<'_>, id: &ObjectId) {
+        let line = self.lines.get_mut(id);
+        let Some(round) = line.and_then(|line| line.round.take_if(|round| round.is_for_all()))
+        else {
+            return;
+        };
+        let (answered, _) = round.answers();
+        match (&round.task, &round.phase) {
+            (Task::Clear(_), _) => self.yield_round(id, round, &Ended::Busy),
+            (_, Phase::Prepare(_)) if round.set.sees(answered) => self.decide(step, id, round),
+            (_, Phase::Accept { .. }) if round.set.decides(answered) => {
+                self.decided(step, id, round);
+            }
+            _ => self.put_round(id, round),
+        }
+    }
+
+    fn begin_next(&mut self, step: Step<'_>, id: &ObjectId, set: ReplicaSet) {
+        let (count_max, bytes_max) = (self.options.batch_max, self.options.batch_bytes_max);
+        let Some(line) = self.lines.get_mut(id) else { return };
+        let next = line.next_task(count_max, bytes_max);
+        let (task, ops) = next.unwrap_or((Task::Identity, Vec::new()));
+        let is_joint = self.state.as_ref().is_some_and(|state| state.configuration.is_joint());
+        let is_clear = matches!(task, Task::Clear(_));
+        if is_clear && (is_joint || self.is_wanted(id)) {
+            self.again.insert(id.clone());
+            return self.end_each(ops, &Ended::Busy);
+        }
+        let line = self.lines.entry(id.clone()).or_default();
+        let mut round = Round::new(task, ops, set);
+        round.readers = std::mem::take(&mut line.beyond);
+        let first = round.ops().first().or(round.readers.first()).copied();
+        let waiter = first.and_then(|op| self.waiters.get(&op));
+        round.trace = waiter.map(|waiter| waiter.trace).unwrap_or_default();
+        self.begin(step, id, round);
+    }
+
+    /// Begins a round: with its second phase if the first one was done along with the last acceptance (rule 11).
+    fn begin(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+        let ready = match round.task {
+            Task::Rescan => None,
+            _ => self.ready.take(id),
+        };
+        let Some((ballot, value)) = ready else { return self.prepare(step, id, round) };
+        let is_here = round.set.place_of(self.home.node).is_some();
+        if is_here && self.promised_here(step, id) > ballot {
+            return self.prepare(step, id, round);
+        }
+        self.counts.piggybacks += 1;
+        round.ballot = ballot;
+        if Self::is_off_target(&round.task, &value) {
+            return self.complete(step, id, round, value, Vec::new());
+        }
+        let Verdict { value: changed, results } = self.evaluate(step, id, &round.task, &value);
+        let is_effect = changed.is_some();
+        self.accept(step, id, round, changed.unwrap_or(value), results, is_effect);
+    }
+
+    /// Begins the first phase under a new ballot.
+    pub(super) fn prepare(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+        self.counts.prepares += 1;
+        round.tries += 1;
+        round.resends = 0;
+        round.quorum_since = None;
+        round.set = self.set_of(id);
+        if round.offers.is_empty()
+            && let Some(line) = self.lines.get_mut(id)
+        {
+            if let Task::Changes(changes) = &mut round.task {
+                line.add_changes(changes, self.options.batch_max, self.options.batch_bytes_max);
+            }
+            if !matches!(round.task, Task::Clear(_)) {
+                round.readers.append(&mut line.beyond);
+            }
+        }
+        let Some(ballot) = self.new_ballot(step, id) else { return self.fail(id, &round) };
+        round.ballot = ballot;
+        round.phase = Phase::Prepare(Found::default());
+        round.due = self.resend_at(step, 0);
+        let body = Body::Prepare { id: id.clone(), ballot };
+        self.ask_replicas(step, &round.set, &body, Places::default(), round.trace);
+        self.put_round(id, round);
+    }
+
+    /// Returns a ballot above all that this node knows of; `None` = there is none.
+    pub(super) fn new_ballot(&mut self, step: Step<'_>, id: &ObjectId) -> Option<Ballot> {
+        let epoch = self.epoch()?;
+        let faults = self.options.faults;
+        let epoch = if faults.ballot_without_epoch { 0 } else { epoch };
+        if !faults.volatile_counter {
+            let promised = self.promised_here(step, id);
+            if promised.epoch == epoch {
+                self.numbers.pass_counter(promised.counter);
+            }
+        }
+        let counter = self.numbers.counter() + 1;
+        if counter >= COUNTER_MAX {
+            return None;
+        }
+        self.numbers.pass_counter(counter);
+        Some(Ballot { epoch, counter, node: self.home.node.tag() })
+    }
+
+    /// Sends a request of a round to all its replicas but those at `except`; the local one is asked in this step.
+    pub(super) fn ask_replicas(
+        &mut self,
+        step: Step<'_>,
+        set: &ReplicaSet,
+        body: &Body,
+        except: Places,
+        trace: TraceContext,
+    ) {
+        let ticket = self.reserve();
+        for (place, to) in set.nodes() {
+            if except.has(place) {
+                continue;
+            }
+            if to == self.home.node {
+                self.serve(step, to, body.clone(), trace);
+            } else {
+                let message = self.message(body.clone());
+                self.after(ticket, After::Say { to, message, trace });
+            }
+        }
+    }
+
+    /// A replica has promised.
+    pub(super) fn on_promise(&mut self, step: Step<'_>, from: NodeId, body: Body) {
+        let Body::Promise { id, ballot, accepted, value, floor } = body else { return };
+        let epoch = self.epoch().unwrap_or(0);
+        let is_sound = accepted.epoch <= epoch && floor.epoch <= epoch && value.is_sound_for(&id);
+        if !is_sound {
+            self.counts.dropped += 1;
+            return;
+        }
+        let Some((mut round, place)) = self.answered(&id, from, ballot) else { return };
+        if let Phase::Prepare(found) = &mut round.phase
+            && !found.promised.has(place)
+        {
+            found.add(place, accepted, value, floor);
+            let promised = found.promised;
+            if round.set.sees(promised) && !self.waits_for_all(step, &id, &mut round, promised) {
+                return self.decide(step, &id, round);
+            }
+        }
+        self.put_round(&id, round);
+    }
+
+    /// Takes the round out that an answer is about.
+    fn answered(&mut self, id: &ObjectId, from: NodeId, ballot: Ballot) -> Option<(Round, u32)> {
+        let round = self.lines.get(id)?.round.as_ref()?;
+        let is_running = round.ballot == ballot && !matches!(round.phase, Phase::Parked);
+        let place = round.set.place_of(from).filter(|_| is_running)?;
+        Some((self.take_round(id)?, place))
+    }
+
+    /// Tells whether a round that a quorum has answered waits for the other replicas: what is for all of them does.
+    fn waits_for_all(
+        &self,
+        step: Step<'_>,
+        id: &ObjectId,
+        round: &mut Round,
+        those: Places,
+    ) -> bool {
+        if !round.is_for_all() || round.set.has_all(those) {
+            return false;
+        }
+        round.quorum_since.get_or_insert(step.now.monotonic);
+        !(matches!(round.task, Task::Repair) && self.is_wanted(id))
+    }
+
+    /// Tells whether something waits for the round of an object to end.
+    fn is_wanted(&self, id: &ObjectId) -> bool {
+        self.lines.get(id).is_some_and(|line| !line.queue.is_empty() || !line.beyond.is_empty())
+    }
+
+    /// The first phase is done: decides what the second one offers (rules 6 and 7).
+    fn decide(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+        let Phase::Prepare(found) = std::mem::replace(&mut round.phase, Phase::Parked) else {
+            return self.put_round(id, round);
+        };
+        let (highest, value) = found.highest;
+        let faults = self.options.faults;
+        if !round.offers.is_empty() && !faults.evaluate_again {
+            let epoch = self.epoch().unwrap_or(0);
+            if let Some(offer) = round.offers.iter().find(|offer| offer.ballot == highest) {
+                // An own offer is the highest: it is finished, with what it meant.
+                let results = offer.results.clone();
+                return self.accept(step, id, round, value, results, true);
+            }
+            let is_open = |offer: &Offer| {
+                (offer.epoch == epoch || faults.offers_of_any_epoch)
+                    && highest.max(found.floor) < offer.ballot
+            };
+            if !round.offers.iter().all(is_open) {
+                return self.give_up(id, round);
+            }
+            // None was decided so far. Another proposer may still take one up, so they stay in mind.
+            if faults.forget_offers {
+                round.offers.clear();
+            }
+        }
+        if Self::is_off_target(&round.task, &value) {
+            return self.complete(step, id, round, value, Vec::new());
+        }
+        let Verdict { value: changed, results } = self.evaluate(step, id, &round.task, &value);
+        if let Some(changed) = changed {
+            return self.accept(step, id, round, changed, results, true);
+        }
+        let is_settled = !found.is_mixed
+            && (round.offers.is_empty() || faults.evaluate_again || faults.refuse_with_offers)
+            && match round.task {
+                Task::Clear(_) => false,
+                Task::Repair => round.set.has_all(found.promised),
+                _ => true,
+            };
+        let is_unconfirmed =
+            faults.unconfirmed_refusal && matches!(round.task, Task::Changes(_) | Task::Identity);
+        if is_settled || is_unconfirmed {
+            // Nothing was written: there is nothing that the next round could build on.
+            round.ballot = Ballot::NONE;
+            return self.complete(step, id, round, value, results);
+        }
+        self.accept(step, id, round, value, results, false);
+    }
+
+    /// Begins the second phase.
+    fn accept(
+        &mut self,
+        step: Step<'_>,
+        id: &ObjectId,
+        mut round: Round,
+        value: Value,
+        results: Vec<(OpId, Ended)>,
+        is_effect: bool,
+    ) {
+        if round.offers.len() >= OFFERS_MAX {
+            return self.give_up(id, round);
+        }
+        self.counts.accepts += 1;
+        // The acceptance promises the next counter too: it is never used for anything else.
+        self.numbers.pass_counter(round.ballot.counter + 1);
+        if is_effect {
+            self.mark_offered(&round);
+            if matches!(round.task, Task::Changes(_)) {
+                let epoch = self.epoch().unwrap_or(0);
+                round.offers.push(Offer { ballot: round.ballot, epoch, results: results.clone() });
+            }
+        }
+        let body = Body::Accept { id: id.clone(), ballot: round.ballot, value: value.clone() };
+        let (accepted, refused) = (Places::default(), Places::default());
+        round.phase = Phase::Accept { value, results, accepted, refused };
+        round.resends = 0;
+        round.quorum_since = None;
+        round.due = self.resend_at(step, 0);
+        self.ask_replicas(step, &round.set, &body, Places::default(), round.trace);
+        self.put_round(id, round);
+    }
+
+    /// A replica has accepted.
+    pub(super) fn on_accepted(
+        &mut self,
+        step: Step<'_>,
+        from: NodeId,
+        id: &ObjectId,
+        ballot: Ballot,
+    ) {
+        let Some((mut round, place)) = self.answered(id, from, ballot) else { return };
+        if let Phase::Accept { accepted, .. } = &mut round.phase {
+            *accepted = accepted.with(place);
+            let those = *accepted;
+            let is_by_majority =
+                self.options.faults.drop_by_majority && matches!(round.task, Task::Clear(_));
+            if round.set.decides(those)
+                && (is_by_majority || !self.waits_for_all(step, id, &mut round, those))
+            {
+                return self.decided(step, id, round);
+            }
+        }
+        self.put_round(id, round);
+    }
+
+    /// The second phase is done.
+    fn decided(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+        let Phase::Accept { value, results, .. } =
+            std::mem::replace(&mut round.phase, Phase::Parked)
+        else {
+            return self.put_round(id, round);
+        };
+        if matches!(round.task, Task::Clear(_)) {
+            let body = Body::Drop { id: id.clone(), ballot: round.ballot };
+            self.ask_replicas(step, &round.set, &body, Places::default(), round.trace);
+            let pending = self.keeping.pending(id);
+            for op in std::mem::take(&mut round.ops) {
+                self.end_after(pending, op, Ended::Done);
+            }
+        } else {
+            self.ready.put(&self.options, id, round.ballot.piggyback(), &value);
+        }
+        self.complete(step, id, round, value, results);
+    }
+
+    /// Ends a round whose outcome is known, and lets the next one begin.
+    fn complete(
+        &mut self,
+        step: Step<'_>,
+        id: &ObjectId,
+        round: Round,
+        value: Value,
+        results: Vec<(OpId, Ended)>,
+    ) {
+        self.untime(id, &round);
+        self.counts.batched += results.len().saturating_sub(1) as u64;
+        for (op, ended) in results {
+            self.end(op, ended);
+        }
+        self.end_each(round.ops, &Ended::Done);
+        self.answer_readers(step, round.readers, &value);
+        if matches!(round.task, Task::Rescan) {
+            self.rescanned(id);
+        }
+        self.again.insert(id.clone());
+    }
+
+    /// A replica has promised more to another round (rule 5).
+    pub(super) fn on_conflict(
+        &mut self,
+        step: Step<'_>,
+        from: NodeId,
+        id: &ObjectId,
+        (ballot, promised): (Ballot, Ballot),
+    ) {
+        let is_own = promised.epoch == ballot.epoch
+            && promised.node == self.home.node.tag()
+            && promised.counter <= ballot.counter.saturating_add(1);
+        if is_own || promised < ballot {
+            return;
+        }
+        let Some((mut round, place)) = self.answered(id, from, ballot) else { return };
+        if promised.epoch == ballot.epoch && self.is_near(promised.counter) {
+            self.numbers.pass_counter(promised.counter);
+        }
+        let all = round.set.all();
+        let is_lost = match &mut round.phase {
+            Phase::Parked => false,
+            Phase::Prepare(found) => {
+                found.refused = found.refused.with(place);
+                !round.set.sees(all.without(found.refused))
+            }
+            Phase::Accept { refused, .. } => {
+                *refused = refused.with(place);
+                !round.set.decides(all.without(*refused))
+            }
+        };
+        // A replica that has promised more accepts under a higher ballot.
+        if is_lost || round.is_for_all() {
+            self.back_off(step, id, round)
+        } else {
+            self.put_round(id, round)
+        }
+    }
+
+    fn back_off(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+        self.counts.conflicts += 1;
+        round.park();
+        let Self { options, .. } = self;
+        let most = (options.back_off_us << round.tries.min(16)).min(options.back_off_max_us);
+        round.due = step.now.monotonic.plus_us(1 + self.draw() % most.max(1));
+        self.put_round(id, round);
+    }
+
+    /// The time of a round has come: it sends again what had no answer, or begins again.
+    pub(super) fn on_round_due(&mut self, step: Step<'_>, id: &ObjectId) {
+        let Some(mut round) = self.take_round(id) else { return };
+        round.timed = None;
+        if !round.is_wanted() {
+            self.again.insert(id.clone());
+            return;
+        }
+        let (answered, refused) = round.answers();
+        let is_stuck = !refused.is_none() || round.resends >= RESENDS_MAX;
+        let waited = round.quorum_since.map_or(0, |since| step.now.monotonic.since(since));
+        if waited > self.options.straggle_us {
+            return self.end_straggling(id, round);
+        }
+        let body = match &round.phase {
+            Phase::Parked => return self.prepare(step, id, round),
+            Phase::Prepare(_) if matches!(round.task, Task::Repair) && round.set.sees(answered) => {
+                // A repair has waited for the last ones long enough.
+                return self.decide(step, id, round);
+            }
+            _ if is_stuck && round.quorum_since.is_none() => return self.back_off(step, id, round),
+            Phase::Prepare(_) => Body::Prepare { id: id.clone(), ballot: round.ballot },
+            Phase::Accept { value, .. } => {
+                Body::Accept { id: id.clone(), ballot: round.ballot, value: value.clone() }
+            }
+        };
+        round.resends += 1;
+        round.due = self.resend_at(step, round.resends);
+        self.counts.resends += 1;
+        self.ask_replicas(step, &round.set, &body, answered, round.trace);
+        self.put_round(id, round);
+    }
+
+    /// A quorum has answered what is for all replicas, and the rest is not waited for any longer.
+    fn end_straggling(&mut self, id: &ObjectId, round: Round) {
+        let ended = if matches!(round.task, Task::Clear(_)) {
+            // Not all have it: it stays, and nothing was changed.
+            let (answered, needed) = (round.answers().0.count(), round.set.all().count());
+            Ended::NoQuorum { answered, needed }
+        } else {
+            Ended::Done
+        };
+        self.yield_round(id, round, &ended);
+    }
+
+    fn yield_round(&mut self, id: &ObjectId, mut round: Round, ended: &Ended) {
+        self.untime(id, &round);
+        self.end_each(std::mem::take(&mut round.ops), ended);
+        let line = self.lines.entry(id.clone()).or_default();
+        line.beyond.append(&mut round.readers);
+        self.again.insert(id.clone());
+    }
+
+    pub(super) fn resend_at(&mut self, step: Step<'_>, resends: u32) -> MonotonicUs {
+        let Self { options, .. } = self;
+        let wait = (options.resend_us << resends.min(16)).min(options.resend_max_us);
+        // Spread by a quarter, so that what was lost together does not come together.
+        let spread = self.draw() % (wait / 4).max(1);
+        step.now.monotonic.plus_us(wait + spread)
+    }
+
+    /// Serves everything that waits for an object which this node alone keeps: both phases are one write.
+    fn serve_alone(&mut self, step: Step<'_>, id: &ObjectId) {
+        while let Some(line) = self.lines.get_mut(id) {
+            let mut readers = std::mem::take(&mut line.readers);
+            readers.append(&mut line.beyond);
+            let next = line.next_task(usize::MAX, usize::MAX);
+            if readers.is_empty() && next.is_none() {
+                break;
+            }
+            let (task, ops) = next.unwrap_or((Task::Identity, Vec::new()));
+            let Ok(held) = self.register(step, id) else {
+                // It does not read back, and nobody else has it.
+                let mut round = Round::new(task, ops, self.set_of(id));
+                round.readers = readers;
+                self.fail(id, &round);
+                continue;
+            };
+            let found = held.unwrap_or_default().value;
+            self.answer_readers_after(step, self.keeping.pending(id), readers, &found);
+            self.serve_task_alone(step, id, task, ops, found);
+        }
+        self.again.insert(id.clone());
+    }
+
+    fn serve_task_alone(
+        &mut self,
+        step: Step<'_>,
+        id: &ObjectId,
+        task: Task,
+        ops: Vec<OpId>,
+        found: Value,
+    ) {
+        let Verdict { value, results } = self.evaluate(step, id, &task, &found);
+        let is_clear = matches!(task, Task::Clear(_)) && !Self::is_off_target(&task, &found);
+        if value.is_some() || is_clear {
+            let Some(ballot) = self.new_ballot(step, id) else {
+                return self.fail(id, &Round::new(task, ops, self.set_of(id)));
+            };
+            self.numbers.pass_counter(ballot.counter + 1);
+            self.reserve();
+            let register = self.accepting(ballot, value.unwrap_or(found));
+            self.keeping.write(id, Some(register));
+            if is_clear {
+                self.serve_drop(step, id, ballot);
+            }
+        }
+        let pending = self.keeping.pending(id);
+        let others = ops.into_iter().map(|op| (op, Ended::Done));
+        for (op, ended) in results.into_iter().chain(others) {
+            if let Some(waiter) = self.waiters.get_mut(&op) {
+                waiter.is_offered = !matches!(ended, Ended::Refused(_));
+            }
+            self.end_after(pending, op, ended);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The objects whose next round needs no first phase, since the last acceptance has promised it (rule 11). Bounded: the oldest
+//! make room.
+
+use std::collections::BTreeMap;
+
+use super::{Ballot, Options, Value};
+use crate::core::object::ObjectId;
+
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    entries: BTreeMap<ObjectId, Entry>,
+    /// The objects by age.
+    ages: BTreeMap<u64, ObjectId>,
+    next_age: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    age: u64,
+    /// What is promised.
+    ballot: Ballot,
+    /// What a quorum has accepted right before.
+    value: Value,
+}
+
+impl Ready {
+    /// Takes note of what an object's next round may build on.
+    pub fn put(&mut self, options: &Options, id: &ObjectId, ballot: Ballot, value: &Value) {
+        self.take(id);
+        let len_bytes = value.len_bytes();
+        if len_bytes > options.ready_bytes_max {
+            return;
+        }
+        self.bytes += len_bytes;
+        self.next_age += 1;
+        let entry = Entry { age: self.next_age, ballot, value: value.clone() };
+        self.ages.insert(self.next_age, id.clone());
+        self.entries.insert(id.clone(), entry);
+        while self.entries.len() > options.ready_max || self.bytes > options.ready_bytes_max {
+            let Some((_, oldest)) = self.ages.first_key_value() else { break };
+            let oldest = oldest.clone();
+            self.take(&oldest);
+        }
+    }
+
+    /// Takes what an object's next round may build on. It is good for one.
+    pub fn take(&mut self, id: &ObjectId) -> Option<(Ballot, Value)> {
+        let Entry { age, ballot, value } = self.entries.remove(id)?;
+        self.ages.remove(&age);
+        self.bytes -= value.len_bytes();
+        Some((ballot, value))
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        let next_age = self.next_age;
+        *self = Self { next_age, ..Self::default() };
+    }
+}

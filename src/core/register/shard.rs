@@ -1,0 +1,338 @@
+//! One step of a shard: what each event does, and what is said at its end.
+
+use super::{
+    Ballot, Body, Counts, Effect, Ended, Event, Home, Message, Now, OpId, Options, Order, Places,
+    Registers, ShardState, Shelf, Status, Step, Ticket, Timer, Value,
+    adoption::Adoption,
+    keeping::{After, Keeping},
+    line::{Task, Waiter, Waiting},
+    numbers::Numbers,
+    placement::names,
+    ready::Ready,
+};
+use crate::core::{node_id::NodeId, object::Version, time::MonotonicUs, trace::TraceContext};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+impl Registers {
+    /// Starts a shard with what it has kept. A state of another group or claim is not its own and counts as none; its registers
+    /// have to be wiped before. `clock_floor` is the greatest version that this node is known to have given.
+    pub fn new(
+        home: Home,
+        state: Option<ShardState>,
+        clock_floor: Option<Version>,
+        options: Options,
+    ) -> Self {
+        let is_own = |state: &ShardState| state.group == home.group && state.claim == home.claim;
+        let state = state.filter(is_own);
+        let numbers = Numbers::new(home.node.tag(), state.as_ref(), clock_floor, options.faults);
+        Self {
+            numbers,
+            adoption: Adoption::new(state.as_ref()),
+            home,
+            options,
+            state,
+            is_state_news: false,
+            keeping: Keeping::default(),
+            rescan: None,
+            lines: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            ready: Ready::default(),
+            counts: Counts::default(),
+            entropy: 0,
+            local: VecDeque::new(),
+            again: BTreeSet::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// Advances the shard by one event. `shelf` holds what the shard has kept.
+    pub fn step(&mut self, now: Now, event: Event, shelf: &impl Shelf) -> Vec<Effect> {
+        let step = Step { now, shelf };
+        self.entropy = now.entropy;
+        match event {
+            Event::Begin { op, id, order, deadline, trace } => {
+                let waiter = Waiter { id, deadline, trace, is_offered: false };
+                self.on_begin(now, op, order, waiter);
+            }
+            Event::Abandon { op } => self.on_abandon(op),
+            Event::Heard { from, message, trace } => self.on_heard(step, from, message, trace),
+            Event::Kept { ticket } => self.on_kept(ticket),
+            Event::Configured { chain } => self.on_configured(chain),
+            Event::Adopted { epoch, rescan } => self.on_adopted(step, epoch, rescan),
+            Event::Tick => {}
+        }
+        self.on_due(step);
+        self.settle(step);
+        self.move_on();
+        self.flush();
+        std::mem::take(&mut self.out)
+    }
+
+    /// Returns when the next [`Event::Tick`] is wanted at the latest.
+    pub fn next_due(&self) -> Option<MonotonicUs> {
+        if self.adoption.is_resuming() {
+            return Some(MonotonicUs(0));
+        }
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Returns the epoch adopted last, or being adopted.
+    pub fn epoch(&self) -> Option<u64> {
+        self.state.as_ref().map(|state| state.configuration.epoch)
+    }
+
+    /// Returns the state of the shard as it was handed over to be kept last.
+    pub fn state(&self) -> Option<&ShardState> {
+        self.state.as_ref()
+    }
+
+    /// Returns how the shard stands. Counts what runs, so it is not for every step.
+    pub fn status(&self) -> Status {
+        Status {
+            epoch: self.epoch(),
+            is_joint: self.state.as_ref().is_some_and(|state| state.configuration.is_joint()),
+            is_adopting: !self.adoption.is_open(),
+            rounds: self.lines.values().filter(|line| line.round.is_some()).count(),
+            queries: self.lines.values().filter(|line| line.query.is_some()).count(),
+            in_hand: self.waiters.len(),
+            unkept: self.keeping.unkept().0,
+            rescan_left: self.rescan.as_ref().map(super::Rescan::left),
+            counts: self.counts,
+        }
+    }
+
+    fn on_begin(&mut self, now: Now, op: OpId, order: Order, waiter: Waiter) {
+        self.count(&order);
+        if let Some(ended) = self.refusal(now, &order, &waiter) {
+            return self.say_end(op, ended);
+        }
+        let id = waiter.id.clone();
+        self.timers.insert((waiter.deadline, Timer::Deadline(op)));
+        self.waiters.insert(op, waiter);
+        let line = self.lines.entry(id.clone()).or_default();
+        let task = match order {
+            Order::Read => {
+                line.readers.push(op);
+                self.again.insert(id);
+                return;
+            }
+            Order::Change(change) => Task::Changes(vec![(op, change)]),
+            Order::Merge(value) => Task::Merge(value),
+            Order::Expire => Task::Expire,
+            Order::Clear(version) => Task::Clear(version),
+            Order::Repair => Task::Repair,
+        };
+        line.queue.push_back(Waiting { op: Some(op), task });
+        self.again.insert(id);
+    }
+
+    fn count(&mut self, order: &Order) {
+        let counts = &mut self.counts;
+        *match order {
+            Order::Change(_) => &mut counts.changes,
+            Order::Read => &mut counts.reads,
+            Order::Merge(_) => &mut counts.merges,
+            Order::Expire => &mut counts.expiries,
+            Order::Clear(_) => &mut counts.clears,
+            Order::Repair => &mut counts.repairs,
+        } += 1;
+    }
+
+    /// Says how a request ends that is not taken in hand.
+    fn refusal(&self, now: Now, order: &Order, waiter: &Waiter) -> Option<Ended> {
+        if !self.is_named() || self.adoption.is_over() {
+            return Some(Ended::NotReady);
+        }
+        if matches!(order, Order::Merge(Value::Absent)) {
+            return Some(Ended::Done);
+        }
+        if waiter.deadline <= now.monotonic {
+            let (answered, needed) = self.set_of(&waiter.id).shortage(Places::default());
+            return Some(Ended::NoQuorum { answered, needed });
+        }
+        let is_full = self.lines.get(&waiter.id).is_some_and(|line| {
+            let waiting = line.queue.len() + line.readers.len() + line.beyond.len();
+            waiting >= self.options.queue_max
+        });
+        (is_full || self.waiters.len() >= self.options.in_hand_max).then_some(Ended::Busy)
+    }
+
+    /// A message has come.
+    pub(super) fn on_heard(
+        &mut self,
+        step: Step<'_>,
+        from: NodeId,
+        message: Message,
+        trace: TraceContext,
+    ) {
+        let Some(epoch) = self.epoch() else { return };
+        if message.group != self.home.group || from == self.home.node || self.adoption.is_over() {
+            return;
+        }
+        match message.body {
+            Body::Behind => return self.tell_chain(from, message.epoch, trace),
+            Body::Chain { configurations } => return self.on_chain(from, configurations),
+            _ => {}
+        }
+        let is_member = self.is_member(from);
+        if message.epoch > epoch {
+            if is_member {
+                self.hear_ahead(step, from, message, trace);
+            }
+        } else if !self.adoption.is_open() {
+            self.hold(from, message, trace);
+        } else if message.epoch < epoch && !self.options.faults.no_epoch_check {
+            if message.body.request_bytes().is_some() {
+                self.tell_chain(from, message.epoch, trace);
+            }
+        } else if is_member {
+            self.on_said(step, from, message, trace);
+        }
+    }
+
+    /// A member of this epoch says something about a register.
+    fn on_said(&mut self, step: Step<'_>, from: NodeId, message: Message, trace: TraceContext) {
+        if message.body.request_bytes().is_none() {
+            return self.on_answer(step, from, message.body);
+        }
+        let (unkept, bytes) = self.keeping.unkept();
+        let has_room = unkept < self.options.unkept_max && bytes < self.options.unkept_bytes_max;
+        if has_room && self.is_sound(step, from, message.epoch, &message.body) {
+            self.serve(step, from, message.body, trace);
+        } else {
+            self.counts.dropped += 1;
+        }
+    }
+
+    /// A replica answers to a round or a read of this node.
+    fn on_answer(&mut self, step: Step<'_>, from: NodeId, body: Body) {
+        match body {
+            Body::Promise { .. } => self.on_promise(step, from, body),
+            Body::Accepted { id, ballot } => self.on_accepted(step, from, &id, ballot),
+            Body::Conflict { id, ballot, promised } => {
+                self.on_conflict(step, from, &id, (ballot, promised));
+            }
+            Body::Reading { .. } => self.on_reading(step, from, body),
+            _ => {}
+        }
+    }
+
+    fn on_kept(&mut self, ticket: Ticket) {
+        while let Some(kept) = self.keeping.kept(ticket) {
+            if let Some(limits) = kept.limits {
+                self.numbers.kept(limits);
+            }
+            for after in kept.after {
+                self.run(after);
+            }
+        }
+    }
+
+    /// Does what the clock says.
+    fn on_due(&mut self, step: Step<'_>) {
+        while let Some((due, _)) = self.timers.first() {
+            if *due > step.now.monotonic {
+                return;
+            }
+            let Some((_, timer)) = self.timers.pop_first() else { return };
+            match timer {
+                Timer::Deadline(op) => self.on_deadline(op),
+                Timer::Round(id) => self.on_round_due(step, &id),
+                Timer::Query(id) => self.on_query_due(step, &id),
+            }
+        }
+    }
+
+    /// Does what has come up within this step, until nothing is left.
+    fn settle(&mut self, step: Step<'_>) {
+        loop {
+            if let Some(body) = self.local.pop_front() {
+                self.on_answer(step, self.home.node, body);
+            } else if let Some(id) = self.again.pop_first() {
+                self.advance(step, &id);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let news = self.state.as_ref().filter(|_| self.is_state_news);
+        let mut news = news.cloned();
+        if let Some(state) = news.as_mut().filter(|_| self.options.faults.volatile_floor) {
+            state.floor = Ballot::NONE;
+        }
+        self.is_state_news = false;
+        let keep = self.keeping.flush(news);
+        self.out.extend(keep);
+    }
+
+    /// Tells whether this step has something to keep.
+    pub(super) fn has_staged(&self) -> bool {
+        self.is_state_news || self.keeping.has_staged()
+    }
+
+    /// Reserves the numbers in use. Returns what has to be durable before they leave.
+    pub(super) fn reserve(&mut self) -> Option<Ticket> {
+        let state = self.state.as_mut()?;
+        if self.options.faults.volatile_counter {
+            return None;
+        }
+        let (is_news, is_uncovered) = self.numbers.reserve(state);
+        self.is_state_news |= is_news;
+        let ticket =
+            if self.is_state_news { self.keeping.ticket() } else { self.keeping.last_with_state() };
+        is_uncovered.then_some(ticket)
+    }
+
+    /// Tells whether this node is a member in the configuration adopted.
+    pub(super) fn is_named(&self) -> bool {
+        self.is_member(self.home.node)
+    }
+
+    /// Tells whether a node is a member in the configuration adopted.
+    pub(super) fn is_member(&self, node: NodeId) -> bool {
+        self.state.as_ref().is_some_and(|state| names(&state.configuration, node))
+    }
+
+    /// Makes a message of this epoch.
+    pub(super) fn message(&self, body: Body) -> Message {
+        let epoch = self.epoch().unwrap_or(0);
+        Message { group: self.home.group.clone(), epoch, body }
+    }
+
+    /// Says something that depends on nothing.
+    pub(super) fn say(&mut self, to: NodeId, body: Body, trace: TraceContext) {
+        let message = self.message(body);
+        self.out.push(Effect::Send { to, message, trace });
+    }
+
+    /// Does something once `ticket` is durable.
+    pub(super) fn after(&mut self, ticket: Option<Ticket>, after: After) {
+        let ticket = ticket.filter(|_| !self.options.faults.reply_before_durable);
+        if let Some(after) = self.keeping.defer(ticket, after) {
+            self.run(after);
+        }
+    }
+
+    fn run(&mut self, after: After) {
+        match after {
+            After::Say { to, message, trace } => {
+                self.out.push(Effect::Send { to, message, trace });
+            }
+            After::Reply(body) => self.local.push_back(body),
+            After::End { op, ended } => self.end(op, ended),
+        }
+    }
+
+    /// Returns a random number.
+    pub(super) fn draw(&mut self) -> u64 {
+        // SplitMix64 (Steele, Lea and Flood, 2014).
+        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.entropy;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,67 @@
+//! What a shard of registers shows of itself.
+
+/// What has happened since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Requests for a change.
+    pub changes: u64,
+    /// Requests for a read.
+    pub reads: u64,
+    /// Requests to merge.
+    pub merges: u64,
+    /// Requests to make an expired object a tombstone.
+    pub expiries: u64,
+    /// Requests to remove a tombstone.
+    pub clears: u64,
+    /// Requests to repair.
+    pub repairs: u64,
+    /// Rescans of an object.
+    pub rescans: u64,
+    /// First phases that were begun.
+    pub prepares: u64,
+    /// Second phases that were begun.
+    pub accepts: u64,
+    /// Second phases that needed no first one (rule 11).
+    pub piggybacks: u64,
+    /// Changes that were decided along with others of the same object.
+    pub batched: u64,
+    /// Reads that a quorum's agreement answered.
+    pub agreed: u64,
+    /// Rounds that met another one and began again.
+    pub conflicts: u64,
+    /// Messages that were sent again.
+    pub resends: u64,
+    /// Requests whose outcome is unknown.
+    pub unknown: u64,
+    /// Requests that had no quorum in time.
+    pub no_quorum: u64,
+    /// Requests that were refused as busy.
+    pub busy: u64,
+    /// Messages of other nodes that were dropped: too much in hand, or not what a member says.
+    pub dropped: u64,
+    /// Messages that were dropped because the register does not read back.
+    pub damaged: u64,
+}
+
+/// How a shard stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    /// The configuration adopted last; `None` = none yet.
+    pub epoch: Option<u64>,
+    /// Whether it is a joint one.
+    pub is_joint: bool,
+    /// Whether the next one is being adopted.
+    pub is_adopting: bool,
+    /// Rounds that run.
+    pub rounds: usize,
+    /// Reads that ask a quorum.
+    pub queries: usize,
+    /// Requests of this node in hand, those in rounds included.
+    pub in_hand: usize,
+    /// Objects with something that is not durable yet.
+    pub unkept: usize,
+    /// Objects that are still to be rescanned; `None` = there is no rescan.
+    pub rescan_left: Option<usize>,
+    /// What has happened.
+    pub counts: Counts,
+}
