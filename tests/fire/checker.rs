@@ -254,13 +254,16 @@ fn the_search_agrees_with_trying_every_order() {
     for _ in 0..4_000 {
         let mut history = history(&mut rng, 7);
         let changed = rng.random_range(0..history.len());
-        if let Some(told) = &mut history[changed].told {
+        let Entry { told, operation, .. } = &mut history[changed];
+        let removes = matches!(operation, Delete | DeleteIf(_));
+        if let Some(told) = told {
             *told = match *told {
                 Found(_) => Found(rng.random::<bool>().then(|| rng.random_range(1..8))),
                 Ended(Created) => Ended(Replaced),
                 Ended(Removed) => Ended(Missing),
+                Ended(_) if removes => Ended(Removed),
                 Ended(Exists | Other) => Ended(Created),
-                Ended(_) => Ended(Removed),
+                Ended(_) => Ended(Replaced),
             };
         }
         let expected = by_force(&history, None);
