@@ -72,6 +72,16 @@ pub enum OutboxMsg {
         /// Takes how it ended.
         reply: Reply<PutResult>,
     },
+    /// Ask: take over what this node kept of a group that is no more; answered once it is durable here. A refusal says that
+    /// something newer is here.
+    Carry {
+        /// The object.
+        id: ObjectId,
+        /// What was kept.
+        value: Value,
+        /// Takes how it ended.
+        reply: Reply<PutResult>,
+    },
     /// Ask: up to which version will this node never submit anything again? (rule 12)
     Floor {
         /// Takes the version. It is durable: it holds across restarts.
@@ -103,6 +113,7 @@ impl Described for OutboxMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Put { .. } => "Put",
+            Self::Carry { .. } => "Carry",
             Self::Floor { .. } => "Floor",
             Self::Discard { .. } => "Discard",
             Self::Nudge => "Nudge",
@@ -115,7 +126,7 @@ impl Described for OutboxMsg {
 
     fn object(&self) -> Option<&ObjectId> {
         match self {
-            Self::Put { id, .. } => Some(id),
+            Self::Put { id, .. } | Self::Carry { id, .. } => Some(id),
             Self::Happened { about, .. } => about.as_ref(),
             _ => None,
         }
@@ -144,7 +155,7 @@ impl Described for OutboxMsg {
 impl Message for OutboxMsg {
     fn is_abandoned(&self) -> bool {
         match self {
-            Self::Put { reply, .. } => reply.is_closed(),
+            Self::Put { reply, .. } | Self::Carry { reply, .. } => reply.is_closed(),
             Self::Floor { reply } => reply.is_closed(),
             // What is to be discarded is, whether somebody waits for it or not.
             _ => false,
@@ -268,6 +279,10 @@ impl Role for Outbox {
             OutboxMsg::Put { id, change, seen, reply } => {
                 let op = self.ask(Asker::Put(reply, cx.cx));
                 (None, Event::Put { op, id, draft: Box::new(Draft { change, seen }) })
+            }
+            OutboxMsg::Carry { id, value, reply } => {
+                let op = self.ask(Asker::Put(reply, cx.cx));
+                (None, Event::Carry { op, id, value: Box::new(value) })
             }
             OutboxMsg::Floor { reply } => {
                 (None, Event::Floor { op: self.ask(Asker::Floor(reply)) })

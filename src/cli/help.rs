@@ -109,7 +109,7 @@ Examples:
   nomad trace --limit 20
   nomad trace --object item:99
   nomad trace --request 4bf92f3577b34da6a3ce929d0e0e4736
-  nomad trace --actor local_store --follow
+  nomad trace --actor replica_writer-0 --follow
   nomad trace capture --limit 100 --object item:99
 
 A step is a message that an actor handled. --limit counts steps, so the oldest request shown may lack
@@ -124,11 +124,11 @@ Examples:
 
 pub(super) const DEBUG: &str = "\
 Example:
-  nomad debug kill local_store";
+  nomad debug kill replica_writer-0";
 
 pub(super) const DEBUG_KILL: &str = "\
 Example:
-  nomad debug kill local_store && nomad actors
+  nomad debug kill replica_writer-0 && nomad actors
 
 The node must allow it: debug.allowKill: true, or DEBUG_ALLOWKILL=true.";
 

@@ -17,6 +17,7 @@ pub mod node_id;
 pub mod object;
 pub mod offer;
 pub mod outbox;
+pub mod quantile;
 pub mod range;
 pub mod register;
 pub mod replication;

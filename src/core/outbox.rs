@@ -4,6 +4,7 @@
 //! is merged and tried again, and up to which version this node will submit nothing any more (rule 12). Invariants: no merge
 //! begins before its entry is durable; of one object at most one merge is under way; a version is never given twice.
 
+mod carrying;
 mod entry;
 mod event;
 mod floor;
@@ -160,12 +161,19 @@ impl Outbox {
 
     fn take(&mut self, now: Now, event: Event, shelf: &impl Shelf, effects: &mut Vec<Effect>) {
         match event {
-            Event::Put { .. } | Event::Floor { .. } | Event::Discard { .. }
+            Event::Put { .. }
+            | Event::Carry { .. }
+            | Event::Floor { .. }
+            | Event::Discard { .. }
                 if !matches!(self.phase, Phase::Ready) =>
             {
                 self.hold(event, effects);
             }
             Event::Put { op, id, draft } => match self.put(now, op, id, *draft, shelf) {
+                Ok(effect) => effects.push(effect),
+                Err(refused) => effects.push(Effect::Refuse { op, refused }),
+            },
+            Event::Carry { op, id, value } => match self.carry(op, id, *value, shelf) {
                 Ok(effect) => effects.push(effect),
                 Err(refused) => effects.push(Effect::Refuse { op, refused }),
             },
@@ -212,13 +220,24 @@ impl Outbox {
             }
             Decision::Remove => (Value::Tombstone(Tombstone { version }), Written::Removed),
         };
+        Ok(self.keep(op, id, value, (version, bytes), written))
+    }
+
+    fn keep(
+        &mut self,
+        op: OpId,
+        id: ObjectId,
+        value: Value,
+        (version, bytes): (Version, u64),
+        written: Written,
+    ) -> Effect {
         let entry = self.entries.entry(id.clone()).or_insert_with(Entry::empty);
         self.bytes = self.bytes - entry.bytes + bytes;
         entry.bytes = bytes;
         entry.pending.push_back(value.clone());
         self.settle(&id);
         let ticket = self.ticket(Task::Put(id.clone(), version));
-        Ok(Effect::Keep { ticket, op, id, value, written })
+        Effect::Keep { ticket, op, id, value, written }
     }
 
     /// Returns the newest value of an object: what its writer has seen, or what is here and newer.

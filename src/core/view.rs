@@ -106,7 +106,7 @@ pub struct View {
     pub super_peer: Option<NodeId>,
     /// The term of that leader.
     pub term: u64,
-    /// Who votes.
+    /// Who votes. While the voters change, those of before.
     pub voters: BTreeSet<NodeId>,
     /// The other members as they look from here.
     pub sightings: BTreeMap<NodeId, Sighting>,

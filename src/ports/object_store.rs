@@ -98,7 +98,8 @@ pub type JobDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub struct RegisterJob {
     /// The shard.
     pub shard: u8,
-    /// Deletes all registers of the shard with their objects first, before `writes`; those without a register too.
+    /// Deletes all registers of the shard with their objects first, before `writes`, those without a register too; and the
+    /// shard's own state, if none is given.
     pub wipe: bool,
     /// The shard's own state; `None` leaves it as it is.
     pub state: Option<ShardState>,

@@ -27,7 +27,7 @@ pub struct Machine {
     pub jobs: VecDeque<Job>,
     /// When the job given last is done.
     pub busy_until: u64,
-    pub process: Option<Process>,
+    pub process: Option<Box<Process>>,
     pub life: u64,
     pub wall_offset_ms: i64,
     pub monotonic_offset: u64,
@@ -162,13 +162,13 @@ impl World {
         let greatest = machine.disk.registers.values().filter_map(|r| r.value.version()).max();
         let registers = Registers::new(home, state, greatest, self.plan.options.clone());
         let due = registers.next_due();
-        machine.process = Some(Process {
+        machine.process = Some(Box::new(Process {
             registers,
             tick_at: u64::MAX,
             ops: BTreeMap::new(),
             next_op: 0,
             next_ticket: 1,
-        });
+        }));
         self.note(n, || "starts".into());
         if due.is_some() {
             let life = Some(self.machines[n].life);

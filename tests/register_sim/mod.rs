@@ -10,6 +10,7 @@
 pub mod book;
 pub mod chaos;
 pub mod clients;
+pub mod contracts;
 pub mod directed;
 pub mod group;
 pub mod machine;
@@ -97,7 +98,7 @@ impl Plan {
         let mut pick = |from: &[u32]| from[rng.random_range(0..from.len())];
         let percent = |n: u32| f64::from(n) / 100.0;
         let mut options = Options {
-            resend_us: u64::from(pick(&[5, 20, 60])) * MS,
+            resend_us: u64::from(pick(&[15, 30, 60])) * MS,
             resend_max_us: 100 * MS,
             patience_us: u64::from(pick(&[1, 5, 20])) * MS,
             straggle_us: 300 * MS,
@@ -126,8 +127,8 @@ impl Plan {
             wipe: pick(&[0, 2, 6]),
             factor: pick(&[0, 0, 10, 30]),
             hot: percent(pick(&[0, 50, 80])),
-            operations_max: pick(&[12, 18, 26]) as usize,
-            steps: pick(&[120, 200, 300]) as usize,
+            operations_max: pick(&[8, 14, 20]) as usize,
+            steps: pick(&[60, 100, 160]) as usize,
             pause_us: u64::from(pick(&[5, 15, 40])) * MS,
             options,
         }

@@ -223,7 +223,7 @@ impl Sim {
             now: S,
             rng,
             nodes,
-            judge: Judge::default(),
+            judge: Judge::of(config.voters),
             config,
             loss: 0.0,
             dup: 0.0,

@@ -129,12 +129,15 @@ impl Membership {
                 // The sender knows more than this node does.
                 return MembershipAnswer::follower(theirs);
             }
-            Some(MembershipAnswer::NotLeader { .. }) => {
+            Some(MembershipAnswer::NotLeader { leader }) => {
                 let is_seated = table.seats.get(&from).is_some_and(|seat| seat.claim == claim);
-                return if is_seated || theirs < epoch {
-                    MembershipAnswer::follower(theirs)
-                } else {
-                    MembershipAnswer::NoMember { epoch: theirs }
+                return match leader {
+                    _ if !is_seated && theirs >= epoch => {
+                        MembershipAnswer::NoMember { epoch: theirs }
+                    }
+                    // The sender may not know where the super-peer is now.
+                    Some(leader) => MembershipAnswer::NotLeader { leader: Some(leader) },
+                    None => MembershipAnswer::follower(theirs),
                 };
             }
             Some(answer) => return answer,
@@ -150,7 +153,7 @@ impl Membership {
         }
         let others = table.seats.keys().filter(|node| **node != this && **node != from);
         let doubts = others.filter(|node| !self.watch.is_linked(**node)).copied().collect();
-        MembershipAnswer::Member { epoch: theirs, majority: self.has_majority(), doubts }
+        MembershipAnswer::Member { epoch: theirs, majority: self.is_backed(), doubts }
     }
 }
 

@@ -95,9 +95,11 @@ impl Membership {
         self.orders.rests.get(group).is_some_and(|until: &Lived| self.pace.now() < *until)
     }
 
-    /// Tells whether there is any such group.
-    pub(super) fn stays_away(&self) -> bool {
-        self.orders.rests.values().any(|until| self.pace.now() < *until)
+    /// Returns all such groups.
+    pub(super) fn rests(&self) -> impl Iterator<Item = &String> {
+        let now = self.pace.now();
+        let rests = self.orders.rests.iter().filter(move |(_, until)| now < **until);
+        rests.map(|(group, _)| group)
     }
 
     /// Takes such groups out of what a search has found.

@@ -136,8 +136,8 @@ pub enum Effect {
 pub enum Enough {
     /// Nothing: the whole window counts.
     Never,
-    /// A group with a free place.
-    AnyRoom,
+    /// A group with a free place that is none of these.
+    RoomBeside(BTreeSet<String>),
     /// This super-peer's group.
     SuperPeer(NodeId),
     /// This group.
@@ -149,7 +149,7 @@ impl Enough {
     pub fn is_met(&self, found: &Found) -> bool {
         found.offers.iter().any(|offer| match self {
             Self::Never => false,
-            Self::AnyRoom => offer.free() > 0,
+            Self::RoomBeside(others) => offer.free() > 0 && !others.contains(&offer.group),
             Self::SuperPeer(node) => offer.super_peer == *node,
             Self::Group(name) => offer.group == *name,
         })

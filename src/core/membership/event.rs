@@ -101,6 +101,8 @@ pub enum Event {
     Described(Member),
     /// The process stops, which is not a leave.
     Stopping,
+    /// What this node keeps of its group's objects is too old to go on from: it comes back as a new member (rule 3).
+    LeftBehind,
 }
 
 /// What a client can want of a membership. What only the super-peer can do is passed on to it by the other members.

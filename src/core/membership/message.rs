@@ -135,7 +135,7 @@ pub enum MembershipAnswer {
         /// The group to ask.
         next: Option<Offer>,
     },
-    /// The asked node does not lead that group.
+    /// The asked node does not lead that group. Also to `Health`, where the sender is a member all the same.
     NotLeader {
         /// Who does, and where its peer listener is.
         leader: Option<(NodeId, String)>,

@@ -38,6 +38,8 @@ mod shown;
 #[cfg(test)]
 mod test_bench;
 #[cfg(test)]
+mod test_groups;
+#[cfg(test)]
 mod test_orders;
 mod voters;
 mod watch;
@@ -299,6 +301,8 @@ impl Membership {
                 self.this = member;
                 self.is_news = true;
             }
+            Event::LeftBehind if matches!(self.stage, Stage::Seated(_)) => self.on_removed(),
+            Event::LeftBehind => {}
             Event::Stopping => self.enter(Stage::Asleep),
         }
     }
@@ -443,7 +447,7 @@ impl Membership {
             Stage::Seated(_) if self.table().is_some_and(|table| table.dissolved.is_some()) => {
                 RoleState::Dissolved
             }
-            Stage::Seated(_) if !self.has_majority() => RoleState::Electing,
+            Stage::Seated(_) if !self.is_backed() => RoleState::Electing,
             Stage::Seated(_) if !self.leads() => RoleState::Peer,
             Stage::Seated(_) if self.permanent => RoleState::PermanentSuperPeer,
             Stage::Seated(_) => RoleState::ProvisionalSuperPeer,
@@ -469,8 +473,13 @@ impl Membership {
         self.watch.sightings(others, self.pace.now(), dead_after_us, self.pace.clock())
     }
 
-    /// Tells whether a majority of the group's voters was heard of lately.
+    /// Tells whether a majority of the group's voters was heard of within the time that an election may take.
     pub fn has_majority(&self) -> bool {
+        matches!(&self.stage, Stage::Seated(seated) if !seated.has_lost_majority)
+    }
+
+    /// Tells whether a majority of the group's voters stands behind it now.
+    fn is_backed(&self) -> bool {
         matches!(&self.stage, Stage::Seated(seated) if seated.has_majority)
     }
 

@@ -22,6 +22,15 @@ pub enum Event {
         /// What is wanted.
         draft: Box<Draft>,
     },
+    /// What this node kept of a group that is no more is to reach the next one, unless something newer is here.
+    Carry {
+        /// Names the request.
+        op: OpId,
+        /// The object.
+        id: ObjectId,
+        /// What was kept; it has a version.
+        value: Box<Value>,
+    },
     /// What an effect with this ticket was to make durable is so, or nobody knows.
     Stored {
         /// Its ticket.

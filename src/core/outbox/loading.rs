@@ -24,8 +24,10 @@ impl Outbox {
         let is_failed = matches!(self.phase, Phase::Failed(_));
         if !is_failed && self.held.len() < HELD_MAX {
             self.held.push(event);
-        } else if let Event::Put { op, .. } | Event::Floor { op } | Event::Discard { op, .. } =
-            event
+        } else if let Event::Put { op, .. }
+        | Event::Carry { op, .. }
+        | Event::Floor { op }
+        | Event::Discard { op, .. } = event
         {
             effects.push(Effect::Refuse { op, refused: Refused::NotLoaded });
         }

@@ -23,6 +23,8 @@ const CHAIN_PART: usize = 64;
 const MEMBERS_MAX: usize = 4_096;
 /// How long an answer to the question for what follows is waited for.
 const ASK_US: u64 = 100_000;
+/// A member that sends much while it is behind is told so once in this time.
+const TELL_US: u64 = 20_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Adoption {
@@ -32,6 +34,8 @@ pub(super) struct Adoption {
     held: VecDeque<Held>,
     held_bytes: usize,
     asked: Option<MonotonicUs>,
+    /// Which epoch each member was last told that it is behind in, and when.
+    told: BTreeMap<NodeId, (u64, MonotonicUs)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -172,18 +176,35 @@ impl Registers {
         self.adoption.trim(epoch);
     }
 
-    /// Tells a node that is behind what follows its epoch.
-    pub(super) fn tell_chain(&mut self, to: NodeId, epoch: u64, trace: TraceContext) {
-        let own = self.epoch().unwrap_or(0);
-        let follows = |(next, _): &(&u64, &Configuration)| **next > epoch && **next <= own;
-        let mut chain = self.adoption.known.range(epoch..).filter(follows).map(|(_, next)| next);
+    /// A node that is behind has said something: tells it so, but not for every message.
+    pub(super) fn tell_late(
+        &mut self,
+        step: Step<'_>,
+        to: NodeId,
+        epoch: u64,
+        trace: TraceContext,
+    ) {
+        let now = step.now.monotonic;
+        let is_told = |(told, at): &(u64, MonotonicUs)| *told == epoch && now.since(*at) < TELL_US;
+        if !self.adoption.told.get(&to).is_some_and(is_told) && self.tell_chain(to, epoch, trace) {
+            self.adoption.told.insert(to, (epoch, now));
+        }
+    }
+
+    /// Tells a node that is behind what follows its epoch, if it was a member then or is one later.
+    pub(super) fn tell_chain(&mut self, to: NodeId, epoch: u64, trace: TraceContext) -> bool {
+        let Some(own) = self.epoch().filter(|own| *own > epoch) else { return false };
         let was_there = |next: &Configuration| names(next, to);
-        let configurations: Vec<_> = chain.by_ref().take(CHAIN_PART).cloned().collect();
-        let is_next = configurations.first().is_some_and(|first| first.epoch == epoch + 1);
         let knew = self.adoption.known.get(&epoch).is_some_and(was_there);
-        if is_next && (knew || configurations.iter().any(was_there)) {
+        let follow = self.adoption.known.range(epoch + 1..=own);
+        let configurations: Vec<_> =
+            follow.take(CHAIN_PART).map(|(_, next)| next).cloned().collect();
+        let is_next = configurations.first().is_some_and(|first| first.epoch - epoch == 1);
+        let may_know = is_next && (knew || configurations.iter().any(was_there));
+        if may_know {
             self.say(to, Body::Chain { configurations }, trace);
         }
+        may_know
     }
 
     /// A member is ahead: this node asks for what follows, and keeps the message until then.
@@ -271,6 +292,7 @@ impl Registers {
             self.ready.clear();
         }
         self.rescan = None;
+        self.adoption.told.clear();
         self.out.push(Effect::Adopt { state });
     }
 

@@ -122,7 +122,7 @@ pub(super) struct Query {
 /// All that waits for one object.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    pub round: Option<Round>,
+    pub round: Option<Box<Round>>,
     pub queue: VecDeque<Waiting>,
     pub query: Option<Query>,
     /// Reads that came after the running query had begun: the next one answers them.

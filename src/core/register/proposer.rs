@@ -34,11 +34,11 @@ impl Registers {
     }
 
     /// Takes the round of an object out of its line, to be put back or ended.
-    pub(super) fn take_round(&mut self, id: &ObjectId) -> Option<Round> {
+    pub(super) fn take_round(&mut self, id: &ObjectId) -> Option<Box<Round>> {
         self.lines.get_mut(id)?.round.take()
     }
 
-    fn put_round(&mut self, id: &ObjectId, mut round: Round) {
+    fn put_round(&mut self, id: &ObjectId, mut round: Box<Round>) {
         if round.timed != Some(round.due) {
             self.untime(id, &round);
             round.timed = Some(round.due);
@@ -116,7 +116,7 @@ impl Registers {
             return self.end_each(ops, &Ended::Busy);
         }
         let line = self.lines.entry(id.clone()).or_default();
-        let mut round = Round::new(task, ops, set);
+        let mut round = Box::new(Round::new(task, ops, set));
         round.readers = std::mem::take(&mut line.beyond);
         let first = round.ops().first().or(round.readers.first()).copied();
         let waiter = first.and_then(|op| self.waiters.get(&op));
@@ -125,7 +125,7 @@ impl Registers {
     }
 
     /// Begins a round: with its second phase if the first one was done along with the last acceptance (rule 11).
-    fn begin(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+    fn begin(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
         let ready = match round.task {
             Task::Rescan => None,
             _ => self.ready.take(id),
@@ -146,7 +146,7 @@ impl Registers {
     }
 
     /// Begins the first phase under a new ballot.
-    pub(super) fn prepare(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+    pub(super) fn prepare(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
         self.counts.prepares += 1;
         round.tries += 1;
         round.resends = 0;
@@ -236,7 +236,12 @@ impl Registers {
     }
 
     /// Takes the round out that an answer is about.
-    fn answered(&mut self, id: &ObjectId, from: NodeId, ballot: Ballot) -> Option<(Round, u32)> {
+    fn answered(
+        &mut self,
+        id: &ObjectId,
+        from: NodeId,
+        ballot: Ballot,
+    ) -> Option<(Box<Round>, u32)> {
         let round = self.lines.get(id)?.round.as_ref()?;
         let is_running = round.ballot == ballot && !matches!(round.phase, Phase::Parked);
         let place = round.set.place_of(from).filter(|_| is_running)?;
@@ -264,7 +269,7 @@ impl Registers {
     }
 
     /// The first phase is done: decides what the second one offers (rules 6 and 7).
-    fn decide(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+    fn decide(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
         let Phase::Prepare(found) = std::mem::replace(&mut round.phase, Phase::Parked) else {
             return self.put_round(id, round);
         };
@@ -318,7 +323,7 @@ impl Registers {
         &mut self,
         step: Step<'_>,
         id: &ObjectId,
-        mut round: Round,
+        mut round: Box<Round>,
         value: Value,
         results: Vec<(OpId, Ended)>,
         is_effect: bool,
@@ -355,8 +360,9 @@ impl Registers {
         ballot: Ballot,
     ) {
         let Some((mut round, place)) = self.answered(id, from, ballot) else { return };
-        if let Phase::Accept { accepted, .. } = &mut round.phase {
+        if let Phase::Accept { accepted, refused, .. } = &mut round.phase {
             *accepted = accepted.with(place);
+            *refused = refused.without(*accepted);
             let those = *accepted;
             let is_by_majority =
                 self.options.faults.drop_by_majority && matches!(round.task, Task::Clear(_));
@@ -370,7 +376,7 @@ impl Registers {
     }
 
     /// The second phase is done.
-    fn decided(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+    fn decided(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
         let Phase::Accept { value, results, .. } =
             std::mem::replace(&mut round.phase, Phase::Parked)
         else {
@@ -394,18 +400,19 @@ impl Registers {
         &mut self,
         step: Step<'_>,
         id: &ObjectId,
-        round: Round,
+        round: Box<Round>,
         value: Value,
         results: Vec<(OpId, Ended)>,
     ) {
         self.untime(id, &round);
+        let Round { task, ops, readers, .. } = *round;
         self.counts.batched += results.len().saturating_sub(1) as u64;
         for (op, ended) in results {
             self.end(op, ended);
         }
-        self.end_each(round.ops, &Ended::Done);
-        self.answer_readers(step, round.readers, &value);
-        if matches!(round.task, Task::Rescan) {
+        self.end_each(ops, &Ended::Done);
+        self.answer_readers(step, readers, &value);
+        if matches!(task, Task::Rescan) {
             self.rescanned(id);
         }
         self.again.insert(id.clone());
@@ -422,9 +429,6 @@ impl Registers {
         let is_own = promised.epoch == ballot.epoch
             && promised.node == self.home.node.tag()
             && promised.counter <= ballot.counter.saturating_add(1);
-        if is_own || promised < ballot {
-            return;
-        }
         let Some((mut round, place)) = self.answered(id, from, ballot) else { return };
         if promised.epoch == ballot.epoch && self.is_near(promised.counter) {
             self.numbers.pass_counter(promised.counter);
@@ -432,24 +436,24 @@ impl Registers {
         let all = round.set.all();
         let is_lost = match &mut round.phase {
             Phase::Parked => false,
+            Phase::Prepare(found) if found.promised.has(place) => false,
+            Phase::Accept { accepted, .. } if accepted.has(place) => false,
             Phase::Prepare(found) => {
                 found.refused = found.refused.with(place);
-                !round.set.sees(all.without(found.refused))
+                !round.set.sees(all.without(found.refused)) || round.is_for_all()
             }
+            // An own promise is no conflict: a first phase that came twice was answered after the second one. Only if the
+            // second one stays without an answer too, the promise came from another object by way of the floor.
             Phase::Accept { refused, .. } => {
                 *refused = refused.with(place);
-                !round.set.decides(all.without(*refused))
+                // A replica that has promised more accepts under a higher ballot.
+                !is_own && (!round.set.decides(all.without(*refused)) || round.is_for_all())
             }
         };
-        // A replica that has promised more accepts under a higher ballot.
-        if is_lost || round.is_for_all() {
-            self.back_off(step, id, round)
-        } else {
-            self.put_round(id, round)
-        }
+        if is_lost { self.back_off(step, id, round) } else { self.put_round(id, round) }
     }
 
-    fn back_off(&mut self, step: Step<'_>, id: &ObjectId, mut round: Round) {
+    fn back_off(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
         self.counts.conflicts += 1;
         round.park();
         let Self { options, .. } = self;
@@ -467,7 +471,8 @@ impl Registers {
             return;
         }
         let (answered, refused) = round.answers();
-        let is_stuck = !refused.is_none() || round.resends >= RESENDS_MAX;
+        let is_stuck =
+            !refused.is_none() || (round.resends >= RESENDS_MAX && round.quorum_since.is_none());
         let waited = round.quorum_since.map_or(0, |since| step.now.monotonic.since(since));
         if waited > self.options.straggle_us {
             return self.end_straggling(id, round);
@@ -478,7 +483,7 @@ impl Registers {
                 // A repair has waited for the last ones long enough.
                 return self.decide(step, id, round);
             }
-            _ if is_stuck && round.quorum_since.is_none() => return self.back_off(step, id, round),
+            _ if is_stuck => return self.back_off(step, id, round),
             Phase::Prepare(_) => Body::Prepare { id: id.clone(), ballot: round.ballot },
             Phase::Accept { value, .. } => {
                 Body::Accept { id: id.clone(), ballot: round.ballot, value: value.clone() }
@@ -492,7 +497,7 @@ impl Registers {
     }
 
     /// A quorum has answered what is for all replicas, and the rest is not waited for any longer.
-    fn end_straggling(&mut self, id: &ObjectId, round: Round) {
+    fn end_straggling(&mut self, id: &ObjectId, round: Box<Round>) {
         let ended = if matches!(round.task, Task::Clear(_)) {
             // Not all have it: it stays, and nothing was changed.
             let (answered, needed) = (round.answers().0.count(), round.set.all().count());
@@ -503,7 +508,7 @@ impl Registers {
         self.yield_round(id, round, &ended);
     }
 
-    fn yield_round(&mut self, id: &ObjectId, mut round: Round, ended: &Ended) {
+    fn yield_round(&mut self, id: &ObjectId, mut round: Box<Round>, ended: &Ended) {
         self.untime(id, &round);
         self.end_each(std::mem::take(&mut round.ops), ended);
         let line = self.lines.entry(id.clone()).or_default();

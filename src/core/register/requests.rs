@@ -3,7 +3,7 @@
 use super::{
     Effect, Ended, OpId, Places, Registers, Ticket, Timer,
     keeping::After,
-    line::{Round, Task, Waiter},
+    line::{Query, Round, Task, Waiter},
 };
 use crate::core::object::ObjectId;
 
@@ -48,7 +48,7 @@ impl Registers {
     }
 
     /// Ends a round whose outcome is unknown. Its reads go on with the next one.
-    pub(super) fn give_up(&mut self, id: &ObjectId, mut round: Round) {
+    pub(super) fn give_up(&mut self, id: &ObjectId, mut round: Box<Round>) {
         let line = self.lines.entry(id.clone()).or_default();
         line.beyond.append(&mut round.readers);
         self.fail(id, &round);
@@ -86,6 +86,11 @@ impl Registers {
         line.forget(op);
         if let Some(round) = line.round.take_if(|round| !round.is_wanted()) {
             self.untime(id, &round);
+        }
+        let line = self.lines.get_mut(id);
+        let unwanted = |query: &mut Query| query.readers.is_empty();
+        if let Some(query) = line.and_then(|line| line.query.take_if(unwanted)) {
+            self.timers.remove(&(query.due, Timer::Query(id.clone())));
         }
         self.again.insert(id.clone());
     }

@@ -171,7 +171,10 @@ impl Registers {
             return;
         }
         match message.body {
-            Body::Behind => return self.tell_chain(from, message.epoch, trace),
+            Body::Behind => {
+                self.tell_chain(from, message.epoch, trace);
+                return;
+            }
             Body::Chain { configurations } => return self.on_chain(from, configurations),
             _ => {}
         }
@@ -184,7 +187,7 @@ impl Registers {
             self.hold(from, message, trace);
         } else if message.epoch < epoch && !self.options.faults.no_epoch_check {
             if message.body.request_bytes().is_some() {
-                self.tell_chain(from, message.epoch, trace);
+                self.tell_late(step, from, message.epoch, trace);
             }
         } else if is_member {
             self.on_said(step, from, message, trace);

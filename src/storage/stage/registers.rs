@@ -79,8 +79,10 @@ impl<T: Table> Stage<'_, T> {
                 None => self.remove_register(&id, before),
             }
         }
-        if let Some(state) = state {
-            self.put(records::shard_key(shard), state);
+        match state {
+            Some(state) => self.put(records::shard_key(shard), state),
+            None if wipe => self.remove(records::shard_key(shard)),
+            None => {}
         }
         Ok(())
     }

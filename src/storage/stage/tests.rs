@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     core::{
         change::{Condition, Content},
-        register::{Ballot, Register, Tombstone, Value, shard_of},
+        register::{Ballot, Register, ShardState, Tombstone, Value, shard_of},
         time::UnixSecs,
     },
     ports::object_store::{OutboxChange, RegisterJob},
@@ -195,6 +195,31 @@ fn a_wipe_takes_what_its_own_batch_has_brought() {
     assert!(kept.register(&ids[4]).is_some());
     let index = kept.records.keys().filter(|key| matches!(key[0], TAG_EXPIRING | TAG_EXPIRY));
     assert_eq!(index.count(), 1);
+}
+
+#[test]
+fn a_wipe_forgets_the_group_that_the_registers_were_of() {
+    let (mut kept, shard) = (Kept::new(), 3);
+    let state = ShardState {
+        group: "group-a".into(),
+        claim: 1,
+        configuration: crate::core::table::Configuration {
+            epoch: 1,
+            members: Default::default(),
+            replication_factor: 3,
+            old: None,
+        },
+        counter_limit: 9,
+        version_limit: 9,
+        floor: Default::default(),
+    };
+    let done = Box::new(|result: Result<(), _>| result.unwrap());
+    let keep =
+        RegisterJob { shard, wipe: false, state: Some(state.clone()), writes: Vec::new(), done };
+    kept.run(vec![Job::Registers(keep)]);
+    assert_eq!(reading::shard_state(&kept.records, shard).unwrap(), Some(state));
+    kept.run(vec![wipe(shard)]);
+    assert_eq!(reading::shard_state(&kept.records, shard).unwrap(), None);
 }
 
 #[test]

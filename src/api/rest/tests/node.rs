@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Client;
 use crate::{
@@ -94,15 +94,19 @@ async fn steps_can_be_asked_for_captured_and_followed() {
         let found = client.get(&format!("/nomad/debug/trace?{query}")).await.json();
         let steps = found["steps"].as_array().unwrap();
         let kinds: Vec<_> = steps.iter().map(|step| step["to"].as_str().unwrap()).collect();
-        for to in ["local_store", "writer", "rest"] {
-            assert!(kinds.contains(&to), "{kinds:?}");
+        for to in ["replica_writer-", "writer", "rest"] {
+            assert!(kinds.iter().any(|kind| kind.starts_with(to)), "{kinds:?}");
         }
-        assert!(steps.iter().all(|step| step["request"] == request.as_str()));
+        let is_of_it = |step: &&Value| step["request"] == request.as_str();
+        // What a worker does once for all, before its first write, belongs to no request.
+        let of_it = steps.iter().filter(is_of_it).count();
+        let least = if query.starts_with("request") { steps.len() } else { 2 };
+        assert!(of_it >= least, "{steps:?}");
         assert_eq!(found["next"], steps.last().unwrap()["seq"]);
     }
     let last = client.get("/nomad/debug/trace?limit=1").await.json()["next"].clone();
-    // Looking leaves no step, so there is nothing new until the next request.
-    let none = client.get(&format!("/nomad/debug/trace?after={last}")).await.json();
+    // Looking leaves no step, so there is nothing new at the edge until the next request.
+    let none = client.get(&format!("/nomad/debug/trace?after={last}&actor=rest")).await.json();
     assert_eq!(none, json!({ "steps": [], "next": last }));
     let follow = format!("/nomad/debug/trace?after={last}&wait=30&object=b");
     let object = json!({ "id": "b" });
