@@ -254,13 +254,17 @@ async fn the_actors_document_shows_the_live_tree() {
     let node = NODE.get();
     put(&node.http(), &unique("for-the-actors")).await.expect(200);
     let tree = node.http().get("/nomad/debug/actors").await.ok();
-    for name in ["local_store", "rest", "grpc"] {
+    for name in ["local_store", "outbox", "rest", "grpc"] {
         assert!(!objects_named(&tree, name).is_empty(), "no {name} in {tree}");
     }
-    let store = objects_named(&tree, "local_store")[0];
-    assert_eq!(store["restarts"], 0, "{store}");
-    assert!(store["handled"].as_u64().unwrap() > 0, "{store}");
-    assert_eq!(store["failed"], 0, "{store}");
+    let workers: Vec<_> =
+        (0..8).flat_map(|shard| objects_named(&tree, &format!("replica_writer-{shard}"))).collect();
+    assert_eq!(workers.len(), 8, "{tree}");
+    for worker in &workers {
+        assert_eq!((&worker["restarts"], &worker["failed"]), (&json!(0), &json!(0)), "{worker}");
+    }
+    let handled: u64 = workers.iter().map(|worker| worker["handled"].as_u64().unwrap()).sum();
+    assert!(handled > 0, "{tree}");
 }
 
 #[tokio::test]
@@ -273,15 +277,15 @@ async fn the_trace_of_a_put_goes_from_the_edge_to_the_store() {
         let answer = http.get(&format!("/nomad/debug/trace?{query}&limit=100")).await;
         let trace = answer.ok();
         let text = trace.to_string();
-        assert!(text.contains("local_store") && text.contains(&request), "{query}: {text}");
+        assert!(text.contains("\"writer\"") && text.contains(&request), "{query}: {text}");
         assert!(text.contains("rest"), "{query} names no edge: {text}");
     }
-    let by_actor = http.get("/nomad/debug/trace?actor=local_store&limit=1").await.ok();
+    let by_actor = http.get("/nomad/debug/trace?actor=writer&limit=1").await.ok();
     assert_eq!(list_of(&by_actor).len(), 1, "{by_actor}");
-    assert_says(&by_actor.to_string(), "local_store");
+    assert_says(&by_actor.to_string(), "replica_writer-");
     let none =
         http.get(&format!("/nomad/debug/trace?object={}&limit=10", unique("never"))).await.ok();
-    assert!(!none.to_string().contains("local_store"), "{none}");
+    assert!(!none.to_string().contains("replica_writer"), "{none}");
 }
 
 #[tokio::test]
@@ -296,5 +300,5 @@ async fn the_ring_of_traces_is_bounded() {
     }
     let query = format!("/nomad/debug/trace?object={}&limit=10", segment(&first));
     let trace = http.get(&query).await.ok();
-    assert!(!trace.to_string().contains("local_store"), "since {started}: {trace}");
+    assert!(!trace.to_string().contains("replica_writer"), "since {started}: {trace}");
 }

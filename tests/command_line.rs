@@ -142,12 +142,15 @@ async fn actors_shows_the_tree() {
     let (node, id) = (NODE.get(), unique("for-actors"));
     nomad(["put", &id, "x"]).on(&node).ok().await;
     let page = nomad(["actors"]).on(&node).ok().await.text();
-    for name in ["node", "storage", "local_store", "expiry", "edge", "rest", "grpc"] {
+    for name in
+        ["node", "storage", "local_store", "replica_writer-7", "expiry", "edge", "rest", "grpc"]
+    {
         assert_says(&page, name);
     }
     let tree = nomad(["actors", "--output", "json"]).on(&node).ok().await.json();
-    let store = objects_named(&tree, "local_store")[0];
-    assert!(store["handled"].as_u64().unwrap() >= 1, "{store}");
+    let workers = (0..8).flat_map(|shard| objects_named(&tree, &format!("replica_writer-{shard}")));
+    let handled: u64 = workers.map(|worker| worker["handled"].as_u64().unwrap()).sum();
+    assert!(handled >= 1, "{tree}");
 }
 
 #[tokio::test]
@@ -160,14 +163,13 @@ async fn trace_shows_what_one_request_did() {
     nomad(["put", &other, "x"]).on(node).ok().await;
     for selected in [["--object", id.as_str()], ["--request", request.as_str()]] {
         let page = nomad([&["trace"], &selected[..]].concat()).on(node).ok().await.text();
-        assert_says(&page, "local_store");
+        assert_says(&page, "replica_writer-");
         assert_says(&page, "rest");
         assert_says(&page, &request);
         assert!(!page.contains(&other), "{page}");
     }
-    let page =
-        nomad(["trace", "--actor", "local_store", "--limit", "1"]).on(node).ok().await.text();
-    assert_says(&page, "local_store");
+    let page = nomad(["trace", "--actor", "writer", "--limit", "1"]).on(node).ok().await.text();
+    assert_says(&page, "replica_writer-");
     nomad(["trace", "--object", &unique("never")]).on(node).ok().await;
     assert_says(&nomad(["trace", "--limit", "many"]).on(node).fails(2).await, "many");
 }
@@ -188,7 +190,7 @@ async fn trace_follow_prints_what_happens_from_now_on() {
     };
     let reading = async {
         while let Some(line) = lines.next_line().await.unwrap() {
-            if line.contains("local_store") {
+            if line.contains("replica_writer-") {
                 return;
             }
         }

@@ -84,6 +84,16 @@ async fn local_store_killed_under_load_loses_no_acknowledged_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_writer_killed_under_load_loses_no_acknowledged_write() {
+    kill_under_load("replica_writer-0", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outbox_killed_under_load_loses_no_acknowledged_write() {
+    kill_under_load("outbox", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expiry_killed_under_load_loses_no_acknowledged_write() {
     kill_under_load("expiry", 1).await;
 }

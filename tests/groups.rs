@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 use support::{
@@ -17,6 +17,9 @@ use support::{
     percentile, say, soak, started,
 };
 
+/// What a node logs when its group has had no majority for longer than an election takes.
+const LOST: &str = "the group has lost its majority";
+
 /// A super-peer and so many peers in one group.
 async fn group_of(peers: usize, cluster: Cluster) -> (Cluster, View) {
     let mut cluster = cluster;
@@ -24,11 +27,6 @@ async fn group_of(peers: usize, cluster: Cluster) -> (Cluster, View) {
     cluster.add_many(Role::Peer, peers).await;
     let view = cluster.agree(0..=peers, SETTLE).await;
     (cluster, view)
-}
-
-/// Nobody outside sees when the log has taken in a change of voters; until then the old ones are needed too.
-async fn voters_settle() {
-    tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
 /// A port that nobody listens on now.
@@ -136,6 +134,34 @@ async fn a_dedicated_super_peer_takes_over_the_group_of_a_provisional_one() {
     say(&cluster.assert_one_history());
 }
 
+/// Goal: a network that is larger than a group becomes as many as it needs, with everybody in exactly one.
+#[tokio::test]
+async fn twelve_nodes_form_groups_of_at_most_five() {
+    let mut cluster = Cluster::new().env("NODE_MAXPEERS", 5);
+    if soak() {
+        // The timings that a user has.
+        cluster = cluster
+            .env("SCHEDULE_HEALTHCHECK", "20s")
+            .env("BOOTSTRAP_DISCOVERYWINDOW", "5s")
+            .env("BOOTSTRAP_PROVISIONALPOLLINTERVAL", "30s");
+    }
+    cluster.add(Role::Peer).await;
+    cluster.add_many(Role::Peer, 11).await;
+    let start = started();
+    let groups = cluster.groups(Duration::from_secs(30)).await;
+    say(&format!("twelve nodes at rest {:?} after the last start", start.elapsed()));
+    assert!(groups.len() >= 3, "{groups:?}");
+    let mut seen = BTreeSet::new();
+    for group in &groups {
+        assert!(group.members.len() <= 5, "{}", group.line());
+        for id in group.ids() {
+            assert!(seen.insert(id.clone()), "{id} is in two groups: {groups:?}");
+        }
+    }
+    assert_eq!(seen, cluster.ids(0..12), "somebody has no group");
+    say(&cluster.assert_one_history());
+}
+
 /// Goal: losing the super-peer is repaired without a hand, every time; nobody else is lost, and no second group appears.
 #[tokio::test]
 async fn a_killed_super_peer_is_replaced_every_time() {
@@ -148,7 +174,6 @@ async fn a_killed_super_peer_is_replaced_every_time() {
     for kill in 1..=kills {
         let old = cluster.agree(0..5, SETTLE).await;
         let killed = cluster.number(&old.id);
-        voters_settle().await;
         let start = started();
         cluster.kill_9(killed);
         let rest = cluster.running();
@@ -180,6 +205,11 @@ async fn a_killed_super_peer_is_replaced_every_time() {
     times.sort();
     let (p50, p99) = (percentile(&times, 50), percentile(&times, 99));
     say(&format!("time to a new super-peer, {kills} kills: p50 {p50:?}, p99 {p99:?}"));
+    for number in 0..5 {
+        let lines = cluster.node(number).output().json_lines();
+        let lost = lines.iter().find(|line| line["msg"] == LOST);
+        assert_eq!(lost, None, "an election is no loss of the majority");
+    }
     // The configured longest election; in a debug build on a busy machine the aim of three seconds is only printed.
     assert!(p99 < Duration::from_secs(10), "{times:?}");
     say(&cluster.assert_one_history());
@@ -193,7 +223,6 @@ async fn a_killed_super_peer_does_not_come_back_as_one() {
     cluster.add_many(Role::Peer, 2).await;
     let old = cluster.agree(0..3, SETTLE).await;
     let killed = cluster.number(&old.id);
-    voters_settle().await;
     cluster.kill_9(killed);
     let rest = cluster.running();
     let new = cluster
@@ -215,7 +244,6 @@ async fn a_killed_super_peer_does_not_come_back_as_one() {
 #[tokio::test]
 async fn a_dedicated_super_peer_that_comes_back_gets_its_lead_back() {
     let (mut cluster, view) = group_of(2, Cluster::new()).await;
-    voters_settle().await;
     cluster.kill_9(0);
     cluster
         .eventually("another one leads", SETTLE, async || {
@@ -383,5 +411,32 @@ async fn a_member_that_is_gone_for_too_long_is_removed_and_may_come_back() {
     let back = cluster.agree(0..4, SETTLE).await;
     assert_eq!(back.group, before.group);
     assert!(back.epoch > after.epoch);
+    say(&cluster.assert_one_history());
+}
+
+/// One of three is left: it says that it has no majority, gives the group up after the grace, and when the others are
+/// back all three are one group again.
+#[tokio::test]
+async fn a_group_without_a_majority_says_so_then_dissolves() {
+    let mut cluster = Cluster::new().env("GROUP_QUORUMLOSSGRACE", "4s");
+    cluster.add(Role::Peer).await;
+    cluster.add_many(Role::Peer, 2).await;
+    let before = cluster.agree(0..3, SETTLE).await;
+    cluster.kill_9(1);
+    cluster.kill_9(2);
+    let lost = cluster
+        .eventually("the last one says that it has no majority", SETTLE, async || {
+            let view = cluster.view(0).await?;
+            let said = format!("{} {}", view.reason, view.state).to_lowercase();
+            (said.contains("majority") || said.contains("quorum")).then_some(view)
+        })
+        .await;
+    say(&format!("without a majority: {}", lost.line()));
+    assert_logged(cluster.node(0), "of the lost majority", |line| line["msg"] == LOST);
+    assert!(!lost.leads(), "the super-peer steps back: {}", lost.line());
+    let alone = cluster.agree([0], SETTLE).await;
+    assert_ne!(alone.group, before.group, "names are never used again");
+    cluster.start([1, 2]).await;
+    cluster.agree(0..3, SETTLE * 2).await;
     say(&cluster.assert_one_history());
 }

@@ -47,7 +47,12 @@ async fn undisturbed(disturb: impl AsyncFn(&Node, &mut SmallRng)) {
     let mut cluster = Cluster::new();
     cluster.add(Role::SuperPeer).await;
     cluster.add(Role::Peer).await;
-    let before = cluster.agree(0..2, SETTLE).await;
+    // The first configuration, the change that takes the other in, and the one that it ends with.
+    let before = cluster
+        .eventually("the end of the change", SETTLE, async || {
+            Some(cluster.agree(0..2, SETTLE).await).filter(|view| view.epoch >= 3)
+        })
+        .await;
     let held = [0, 1].map(|number| resident_bytes(cluster.node(number)));
     for number in [0, 1] {
         disturb(cluster.node(number), &mut rng).await;

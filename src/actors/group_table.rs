@@ -80,7 +80,7 @@ pub enum GroupTableMsg {
     /// Tell: start an election.
     Campaign,
     /// Tell: stop the heartbeats, or start them again.
-    PauseHeartbeats(bool),
+    PauseHeartbeats(Option<NodeId>),
     /// Timer: look whether the log's store has failed.
     Look,
 }
@@ -161,9 +161,9 @@ impl Role for GroupTable {
                 self.consensus.campaign();
                 Ok(Outcome::Done("begun"))
             }
-            GroupTableMsg::PauseHeartbeats(paused) => {
-                self.consensus.pause_heartbeats(paused);
-                Ok(Outcome::Done(if paused { "paused" } else { "resumed" }))
+            GroupTableMsg::PauseHeartbeats(heir) => {
+                self.consensus.pause_heartbeats(heir);
+                Ok(Outcome::Done(if heir.is_some() { "paused" } else { "resumed" }))
             }
             GroupTableMsg::Look => {
                 cx.tick_after(RESUME, GroupTableMsg::Look);

@@ -1,4 +1,5 @@
-//! The only way to the store's writer: takes writes, hands them on, and lets the writer answer the callers.
+//! The way of the writes that stay on this node to the store's writer: takes them, hands them on, and lets the writer
+//! answer the callers. What is replicated goes to the writer from the actors that own it.
 //!
 //! It decides nothing and waits for nothing. When it is killed, what it had handed on is still answered by the writer;
 //! what waited in its mailbox was not begun.
@@ -92,7 +93,7 @@ pub struct Args {
 
 // ---- state ----
 
-/// The actor: the one that may submit writes.
+/// The actor.
 pub struct LocalStore {
     store: Arc<dyn ObjectStore>,
     writer: Arc<str>,

@@ -16,6 +16,7 @@ use super::{
     group_table::GroupTableMsg,
     group_view::GroupView,
     recorder::Outcome,
+    replica_writer::{Endings, Rescans},
     shell::{Address, Described, Handling, Message, Reply, Role},
 };
 use crate::{
@@ -87,6 +88,8 @@ pub enum MembershipMsg {
         /// Why.
         reason: String,
     },
+    /// Tell: what this node keeps of its group is too old to go on from.
+    LeftBehind,
     /// Tell: the process stops.
     Stop,
 }
@@ -103,6 +106,7 @@ impl Described for MembershipMsg {
             Self::Happened { event, .. } => effects::kind(event),
             Self::Tick => "Tick",
             Self::NotKept { .. } => "NotKept",
+            Self::LeftBehind => "LeftBehind",
             Self::Stop => "Stop",
         }
     }
@@ -116,7 +120,7 @@ impl Described for MembershipMsg {
             Self::Happened { event, .. } => format!("{event:?}"),
             Self::NotKept { reason } => reason.clone(),
             Self::LogChanged(log) => format!("term {}, applied {}", log.term, log.applied),
-            Self::Tick | Self::Stop => self.kind().to_owned(),
+            Self::Tick | Self::LeftBehind | Self::Stop => self.kind().to_owned(),
         }
     }
 }
@@ -150,6 +154,10 @@ pub struct Args {
     pub transport: Arc<dyn PeerTransport>,
     /// The network.
     pub overlay: Arc<dyn Overlay>,
+    /// Says which rescans of the node's objects are done.
+    pub rescans: Arc<Rescans>,
+    /// Is told which groups are no more.
+    pub endings: Arc<Endings>,
 }
 
 impl fmt::Debug for Args {
@@ -180,14 +188,16 @@ pub struct MembershipActor {
     questions: BTreeMap<RequestId, Reply<MembershipAnswer>>,
     next_request: u64,
     timer: Option<AbortHandle>,
+    /// Waits for the end of the running rescan.
+    rescan: Option<AbortHandle>,
     watcher: AbortHandle,
 }
 
 impl Drop for MembershipActor {
     fn drop(&mut self) {
         self.watcher.abort();
-        if let Some(timer) = &self.timer {
-            timer.abort();
+        for task in self.timer.iter().chain(&self.rescan) {
+            task.abort();
         }
     }
 }
@@ -222,6 +232,7 @@ impl Role for MembershipActor {
             questions: BTreeMap::new(),
             next_request: 0,
             timer: None,
+            rescan: None,
             watcher,
         };
         actor.step(cx, Event::Started { log });
@@ -269,6 +280,7 @@ impl Role for MembershipActor {
             }
             MembershipMsg::Tick => Event::Tick,
             MembershipMsg::NotKept { reason } => return Err(reason),
+            MembershipMsg::LeftBehind => Event::LeftBehind,
             MembershipMsg::Stop => Event::Stopping,
         };
         self.step(cx, event);
@@ -341,7 +353,11 @@ impl MembershipActor {
         };
         let about = match &order {
             Order::AddPeer { address } => address.clone(),
-            Order::Migrate { node, .. } | Order::RemovePeer(node) => node.to_string(),
+            Order::Migrate { node, .. }
+            | Order::RemovePeer(node)
+            | Order::PeerLeaves(node)
+            | Order::Look(node)
+            | Order::Stand { node, .. } => node.to_string(),
             Order::Leave | Order::SuperPeerLeave | Order::Write(_) => String::new(),
         };
         self.orders.insert(request, Ordered { about, reply });
@@ -394,7 +410,7 @@ impl MembershipActor {
             table: self.log.table.clone().filter(|_| has_group),
             super_peer: self.log.leader.filter(|_| has_group),
             term: self.log.term,
-            voters: self.log.voters.clone(),
+            voters: self.log.settled_voters.clone(),
             sightings: sightings.collect(),
             has_majority: self.core.has_majority(),
             world: old.world,

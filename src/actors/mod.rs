@@ -8,14 +8,19 @@
 //! then stands once. Handlers are synchronous, so "no handler awaits another actor" is held by the compiler.
 
 pub mod expiry;
+pub mod group_storage;
 pub mod group_table;
 pub mod group_view;
+pub mod group_write;
+pub mod local_read;
 pub mod local_store;
 pub mod membership;
+pub mod outbox;
 pub mod overlay;
 pub mod peer_links;
 pub mod recorder;
 pub mod replica_reader;
+pub mod replica_writer;
 pub mod shell;
 pub mod supervisor;
 #[cfg(test)]

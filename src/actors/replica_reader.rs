@@ -1,25 +1,38 @@
-//! Reads objects: today from this node alone, which holds every replica of a group of one, whatever the read's mode.
+//! Reads objects: from this node what it has, from the other replicas what it has not, and by a quorum what must be
+//! linearizable.
 //!
 //! Readers use its [`ReadPath`]. What this node can answer at once is read on the caller's own task, as a step of this
 //! actor: a mailbox in between would cost more than the read. Only what has to wait, or reads much, goes through the
 //! mailbox. No read waits for the writer.
 
-use std::{sync::Arc, time::Duration};
+mod group_read;
 
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use thiserror::Error;
 use tokio::sync::Semaphore;
 
+use self::group_read::Hedge;
 use super::{
+    group_view::GroupView,
+    local_read::{self, Fetched},
     recorder::Outcome,
+    replica_writer::Writers,
     shell::{Address, AskError, Context, Described, Handling, Kit, Message, Reply, Role, Step},
 };
 use crate::{
     core::{
         group::RetrievalMode,
         object::{Object, ObjectId, Tier},
+        register::Value,
+        replication::NotDone,
         time::MonotonicUs,
     },
     ports::{
-        ObjectStore,
+        ObjectStore, PeerTransport,
         object_store::{Page, StoreError},
     },
 };
@@ -42,8 +55,8 @@ pub enum ReplicaReaderMsg {
         id: ObjectId,
         /// How to read it.
         mode: RetrievalMode,
-        /// Takes the object.
-        reply: Reply<Result<Option<Object>, StoreError>>,
+        /// Takes what this node has of it.
+        reply: Reply<Result<Fetched, StoreError>>,
     },
     /// Ask: a page of a listing.
     List {
@@ -94,24 +107,54 @@ impl Message for ReplicaReaderMsg {
     }
 }
 
+/// Why an object could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// This node's store cannot read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An actor of this node did not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The members that keep it did not answer.
+    #[error(transparent)]
+    NotDone(#[from] NotDone),
+}
+
 /// The way to read. Cheap to clone.
 #[derive(Clone)]
 pub struct ReadPath {
     actor: Address<ReplicaReaderMsg>,
     store: Arc<dyn ObjectStore>,
     kit: Kit,
+    view: GroupView,
+    transport: Arc<dyn PeerTransport>,
+    writers: Writers,
+    hedge: Arc<Hedge>,
+    hedges: Arc<AtomicU64>,
 }
 
 impl ReadPath {
-    /// Reads through this actor, and at once from the store that it reads.
-    pub fn new(kit: Kit, actor: Address<ReplicaReaderMsg>, store: Arc<dyn ObjectStore>) -> Self {
-        Self { actor, store, kit }
+    /// Reads through this actor, at once from the store that it reads, and from the other members of the group.
+    pub fn new(
+        kit: Kit,
+        actor: Address<ReplicaReaderMsg>,
+        store: Arc<dyn ObjectStore>,
+        (view, transport, writers): (GroupView, Arc<dyn PeerTransport>, Writers),
+    ) -> Self {
+        let (hedge, hedges) = Default::default();
+        Self { actor, store, kit, view, transport, writers, hedge, hedges }
+    }
+
+    /// Returns how many reads asked a second member because the first was slow.
+    pub fn hedges(&self) -> u64 {
+        self.hedges.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Reads an object.
     ///
     /// # Errors
-    /// The outer one when the read had to wait and got no answer, the inner one when the store cannot read.
+    /// When it had to wait and got no answer, or the store cannot read.
     pub async fn get(
         &self,
         from: &Arc<str>,
@@ -119,21 +162,59 @@ impl ReadPath {
         tier: Tier,
         id: &ObjectId,
         mode: RetrievalMode,
-    ) -> Result<Result<Option<Object>, StoreError>, AskError> {
+    ) -> Result<Option<Object>, ReadError> {
         // A request whose time is over already is not begun, as the shell does with messages.
         let now = self.kit.clock.monotonic();
         if cx.deadline.is_some_and(|deadline| now >= deadline) {
-            return Err(AskError::DeadlinePassed { actor: Arc::clone(self.actor.name()) });
+            let actor = Arc::clone(self.actor.name());
+            return Err(AskError::DeadlinePassed { actor }.into());
         }
-        match self.get_at_once(from, cx, now, LocalRead { tier, id, mode }) {
+        let is_local = tier == Tier::Overlay || self.is_alone();
+        if mode == RetrievalMode::Safe && !is_local {
+            return self.read_safe(from, cx, id).await;
+        }
+        let fetched = match self.get_at_once(from, cx, now, LocalRead { tier, id, mode }) {
             Err(StoreError::Reopening) => {
                 let id = id.clone();
-                self.actor
-                    .ask(from, cx, |reply| ReplicaReaderMsg::Get { tier, id, mode, reply })
-                    .await
+                let make = |reply| ReplicaReaderMsg::Get { tier, id, mode, reply };
+                self.actor.ask(from, cx, make).await??
             }
-            answer => Ok(answer),
+            answer => answer?,
+        };
+        let fetched = match fetched {
+            Fetched::Nothing if !is_local => {
+                let view = self.view.load_full();
+                if mode == RetrievalMode::Parallel {
+                    self.read_parallel(cx, id, &view).await?
+                } else {
+                    self.read_near(cx, id, &view).await?
+                }
+            }
+            fetched => fetched,
+        };
+        match fetched {
+            Fetched::Live(object) => Ok(Some(object)),
+            Fetched::Gone(_) | Fetched::Nothing => Ok(None),
         }
+    }
+
+    /// Returns the newest value of an object that this node can see without a quorum: its own, or where it keeps none of it,
+    /// the nearest replica's.
+    ///
+    /// # Errors
+    /// When nobody who may keep it answers.
+    pub async fn seen_from_here(&self, cx: Context, id: &ObjectId) -> Result<Value, ReadError> {
+        let fetched = fetch(&*self.store, Tier::Group, id, self.kit.clock.wall().secs())?;
+        let view = self.view.load_full();
+        if fetched != Fetched::Nothing || self.keeps(id, &view) {
+            return Ok(fetched.into_value());
+        }
+        Ok(self.read_near(cx, id, &view).await?.into_value())
+    }
+
+    /// Tells whether this node alone keeps the objects of its group.
+    pub fn is_alone(&self) -> bool {
+        self.view.load().group().is_none_or(|table| table.seats.len() == 1)
     }
 
     fn get_at_once(
@@ -142,15 +223,16 @@ impl ReadPath {
         cx: Context,
         now: MonotonicUs,
         read: LocalRead<'_>,
-    ) -> Result<Option<Object>, StoreError> {
+    ) -> Result<Fetched, StoreError> {
         let (vitals, from) = (self.actor.vitals(), Arc::clone(from));
         let mut step = Step::begin(&self.kit, vitals, cx, from, (now, None), &read);
         let span = step.enter(cx.trace, read.kind());
-        let answer = self.store.get(read.tier, read.id, self.kit.clock.wall().secs());
+        let answer = fetch(&*self.store, read.tier, read.id, self.kit.clock.wall().secs());
         drop(span);
         step.end(match &answer {
-            Ok(Some(_)) => Outcome::Done("found"),
-            Ok(None) => Outcome::Done("absent"),
+            Ok(Fetched::Live(_)) => Outcome::Done("found"),
+            Ok(Fetched::Gone(_)) => Outcome::Done("deleted"),
+            Ok(Fetched::Nothing) => Outcome::Done("absent"),
             Err(StoreError::Reopening) => Outcome::Done("has to wait for the store"),
             Err(error) => Outcome::Failed(error.to_string().into()),
         });
@@ -170,6 +252,19 @@ impl ReadPath {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         let make = |reply| ReplicaReaderMsg::List { tier, prefix, after, limit, reply };
         self.actor.ask(from, cx, make).await
+    }
+}
+
+/// Looks up what this node has.
+fn fetch(
+    store: &dyn ObjectStore,
+    tier: Tier,
+    id: &ObjectId,
+    now: crate::core::time::UnixSecs,
+) -> Result<Fetched, StoreError> {
+    match tier {
+        Tier::Group => local_read::find(store, id, now),
+        Tier::Overlay => Ok(store.get(tier, id, now)?.map_or(Fetched::Nothing, Fetched::Live)),
     }
 }
 
@@ -231,7 +326,7 @@ impl Role for ReplicaReader {
         let now = cx.kit.clock.wall().secs();
         match message {
             ReplicaReaderMsg::Get { tier, id, mode, reply } => {
-                match self.store.get(tier, &id, now) {
+                match fetch(&*self.store, tier, &id, now) {
                     // The deadline travels with the message, so this ends.
                     Err(StoreError::Reopening) if cx.cx.deadline.is_some() => {
                         let again = ReplicaReaderMsg::Get { tier, id, mode, reply };
@@ -239,7 +334,7 @@ impl Role for ReplicaReader {
                         Ok(Outcome::Done("waits for the store"))
                     }
                     answer => {
-                        let found = matches!(answer, Ok(Some(_)));
+                        let found = matches!(answer, Ok(Fetched::Live(_)));
                         reply.send(answer);
                         Ok(Outcome::Done(if found { "found" } else { "absent" }))
                     }
@@ -283,7 +378,10 @@ mod tests {
             mode: RetrievalMode::Fast,
             reply,
         };
-        Ok(tree.reader.ask(&tree.from, tree.context(1_000), make).await?.unwrap())
+        Ok(match tree.reader.ask(&tree.from, tree.context(1_000), make).await?.unwrap() {
+            Fetched::Live(object) => Some(object),
+            Fetched::Gone(_) | Fetched::Nothing => None,
+        })
     }
 
     #[tokio::test(start_paused = true)]

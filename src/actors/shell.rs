@@ -153,6 +153,12 @@ impl<M: Message> Address<M> {
         &self.inner.vitals.name
     }
 
+    /// Returns how many messages wait for it.
+    pub fn waiting(&self) -> u64 {
+        let Vitals { sent, taken, .. } = &*self.inner.vitals;
+        sent.load(Relaxed).saturating_sub(taken.load(Relaxed))
+    }
+
     pub(super) fn vitals(&self) -> &Vitals {
         &self.inner.vitals
     }

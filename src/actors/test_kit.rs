@@ -109,20 +109,23 @@ impl Tree {
 
     /// Waits until a killed actor has been started again.
     pub async fn until_restarted(&self, name: &str, times: u64) {
-        let restarted = async {
-            loop {
-                let actors = self.kit.census.read();
-                let actor = actors.iter().find(|actor| &*actor.name == name).unwrap();
-                if actor.restarts >= times && actor.life == super::vitals::Life::Running {
-                    return;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(60), restarted)
-            .await
-            .expect("restarts");
+        until_restarted(&self.kit, name, times).await;
     }
+}
+
+/// Waits until a killed actor has been started again.
+pub async fn until_restarted(kit: &Kit, name: &str, times: u64) {
+    let restarted = async {
+        loop {
+            let actors = kit.census.read();
+            let actor = actors.iter().find(|actor| &*actor.name == name).unwrap();
+            if actor.restarts >= times && actor.life == super::vitals::Life::Running {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), restarted).await.expect("restarts");
 }
 
 pub fn object(id: &str) -> ObjectId {

@@ -20,6 +20,7 @@ use crate::{
     actors::{
         Address, Context, Kit,
         group_view::GroupView,
+        group_write::WritePath,
         local_store::LocalStoreMsg,
         membership::MembershipMsg,
         recorder::{Outcome, Record},
@@ -88,6 +89,8 @@ pub struct Backend {
     pub store: Address<LocalStoreMsg>,
     /// The way to read.
     pub reads: ReadPath,
+    /// The way to write objects of the group.
+    pub writes: WritePath,
     /// The node and its group as they are.
     pub view: GroupView,
     /// Who decides about the group and its members.
@@ -224,11 +227,10 @@ impl Call {
         self.about(id);
         let mode = {
             let view = self.backend.view.load();
-            let mode = mode.unwrap_or(view.settings.retrieval_mode);
-            replication::may_read(&view, tier, mode)?;
-            mode
+            replication::serves(&view, tier)?;
+            mode.unwrap_or(view.settings.retrieval_mode)
         };
-        Ok(self.backend.reads.get(&self.edge_name, self.cx, tier, id, mode).await??)
+        Ok(self.backend.reads.get(&self.edge_name, self.cx, tier, id, mode).await?)
     }
 
     /// Writes, in the node's mode unless the request names one. The outer error is a failure, the inner one a refusal
@@ -246,16 +248,22 @@ impl Call {
         self.about(id);
         let mode = {
             let view = self.backend.view.load();
-            let mode = mode.unwrap_or(view.settings.storage_mode);
-            replication::may_write(&view, tier, mode)?;
-            mode
+            replication::serves(&view, tier)?;
+            mode.unwrap_or(view.settings.storage_mode)
         };
         if let Change::Write { content, .. } = &change {
             let now = self.backend.kit.clock.wall().secs();
             content.check(now, self.backend.config.node.storage.max_object_bytes)?;
         }
-        let make = |reply| LocalStoreMsg::Write { tier, id: id.clone(), change, reply };
-        let written = self.backend.store.ask(&self.edge_name, self.cx, make).await??;
+        let written = match tier {
+            Tier::Group => {
+                self.backend.writes.write(&self.edge_name, self.cx, id, change, mode).await?
+            }
+            Tier::Overlay => {
+                let make = |reply| LocalStoreMsg::Write { tier, id: id.clone(), change, reply };
+                self.backend.store.ask(&self.edge_name, self.cx, make).await??
+            }
+        };
         Ok((written, self.backend.durability_header(tier, Some(mode))))
     }
 
@@ -271,19 +279,21 @@ impl Call {
         limit: usize,
     ) -> Result<Page, ApiError> {
         let limit = limit.min(self.backend.config.limits.page_size);
-        replication::may_read(&self.backend.view.load(), tier, RetrievalMode::Fast)?;
+        replication::serves(&self.backend.view.load(), tier)?;
         let wanted = (tier, prefix, after, limit);
         Ok(self.backend.reads.list(&self.edge_name, self.cx, wanted).await??)
     }
 
-    /// Changes a setting and returns the settings as they then are.
+    /// Changes a setting and returns the settings with that change, which may take a moment to come back from the group.
     ///
     /// # Errors
     /// When the value is out of range, or the group does not take it.
     pub async fn set(&mut self, change: SettingChange) -> Result<Settings, ApiError> {
         let make = |reply| MembershipMsg::Set { change, reply };
         self.backend.membership.ask(&self.edge_name, self.cx, make).await??;
-        Ok(self.backend.view.load().settings())
+        let mut settings = self.backend.view.load().settings();
+        settings.set(change)?;
+        Ok(settings)
     }
 
     /// Asks whoever decides about members. The inner error is a refusal that left everything as it was.

@@ -6,13 +6,14 @@ use http::StatusCode;
 use tonic::Code;
 
 use crate::{
-    actors::AskError,
+    actors::{AskError, group_write::WriteError, outbox::OutboxError, replica_reader::ReadError},
     core::{
         change::{ContentError, Refusal},
         control::ControlError,
         group::{ModeError, PeerError, ReplicationFactorError},
         object::{ObjectIdError, VersionError},
-        replication::NotServed,
+        outbox::Refused,
+        replication::{NotDone, NotServed},
         world::PositionError,
     },
     ports::object_store::StoreError,
@@ -263,13 +264,16 @@ impl From<ControlError> for ApiError {
             E::Peer(error) => return error.into(),
             E::ReplicationFactor(error) => return error.into(),
             E::Position(error) => return error.into(),
-            E::NoGroup { .. } | E::Election { .. } | E::Busy { .. } | E::Unreachable { .. } => {
-                ErrorCode::Unavailable
-            }
+            E::NoGroup { .. }
+            | E::Election { .. }
+            | E::SilentSuperPeer { .. }
+            | E::Busy { .. }
+            | E::Unreachable { .. } => ErrorCode::Unavailable,
             E::NotSuperPeer { .. }
             | E::Full { .. }
             | E::OnlyMember { .. }
             | E::UnknownSuperPeer { .. }
+            | E::NoPlace { .. }
             | E::Declined { .. }
             | E::Refused { .. } => ErrorCode::FailedPrecondition,
             E::Unknown { .. } => ErrorCode::DeadlineExceeded,
@@ -283,9 +287,57 @@ impl From<NotServed> for ApiError {
     fn from(error: NotServed) -> Self {
         let code = match error {
             NotServed::NoGroup { .. } => ErrorCode::Unavailable,
-            NotServed::NotReplicated { .. } => ErrorCode::Unimplemented,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<NotDone> for ApiError {
+    fn from(error: NotDone) -> Self {
+        let code = match error {
+            NotDone::NoQuorum { .. } | NotDone::NoReplica { .. } | NotDone::NotReady => {
+                ErrorCode::Unavailable
+            }
+            NotDone::Unknown => ErrorCode::DeadlineExceeded,
+            NotDone::Busy => ErrorCode::ResourceExhausted,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            ReadError::Ask(error) => error.into(),
+            ReadError::NotDone(error) => error.into(),
+        }
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Store(error) => error.into(),
+            WriteError::Ask(error) => error.into(),
+            WriteError::NotDone(error) => error.into(),
+            WriteError::Read(error) => error.into(),
+            WriteError::Outbox(OutboxError::Refused(refused)) => refused.into(),
+            WriteError::Outbox(OutboxError::Store(error)) => error.into(),
+        }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let code = match refused {
+            Refused::Condition(refusal) => return refusal.into(),
+            Refused::Full { .. } => ErrorCode::ResourceExhausted,
+            Refused::NotLoaded => ErrorCode::Unavailable,
+            Refused::Unreadable(_) => ErrorCode::Internal,
+            Refused::NotKept => ErrorCode::DeadlineExceeded,
+        };
+        Self::new(code, refused.to_string())
     }
 }
 
@@ -322,7 +374,9 @@ impl From<StoreError> for ApiError {
                 ErrorCode::DeadlineExceeded
             }
             StoreError::Full { .. } => ErrorCode::ResourceExhausted,
-            StoreError::Damaged { .. } | StoreError::Engine(_) => ErrorCode::Internal,
+            StoreError::Damaged { .. } | StoreError::Engine(_) | StoreError::Replicated { .. } => {
+                ErrorCode::Internal
+            }
         };
         Self::new(code, error.to_string())
     }

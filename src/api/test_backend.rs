@@ -18,13 +18,12 @@ use super::{
 use crate::{
     actors::{
         Kit, Recorder,
+        group_storage::{GroupStorage, Parts},
         group_view::{GroupView, Published},
         local_store,
         local_store::LocalStore,
         membership::MembershipMsg,
         recorder::Outcome,
-        replica_reader,
-        replica_reader::{ReadPath, ReplicaReader},
         shell::{Handling, Role, worker},
         supervisor::Root,
         vitals::Census,
@@ -37,11 +36,13 @@ use crate::{
         membership::Order,
         node_id::NodeId,
         offer::Offer,
+        outbox::Limits,
         table::{Command, Seat, Table},
         time::UnixMs,
         view::{Founder, Liveness, Sighting, View},
         world::World,
     },
+    network::memory::MemoryNetwork,
     ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock},
     storage::MemoryStore,
 };
@@ -188,11 +189,22 @@ impl TestNode {
 
         let args = local_store::Args { store: port.clone() };
         let (writer, writer_spec) = worker::<LocalStore>(&kit, "local_store", "node", args);
-        let args = replica_reader::Args { store: port.clone() };
-        let (reader, reader_spec) = worker::<ReplicaReader>(&kit, "replica_reader-0", "node", args);
+        let founder = founder(&config);
+        let net = MemoryNetwork::new();
+        let (links, _) = net.join(founder.this.node, &founder.this.peer);
+        let limits = &config.limits;
+        let group_storage = GroupStorage::new(&Parts {
+            kit: kit.clone(),
+            supervisor: "node",
+            store: port.clone(),
+            transport: links,
+            view: view.clone(),
+            limits: Limits { entries: limits.outbox_entries, bytes: limits.outbox_bytes },
+            holds: Arc::new(|_| {}),
+            left_behind: Arc::new(|| {}),
+        });
 
         let (phase, watched) = watch::channel(Phase::Serving);
-        let limits = &config.limits;
         let admission = Arc::new(Admission::new(limits.requests, limits.request_bytes));
         let store_stats: StoreStats = Arc::new(move || (port.health(), port.counts()));
         let census = kit.census.clone();
@@ -205,7 +217,8 @@ impl TestNode {
             ),
             kit: kit.clone(),
             store: writer,
-            reads: ReadPath::new(kit.clone(), reader, store.clone()),
+            reads: group_storage.reads,
+            writes: group_storage.writes,
             view,
             membership,
             network,
@@ -216,7 +229,8 @@ impl TestNode {
             started: crate::ports::Clock::monotonic(&*clock),
             config,
         });
-        let children = vec![writer_spec, reader_spec, membership_spec];
+        let mut children = vec![writer_spec, membership_spec];
+        children.extend(group_storage.children);
         let root = Root::start(&kit, "node", children).await.unwrap();
         Self { backend, store, clock, phase, membership: script, known, root }
     }

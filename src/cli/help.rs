@@ -95,8 +95,8 @@ Examples:
   nomad leave
   nomad leave --url http://127.0.0.1:8080 --within 5m
 
-The node goes on running without a group, and looks for none until it is started again. Stopping a node
-is not leaving: it comes back as the same member. The only member of a group cannot leave it.
+The node goes on running without a group, and looks for none until it is started again or asked into one
+with addPeer. Stopping a node is not leaving: it comes back as the same member.
 It is told once; if it has not left in time, the exit code is 1, and nomad status shows how it goes on.";
 
 pub(super) const ACTORS: &str = "\
@@ -109,7 +109,7 @@ Examples:
   nomad trace --limit 20
   nomad trace --object item:99
   nomad trace --request 4bf92f3577b34da6a3ce929d0e0e4736
-  nomad trace --actor local_store --follow
+  nomad trace --actor replica_writer-0 --follow
   nomad trace capture --limit 100 --object item:99
 
 A step is a message that an actor handled. --limit counts steps, so the oldest request shown may lack
@@ -124,11 +124,11 @@ Examples:
 
 pub(super) const DEBUG: &str = "\
 Example:
-  nomad debug kill local_store";
+  nomad debug kill replica_writer-0";
 
 pub(super) const DEBUG_KILL: &str = "\
 Example:
-  nomad debug kill local_store && nomad actors
+  nomad debug kill replica_writer-0 && nomad actors
 
 The node must allow it: debug.allowKill: true, or DEBUG_ALLOWKILL=true.";
 

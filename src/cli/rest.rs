@@ -153,6 +153,12 @@ impl Rest {
         Self { base, timeout, client }
     }
 
+    /// Returns the way to another node, at `host:port`.
+    pub(super) fn to(&self, authority: &str) -> Self {
+        let base = RestBase::at(authority);
+        Self { base, timeout: self.timeout, client: self.client.clone() }
+    }
+
     /// Sends a request and reads the whole answer; an error that the node answers is an error here.
     pub(super) async fn send(&self, ask: Ask) -> Result<Answer, CliError> {
         self.send_within(ask, self.timeout).await

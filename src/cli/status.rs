@@ -48,7 +48,7 @@ pub(super) struct Member {
     role: String,
     state: String,
     voter: bool,
-    rest: String,
+    pub rest: String,
     peer: String,
     pub storage: String,
     position: Position,

@@ -193,6 +193,8 @@ const KEYS: &[Key] = &[
     key("limits.headerBytes", size(8 * KIB, MIB), "most bytes of a request's headers"),
     key("limits.pageSize", count(1, 100_000), "most items on one page of a listing"),
     key("limits.drain", up_to(HOUR), "how long a stop waits for the requests in flight"),
+    key("limits.outboxEntries", count(1, 10_000_000), "most fast writes that wait to be replicated; when there are more, fast writes are refused"),
+    key("limits.outboxBytes", size(64 * KIB, 1024 * GIB), "most bytes of these writes, on disk; at least `node.storage.maxObjectBytes` and 4KiB, for an id and what is around it"),
     key("trace.records", count(128, 1_000_000), "how many handled messages are remembered"),
     key("debug.allowKill", Kind::Switch, "let a client kill an actor, to see supervision work"),
     key("otlp.endpoint", Kind::Text(Form::OptionalHttpUrl), "where traces are sent over OTLP/gRPC; empty = nowhere"),

@@ -205,6 +205,11 @@ pub struct LimitsConfig {
     /// How long a stop waits for the requests in flight, 10 ms to 1 hour.
     #[serde(with = "unit::duration")]
     pub drain: Duration,
+    /// Most fast writes that wait to be replicated, 1 to 10,000,000.
+    pub outbox_entries: u64,
+    /// Most bytes of these writes, 64 KiB to 1 TiB; there is room for one object of the greatest size.
+    #[serde(with = "unit::size")]
+    pub outbox_bytes: u64,
 }
 
 impl Default for LimitsConfig {
@@ -220,6 +225,8 @@ impl Default for LimitsConfig {
             header_bytes: 16 * unit::KIB,
             page_size: 1000,
             drain: Duration::from_secs(10),
+            outbox_entries: 100_000,
+            outbox_bytes: 256 * unit::MIB,
         }
     }
 }

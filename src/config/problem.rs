@@ -156,6 +156,18 @@ pub enum Problem {
         /// The least that the first must be.
         needed_bytes: u64,
     },
+    /// Fewer bytes for all fast writes that wait than for one.
+    #[error(
+        "{outbox}: less than the {needed_bytes} bytes of one object of {object}; raise the first or lower the second"
+    )]
+    ObjectExceedsOutbox {
+        /// `limits.outboxBytes`.
+        outbox: Setting,
+        /// `node.storage.maxObjectBytes`.
+        object: Setting,
+        /// The least that the first must be.
+        needed_bytes: u64,
+    },
     /// Two listeners on one port.
     #[error("{first}: the same port as {second}; give each listener its own, or 0")]
     SamePort {

@@ -14,6 +14,8 @@ use super::{
 
 /// What a request may have beside the value of its object.
 const BESIDE_VALUE_BYTES: u64 = 64 * KIB;
+/// What an entry of the outbox may have beside the value of its object.
+const BESIDE_ENTRY_BYTES: u64 = 4 * KIB;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -41,6 +43,7 @@ impl RawConfig {
         let mut check = Check { raw: self, tree, origins, refused, findings: Findings::default() };
         check.ranges();
         check.object_fits_in_requests();
+        check.object_fits_in_outbox();
         check.ports_are_distinct();
         check.position_is_inside();
         check.replicas_find_members();
@@ -84,6 +87,19 @@ impl Check<'_> {
         if self.raw.limits.request_bytes < needed_bytes {
             let [requests, object] = paths.map(|path| self.setting(path));
             let problem = Problem::ObjectExceedsRequests { requests, object, needed_bytes };
+            self.findings.problems.push(problem);
+        }
+    }
+
+    fn object_fits_in_outbox(&mut self) {
+        let paths = ["limits.outboxBytes", "node.storage.maxObjectBytes"];
+        if !self.may_judge(&paths) {
+            return;
+        }
+        let needed_bytes = self.raw.node.storage.max_object_bytes + BESIDE_ENTRY_BYTES;
+        if self.raw.limits.outbox_bytes < needed_bytes {
+            let [outbox, object] = paths.map(|path| self.setting(path));
+            let problem = Problem::ObjectExceedsOutbox { outbox, object, needed_bytes };
             self.findings.problems.push(problem);
         }
     }

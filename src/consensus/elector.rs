@@ -10,7 +10,7 @@ use super::{
     options::RaftTimes,
     raft_consensus::{Look, Parts},
     rpc::{Reply, Rpc},
-    types::{RaftLogId, RaftMembership},
+    types::{Participant, RaftLogId, RaftMembership},
 };
 
 /// How long after the lease the first turn is, so that the lease is over at the others too.
@@ -43,7 +43,7 @@ pub async fn run(parts: Arc<Parts>) {
                     let _ = parts.raft.trigger().elect().await;
                 }
                 // Others may be asking for votes now: one turn for them.
-                retry = Some(parts.times.heartbeat / 2 + turn(&look, &parts) * step(&look, &parts));
+                retry = Some(parts.times.heartbeat / 2 + turn(&look, &parts, first));
                 continue;
             }
         };
@@ -62,7 +62,7 @@ fn due(look: &Look, parts: &Parts, first: bool) -> Due {
     if voters == 1 {
         return Due::Now;
     }
-    let turn = if first { 0 } else { turn(look, parts) } * step(look, parts);
+    let turn = turn(look, parts, first);
     // A vote that was not won is waited for no longer than a question takes.
     let patience = if look.vote.committed { parts.times.election_min } else { Duration::ZERO };
     match (patience + MARGIN + turn).checked_sub(look.silent()) {
@@ -71,25 +71,33 @@ fn due(look: &Look, parts: &Parts, first: bool) -> Due {
     }
 }
 
-/// Returns this node's place among the voters, the last leader left out.
-fn turn(look: &Look, parts: &Parts) -> u32 {
+/// Returns when this node's turn comes, after the first one's: by its place among the voters, the last leader left out.
+fn turn(look: &Look, parts: &Parts, first: bool) -> Duration {
+    let RaftTimes { election_min, election_max, .. } = parts.times;
+    let turns = election_max.saturating_sub(election_min);
     let leader = look.vote.committed.then_some(look.vote.leader_id.node_id);
     let me = parts.caller.me.number();
-    let before = look.membership.voter_ids().filter(|voter| *voter < me && Some(*voter) != leader);
-    before.count().try_into().unwrap_or(u32::MAX)
-}
-
-fn step(look: &Look, parts: &Parts) -> Duration {
-    let RaftTimes { election_min, election_max, .. } = parts.times;
-    let voters = look.membership.voter_ids().count().max(1);
-    election_max.saturating_sub(election_min) / voters.try_into().unwrap_or(u32::MAX)
+    let voters = || look.membership.voter_ids();
+    let count = |count: usize| count.try_into().unwrap_or(u32::MAX);
+    match parts.heir(look) {
+        Some(heir) if heir == me => Duration::ZERO,
+        Some(_) => turns,
+        None if first => Duration::ZERO,
+        None => {
+            let before = voters().filter(|voter| *voter < me && Some(*voter) != leader).count();
+            turns / count(voters().count().max(1)) * count(before)
+        }
+    }
 }
 
 impl Parts {
-    /// Tells whether this node would vote for one whose log ends with `last_log_id`: no leader is heard, and that log is no
-    /// shorter.
-    pub async fn would_vote(&self, last_log_id: Option<RaftLogId>) -> bool {
+    /// Tells whether this node would vote for `candidate`, whose log ends with `last_log_id`: no leader is heard, none has
+    /// named another heir, and that log is no shorter.
+    pub async fn would_vote(&self, candidate: Participant, last_log_id: Option<RaftLogId>) -> bool {
         let Some(look) = self.look().await else { return false };
+        if self.heir(&look).is_some_and(|heir| heir != candidate.number()) {
+            return false;
+        }
         let is_heard = if look.leads {
             let silent = self.raft.metrics().borrow().millis_since_quorum_ack;
             let lease = self.times.election_min.as_millis();

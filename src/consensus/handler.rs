@@ -74,7 +74,11 @@ impl Parts {
                 answered.map(Reply::Vote).map_err(|error| error.to_string())
             }
             Rpc::WouldVote { last_log_id } => {
-                Ok(Reply::WouldVote(self.would_vote(last_log_id).await))
+                Ok(Reply::WouldVote(self.would_vote(from, last_log_id).await))
+            }
+            Rpc::Heir { vote, heir } => {
+                self.keep_heir(vote, heir).await;
+                Ok(Reply::Heir)
             }
             Rpc::Snapshot(piece) => self.take_piece(from, piece).await.map(Reply::Snapshot),
         }

@@ -18,6 +18,7 @@ mod arrange;
 mod codec;
 mod elector;
 mod handler;
+mod heir;
 mod incoming;
 mod log_store;
 mod machine;

@@ -69,8 +69,8 @@ fn is_same(a: &LogState, b: &LogState) -> bool {
     };
     same_table
         && rest(a) == rest(b)
-        && (&a.voters, &a.learners, &a.caught_up, &a.failed)
-            == (&b.voters, &b.learners, &b.caught_up, &b.failed)
+        && (&a.voters, &a.settled_voters, &a.learners, &a.caught_up, &a.failed)
+            == (&b.voters, &b.settled_voters, &b.learners, &b.caught_up, &b.failed)
 }
 
 impl Parts {
@@ -102,12 +102,14 @@ impl Parts {
             let behind = last.saturating_sub(matched.as_ref()?.index);
             if behind <= BEHIND_MAX { listed(number) } else { None }
         };
+        let settled = membership.get_joint_config().first().into_iter().flatten();
         LogState {
             table: state.table.clone(),
             applied: state.applied.map_or(0, |applied| applied.index),
             term: metrics.current_term,
             leader: self.leader_in(metrics).filter(|_| !leads || is_confirmed),
             voters: membership.voter_ids().filter_map(|number| listed(&number)).collect(),
+            settled_voters: settled.filter_map(listed).collect(),
             learners: membership.learner_ids().filter_map(|number| listed(&number)).collect(),
             quorum_silent_ms,
             caught_up: replication.filter_map(has_most).collect(),

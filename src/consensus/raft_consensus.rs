@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::{
     elector,
     handler::Handler,
+    heir::Heir,
     incoming::Incoming,
     log_store::LogStore,
     machine::{Machine, State},
@@ -87,6 +88,8 @@ pub struct Parts {
     pub arranging: tokio::sync::Mutex<()>,
     /// Who spoke as the leader last: a newcomer hears it before it knows the members.
     heard: Mutex<Option<Participant>>,
+    /// Who is to lead next, by the leader's word.
+    pub heir: Mutex<Option<Heir>>,
 }
 
 impl Look {
@@ -265,6 +268,7 @@ impl Inner {
             incoming: tokio::sync::Mutex::default(),
             arranging: tokio::sync::Mutex::default(),
             heard: Mutex::default(),
+            heir: Mutex::default(),
         });
         info!(%group, claim, "the group's log is open");
         // What was shown before is shown again from the first moment on.
@@ -432,9 +436,9 @@ impl Consensus for RaftConsensus {
         }
     }
 
-    fn pause_heartbeats(&self, paused: bool) {
+    fn pause_heartbeats(&self, heir: Option<NodeId>) {
         if let Some(running) = self.0.running() {
-            running.parts.pause(paused);
+            running.parts.make_way(heir);
         }
     }
 

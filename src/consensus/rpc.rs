@@ -51,6 +51,8 @@ pub enum Rpc {
     WouldVote { last_log_id: Option<RaftLogId> },
     /// A piece of the leader's snapshot.
     Snapshot(Piece),
+    /// The leader falls silent, so that this voter leads next.
+    Heir { vote: RaftVote, heir: u64 },
 }
 
 /// A piece of a snapshot. The pieces come in order; the last one fills it up to `total`.
@@ -70,6 +72,7 @@ pub enum Reply {
     Vote(VoteResponse<u64>),
     WouldVote(bool),
     Snapshot(Received),
+    Heir,
 }
 
 /// What became of a piece.
@@ -107,6 +110,7 @@ pub fn decode_question(from: NodeId, bytes: &[u8]) -> Result<Question, String> {
         }
         Rpc::WouldVote { last_log_id } => check_log_id(last_log_id.as_ref())?,
         Rpc::Snapshot(piece) => check_piece(&from, piece)?,
+        Rpc::Heir { vote, .. } => check_leader(&from, vote)?,
     }
     Ok(question)
 }
@@ -216,7 +220,7 @@ pub fn decode_reply(me: u64, vote: &RaftVote, bytes: &[u8]) -> Result<Reply, Str
             Some(vote)
         }
         Reply::Snapshot(Received::Installed(vote)) => Some(vote),
-        Reply::Append(_) | Reply::WouldVote(_) | Reply::Snapshot(_) => None,
+        Reply::Append(_) | Reply::WouldVote(_) | Reply::Snapshot(_) | Reply::Heir => None,
     };
     if let Some(higher) = higher {
         check_number("term", higher.leader_id.term)?;

@@ -89,6 +89,7 @@ fn proper_questions_are_read() {
         Rpc::Vote(VoteRequest::new(Vote::new(3, number(1)), Some(log_id(1, 4)))),
         Rpc::WouldVote { last_log_id: None },
         Rpc::Snapshot(piece(0, 5, vec![1, 2])),
+        Rpc::Heir { vote: elected(1, 1), heir: number(2) },
     ] {
         let text = format!("{rpc:?}");
         assert_eq!(read(rpc).map(|question| question.group), Ok("group-a".to_owned()), "{text}");
@@ -116,6 +117,8 @@ fn questions_that_openraft_would_stumble_over_are_refused() {
         (Rpc::Vote(VoteRequest::new(Vote::new(3, number(2)), None)), "not its own"),
         (Rpc::Vote(VoteRequest::new(elected(3, 1), None)), "cannot have been elected"),
         (Rpc::WouldVote { last_log_id: Some(far) }, "out of range"),
+        (Rpc::Heir { vote: elected(1, 2), heir: number(2) }, "not its own"),
+        (Rpc::Heir { vote: Vote::new(1, number(1)), heir: number(2) }, "was not elected"),
         (Rpc::Snapshot(piece(4, 5, vec![1, 2])), "a piece of 2 bytes"),
         (Rpc::Snapshot(piece(u64::MAX, 5, vec![1])), "a piece of 1 bytes"),
         (Rpc::Snapshot(piece(0, SNAPSHOT_MAX + 1, vec![1])), "a piece of 1 bytes"),

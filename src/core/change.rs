@@ -135,6 +135,11 @@ impl Content {
 }
 
 impl Change {
+    /// Tells whether it takes an object away.
+    pub fn is_delete(&self) -> bool {
+        matches!(self, Self::Delete { .. })
+    }
+
     /// Returns the bytes of value that the change carries.
     pub fn value_bytes(&self) -> usize {
         match self {

@@ -2,6 +2,8 @@
 //!
 //! The edges decode a [`Request`] and encode what comes back; who may join, leave, move or be removed is decided by the
 //! membership core alone. `true` = done, `false` = there was nothing to do; everything else is a [`ControlError`].
+//! Any member may be asked: what only the super-peer can do is passed on to it. [`Request::Join`] is the exception, whose
+//! answer names the super-peer instead.
 
 use thiserror::Error;
 
@@ -10,9 +12,6 @@ use super::{
     node_id::NodeId,
     world::{Position, PositionError},
 };
-
-/// The longest name or address that a request carries on, in bytes.
-pub const NAME_BYTES_MAX: usize = 320;
 
 /// What is asked. Addresses are `host:port`; a `peer` is a member's id, its peer address or its storage address.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,19 +26,29 @@ pub enum Request {
         position: Position,
     },
     /// Take this node itself out of its group. `true` once it is on its way out: its state is `leaving` from then on, and
-    /// it has left when it has no group any more. It looks for no other group until it is started again.
+    /// it has left when it has no group any more. It stays without one until another node asks it in ([`Request::Join`],
+    /// [`Request::AddPeer`]) or it is started again.
     Leave,
-    /// Take a member out of this node's group. `false` when no member has that name; this node itself leaves.
+    /// Have a member leave this node's group as [`Request::Leave`] does for this node itself. `true` once the table says
+    /// so. `false` when no member has that name.
+    PeerLeaves {
+        /// The member.
+        name: String,
+    },
+    /// Take a member out of this node's group. `true` once the table says so, `false` when no member has that name. The
+    /// member looks for another group at once, and comes back to this one by itself after ten minutes at the earliest.
     RemovePeer {
         /// The member.
         name: String,
     },
-    /// Ask the node at this peer address to join this node's group. `false` when it is a member already.
+    /// Ask the node at this peer address to join this node's group. `true` once it is a member, also when it was one
+    /// before.
     AddPeer {
         /// Its peer address.
         address: String,
     },
-    /// Move a member of this node's group to the group of another super-peer. `false` when no member has that name.
+    /// Move a member of this node's group to the group of another super-peer. `true` once a place is kept for it there,
+    /// it has agreed, and it is no member here any more. `false` when no member has that name.
     Migrate {
         /// The member.
         peer: String,
@@ -49,7 +58,9 @@ pub enum Request {
     /// The caller says that the group's super-peer leaves: look whether it still leads, and elect another if not. `false`
     /// when it leads.
     SuperPeerLeaves,
-    /// The caller says that a member at this address has come or gone: look. `true` once the members have been told.
+    /// The caller says that the node at this address has come or gone: look. `true` once a member of that address is
+    /// about to be asked whether it still is one; of all others there is nothing to do, since the log tells every member
+    /// who is one.
     Notify {
         /// Its peer address.
         host: String,
@@ -69,6 +80,7 @@ impl Request {
         match self {
             Self::Join { .. } => "Join",
             Self::Leave => "Leave",
+            Self::PeerLeaves { .. } => "PeerLeaves",
             Self::RemovePeer { .. } => "RemovePeer",
             Self::AddPeer { .. } => "AddPeer",
             Self::Migrate { .. } => "Migrate",
@@ -93,6 +105,16 @@ pub enum ControlError {
     Election {
         /// The group.
         group: String,
+    },
+    /// The group's super-peer cannot be reached from here.
+    #[error(
+        "the super-peer of the group {group}, at {super_peer}, does not answer: it is to carry this out"
+    )]
+    SilentSuperPeer {
+        /// The group.
+        group: String,
+        /// The peer address of its super-peer.
+        super_peer: String,
     },
     /// Another node leads the group.
     #[error("this node does not lead the group {group}; ask its super-peer at {super_peer}")]
@@ -124,7 +146,9 @@ pub enum ControlError {
         node: NodeId,
     },
     /// A group would lose its only member.
-    #[error("{node} is the only member of {group}; stop the node instead")]
+    #[error(
+        "{node} is the only member of {group}; stop the node or let it leave (`nomad leave`) instead"
+    )]
     OnlyMember {
         /// The member.
         node: String,
@@ -138,6 +162,14 @@ pub enum ControlError {
     UnknownSuperPeer {
         /// The name.
         given: String,
+    },
+    /// The other group has no room.
+    #[error(
+        "the group of the super-peer {super_peer} has no free place; GET /nomad/v1/groups shows which groups have"
+    )]
+    NoPlace {
+        /// The other super-peer.
+        super_peer: NodeId,
     },
     /// The other node cannot be reached, or is none of this network.
     #[error("the node at {address} cannot be asked: {reason}")]

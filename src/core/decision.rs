@@ -36,38 +36,31 @@ pub fn decide(request: &Request, view: &View, known: &[Offer]) -> Result<Decisio
         table.named(name).map(|seat| seat.member.node)
     };
     let order = match request {
-        Request::Join { peer: address, .. } | Request::AddPeer { address } => {
+        Request::Join { peer: address, .. } => {
             leads(view, table)?;
-            if node(address).is_some() {
-                // Who joins again is a member, which is what it wants; nobody was added.
-                return Ok(Decision::Answer(matches!(request, Request::Join { .. })));
-            }
-            if table.count() >= table.capacity {
-                return Err(full(table, known));
-            }
-            Order::AddPeer { address: address.clone() }
+            return invite(address, node(address), table, known);
         }
+        Request::AddPeer { address } => return invite(address, node(address), table, known),
         Request::Leave => Order::Leave,
-        Request::RemovePeer { name } => match node(name) {
+        Request::PeerLeaves { name } => match node(name) {
             None => return Ok(Decision::Answer(false)),
             Some(node) if node == view.this.node => Order::Leave,
-            Some(node) => {
-                leads(view, table)?;
-                Order::RemovePeer(node)
-            }
+            Some(node) => Order::PeerLeaves(node),
+        },
+        Request::RemovePeer { name } => match node(name) {
+            None => return Ok(Decision::Answer(false)),
+            Some(node) => Order::RemovePeer(node),
         },
         Request::Migrate { peer, new_super_peer } => {
             let Some(node) = node(peer) else { return Ok(Decision::Answer(false)) };
-            let to = super_peer_named(new_super_peer, known);
-            if to == Some(view.super_peer.unwrap_or(table.super_peer)) || to == Some(view.this.node)
-            {
+            let given = || ControlError::UnknownSuperPeer { given: new_super_peer.clone() };
+            let to = super_peer_named(new_super_peer, table, known).ok_or_else(given)?;
+            if Some(to) == view.super_peer {
                 // It is there already.
                 return Ok(Decision::Answer(true));
             }
-            let given = || ControlError::UnknownSuperPeer { given: new_super_peer.clone() };
-            let to = to.ok_or_else(given)?;
-            if node != view.this.node {
-                leads(view, table)?;
+            if table.seats.contains_key(&to) {
+                return Err(given());
             }
             Order::Migrate { node, to }
         }
@@ -76,35 +69,50 @@ pub fn decide(request: &Request, view: &View, known: &[Offer]) -> Result<Decisio
             return Ok(Decision::Answer(view.super_peer.is_none()));
         }
         Request::SuperPeerLeaves => Order::SuperPeerLeave,
-        // The log tells all members who is one.
-        Request::Notify { .. } => return Ok(Decision::Answer(true)),
+        Request::Notify { host } => match node(host).filter(|node| *node != view.this.node) {
+            None => return Ok(Decision::Answer(true)),
+            Some(node) => Order::Look(node),
+        },
         Request::PositionOf { peer, position } => {
-            let member = view.member(peer)?.clone();
-            let member = Member { position: *position, ..member };
+            let member = view.member(peer)?;
             if member.node == view.this.node {
+                let member = Member { position: *position, ..view.this.clone() };
                 return Ok(Decision::Describe(member));
             }
-            leads(view, table)?;
-            let claim = table.seats.get(&member.node).map_or(0, |seat| seat.claim);
-            Order::Write(Command::Describe { member, claim })
+            Order::Stand { node: member.node, position: *position }
         }
     };
     Ok(Decision::Order(order))
+}
+
+/// Decides about asking the node at an address in.
+fn invite(
+    address: &str,
+    member: Option<NodeId>,
+    table: &Table,
+    known: &[Offer],
+) -> Result<Decision, ControlError> {
+    if member.is_some() {
+        return Ok(Decision::Answer(true));
+    }
+    if table.count() >= table.capacity {
+        return Err(full(table, known));
+    }
+    Ok(Decision::Order(Order::AddPeer { address: address.to_owned() }))
 }
 
 /// Decides about a change of a setting. The replication factor is the group's; the modes and the migration are the node's
 /// own, for requests that name none.
 ///
 /// # Errors
-/// When the value is out of range, or another node has to be asked.
+/// When the value is out of range, or there is no group.
 pub fn decide_setting(change: SettingChange, view: &View) -> Result<Decision, ControlError> {
     let mut settings = view.settings;
     settings.set(change)?;
     if !matches!(change, SettingChange::ReplicationFactor(_)) {
         return Ok(Decision::Settings(settings));
     }
-    let table = view.group().ok_or_else(|| view.no_group())?;
-    leads(view, table)?;
+    view.group().ok_or_else(|| view.no_group())?;
     Ok(Decision::Order(Order::Write(Command::Set(change))))
 }
 
@@ -117,14 +125,14 @@ pub fn denied(denied: Denied, asked: &str, view: &View, known: &[Offer]) -> Cont
         || ControlError::OnlyMember { node: view.this.node.to_string(), group: table.name.clone() };
     match denied {
         Denied::NoGroup => view.no_group(),
-        Denied::NotLeader { .. } => {
-            leads(view, table).err().unwrap_or(ControlError::Election { group })
-        }
+        // The order was for whoever leads, and nobody does for the moment, or another one than a moment ago.
+        Denied::NotLeader { .. } => ControlError::Election { group },
         Denied::NotAMember(node) => match view.member(&node.to_string()) {
             Err(error) => error,
             Ok(_) => ControlError::Unknown { group },
         },
         Denied::NoSuchGroup(node) => ControlError::UnknownSuperPeer { given: node.to_string() },
+        Denied::NoPlace(super_peer) => ControlError::NoPlace { super_peer },
         Denied::NoSuccessor | Denied::SuperPeer if table.count() == 1 => only(),
         Denied::Table(Refused::Full { .. }) => full(table, known),
         Denied::Table(Refused::ReplicationFactor(error)) => error.into(),
@@ -135,6 +143,18 @@ pub fn denied(denied: Denied, asked: &str, view: &View, known: &[Offer]) -> Cont
         Denied::Unreachable => {
             let reason = "nobody of this network answers there".to_owned();
             ControlError::Unreachable { address: asked.to_owned(), reason }
+        }
+        Denied::NoAnswer(node) => {
+            let address = table.seats.get(&node).map(|seat| seat.member.peer.clone());
+            let address = address.unwrap_or_else(|| node.to_string());
+            if view.super_peer == Some(node) {
+                return ControlError::SilentSuperPeer { group, super_peer: address };
+            }
+            let reason = format!("{node} does not answer, and has to take part");
+            ControlError::Unreachable { address, reason }
+        }
+        Denied::Bound => {
+            ControlError::Declined { address: asked.to_owned(), reason: Denied::Bound.to_string() }
         }
         Denied::Busy => ControlError::Busy { what: "another order" },
         other => ControlError::Refused { reason: other.to_string() },
@@ -163,7 +183,113 @@ fn full(table: &Table, known: &[Offer]) -> ControlError {
     }
 }
 
-fn super_peer_named(name: &str, known: &[Offer]) -> Option<NodeId> {
+fn super_peer_named(name: &str, table: &Table, known: &[Offer]) -> Option<NodeId> {
+    let of_table = || table.named(name).map(|seat| seat.member.node);
     let by_address = || known.iter().find(|offer| offer.peer == name).map(|offer| offer.super_peer);
-    name.parse().ok().or_else(by_address)
+    name.parse().ok().or_else(of_table).or_else(by_address)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::core::{
+        table::Seat,
+        view::{Founder, RoleState},
+        world::Position,
+    };
+
+    fn node(key: u8) -> NodeId {
+        NodeId::from_key([key; 32])
+    }
+
+    /// The view of node 7 of a group of 7, 8 and 9 that 8 leads.
+    fn of_a_peer() -> View {
+        let mut view = View::founded("group-x".into(), &Founder::example(7));
+        let table = Arc::make_mut(view.table.as_mut().unwrap());
+        let seat = |key| Seat { member: Founder::example(key).this, claim: 1, permanent: false };
+        table.apply(&Command::Change { add: vec![seat(8), seat(9)], remove: Vec::new() });
+        table.apply(&Command::Acknowledge { node: node(7), epoch: 2 });
+        (view.state, view.super_peer) = (RoleState::Peer, Some(node(8)));
+        view
+    }
+
+    fn ordered(request: &Request) -> Order {
+        match decide(request, &of_a_peer(), &[]) {
+            Ok(Decision::Order(order)) => order,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_member_that_does_not_lead_takes_orders_for_the_super_peer() {
+        let name = || "a:91".to_owned();
+        let to = node(5);
+        let position = Position { x: 1.0, y: 2.0 };
+        for (request, order) in [
+            (Request::AddPeer { address: "c:1".into() }, Order::AddPeer { address: "c:1".into() }),
+            (Request::RemovePeer { name: name() }, Order::RemovePeer(node(9))),
+            (Request::RemovePeer { name: node(7).to_string() }, Order::RemovePeer(node(7))),
+            (Request::PeerLeaves { name: name() }, Order::PeerLeaves(node(9))),
+            (Request::PeerLeaves { name: "a:71".into() }, Order::Leave),
+            (
+                Request::Migrate { peer: name(), new_super_peer: to.to_string() },
+                Order::Migrate { node: node(9), to },
+            ),
+            (Request::Notify { host: name() }, Order::Look(node(9))),
+            (
+                Request::PositionOf { peer: name(), position },
+                Order::Stand { node: node(9), position },
+            ),
+        ] {
+            assert_eq!(ordered(&request), order, "{request:?}");
+        }
+        let factor = SettingChange::ReplicationFactor(2);
+        let write = Ok(Decision::Order(Order::Write(Command::Set(factor))));
+        assert_eq!(decide_setting(factor, &of_a_peer()), write);
+        let zero = decide_setting(SettingChange::ReplicationFactor(0), &of_a_peer());
+        assert!(matches!(zero, Err(ControlError::ReplicationFactor(_))), "{zero:?}");
+    }
+
+    #[test]
+    fn what_needs_nobody_is_answered_at_once() {
+        let answer = |request: Request| decide(&request, &of_a_peer(), &[]);
+        let (peer, stranger) = ("a:91".to_owned(), "c:1".to_owned());
+        for (request, expected) in [
+            (Request::AddPeer { address: peer.clone() }, true),
+            (Request::RemovePeer { name: stranger.clone() }, false),
+            (Request::PeerLeaves { name: stranger.clone() }, false),
+            (Request::Migrate { peer: stranger.clone(), new_super_peer: peer.clone() }, false),
+            (Request::Migrate { peer: peer.clone(), new_super_peer: "a:81".into() }, true),
+            (Request::Notify { host: stranger.clone() }, true),
+            (Request::SuperPeerLeaves, false),
+        ] {
+            assert_eq!(answer(request.clone()), Ok(Decision::Answer(expected)), "{request:?}");
+        }
+        // Who does not lead does not accept a join, and names who does.
+        let join = Request::Join { peer, storage: stranger.clone(), position: Position::default() };
+        let refused = answer(join).unwrap_err();
+        assert!(
+            matches!(refused, ControlError::NotSuperPeer { super_peer, .. } if super_peer == "a:81")
+        );
+        for unknown in [stranger, node(9).to_string()] {
+            let refused = answer(Request::Migrate { peer: "a:91".into(), new_super_peer: unknown });
+            assert!(matches!(refused, Err(ControlError::UnknownSuperPeer { .. })), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_membership_denies_is_told_with_the_way_out() {
+        let view = of_a_peer();
+        let told = |why: Denied| denied(why, "c:1", &view, &[]);
+        let silent = told(Denied::NoAnswer(node(8))).to_string();
+        assert!(silent.contains("super-peer") && silent.contains("a:81"), "{silent}");
+        let other = told(Denied::NoAnswer(node(9))).to_string();
+        assert!(other.contains("a:91") && !other.contains("super-peer"), "{other}");
+        let election = ControlError::Election { group: "group-x".into() };
+        assert_eq!(told(Denied::NotLeader { leader: Some(node(8)) }), election);
+        let bound = told(Denied::Bound).to_string();
+        assert!(bound.contains("c:1") && bound.contains("migrate"), "{bound}");
+    }
 }

@@ -16,8 +16,10 @@ pub struct LogState {
     pub term: u64,
     /// Who leads that term, as far as this node knows.
     pub leader: Option<NodeId>,
-    /// Who votes.
+    /// Who votes. While the voters change, those of before and those of after.
     pub voters: BTreeSet<NodeId>,
+    /// Whose majority is enough: while the voters change, those of before, without whom nothing goes on.
+    pub settled_voters: BTreeSet<NodeId>,
     /// Who follows without a vote.
     pub learners: BTreeSet<NodeId>,
     /// On a leader: milliseconds since a majority last confirmed it. `None` elsewhere.

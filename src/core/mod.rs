@@ -16,6 +16,8 @@ pub mod membership;
 pub mod node_id;
 pub mod object;
 pub mod offer;
+pub mod outbox;
+pub mod quantile;
 pub mod range;
 pub mod register;
 pub mod replication;

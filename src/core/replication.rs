@@ -1,15 +1,13 @@
-//! What a node can promise about the objects of its group, decided in one place.
-//!
-//! This version keeps every object on the node that took it. A group of one needs no more; in a larger one, what would
-//! need other members is refused by name, and the rest is as durable as this node.
+//! What a node answers about the objects of its group, decided in one place.
 
 use thiserror::Error;
 
 use super::{
     control::ControlError,
-    group::{PeerError, RetrievalMode, StorageMode},
+    group::PeerError,
     node_id::NodeId,
     object::{ObjectId, Tier},
+    register::Ended,
     view::{Liveness, View},
 };
 
@@ -22,44 +20,63 @@ pub enum NotServed {
         /// What the node does instead.
         reason: &'static str,
     },
-    /// A quorum of replicas is asked for, and there are none.
-    #[error(
-        "this version does not replicate objects yet, and the group has {members} members, so that no quorum can answer for one; use the mode fast"
-    )]
-    NotReplicated {
-        /// How many members the group has.
-        members: usize,
-    },
 }
 
-/// Checks whether an object may be written in this mode.
+/// Why an operation on an object of the group was not done, or not known to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NotDone {
+    /// Too few of the members that keep it answered. Nothing has changed.
+    #[error(
+        "{answered} of the object's replicas answered, and {needed} are needed: a safe operation needs a majority of them. Try again once they are back, or use the mode fast"
+    )]
+    NoQuorum {
+        /// How many answered.
+        answered: u32,
+        /// How many are needed.
+        needed: u32,
+    },
+    /// None of the members that keep it answered.
+    #[error("none of the {asked} members that may keep the object answered; try again in a moment")]
+    NoReplica {
+        /// How many were asked.
+        asked: usize,
+    },
+    /// It may or may not have happened, and may still.
+    #[error(
+        "the outcome is unknown: the write was begun, and too few replicas confirmed it in time. Read the object to see"
+    )]
+    Unknown,
+    /// This node does not take part yet. Nothing has changed.
+    #[error("this node does not take part in its group's objects yet; try again in a moment")]
+    NotReady,
+    /// Too much is in hand. Nothing has changed.
+    #[error("too many operations on the object wait; try again in a moment")]
+    Busy,
+}
+
+impl NotDone {
+    /// Returns why an order was not carried out; `None` when it was.
+    pub fn of(ended: &Ended) -> Option<Self> {
+        match *ended {
+            Ended::NoQuorum { answered, needed } => Some(Self::NoQuorum { answered, needed }),
+            Ended::NotReady => Some(Self::NotReady),
+            Ended::Busy => Some(Self::Busy),
+            Ended::Unknown => Some(Self::Unknown),
+            Ended::Written { .. } | Ended::Refused(_) | Ended::Read(_) | Ended::Done => None,
+        }
+    }
+}
+
+/// Checks whether objects of a tier are served at all.
 ///
 /// # Errors
 /// [`NotServed`], for objects of the group's tier.
-pub fn may_write(view: &View, tier: Tier, mode: StorageMode) -> Result<(), NotServed> {
-    may(view, tier, mode == StorageMode::Safe)
-}
-
-/// Checks whether an object may be read in this mode.
-///
-/// # Errors
-/// As [`may_write`].
-pub fn may_read(view: &View, tier: Tier, mode: RetrievalMode) -> Result<(), NotServed> {
-    may(view, tier, mode == RetrievalMode::Safe)
-}
-
-fn may(view: &View, tier: Tier, needs_quorum: bool) -> Result<(), NotServed> {
-    if tier != Tier::Group {
-        return Ok(());
-    }
-    let Some(table) = view.group() else {
+pub fn serves(view: &View, tier: Tier) -> Result<(), NotServed> {
+    if tier == Tier::Group && view.group().is_none() {
         let reason = view.unready().unwrap_or("looking for a group");
         return Err(NotServed::NoGroup { reason });
-    };
-    match table.seats.len() {
-        members if needs_quorum && members > 1 => Err(NotServed::NotReplicated { members }),
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Decides about a caller's word that a member holds an object: `false`, as for every entry that is there already. The
@@ -120,27 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn a_node_alone_serves_every_mode_and_a_larger_group_only_what_needs_no_quorum() {
-        for mode in [RetrievalMode::Fast, RetrievalMode::Parallel, RetrievalMode::Safe] {
-            assert_eq!(may_read(&alone(), Tier::Group, mode), Ok(()));
-            let in_two = may_read(&with_another(), Tier::Group, mode);
-            assert_eq!(in_two.is_err(), mode == RetrievalMode::Safe, "{mode:?}");
-        }
-        let refused = NotServed::NotReplicated { members: 2 };
-        assert_eq!(may_write(&with_another(), Tier::Group, StorageMode::Safe), Err(refused));
-        assert_eq!(may_write(&with_another(), Tier::Group, StorageMode::Fast), Ok(()));
-        assert_eq!(may_write(&alone(), Tier::Group, StorageMode::Safe), Ok(()));
-    }
-
-    #[test]
     fn without_a_group_only_the_overlay_is_served() {
         let mut view = alone();
+        assert_eq!(serves(&view, Tier::Group), Ok(()));
         view.table = None;
-        for mode in [StorageMode::Fast, StorageMode::Safe] {
-            let refused = may_write(&view, Tier::Group, mode).unwrap_err();
-            assert_eq!(refused.to_string(), "no group yet: looking for a group");
-            assert_eq!(may_write(&view, Tier::Overlay, mode), Ok(()));
-        }
+        let refused = serves(&view, Tier::Group).unwrap_err();
+        assert_eq!(refused.to_string(), "no group yet: looking for a group");
+        assert_eq!(serves(&view, Tier::Overlay), Ok(()));
     }
 
     #[test]

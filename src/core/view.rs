@@ -32,7 +32,8 @@ pub enum RoleState {
     PermanentSuperPeer,
     /// It is a member of a group that has no leader at the moment.
     Electing,
-    /// It is on its way out, or out: without a table it has left, and looks for no other group until it is started again.
+    /// It is on its way out, or out: without a table it has left, and looks for no other group until it is asked into one
+    /// or started again.
     Leaving,
     /// Its group was dissolved.
     Dissolved,
@@ -105,7 +106,7 @@ pub struct View {
     pub super_peer: Option<NodeId>,
     /// The term of that leader.
     pub term: u64,
-    /// Who votes.
+    /// Who votes. While the voters change, those of before.
     pub voters: BTreeSet<NodeId>,
     /// The other members as they look from here.
     pub sightings: BTreeMap<NodeId, Sighting>,
@@ -267,9 +268,9 @@ impl View {
     pub fn unready(&self) -> Option<&'static str> {
         match (self.state, self.group()) {
             (RoleState::Leaving, Some(_)) => Some("leaving its group"),
-            (RoleState::Leaving, None) => {
-                Some("it has left its group; start it again to look for another one")
-            }
+            (RoleState::Leaving, None) => Some(
+                "it has left its group; start it again to look for another one, or ask it in with addPeer",
+            ),
             (_, Some(_)) => None,
             (RoleState::Joining, None) => Some("asking a group for a place"),
             (RoleState::Dissolved, None) => {

@@ -4,12 +4,13 @@ use std::sync::OnceLock;
 
 use crate::{
     core::{
-        object::{Object, ObjectId, Tier},
+        object::{Object, ObjectId, Tier, Version},
+        register::{Register, ShardState, Value},
         time::UnixSecs,
     },
     ports::{
         ObjectStore,
-        object_store::{Job, Page, Receipt, StoreCounts, StoreError, StoreHealth},
+        object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
     },
     storage::FjallStore,
 };
@@ -35,6 +36,10 @@ impl LateStore {
         }
     }
 
+    fn read(&self) -> Result<&FjallStore, StoreError> {
+        self.inner.get().ok_or(StoreError::Reopening)
+    }
+
     fn open(&self) -> Result<&FjallStore, StoreError> {
         self.inner.get().ok_or_else(|| StoreError::ReadOnly { reason: OPENING.into() })
     }
@@ -44,20 +49,12 @@ impl ObjectStore for LateStore {
     fn submit(&self, job: Job) {
         match self.open() {
             Ok(store) => store.submit(job),
-            Err(error) => match job {
-                Job::Write(job) => job.done.complete(Receipt {
-                    result: Err(error),
-                    queued_us: 0,
-                    commit_us: 0,
-                    batch_len: 0,
-                }),
-                Job::Sweep { done, .. } => done(Err(error)),
-            },
+            Err(error) => job.refuse(error),
         }
     }
 
     fn get(&self, tier: Tier, id: &ObjectId, now: UnixSecs) -> Result<Option<Object>, StoreError> {
-        self.inner.get().ok_or(StoreError::Reopening)?.get(tier, id, now)
+        self.read()?.get(tier, id, now)
     }
 
     fn list(
@@ -68,7 +65,49 @@ impl ObjectStore for LateStore {
         limit: usize,
         now: UnixSecs,
     ) -> Result<Page, StoreError> {
-        self.inner.get().ok_or(StoreError::Reopening)?.list(tier, prefix, after, limit, now)
+        self.read()?.list(tier, prefix, after, limit, now)
+    }
+
+    fn register(&self, id: &ObjectId) -> Result<Option<Register>, StoreError> {
+        self.read()?.register(id)
+    }
+
+    fn registers(
+        &self,
+        shard: u8,
+        after: Option<&ObjectId>,
+        limit: usize,
+    ) -> Result<Vec<RegisterHead>, StoreError> {
+        self.read()?.registers(shard, after, limit)
+    }
+
+    fn shard_state(&self, shard: u8) -> Result<Option<ShardState>, StoreError> {
+        self.read()?.shard_state(shard)
+    }
+
+    fn expired(
+        &self,
+        now: UnixSecs,
+        after: Option<&Expired>,
+        limit: usize,
+    ) -> Result<Vec<Expired>, StoreError> {
+        self.read()?.expired(now, after, limit)
+    }
+
+    fn outbox_entry(&self, id: &ObjectId) -> Result<Option<Value>, StoreError> {
+        self.read()?.outbox_entry(id)
+    }
+
+    fn outbox(
+        &self,
+        after: Option<&ObjectId>,
+        limit: usize,
+    ) -> Result<Vec<(ObjectId, Value)>, StoreError> {
+        self.read()?.outbox(after, limit)
+    }
+
+    fn latest_version(&self) -> Version {
+        self.inner.get().map(|store| store.latest_version()).unwrap_or_default()
     }
 
     fn health(&self) -> StoreHealth {

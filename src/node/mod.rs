@@ -31,13 +31,13 @@ use crate::{
     actors::{
         Address, Context, Kit, Recorder,
         expiry::{self, Expiry},
+        group_storage::{GroupStorage, Parts},
         group_table::{self, GroupTable},
         group_view::Published,
         local_store::{self, LocalStore},
         membership::{self, MembershipActor, MembershipDoor, MembershipMsg},
         overlay::{self, Overlay as OverlayActor},
         peer_links::PeerLinks,
-        replica_reader::{self, ReadPath, ReplicaReader},
         shell::worker,
         supervisor::{ChildSpec, Root, nested},
     },
@@ -51,7 +51,7 @@ use crate::{
     },
     config::Config,
     consensus::{self, RaftConsensus, RaftOptions, RaftTimes},
-    core::{membership::Durable, view::View},
+    core::{membership::Durable, outbox::Limits, view::View},
     network::{
         GrpcProbe, Libp2pOverlay, LinkOptions, Links,
         link::{KeyError, watch_socket},
@@ -274,10 +274,24 @@ impl Node {
             expiry::Args { store: writer.clone(), interval: config.schedule.db_cleanup };
         let (_, expiry_spec) = worker::<Expiry>(&kit, "expiry", "storage", expiry_args);
         let mut storage = vec![writer_spec, expiry_spec];
-        let reader_args = replica_reader::Args { store: store.clone() };
-        let (reader, reader_spec) =
-            worker::<ReplicaReader>(&kit, "replica_reader", "storage", reader_args);
-        storage.push(reader_spec);
+        let behind = Arc::clone(&link_listener);
+        let group_storage = GroupStorage::new(&Parts {
+            kit: kit.clone(),
+            supervisor: "storage",
+            store: store.clone(),
+            transport: peer_links.clone(),
+            view: Arc::clone(&view),
+            limits: Limits { entries: limits.outbox_entries, bytes: limits.outbox_bytes },
+            holds: Arc::new(|_| {}),
+            left_behind: Arc::new(move || {
+                if let Some(membership) = behind.get() {
+                    let from: Arc<str> = "replica_writer".into();
+                    membership.tell(&from, Context::default(), MembershipMsg::LeftBehind);
+                }
+            }),
+        });
+        storage.extend(group_storage.children);
+        links.serve(Service::Replica, group_storage.door);
         let table_args = group_table::Args { consensus: Arc::new(log.clone()) };
         let (group_table, table_spec) =
             worker::<GroupTable>(&kit, "group_table", "group", table_args);
@@ -289,6 +303,8 @@ impl Node {
             group_table,
             transport: peer_links,
             overlay: overlay.clone(),
+            rescans: group_storage.rescans,
+            endings: group_storage.endings,
         };
         let (membership, membership_spec) =
             worker::<MembershipActor>(&kit, "membership", "group", membership_args);
@@ -312,7 +328,8 @@ impl Node {
         let backend = Arc::new(Backend {
             kit: kit.clone(),
             store: writer,
-            reads: ReadPath::new(kit.clone(), reader, store.clone()),
+            reads: group_storage.reads,
+            writes: group_storage.writes,
             view,
             membership: membership.clone(),
             network,

@@ -69,9 +69,9 @@ pub trait Consensus: Send + Sync + 'static {
     /// it goes before all other voters. A leader that lives and is heard by a majority is not disturbed.
     fn campaign(&self);
 
-    /// Stops the leader's heartbeats, so that another can win, or starts them again. A pause also ends by itself: with the
-    /// leadership, or when nobody has won for a few leases.
-    fn pause_heartbeats(&self, paused: bool);
+    /// Stops the leader's heartbeats in favour of `heir`, for whom the other voters then make way, or starts them again. A
+    /// pause also ends by itself: with the leadership, or when nobody has won for a few leases.
+    fn pause_heartbeats(&self, heir: Option<NodeId>);
 
     /// Leaves the group: stops, and deletes the log.
     fn leave(&self) -> BoxFuture<'static, Result<(), ConsensusError>>;

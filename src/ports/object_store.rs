@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::core::{
     change::{Change, Refusal},
     object::{Object, ObjectId, ObjectMeta, Tier, Version},
+    register::{Ballot, Register, ShardState, Value},
     time::UnixSecs,
 };
 
@@ -76,13 +77,86 @@ pub trait Completion: Send {
 pub enum Job {
     /// One write of a client.
     Write(WriteJob),
-    /// Remove up to `limit` expired objects.
+    /// Remove up to `limit` expired objects. Those that have a register stay, see [`ObjectStore::expired`].
     Sweep {
         /// The most to remove in this batch.
         limit: usize,
         /// Takes the answer.
         done: Box<dyn FnOnce(Result<Swept, StoreError>) + Send>,
     },
+    /// Registers to be kept as they are given, by the worker of their shard, which is the only one to write them.
+    Registers(RegisterJob),
+    /// Fast writes that are not replicated yet.
+    Outbox(OutboxJob),
+}
+
+/// Answers once a job is durable.
+pub type JobDone = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// What a shard wants kept: all of it or nothing, however much it is. A value is kept as the object of the group tier, and
+/// the store's clock never stays below its version.
+pub struct RegisterJob {
+    /// The shard.
+    pub shard: u8,
+    /// Deletes all registers of the shard with their objects first, before `writes`, those without a register too; and the
+    /// shard's own state, if none is given.
+    pub wipe: bool,
+    /// The shard's own state; `None` leaves it as it is.
+    pub state: Option<ShardState>,
+    /// The registers; `None` deletes one with its object. Of several for one object the last one counts.
+    pub writes: Vec<(ObjectId, Option<Register>)>,
+    /// Takes the answer.
+    pub done: JobDone,
+}
+
+/// A change of the outbox: all of it or nothing.
+#[derive(Default)]
+pub struct OutboxChange {
+    /// Entries to keep, each in place of an older one of the same object. One that is older than what is there, or that has
+    /// no version, changes nothing.
+    pub put: Vec<(ObjectId, Value)>,
+    /// Entries that are done, if they still have this version after `put`.
+    pub remove: Vec<(ObjectId, Version)>,
+    /// The store's clock is kept at this version at least.
+    pub floor: Option<Version>,
+}
+
+/// A change of the outbox, and who waits for it.
+pub struct OutboxJob {
+    /// What changes.
+    pub change: OutboxChange,
+    /// Takes the answer.
+    pub done: JobDone,
+}
+
+/// A register without its object's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterHead {
+    /// The object.
+    pub id: ObjectId,
+    /// Its promised ballot.
+    pub promised: Ballot,
+    /// Its accepted ballot.
+    pub accepted: Ballot,
+    /// The version of the accepted value; `None` = absent.
+    pub version: Option<Version>,
+    /// Whether the accepted value is an object.
+    pub is_live: bool,
+    /// When the object expires.
+    pub expires_at: Option<UnixSecs>,
+    /// Whether its record does not read back: then there may be an object, and nothing else here is known.
+    pub is_damaged: bool,
+}
+
+/// An object of the group whose time has come, and that only a round may make a tombstone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// The object.
+    pub id: ObjectId,
+    /// Its version.
+    pub version: Version,
+    /// Since when it is absent.
+    pub expires_at: UnixSecs,
 }
 
 impl fmt::Debug for Job {
@@ -90,6 +164,30 @@ impl fmt::Debug for Job {
         match self {
             Self::Write(job) => write!(f, "Write({})", job.id),
             Self::Sweep { limit, .. } => write!(f, "Sweep(at most {limit})"),
+            Self::Registers(job) => {
+                write!(f, "Registers({} of shard {})", job.writes.len(), job.shard)
+            }
+            Self::Outbox(job) => {
+                write!(f, "Outbox({} in, {} out)", job.change.put.len(), job.change.remove.len())
+            }
+        }
+    }
+}
+
+impl Job {
+    /// Answers a job that was not begun.
+    pub fn refuse(self, error: StoreError) {
+        match self {
+            Self::Write(job) => job.done.complete(Receipt {
+                result: Err(error),
+                queued_us: 0,
+                commit_us: 0,
+                batch_len: 0,
+            }),
+            Self::Sweep { done, .. } => done(Err(error)),
+            Self::Registers(RegisterJob { done, .. }) | Self::Outbox(OutboxJob { done, .. }) => {
+                done(Err(error));
+            }
         }
     }
 }
@@ -147,6 +245,12 @@ pub struct StoreCounts {
     pub waiting: u64,
     /// Bytes on disk.
     pub disk_bytes: u64,
+    /// Registers kept or deleted.
+    pub register_writes: u64,
+    /// Entries in the outbox.
+    pub outbox_entries: u64,
+    /// Bytes of these entries.
+    pub outbox_bytes: u64,
 }
 
 /// Why the store could not do something. None of it is the caller's fault.
@@ -187,6 +291,15 @@ pub enum StoreError {
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
+    /// The object has a register, which only rounds may change; nothing was changed.
+    #[error(
+        "object {id:?} is replicated: what is written past its replicas would be lost or come back; write it through a \
+         running node"
+    )]
+    Replicated {
+        /// The object.
+        id: String,
+    },
     /// Nobody waited for the write any more; nothing was changed.
     #[error("the write was dropped before it began, because its caller had gone")]
     Abandoned,
@@ -194,7 +307,8 @@ pub enum StoreError {
 
 /// A store of objects. Cheap to share; its writer is one.
 pub trait ObjectStore: Send + Sync + 'static {
-    /// Hands a job to the writer and returns at once. On an error the job's `done` has been called with it.
+    /// Hands a job to the writer and returns at once. The writer answers jobs in the order in which they were submitted; one
+    /// that its queue has no room for is answered before this returns.
     fn submit(&self, job: Job);
 
     /// Returns the object, unless it is absent or expired at `now`.
@@ -215,6 +329,64 @@ pub trait ObjectStore: Send + Sync + 'static {
         limit: usize,
         now: UnixSecs,
     ) -> Result<Page, StoreError>;
+
+    /// Returns an object's register. An object that was kept without one (by an older version, or by the embedded store) has
+    /// one that was accepted in epoch 0, below all others.
+    ///
+    /// # Errors
+    /// When the engine cannot read it, or it does not read back.
+    fn register(&self, id: &ObjectId) -> Result<Option<Register>, StoreError>;
+
+    /// Returns the registers of a shard behind `after`, sorted by id, at most `limit`; none = there are no more. Objects that
+    /// were kept without one are among them, and those that do not read back.
+    ///
+    /// # Errors
+    /// When the engine cannot read them.
+    fn registers(
+        &self,
+        shard: u8,
+        after: Option<&ObjectId>,
+        limit: usize,
+    ) -> Result<Vec<RegisterHead>, StoreError>;
+
+    /// Returns a shard's state; `None` = it has none yet.
+    ///
+    /// # Errors
+    /// When the engine cannot read it, or it does not read back.
+    fn shard_state(&self, shard: u8) -> Result<Option<ShardState>, StoreError>;
+
+    /// Returns the objects with a register that have expired at `now`, oldest first, behind `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the engine cannot read them.
+    fn expired(
+        &self,
+        now: UnixSecs,
+        after: Option<&Expired>,
+        limit: usize,
+    ) -> Result<Vec<Expired>, StoreError>;
+
+    /// Returns the outbox's entry for an object. Costs next to nothing while the outbox is empty. To miss nothing a reader
+    /// looks here before it looks for a register: an entry leaves only after a quorum has it.
+    ///
+    /// # Errors
+    /// When the engine cannot read it, or it does not read back.
+    fn outbox_entry(&self, id: &ObjectId) -> Result<Option<Value>, StoreError>;
+
+    /// Returns the outbox's entries behind `after`, sorted by id, at most `limit`, and fewer when they are large; none =
+    /// there are no more. What does not read back is left out and logged.
+    ///
+    /// # Errors
+    /// When the engine cannot read them.
+    fn outbox(
+        &self,
+        after: Option<&ObjectId>,
+        limit: usize,
+    ) -> Result<Vec<(ObjectId, Value)>, StoreError>;
+
+    /// Returns a version that no version is above which this store has given, or was given in a register, in the outbox or
+    /// as its floor. What an answered job has brought is known after a restart.
+    fn latest_version(&self) -> Version;
 
     /// Tells what the store can do at the moment.
     fn health(&self) -> StoreHealth;

@@ -12,25 +12,27 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use bytes::Bytes;
-use fjall::Readable as _;
 use tracing::error;
 
 use super::{
     OpenError, StoreOptions,
-    engine::{Engine, Queued},
-    format, recovery,
+    engine::Engine,
+    reading::{self, Facts},
+    recovery,
+    stage::Queued,
+    table::View,
     writer::{Writer, value_bytes},
 };
 use crate::{
     core::{
         hlc::HybridClock,
         object::{Object, ObjectId, Tier, Version},
+        register::{Register, ShardState, Value},
         time::{UnixMs, UnixSecs},
     },
     ports::{
         ObjectStore,
-        object_store::{Job, Page, Receipt, StoreCounts, StoreError, StoreHealth},
+        object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
     },
 };
 
@@ -40,8 +42,6 @@ const QUEUE_MAX: usize = 16_384;
 const QUEUE_BYTES_MAX: u64 = 256 << 20;
 /// What is said once the writer thread has ended by a defect.
 pub(super) const WRITER_FAILED: &str = "the store's writer thread has panicked";
-/// The most records that one page of a listing looks at, however many of them have expired.
-const SCAN_MAX: usize = 100_000;
 
 /// A store on fjall. Dropping it, or [`close`](Self::close), finishes what waits and stops the writer.
 #[derive(Debug)]
@@ -63,7 +63,37 @@ pub(super) struct Shared {
     pub writer_failed: AtomicBool,
     /// The latest time seen, in milliseconds. A wall clock that is set back does not bring back what has expired.
     latest_ms: AtomicU64,
+    /// The time of the greatest version that the writer has given or seen.
+    pub latest_version: AtomicU64,
+    pub facts: SharedFacts,
     pub counts: Counts,
+}
+
+/// What is known of the records; the writer sets it.
+#[derive(Debug, Default)]
+pub(super) struct SharedFacts {
+    has_registers: AtomicBool,
+    is_loose: AtomicBool,
+    outbox_entries: AtomicU64,
+    outbox_bytes: AtomicU64,
+}
+
+impl SharedFacts {
+    pub fn read(&self) -> Facts {
+        Facts {
+            has_registers: self.has_registers.load(Relaxed),
+            is_loose: self.is_loose.load(Relaxed),
+            outbox_entries: self.outbox_entries.load(Relaxed),
+            outbox_bytes: self.outbox_bytes.load(Relaxed),
+        }
+    }
+
+    pub fn set(&self, facts: Facts) {
+        self.has_registers.store(facts.has_registers, Relaxed);
+        self.is_loose.store(facts.is_loose, Relaxed);
+        self.outbox_entries.store(facts.outbox_entries, Relaxed);
+        self.outbox_bytes.store(facts.outbox_bytes, Relaxed);
+    }
 }
 
 pub(super) struct EngineSlot(pub Engine);
@@ -88,6 +118,7 @@ pub(super) struct Counts {
     pub batches: AtomicU64,
     pub fsyncs: AtomicU64,
     pub swept: AtomicU64,
+    pub register_writes: AtomicU64,
     pub recoveries: AtomicU64,
     pub waiting: AtomicU64,
     pub waiting_bytes: AtomicU64,
@@ -101,15 +132,19 @@ impl FjallStore {
     /// # Errors
     /// Says why it does not open, with the way out.
     pub fn open(options: StoreOptions) -> Result<Self, OpenError> {
-        let (engine, last) = recovery::open(&options)?;
-        let clock = HybridClock::new(options.node_tag, last);
+        let (engine, opened) = recovery::open(&options)?;
+        let clock = HybridClock::new(options.node_tag, opened.clock);
+        let facts = SharedFacts::default();
+        facts.set(opened.facts);
         let shared = Arc::new(Shared {
             options,
             engine: RwLock::new(Some(EngineSlot(engine))),
             health: RwLock::new(StoreHealth::Up),
             shortage: RwLock::new(None),
             writer_failed: AtomicBool::new(false),
-            latest_ms: AtomicU64::new(last.map_or(0, version_ms)),
+            latest_ms: AtomicU64::new(opened.latest.0),
+            latest_version: AtomicU64::new(clock.last().time),
+            facts,
             counts: Counts::default(),
         });
         let (queue, jobs) = sync_channel(QUEUE_MAX);
@@ -152,7 +187,7 @@ impl ObjectStore for FjallStore {
         let at = self.shared.options.clock.monotonic();
         let queue = lock(&self.queue);
         let Some(queue) = queue.as_ref() else {
-            return refuse(job, &StoreError::Closed);
+            return job.refuse(StoreError::Closed);
         };
         let counts = &self.shared.counts;
         let bytes = value_bytes(&job) as u64;
@@ -167,14 +202,14 @@ impl ObjectStore for FjallStore {
         counts.waiting.fetch_sub(1, Relaxed);
         counts.waiting_bytes.fetch_sub(bytes, Relaxed);
         match error {
-            TrySendError::Full(Queued { job, .. }) => refuse(job, &StoreError::Full { waiting }),
-            TrySendError::Disconnected(Queued { job, .. }) => refuse(job, &StoreError::Closed),
+            TrySendError::Full(Queued { job, .. }) => job.refuse(StoreError::Full { waiting }),
+            TrySendError::Disconnected(Queued { job, .. }) => job.refuse(StoreError::Closed),
         }
     }
 
     fn get(&self, tier: Tier, id: &ObjectId, now: UnixSecs) -> Result<Option<Object>, StoreError> {
         let now = self.shared.latest(now);
-        let object = self.shared.with_engine(|engine| engine.read(tier, id))?;
+        let object = self.shared.with_engine(|engine| reading::object(engine, tier, id))?;
         Ok(object.filter(|object| !object.is_expired(now)))
     }
 
@@ -187,7 +222,58 @@ impl ObjectStore for FjallStore {
         now: UnixSecs,
     ) -> Result<Page, StoreError> {
         let now = self.shared.latest(now);
-        self.shared.with_engine(|engine| list(engine, tier, prefix, after, limit, now))
+        self.shared.with_engine(|engine| reading::list(engine, tier, prefix, after, limit, now))
+    }
+
+    fn register(&self, id: &ObjectId) -> Result<Option<Register>, StoreError> {
+        let is_loose = self.shared.facts.is_loose.load(Relaxed);
+        self.shared.with_engine(|engine| reading::register(&View::of(engine), id, is_loose))
+    }
+
+    fn registers(
+        &self,
+        shard: u8,
+        after: Option<&ObjectId>,
+        limit: usize,
+    ) -> Result<Vec<RegisterHead>, StoreError> {
+        let is_loose = self.shared.facts.is_loose.load(Relaxed);
+        self.shared.with_engine(|engine| {
+            reading::registers(&View::of(engine), shard, after, limit, is_loose)
+        })
+    }
+
+    fn shard_state(&self, shard: u8) -> Result<Option<ShardState>, StoreError> {
+        self.shared.with_engine(|engine| reading::shard_state(engine, shard))
+    }
+
+    fn expired(
+        &self,
+        now: UnixSecs,
+        after: Option<&Expired>,
+        limit: usize,
+    ) -> Result<Vec<Expired>, StoreError> {
+        let now = self.shared.latest(now);
+        self.shared.with_engine(|engine| reading::expired(engine, now, after, limit))
+    }
+
+    fn outbox_entry(&self, id: &ObjectId) -> Result<Option<Value>, StoreError> {
+        if self.shared.facts.outbox_entries.load(Relaxed) == 0 {
+            return Ok(None);
+        }
+        self.shared.with_engine(|engine| reading::outbox_entry(engine, id))
+    }
+
+    fn outbox(
+        &self,
+        after: Option<&ObjectId>,
+        limit: usize,
+    ) -> Result<Vec<(ObjectId, Value)>, StoreError> {
+        self.shared.with_engine(|engine| reading::outbox(engine, after, limit))
+    }
+
+    fn latest_version(&self) -> Version {
+        let time = self.shared.latest_version.load(Relaxed);
+        Version { time, node: u64::MAX }
     }
 
     fn health(&self) -> StoreHealth {
@@ -211,6 +297,9 @@ impl ObjectStore for FjallStore {
             recoveries: counts.recoveries.load(Relaxed),
             waiting: counts.waiting.load(Relaxed),
             disk_bytes: counts.disk_bytes.load(Relaxed),
+            register_writes: counts.register_writes.load(Relaxed),
+            outbox_entries: self.shared.facts.outbox_entries.load(Relaxed),
+            outbox_bytes: self.shared.facts.outbox_bytes.load(Relaxed),
         }
     }
 }
@@ -261,63 +350,6 @@ impl Shared {
             )
         })
     }
-}
-
-/// The wall clock's part of a version, in milliseconds.
-fn version_ms(version: Version) -> u64 {
-    version.time >> 16
-}
-
-/// Answers a job that was not begun.
-pub(super) fn refuse(job: Job, error: &StoreError) {
-    match job {
-        Job::Write(job) => job.done.complete(Receipt {
-            result: Err(error.clone()),
-            queued_us: 0,
-            commit_us: 0,
-            batch_len: 0,
-        }),
-        Job::Sweep { done, .. } => done(Err(error.clone())),
-    }
-}
-
-fn list(
-    engine: &Engine,
-    tier: Tier,
-    prefix: &str,
-    after: Option<&str>,
-    limit: usize,
-    now: UnixSecs,
-) -> Result<Page, StoreError> {
-    let failed = |error: fjall::Error| StoreError::Engine(error.to_string());
-    let mut start = format::object_key(tier, prefix);
-    if let Some(after) = after {
-        let mut behind = format::object_key(tier, after);
-        behind.push(0);
-        start = start.max(behind);
-    }
-    let end = vec![format::tier_tag(tier) + 1];
-    let snapshot = engine.db.snapshot();
-    let mut page = Page::default();
-    let mut last = None;
-    for (scanned, guard) in snapshot.range(&engine.objects, start..end).enumerate() {
-        let (key, record) = guard.into_inner().map_err(failed)?;
-        let id = ObjectId::parse_bytes(key.get(1..).unwrap_or_default())
-            .map_err(|error| StoreError::Engine(error.to_string()))?;
-        if !id.as_str().starts_with(prefix) {
-            break;
-        }
-        if page.items.len() == limit || scanned == SCAN_MAX {
-            page.next = last;
-            break;
-        }
-        let object = format::decode_object(&id, Bytes::from(record))?;
-        if !object.is_expired(now) {
-            page.items.push(object.meta());
-        }
-        last = Some(id);
-    }
-    Ok(page)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

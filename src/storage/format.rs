@@ -1,10 +1,16 @@
 //! The on-disk format: keys with a tag byte per kind of record, values with a format version byte.
 //!
 //! ```text
-//! 01 name                        -> a fact about the store: "format", "clock"
+//! 01 name                        -> a fact about the store: "format", "clock", "loose"
 //! 02 id | 03 id                  -> an object of the group tier | of the overlay tier
-//! 04 expires_at(be) tier id      -> nothing: the expiry index, sorted by time
+//! 04 expires_at(be) tier id      -> nothing: the expiry index, sorted by time, of objects without a register
+//! 05 shard id                    -> a register, but for its object      } see `records`
+//! 06 shard                       -> a shard's state                     }
+//! 07 id                          -> an entry of the outbox              }
+//! 08 expires_at(be) id           -> a version: the expiry index of objects with a register
 //! ```
+//!
+//! Format 1 had the first three rows only, without "loose", and in "clock" no more than a version.
 
 use std::sync::Arc;
 
@@ -13,16 +19,22 @@ use bytes::Bytes;
 use crate::{
     core::{
         object::{Object, ObjectId, Tier, Version},
-        time::UnixSecs,
+        time::{UnixMs, UnixSecs},
     },
     ports::object_store::StoreError,
 };
 
-/// The format that this program writes and reads.
-pub const FORMAT: u8 = 1;
+/// The format of the directory that this program writes, and the oldest that it reads.
+pub const FORMAT: u8 = 2;
+pub const FORMAT_MIN: u8 = 1;
+/// The format of an object's record.
+const OBJECT_FORMAT: u8 = 1;
 
 pub const KEY_FORMAT: &[u8] = b"\x01format";
+/// The greatest version known, and the latest time seen.
 pub const KEY_CLOCK: &[u8] = b"\x01clock";
+/// Is there while there may be objects of the group tier without a register.
+pub const KEY_LOOSE: &[u8] = b"\x01loose";
 pub const TAG_EXPIRY: u8 = 4;
 
 const HEADER_BYTES: usize = 1 + 5 * 8 + 2;
@@ -80,12 +92,28 @@ pub fn decode_version(bytes: &[u8]) -> Option<Version> {
     Some(Version { time: u64::from_be_bytes(*time), node: u64::from_be_bytes(node) })
 }
 
+/// Writes the greatest version known and the latest time seen.
+pub fn encode_clock(version: Version, latest: UnixMs) -> Vec<u8> {
+    [&encode_version(version)[..], &latest.0.to_be_bytes()[..]].concat()
+}
+
+/// Reads a clock back. Format 1 has only the version, which then was always this node's own.
+pub fn decode_clock(bytes: &[u8]) -> Option<(Version, UnixMs)> {
+    let (version, latest) = bytes.split_first_chunk::<16>()?;
+    let version = decode_version(version)?;
+    let latest = match latest {
+        [] => version.time >> 16,
+        latest => u64::from_be_bytes(latest.try_into().ok()?),
+    };
+    Some((version, UnixMs(latest)))
+}
+
 pub fn encode_object(object: &Object) -> Vec<u8> {
     let content_type = object.content_type.as_deref().unwrap_or_default().as_bytes();
     // invariant: the edges take no content type longer than 255 bytes; a longer one would be cut, not misread.
     let content_type = content_type.get(..usize::from(u16::MAX)).unwrap_or(content_type);
     let mut out = Vec::with_capacity(HEADER_BYTES + content_type.len() + object.value.len());
-    out.push(FORMAT);
+    out.push(OBJECT_FORMAT);
     out.extend_from_slice(&encode_version(object.version));
     for time in [object.creation_time, object.expires_at.unwrap_or_default(), object.last_modified]
     {
@@ -104,7 +132,7 @@ pub fn encode_object(object: &Object) -> Vec<u8> {
 pub fn decode_object(id: &ObjectId, record: Bytes) -> Result<Object, StoreError> {
     let damaged = |reason: &str| StoreError::Damaged { id: id.to_string(), reason: reason.into() };
     match record.first() {
-        Some(&FORMAT) => {}
+        Some(&OBJECT_FORMAT) => {}
         Some(other) => return Err(damaged(&format!("unknown record format {other}"))),
         None => return Err(damaged("empty record")),
     }
@@ -177,6 +205,16 @@ mod tests {
             let key = |at| expiry_key(UnixSecs(at), Tier::Overlay, id.as_str());
             prop_assert_eq!(a.cmp(&b), key(a).cmp(&key(b)));
             prop_assert_eq!(parse_expiry_key(&key(a)), Some((UnixSecs(a), Tier::Overlay, id)));
+        }
+    }
+
+    #[test]
+    fn a_clock_reads_back_also_that_of_format_1() {
+        let version = Version { time: 7 << 16, node: 5 };
+        assert_eq!(decode_clock(&encode_clock(version, UnixMs(9))), Some((version, UnixMs(9))));
+        assert_eq!(decode_clock(&encode_version(version)), Some((version, UnixMs(7))));
+        for len in (0..24).filter(|&len| len != 16) {
+            assert_eq!(decode_clock(&encode_clock(version, UnixMs(9))[..len]), None, "{len}");
         }
     }
 

@@ -1,25 +1,25 @@
 //! A store in memory, for tests under paused time: it has no thread, decides at once, and forgets when dropped.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::fjall_store::refuse;
+use super::{
+    reading::{self, Facts},
+    stage::{Queued, Stage, Staged},
+    table::Map,
+};
 use crate::{
     core::{
-        change::Decision,
         hlc::HybridClock,
-        object::{Object, ObjectId, Tier},
+        object::{Object, ObjectId, Tier, Version},
+        register::{Register, ShardState, Value},
         time::{UnixMs, UnixSecs},
     },
     ports::{
         Clock, ObjectStore,
-        object_store::{
-            Job, Page, Receipt, StoreCounts, StoreError, StoreHealth, Swept, WriteJob, WriteResult,
-            Written,
-        },
+        object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
     },
 };
 
@@ -30,8 +30,10 @@ pub struct MemoryStore {
 }
 
 struct State {
-    objects: BTreeMap<(Tier, ObjectId), Object>,
+    records: Map,
     versions: HybridClock,
+    facts: Facts,
+    sweep_from: Vec<u8>,
     counts: StoreCounts,
     health: StoreHealth,
     /// The latest time seen: a wall clock that is set back does not bring back what has expired.
@@ -42,8 +44,10 @@ impl MemoryStore {
     /// Makes an empty store.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let state = State {
-            objects: BTreeMap::new(),
+            records: Map::new(),
             versions: HybridClock::new(1, None),
+            facts: Facts::default(),
+            sweep_from: Vec::new(),
             counts: StoreCounts::default(),
             health: StoreHealth::Up,
             latest: UnixMs(0),
@@ -63,7 +67,7 @@ impl MemoryStore {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemoryStore({} objects)", self.state().objects.len())
+        write!(f, "MemoryStore({} records)", self.state().records.len())
     }
 }
 
@@ -77,40 +81,30 @@ impl State {
         self.latest(UnixMs(now.0.saturating_mul(1000))).secs()
     }
 
-    fn write(&mut self, job: &mut WriteJob, clock: &dyn Clock) -> WriteResult {
-        if job.done.is_abandoned() {
-            return Err(StoreError::Abandoned);
-        }
-        let key = (job.tier, job.id.clone());
-        let now = self.latest(clock.wall());
-        let current = self.objects.get(&key).filter(|object| !object.is_expired(now.secs()));
-        let version = self.versions.tick(now);
-        let written = match job.change.clone().decide(&job.id, current, now.secs(), version) {
-            Err(refusal) => return Ok(Err(refusal)),
-            Ok(Decision::Keep { object, created }) => {
-                self.objects.insert(key, object);
-                Written::Kept { version, created }
-            }
-            Ok(Decision::Remove) => {
-                self.objects.remove(&key);
-                Written::Removed
-            }
+    /// Does a job as a batch of its own, and returns its answer.
+    fn run(&mut self, job: Job, clock: &dyn Clock) -> Staged {
+        let (now, start) = (self.latest(clock.wall()), clock.monotonic());
+        let stage = Stage {
+            table: &self.records,
+            clock: &mut self.versions,
+            now,
+            sweep_from: &mut self.sweep_from,
+            short: None,
+            staged: Staged { facts: self.facts, ..Staged::default() },
         };
-        self.counts.writes += 1;
-        self.counts.batches += 1;
-        Ok(Ok(written))
-    }
-
-    fn sweep(&mut self, limit: usize, now: UnixSecs) -> Swept {
-        let expired = self.objects.iter().filter(|(_, object)| object.is_expired(now));
-        let keys: Vec<_> = expired.map(|(key, _)| key.clone()).take(limit + 1).collect();
-        let more = keys.len() > limit;
-        let removed = keys.len().min(limit);
-        for key in keys.iter().take(limit) {
-            self.objects.remove(key);
+        let mut staged = stage.run(vec![Queued { job, at: start }], start);
+        self.counts.batches += u64::from(!staged.ops.is_empty() || staged.keeps_clock);
+        for (key, record) in std::mem::take(&mut staged.ops) {
+            match record {
+                Some(record) => self.records.insert(key, record),
+                None => self.records.remove(&key),
+            };
         }
-        self.counts.swept += removed as u64;
-        Swept { removed, more }
+        self.facts = staged.facts;
+        self.counts.writes += staged.writes;
+        self.counts.register_writes += staged.register_writes;
+        self.counts.swept += staged.swept;
+        staged
     }
 }
 
@@ -118,29 +112,22 @@ impl ObjectStore for MemoryStore {
     fn submit(&self, job: Job) {
         let mut state = self.state();
         if let Some(reason) = state.health.refusal() {
-            let error = StoreError::ReadOnly { reason: reason.to_owned() };
+            let reason = reason.to_owned();
             drop(state);
-            return refuse(job, &error);
+            return job.refuse(StoreError::ReadOnly { reason });
         }
-        match job {
-            Job::Write(mut job) => {
-                let result = state.write(&mut job, &*self.clock);
-                drop(state);
-                job.done.complete(Receipt { result, queued_us: 0, commit_us: 0, batch_len: 1 });
-            }
-            Job::Sweep { limit, done } => {
-                let now = state.latest(self.clock.wall()).secs();
-                let swept = state.sweep(limit, now);
-                drop(state);
-                done(Ok(swept));
-            }
+        let staged = state.run(job, &*self.clock);
+        // Whoever is answered may submit again at once.
+        drop(state);
+        for answer in staged.answers {
+            answer.send(None, 0, 1);
         }
     }
 
     fn get(&self, tier: Tier, id: &ObjectId, now: UnixSecs) -> Result<Option<Object>, StoreError> {
         let mut state = self.state();
         let now = state.latest_secs(now);
-        let object = state.objects.get(&(tier, id.clone())).cloned();
+        let object = reading::object(&state.records, tier, id)?;
         Ok(object.filter(|object| !object.is_expired(now)))
     }
 
@@ -154,22 +141,53 @@ impl ObjectStore for MemoryStore {
     ) -> Result<Page, StoreError> {
         let mut state = self.state();
         let now = state.latest_secs(now);
-        let mut page = Page::default();
-        for ((at, id), object) in &state.objects {
-            let wanted = *at == tier
-                && id.as_str().starts_with(prefix)
-                && after.is_none_or(|after| id.as_str() > after)
-                && !object.is_expired(now);
-            if !wanted {
-                continue;
-            }
-            if page.items.len() == limit {
-                page.next = page.items.last().map(|meta| meta.id.clone());
-                break;
-            }
-            page.items.push(object.meta());
-        }
-        Ok(page)
+        reading::list(&state.records, tier, prefix, after, limit, now)
+    }
+
+    fn register(&self, id: &ObjectId) -> Result<Option<Register>, StoreError> {
+        let state = self.state();
+        reading::register(&state.records, id, state.facts.is_loose)
+    }
+
+    fn registers(
+        &self,
+        shard: u8,
+        after: Option<&ObjectId>,
+        limit: usize,
+    ) -> Result<Vec<RegisterHead>, StoreError> {
+        let state = self.state();
+        reading::registers(&state.records, shard, after, limit, state.facts.is_loose)
+    }
+
+    fn shard_state(&self, shard: u8) -> Result<Option<ShardState>, StoreError> {
+        reading::shard_state(&self.state().records, shard)
+    }
+
+    fn expired(
+        &self,
+        now: UnixSecs,
+        after: Option<&Expired>,
+        limit: usize,
+    ) -> Result<Vec<Expired>, StoreError> {
+        let mut state = self.state();
+        let now = state.latest_secs(now);
+        reading::expired(&state.records, now, after, limit)
+    }
+
+    fn outbox_entry(&self, id: &ObjectId) -> Result<Option<Value>, StoreError> {
+        reading::outbox_entry(&self.state().records, id)
+    }
+
+    fn outbox(
+        &self,
+        after: Option<&ObjectId>,
+        limit: usize,
+    ) -> Result<Vec<(ObjectId, Value)>, StoreError> {
+        reading::outbox(&self.state().records, after, limit)
+    }
+
+    fn latest_version(&self) -> Version {
+        Version { node: u64::MAX, ..self.state().versions.last() }
     }
 
     fn health(&self) -> StoreHealth {
@@ -177,6 +195,8 @@ impl ObjectStore for MemoryStore {
     }
 
     fn counts(&self) -> StoreCounts {
-        self.state().counts
+        let state = self.state();
+        let Facts { outbox_entries, outbox_bytes, .. } = state.facts;
+        StoreCounts { outbox_entries, outbox_bytes, ..state.counts }
     }
 }

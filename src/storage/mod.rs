@@ -6,14 +6,21 @@
 //!
 //! Decision: one fjall keyspace with a tag byte per kind of record, not one keyspace per kind. A keyspace that is seldom
 //! written pins old journals on disk, and one keyspace makes a batch over objects and expiry index one seqno range.
+//!
+//! What a batch changes (`stage`) and what a reader finds (`reading`) is decided over a table of records, which fjall keeps
+//! or a map: the store for tests differs from the real one in nothing but durability.
 
 mod engine;
 mod fjall_store;
 mod format;
 mod journal_check;
 mod memory;
+mod reading;
+mod records;
 mod recovery;
+mod stage;
 mod store;
+mod table;
 mod writer;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};

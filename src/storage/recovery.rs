@@ -13,10 +13,20 @@ use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 use super::{
     FaultPoint, OpenError, StoreOptions,
     engine::Engine,
-    format::{FORMAT, KEY_CLOCK, KEY_FORMAT, decode_version},
+    format::{self, FORMAT, FORMAT_MIN, KEY_CLOCK, KEY_FORMAT, KEY_LOOSE, tier_tag},
     journal_check,
+    reading::Facts,
+    records::register_key,
+    table::Table as _,
 };
-use crate::core::{durability::Durability, object::Version};
+use crate::{
+    core::{
+        durability::Durability,
+        object::{ObjectId, Tier, Version},
+        time::UnixMs,
+    },
+    ports::object_store::StoreError,
+};
 
 /// Memory for writes not yet in a sorted table. Small, so that a node with a million objects stays small.
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -26,6 +36,8 @@ const JOURNAL_BYTES: u64 = 128 << 20;
 /// How often, and after which pause, to try for the lock of the directory.
 const LOCK_ATTEMPTS: u32 = 3;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// How many objects are looked at to find out whether all of them have a register.
+const LOOSE_SCAN_MAX: usize = 100_000;
 /// What is written to find out whether the disk works again.
 const PROBE_BYTES: usize = 1 << 20;
 
@@ -57,19 +69,52 @@ fn place(options: &StoreOptions) -> Place {
     }
 }
 
-/// Opens the database of a directory, and tells the greatest version that it has given.
+/// What an opened database knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened {
+    /// The greatest version that it has given or seen.
+    pub clock: Option<Version>,
+    /// The latest time that it has seen.
+    pub latest: UnixMs,
+    pub facts: Facts,
+}
+
+/// Opens the database of a directory.
 ///
 /// # Errors
 /// Says why it does not open, with the way out.
-pub fn open(options: &StoreOptions) -> Result<(Engine, Option<Version>), OpenError> {
+pub fn open(options: &StoreOptions) -> Result<(Engine, Opened), OpenError> {
     let engine = open_engine(&place(options))?;
     check_format(&engine, &options.dir)?;
-    let clock = engine.objects.get(KEY_CLOCK).map_err(|error| OpenError::Engine {
+    let opened = look(&engine).map_err(|error| OpenError::Engine {
         dir: options.dir.clone(),
         reason: error.to_string(),
     })?;
-    let clock = clock.and_then(|bytes| decode_version(&bytes));
-    Ok((engine, clock))
+    Ok((engine, opened))
+}
+
+fn look(engine: &Engine) -> Result<Opened, StoreError> {
+    let clock = engine.get(KEY_CLOCK)?.and_then(|bytes| format::decode_clock(&bytes));
+    let mut facts = Facts::of(engine)?;
+    facts.is_loose = facts.is_loose && has_loose(engine)?;
+    let latest = clock.map_or(UnixMs(0), |(_, latest)| latest);
+    Ok(Opened { clock: clock.map(|(version, _)| version), latest, facts })
+}
+
+/// Finds out whether there is an object of the group tier without a register, as far as a look over some of them tells.
+fn has_loose(engine: &Engine) -> Result<bool, StoreError> {
+    let tag = tier_tag(Tier::Group);
+    for (scanned, entry) in engine.range(vec![tag], vec![tag + 1]).enumerate() {
+        let id = ObjectId::parse_bytes(entry?.0.get(1..).unwrap_or_default());
+        let is_kept = match id {
+            Ok(id) if scanned < LOOSE_SCAN_MAX => engine.get(&register_key(&id))?.is_some(),
+            _ => false,
+        };
+        if !is_kept {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Opens the engine of a directory, after a look over its journals.
@@ -153,14 +198,14 @@ pub fn probe(options: &StoreOptions, needed: u64) -> Result<(), String> {
 ///
 /// # Errors
 /// Says what still fails.
-pub fn reopen(options: &StoreOptions) -> Result<(Engine, Option<Version>), String> {
+pub fn reopen(options: &StoreOptions) -> Result<(Engine, Opened), String> {
     renew(&place(options))?;
-    let (engine, clock) = open(options).map_err(|error| error.to_string())?;
+    let (engine, opened) = open(options).map_err(|error| error.to_string())?;
     let mut probe = engine.db.batch();
     probe.insert(&engine.objects, KEY_FORMAT, [FORMAT]);
     let done = probe.durability(Some(PersistMode::SyncAll)).commit();
     done.map_err(|error| error.to_string())?;
-    Ok((engine, clock))
+    Ok((engine, opened))
 }
 
 /// Makes all that is visible in a database durable anew: after a failed fsync the operating system may hold pages that it
@@ -201,20 +246,25 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Checks the format, and brings an older one that can be read to the present one.
 fn check_format(engine: &Engine, dir: &Path) -> Result<(), OpenError> {
     let failed =
         |error: fjall::Error| OpenError::Engine { dir: dir.to_owned(), reason: error.to_string() };
-    match engine.objects.get(KEY_FORMAT).map_err(failed)?.as_deref() {
-        Some([FORMAT]) => Ok(()),
-        Some(other) => Err(OpenError::Format {
-            dir: dir.to_owned(),
-            found: other.first().copied().unwrap_or_default(),
-            expected: FORMAT,
-        }),
-        None => {
-            let mut batch = engine.db.batch();
-            batch.insert(&engine.objects, KEY_FORMAT, [FORMAT]);
-            batch.durability(Some(PersistMode::SyncAll)).commit().map_err(failed)
+    let found = engine.objects.get(KEY_FORMAT).map_err(failed)?;
+    let mut batch = engine.db.batch();
+    match found.as_deref() {
+        Some([FORMAT]) => return Ok(()),
+        // Its objects have no registers.
+        Some([FORMAT_MIN..FORMAT]) => batch.insert(&engine.objects, KEY_LOOSE, []),
+        Some(other) => {
+            return Err(OpenError::Format {
+                dir: dir.to_owned(),
+                found: other.first().copied().unwrap_or_default(),
+                expected: FORMAT,
+            });
         }
+        None => {}
     }
+    batch.insert(&engine.objects, KEY_FORMAT, [FORMAT]);
+    batch.durability(Some(PersistMode::SyncAll)).commit().map_err(failed)
 }

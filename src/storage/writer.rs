@@ -19,12 +19,18 @@ use tracing::{error, info};
 
 use super::{
     FaultPoint,
-    engine::{Answer, Queued, Staged},
-    fjall_store::{EngineSlot, Shared, WRITER_FAILED, read, refuse, write},
+    engine::Engine,
+    fjall_store::{EngineSlot, Shared, WRITER_FAILED, read, write},
     recovery,
+    stage::{Answer, Queued, Stage, Staged},
 };
 use crate::{
-    core::{change::Change, durability::Durability, hlc::HybridClock, time::MonotonicUs},
+    core::{
+        durability::Durability,
+        hlc::HybridClock,
+        register::Value,
+        time::{MonotonicUs, UnixMs},
+    },
     ports::object_store::{Job, StoreError, StoreHealth},
 };
 
@@ -36,6 +42,8 @@ const RECOVERY_PAUSE_MS: u64 = 250;
 const RECOVERY_PAUSE_MS_MAX: u64 = 8_000;
 /// The most room that is asked for before an attempt to recover; what is flushed first makes room for the rest.
 const RECOVERY_BYTES_MAX: u64 = 32 << 20;
+/// What a record costs beside the bytes of its value.
+const RECORD_BYTES: usize = 128;
 /// How often to look how much room there is, and how much is used.
 const MEASURE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -53,6 +61,14 @@ pub(super) struct Writer {
     /// Whether the disk is too full for more.
     is_short: bool,
     measured_at: MonotonicUs,
+}
+
+/// What there is room for on the disk.
+enum Room {
+    Enough,
+    /// For this reason not for more.
+    ForDeletes(String),
+    None(String),
 }
 
 /// Tells the others when the thread ends in a panic.
@@ -131,21 +147,24 @@ impl Writer {
         shared.counts.waiting_bytes.fetch_sub(bytes, Relaxed);
         let health = read(&shared.health).clone();
         if let StoreHealth::ReadOnly { reason } = health {
-            let error = StoreError::ReadOnly { reason };
-            return batch.into_iter().for_each(|queued| refuse(queued.job, &error));
+            return refuse_all(batch, &StoreError::ReadOnly { reason });
         }
-        let batch = self.refuse_what_has_no_room(batch, bytes);
+        let short = match self.look_at_room(bytes) {
+            Room::Enough => None,
+            Room::ForDeletes(reason) => Some(reason),
+            Room::None(reason) => return refuse_all(batch, &StoreError::ReadOnly { reason }),
+        };
         let slot = read(&shared.engine);
         let Some(engine) = slot.as_ref() else {
-            return batch.into_iter().for_each(|queued| refuse(queued.job, &StoreError::Reopening));
+            return refuse_all(batch, &StoreError::Reopening);
         };
         let clock = &shared.options.clock;
         let start = clock.monotonic();
         let now = shared.latest_ms(clock.wall());
-        let mut staged = engine.stage(batch, start, &mut self.clock, now, &mut self.sweep_from);
+        let mut staged = self.stage(engine, batch, (start, now), short.as_deref());
         let sync = shared.options.durability == Durability::Always;
         let faults = shared.options.faults.as_ref();
-        let commit = || engine.commit(&mut staged, &self.clock, sync, faults);
+        let commit = || engine.commit(&mut staged, (&self.clock, now), sync, faults);
         let committed = catch_unwind(AssertUnwindSafe(commit)).unwrap_or_else(|panic| {
             shared.writer_failed.store(true, Relaxed);
             // The batch may be on the disk: to drop the answers would say that it was not begun.
@@ -166,10 +185,33 @@ impl Writer {
         }
     }
 
+    fn stage(
+        &mut self,
+        engine: &Engine,
+        batch: Vec<Queued>,
+        (start, now): (MonotonicUs, UnixMs),
+        short: Option<&str>,
+    ) -> Staged {
+        let facts = self.shared.facts.read();
+        let stage = Stage {
+            table: engine,
+            clock: &mut self.clock,
+            now,
+            sweep_from: &mut self.sweep_from,
+            short,
+            staged: Staged { facts, ..Staged::default() },
+        };
+        let staged = stage.run(batch, start);
+        self.shared.latest_version.store(self.clock.last().time, Relaxed);
+        staged
+    }
+
     fn on_committed(&mut self, staged: Staged, start: MonotonicUs, wrote: bool, sync: bool) {
         let counts = &self.shared.counts;
         counts.writes.fetch_add(staged.writes, Relaxed);
         counts.swept.fetch_add(staged.swept, Relaxed);
+        counts.register_writes.fetch_add(staged.register_writes, Relaxed);
+        self.shared.facts.set(staged.facts);
         if wrote {
             counts.batches.fetch_add(1, Relaxed);
             if sync {
@@ -194,22 +236,16 @@ impl Writer {
         }
     }
 
-    /// Refuses, while the disk is nearly full, what needs more room; a delete may use half of the reserve.
-    fn refuse_what_has_no_room(&mut self, batch: Vec<Queued>, wanted: u64) -> Vec<Queued> {
+    /// Looks how much room there is: a delete may use half of the reserve.
+    fn look_at_room(&mut self, wanted: u64) -> Room {
         let min_free = self.shared.options.min_free_bytes;
         let shortage = self.shared.shortage(wanted, min_free);
         self.set_shortage(shortage.clone());
-        let Some(reason) = shortage else { return batch };
-        let no_room_for_deletes = self.shared.shortage(0, min_free / 2).is_some();
-        let mut kept = Vec::with_capacity(batch.len());
-        for queued in batch {
-            if no_room_for_deletes || grows(&queued.job) {
-                refuse(queued.job, &StoreError::ReadOnly { reason: reason.clone() });
-            } else {
-                kept.push(queued);
-            }
+        match shortage {
+            None => Room::Enough,
+            Some(reason) if self.shared.shortage(0, min_free / 2).is_some() => Room::None(reason),
+            Some(reason) => Room::ForDeletes(reason),
         }
-        kept
     }
 
     fn set_shortage(&mut self, shortage: Option<String>) {
@@ -276,10 +312,11 @@ impl Writer {
         // The directory stays locked until the last handle is gone.
         *slot = None;
         match recovery::reopen(&shared.options) {
-            Ok((engine, last)) => {
+            Ok((engine, opened)) => {
                 *slot = Some(EngineSlot(engine));
+                shared.facts.set(opened.facts);
                 drop(slot);
-                if let Some(last) = last {
+                if let Some(last) = opened.clock {
                     self.clock.observe(last);
                 }
                 self.unsynced_since = None;
@@ -321,15 +358,32 @@ fn gather(first: Queued, jobs: &Receiver<Queued>) -> Vec<Queued> {
     batch
 }
 
+/// What a job adds to the journal, roughly.
 pub(super) fn value_bytes(job: &Job) -> usize {
+    let bytes_of = |value: &Value| match value {
+        Value::Live(object) => object.value.len(),
+        Value::Absent | Value::Tombstone(_) => 0,
+    };
     match job {
         Job::Write(job) => job.change.value_bytes(),
         Job::Sweep { .. } => 0,
+        Job::Registers(job) => {
+            let values = job.writes.iter().filter_map(|(_, register)| register.as_ref());
+            values.map(|register| bytes_of(&register.value)).sum::<usize>()
+                + job.writes.len() * RECORD_BYTES
+        }
+        Job::Outbox(job) => {
+            let change = &job.change;
+            change.put.iter().map(|(_, value)| bytes_of(value)).sum::<usize>()
+                + (change.put.len() + change.remove.len()) * RECORD_BYTES
+        }
     }
 }
 
-fn grows(job: &Job) -> bool {
-    matches!(job, Job::Write(job) if matches!(job.change, Change::Write { .. }))
+fn refuse_all(batch: Vec<Queued>, error: &StoreError) {
+    for queued in batch {
+        queued.job.refuse(error.clone());
+    }
 }
 
 fn answer(staged: Staged, failure: Option<&StoreError>, commit_us: u64) {

@@ -237,6 +237,16 @@ fn one_object_must_fit_in_the_requests() {
 }
 
 #[test]
+fn one_object_must_fit_in_the_outbox() {
+    let yaml = "limits:\n  outboxBytes: 4MiB\n";
+    let problem = "limits.outboxBytes = 4MiB (my.yaml:2): less than the 4198400 bytes of one object of node.storage.maxObjectBytes = 4MiB (default); raise the first or lower the second";
+    assert_eq!(problems_of(yaml), [problem]);
+    for (bytes, fits) in [("4198400", true), ("4198399", false)] {
+        assert_eq!(load_env(&[("LIMITS_OUTBOXBYTES", bytes)]).is_ok(), fits, "{bytes}");
+    }
+}
+
+#[test]
 fn listeners_need_ports_of_their_own() {
     let yaml = "node:\n  ports:\n    rest: 8080\n    storage: 8080\n    overlay: 8080\n";
     let errors = load_all(yaml, &[], &[]).unwrap_err();

@@ -171,7 +171,7 @@ proptest! {
             }
             Err(errors) => {
                 let of_rules = |problem: &Problem| matches!(problem,
-                    Problem::ObjectExceedsRequests { .. } | Problem::SamePort { .. } | Problem::OutsideWorld { .. });
+                    Problem::ObjectExceedsRequests { .. } | Problem::ObjectExceedsOutbox { .. } | Problem::SamePort { .. } | Problem::OutsideWorld { .. });
                 prop_assert!(errors.problems().iter().all(of_rules), "{}", errors);
             }
         }

@@ -112,7 +112,11 @@ impl Sim {
             }
             3 => {
                 self.nodes[other].told_to_go = true;
-                Order::RemovePeer(id)
+                if self.now.is_multiple_of(2) {
+                    Order::RemovePeer(id)
+                } else {
+                    Order::PeerLeaves(id)
+                }
             }
             4 => Order::SuperPeerLeave,
             _ => {
@@ -136,17 +140,26 @@ impl Sim {
         (self.loss, self.dup, self.delay_us) = (0.0, 0.0, 20 * MS);
         self.cut.clear();
         for n in 0..self.nodes.len() {
-            let rests = self.nodes[n].process.as_ref().is_some_and(|process| {
-                process.membership.state() == nomad::core::view::RoleState::Leaving
-            });
-            if rests {
-                // It was told to leave: it looks for a group again when it is started again.
-                self.crash(n);
-            }
             if self.nodes[n].process.is_none() {
                 self.start(n);
             }
         }
+        self.wake_resting();
         self.network_changed();
+    }
+
+    /// Starts nodes again that were told to leave, which look for a group again then. An order may have been under way
+    /// when all was healed.
+    pub fn wake_resting(&mut self) {
+        for n in 0..self.nodes.len() {
+            let node = &self.nodes[n];
+            let rests = node.process.as_ref().is_some_and(|process| {
+                process.membership.state() == nomad::core::view::RoleState::Leaving
+            });
+            if rests && node.durable.home.is_none() && node.up_since != self.now {
+                self.crash(n);
+                self.start(n);
+            }
+        }
     }
 }

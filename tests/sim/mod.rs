@@ -55,6 +55,8 @@ pub struct Node {
     pub up_since: u64,
     /// Set while an order to go is on its way.
     pub told_to_go: bool,
+    /// The claim under which that was so before the last start: its super-peer may still have it on its list.
+    pub told_claim: Option<u64>,
 }
 
 /// A running process.
@@ -184,6 +186,7 @@ pub fn config(faults: Faults) -> MembershipConfig {
     config.remove_after_us = 15 * S;
     config.quorum_loss_grace_us = 20 * S;
     config.suspect_after_us = 3 * S;
+    config.rest_us = 20 * S;
     config.faults = faults;
     config
 }
@@ -212,6 +215,7 @@ impl Sim {
                     clock_offset: rng.random_range(0..1_000 * S),
                     up_since: 0,
                     told_to_go: false,
+                    told_claim: None,
                 }
             })
             .collect();
@@ -219,7 +223,7 @@ impl Sim {
             now: S,
             rng,
             nodes,
-            judge: Judge::default(),
+            judge: Judge::of(config.voters),
             config,
             loss: 0.0,
             dup: 0.0,
@@ -278,7 +282,9 @@ impl Sim {
         let node = &mut self.nodes[n];
         node.life += 1;
         node.up_since = now;
-        node.told_to_go = false;
+        if std::mem::take(&mut node.told_to_go) {
+            node.told_claim = Some(node.durable.claim);
+        }
         let membership = Membership::new(
             self.config.clone(),
             member,

@@ -148,6 +148,7 @@ impl Raft {
 
     pub fn state(&self, now: u64) -> LogState {
         let (voters, learners) = self.config.clone();
+        let settled_voters = voters.clone();
         let silent = self.leading.as_ref().map(|leading| {
             let (sets, _) = self.disk.effective();
             let at = |node: &NodeId| {
@@ -172,6 +173,7 @@ impl Raft {
             term: self.disk.term,
             leader: self.leader,
             voters,
+            settled_voters,
             learners,
             quorum_silent_ms: silent,
             caught_up,

@@ -102,7 +102,10 @@ impl Sim {
             match problem {
                 None => return self.now - from,
                 Some(problem) if self.now > from + limit_us => panic!("not settled: {problem}"),
-                Some(_) => self.run_until(self.now + S / 2),
+                Some(_) => {
+                    self.wake_resting();
+                    self.run_until(self.now + S / 2);
+                }
             }
         }
     }

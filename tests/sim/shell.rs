@@ -194,9 +194,9 @@ impl Sim {
                     raft.campaign(now);
                 }
             }
-            Effect::PauseHeartbeats(paused) => {
+            Effect::PauseHeartbeats(heir) => {
                 if let Some(raft) = self.raft(n) {
-                    raft.pause(paused);
+                    raft.pause(heir.is_some());
                 }
             }
             Effect::Announce(offer) => {
@@ -504,7 +504,7 @@ impl check::World for Sim {
         let Some(n) = self.index_of(node) else { return false };
         let it = &self.nodes[n];
         let holds = it.durable.claim == claim && it.durable.home.as_deref() == Some(group);
-        if !holds || it.told_to_go {
+        if !holds || it.told_to_go || it.told_claim == Some(claim) {
             return false;
         }
         let long = self.config.remove_after_us + 5 * self.config.health_check_us;

@@ -20,7 +20,17 @@ use crate::{
 const VERSION: u8 = 1;
 
 /// The longest that a question waits for the core's answer: as long as its sender does.
-pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// The same for an order that is passed on, which the super-peer may have to ask others about.
+const ORDER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Returns how long the answer to a question is waited for.
+pub(super) fn limit(question: &MembershipRequest) -> Duration {
+    match question {
+        MembershipRequest::Order { .. } => ORDER_LIMIT,
+        _ => ANSWER_LIMIT,
+    }
+}
 
 /// The handler of other nodes' questions about membership.
 pub struct MembershipDoor {
@@ -44,10 +54,11 @@ impl PeerHandler for MembershipDoor {
         body: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         let question = decode::<MembershipRequest>(&body);
-        let deadline = self.kit.clock.monotonic().plus_us(ANSWER_LIMIT.as_micros() as u64);
+        let now = self.kit.clock.monotonic();
         let (actor, name) = (self.actor.clone(), Arc::clone(&self.from));
         Box::pin(async move {
             let question = question?;
+            let deadline = now.plus_us(limit(&question).as_micros() as u64);
             let cx = Context { trace, deadline: Some(deadline) };
             let make = |reply| MembershipMsg::Asked { from, question, reply };
             let answer: MembershipAnswer =

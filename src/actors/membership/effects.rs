@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::{
     MembershipActor, MembershipMsg, Ordered, Owed,
-    door::{ANSWER_LIMIT, decode, encode},
+    door::{decode, encode, limit},
 };
 use crate::{
     actors::{
@@ -124,6 +124,7 @@ pub(super) fn kind(event: &Event) -> &'static str {
         Event::Rescanned { .. } => "Rescanned",
         Event::Ordered { .. } => "Ordered",
         Event::Described(_) => "Described",
+        Event::LeftBehind => "LeftBehind",
         Event::Stopping => "Stopping",
     }
 }
@@ -181,21 +182,40 @@ impl MembershipActor {
             Effect::Campaign => {
                 cx.tell(&self.args.group_table, GroupTableMsg::Campaign);
             }
-            Effect::PauseHeartbeats(paused) => {
-                cx.tell(&self.args.group_table, GroupTableMsg::PauseHeartbeats(paused));
+            Effect::PauseHeartbeats(heir) => {
+                cx.tell(&self.args.group_table, GroupTableMsg::PauseHeartbeats(heir));
             }
             Effect::Announce(offer) => self.args.overlay.announce(offer),
             Effect::Seek(seeker) => self.args.overlay.seek(seeker),
             Effect::TellWhereabouts(whereabouts) => self.args.overlay.tell_whereabouts(whereabouts),
             Effect::KeepLinks(peers) => self.args.transport.keep(peers),
-            // No object is replicated yet: there is nothing to scan.
-            Effect::Rescan { epoch } => {
-                let life = self.life;
-                let event = Event::Rescanned { epoch };
-                cx.tell(cx.me, MembershipMsg::Happened { life, event });
-            }
+            Effect::Rescan { epoch } => self.rescan(cx, epoch),
             Effect::WakeAt(at) => self.wake_at(cx, at),
-            Effect::Report(report) => log(&report),
+            Effect::Report(report) => {
+                match &report {
+                    Report::GaveUp { group } | Report::Dissolved { group, .. } => {
+                        self.args.endings.has_ended(group);
+                    }
+                    Report::Removed { group, .. } => self.args.endings.went_on(group),
+                    _ => {}
+                }
+                log(&report);
+            }
+        }
+    }
+
+    /// Waits until the workers have done the rescan. A later one takes the place of an earlier one.
+    fn rescan(&mut self, cx: &Handling<'_, MembershipMsg>, epoch: u64) {
+        let group = self.log.table.as_ref().map(|table| table.name.clone()).unwrap_or_default();
+        let (rescans, life, me, of) =
+            (Arc::clone(&self.args.rescans), self.life, cx.me.clone(), cx.cx);
+        let done = async move {
+            rescans.all_done(&group, epoch).await;
+            let event = Event::Rescanned { epoch };
+            me.tell(me.name(), of, MembershipMsg::Happened { life, event });
+        };
+        if let Some(earlier) = self.rescan.replace(tokio::spawn(done).abort_handle()) {
+            earlier.abort();
         }
     }
 
@@ -242,17 +262,17 @@ impl MembershipActor {
         let Ok(body) = encode(question) else {
             return owed.pay(failed(AskFailure::Unreachable));
         };
-        let transport = Arc::clone(&self.args.transport);
+        let (transport, limit) = (Arc::clone(&self.args.transport), limit(question));
         let trace = cx.cx.trace;
         tokio::spawn(async move {
             let service = Service::Membership;
             let answered = match to {
                 To::Node(node) => {
-                    let answer = transport.ask(node, service, trace, body, ANSWER_LIMIT).await;
+                    let answer = transport.ask(node, service, trace, body, limit).await;
                     answer.map(|answer| (node, answer))
                 }
                 To::Address(address) => {
-                    transport.ask_address(address, service, trace, body, ANSWER_LIMIT).await
+                    transport.ask_address(address, service, trace, body, limit).await
                 }
             };
             let (by, answer) = match answered {

@@ -1,7 +1,7 @@
 //! Everything about groups and peers: decoded, asked of whoever decides about members, encoded.
 //!
 //! Arguments are checked first, so that a caller with a mistake in its request hears of that and not of the group. Any
-//! client that reaches the peer listener may ask; what is granted is decided in `core`.
+//! client that reaches the peer listener may ask, and may ask any member; what is granted is decided in `core`.
 
 use std::{
     collections::HashMap,
@@ -12,8 +12,9 @@ use super::object;
 use crate::{
     api::{backend::Call, error::ApiError},
     core::{
-        control::{ControlError, NAME_BYTES_MAX, Request},
+        control::{ControlError, Request},
         group::RetrievalMode,
+        membership::MembershipRequest,
         node_id::NodeId,
         object::{ObjectId, Tier},
         replication,
@@ -26,6 +27,9 @@ use crate::{
         VirtualPosition,
     },
 };
+
+/// How much of a name that is none an error shows.
+const NAME_CHARS_SHOWN: usize = 100;
 
 /// The most objects that one request may name.
 const REPAIR_MAX: usize = 1_000;
@@ -41,7 +45,7 @@ pub(super) async fn add_reference(
     ttl: i64,
 ) -> Result<bool, ApiError> {
     let id = object::id("objectId", object_id)?;
-    named("peerId", peer_id)?;
+    node_or_host("peerId", peer_id)?;
     object::seconds("ttl", ttl)?;
     let view = call.backend().view.load_full();
     view.member(peer_id)?;
@@ -51,7 +55,7 @@ pub(super) async fn add_reference(
 
 /// `removePeerGroupLedger` of either service.
 pub(super) fn remove_references(call: &Call, peer_id: &str) -> Result<bool, ApiError> {
-    named("peerId", peer_id)?;
+    node_or_host("peerId", peer_id)?;
     Ok(replication::remove_references(&call.backend().view.load(), peer_id)?)
 }
 
@@ -81,13 +85,13 @@ pub(super) async fn handle_leave(
     if !request.group_storage_server_hostname.is_empty() {
         node_or_host("groupStorageServerHostname", &request.group_storage_server_hostname)?;
     }
-    ask(call, Request::RemovePeer { name: request.peer_server_hostname.clone() }).await
+    ask(call, Request::PeerLeaves { name: request.peer_server_hostname.clone() }).await
 }
 
 /// `SuperPeerService/migrate`.
 pub(super) async fn migrate(call: &mut Call, request: &MigrationRequest) -> Result<bool, ApiError> {
-    named("peerId", &request.peer_id)?;
-    named("newSuperPeerId", &request.new_super_peer_id)?;
+    node_or_host("peerId", &request.peer_id)?;
+    node_or_host("newSuperPeerId", &request.new_super_peer_id)?;
     let (peer, new_super_peer) = (request.peer_id.clone(), request.new_super_peer_id.clone());
     ask(call, Request::Migrate { peer, new_super_peer }).await
 }
@@ -197,8 +201,10 @@ pub(super) async fn notify_peers(call: &mut Call, peer: &str) -> Result<bool, Ap
 pub(super) async fn ping_peer(call: &Call, peer: &str) -> Result<bool, ApiError> {
     let address = peer.parse::<SocketAddr>().ok().filter(|at| at.port() != 0);
     let address = address.ok_or_else(|| {
-        let detail =
-            format!("the hostname {peer:?} is not ip:port, such as 127.0.0.1:6731 or [::1]:6731");
+        let detail = format!(
+            "the hostname {} is not ip:port, such as 127.0.0.1:6731 or [::1]:6731",
+            shown(peer)
+        );
         ApiError::invalid("hostname", detail)
     })?;
     call.probe(address).await
@@ -209,7 +215,7 @@ pub(super) async fn update_position(
     call: &mut Call,
     request: &PositionUpdateRequest,
 ) -> Result<PositionUpdateResponse, ApiError> {
-    named("peerId", &request.peer_id)?;
+    node_or_host("peerId", &request.peer_id)?;
     let position = position(&call.backend().view.load(), request.position)?;
     let peer = request.peer_id.clone();
     let acknowledge = ask(call, Request::PositionOf { peer, position }).await?;
@@ -232,41 +238,51 @@ fn position(view: &View, given: Option<VirtualPosition>) -> Result<Position, Api
     Ok(view.world.position(x, y)?)
 }
 
-fn named(field: &'static str, text: &str) -> Result<(), ApiError> {
-    if text.is_empty() {
-        return Err(ApiError::invalid(field, format!("the {field} is empty; name a peer")));
-    }
-    if text.len() > NAME_BYTES_MAX {
-        let detail =
-            format!("the {field} has {} bytes; at most {NAME_BYTES_MAX} are allowed", text.len());
-        return Err(ApiError::invalid(field, detail));
-    }
-    Ok(())
-}
-
 /// Checks that a text names a node: by its id, or by an address of it.
 fn node_or_host(field: &'static str, text: &str) -> Result<(), ApiError> {
-    if text.parse::<NodeId>().is_ok() { Ok(()) } else { host(field, text) }
+    if text.parse::<NodeId>().is_ok() || is_host_and_port(text) {
+        return Ok(());
+    }
+    let text = shown(text);
+    let detail = format!(
+        "the {field} {text} is neither a node id, such as 12D3KooW..., nor host:port, such as 10.0.0.7:6731"
+    );
+    Err(ApiError::invalid(field, detail))
 }
 
-/// Checks that a text is `host:port`: a DNS name or an address, IPv6 in brackets, and a port above 0.
+/// Checks that a text is `host:port`.
 fn host(field: &'static str, text: &str) -> Result<(), ApiError> {
+    if is_host_and_port(text) {
+        return Ok(());
+    }
+    let detail = format!("the {field} {} is not host:port, such as 10.0.0.7:6731", shown(text));
+    Err(ApiError::invalid(field, detail))
+}
+
+/// Returns the start of a refused text, in quotes.
+fn shown(text: &str) -> String {
+    let start: String = text.chars().take(NAME_CHARS_SHOWN).collect();
+    let rest = if start.len() < text.len() { "..." } else { "" };
+    format!("{start:?}{rest}")
+}
+
+/// Tells whether a text is `host:port`: a DNS name or an address, IPv6 in brackets, and a port above 0.
+fn is_host_and_port(text: &str) -> bool {
     let is_port = |port: &str| {
-        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|p| p != 0)
+        (1..=5).contains(&port.len())
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|p| p != 0)
     };
     let is_name = |name: &str| {
-        (1..=253).contains(&name.len())
+        !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
     };
     let is_host = |host: &str| match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         None => is_name(host),
     };
-    if text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port)) {
-        return Ok(());
-    }
-    let detail = format!("the {field} {text:?} is not host:port, such as 10.0.0.7:6731");
-    Err(ApiError::invalid(field, detail))
+    text.len() <= MembershipRequest::TEXT_BYTES_MAX
+        && text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ pub struct Leaving {
 /// Takes this node out of its group.
 ///
 /// The answer comes once the node is on its way out; it has left when `group` of its status is null. It then looks for no
-/// other group until it is started again. Stopping a node is not leaving: it comes back as the same member.
+/// other group until it is started again or asked into one (`addPeer`, `handleJoin`). Stopping a node is not leaving: it
+/// comes back as the same member.
 #[utoipa::path(
     post, path = "/nomad/v1/leave", operation_id = "leave", tag = "node",
     responses(

@@ -120,6 +120,9 @@ pub async fn migration(ask: Ask) -> Response {
 
 /// Sets how many members keep each object, for the whole group.
 ///
+/// Any member may be asked: it passes the change on to the super-peer. While the group changes its members, or has no
+/// super-peer, the answer is 503, to be tried again.
+///
 /// An older client gives `rf` in the query instead of a body.
 #[utoipa::path(
     post, path = "/nomad/config/groups/replication-factor", operation_id = "setReplicationFactor", tag = "config",

@@ -28,6 +28,13 @@ pub struct RestBase {
     pub(super) path_prefix: String,
 }
 
+impl RestBase {
+    /// The base of a node at `host:port`.
+    pub fn at(authority: &str) -> Self {
+        Self { authority: authority.to_owned(), path_prefix: String::new() }
+    }
+}
+
 impl FromStr for RestBase {
     type Err = PlanProblem;
 

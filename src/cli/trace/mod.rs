@@ -22,6 +22,7 @@ use super::{
     objects::pretty,
     output,
     rest::{Ask, Rest},
+    status::Status,
 };
 use crate::ports::{Clock as _, SystemClock};
 
@@ -40,13 +41,42 @@ pub(super) async fn run(rest: &Rest, args: &TraceArgs) -> Result<(), CliError> {
     output::write(&match args.output {
         Output::Json => pretty(&answer.json::<Value>()?),
         Output::Text => {
-            let steps = answer.json::<Page>()?.steps();
+            let mut steps = answer.json::<Page>()?.steps();
+            if args.only.request.is_some() {
+                steps.extend(steps_of_members(rest, args).await);
+            }
             if steps.is_empty() {
                 let _ = writeln!(stderr(), "no step that was recorded matches");
             }
             tree::render(&steps).into_bytes()
         }
     })
+}
+
+/// What the other members of the node's group recorded of a request. Those that do not answer are named.
+async fn steps_of_members(rest: &Rest, args: &TraceArgs) -> Vec<Step> {
+    let status = rest.send(Ask::get("/nomad/v1/status", "show the members")).await;
+    let Ok(status) = status.and_then(|answer| answer.json::<Status>()) else { return Vec::new() };
+    let others = status.members.iter().filter(|member| member.node_id != status.node_id);
+    let asked = others.map(async |member| {
+        let name = member.node_id.get(member.node_id.len().saturating_sub(6)..).unwrap_or_default();
+        let found = async {
+            let answer = rest.to(&member.rest).send(ask(&args.only, args.limit, None)).await?;
+            answer.json::<Page>()
+        };
+        match found.await {
+            Ok(page) => page
+                .steps()
+                .into_iter()
+                .map(|step| Step { node: name.to_owned(), ..step })
+                .collect::<Vec<_>>(),
+            Err(error) => {
+                let _ = writeln!(stderr(), "the member {name} is left out: {error}");
+                Vec::new()
+            }
+        }
+    });
+    futures::future::join_all(asked).await.concat()
 }
 
 /// Shows the last steps, then what happens, until the process is told to end.

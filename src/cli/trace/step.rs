@@ -49,12 +49,15 @@ pub(super) struct Step {
     pub batch: Option<u64>,
     pub outcome: String,
     pub detail: Option<String>,
+    /// The end of the id of the member that recorded it; empty for the node that was asked.
+    #[serde(skip)]
+    pub node: String,
 }
 
 impl Step {
     /// Sorts steps by when they began, as far as the node's times tell, else by when they ended.
-    pub(super) fn begin(&self) -> (String, u64) {
-        (time(&self.at), self.seq)
+    pub(super) fn begin(&self) -> (String, &str, u64) {
+        (time(&self.at), &self.node, self.seq)
     }
 
     /// Whether it is an edge's answer to a client, which is recorded after all that it waited for.

@@ -66,10 +66,10 @@ fn place<'a>(
     depth: usize,
     step: &'a Step,
     children: &BTreeMap<&str, Vec<&'a Step>>,
-    done: &mut BTreeSet<u64>,
+    done: &mut BTreeSet<(&'a str, u64)>,
     placed: &mut Vec<Placed<'a>>,
 ) {
-    if !done.insert(step.seq) {
+    if !done.insert((&step.node, step.seq)) {
         return;
     }
     placed.push((depth, step));
@@ -103,8 +103,9 @@ fn cells(depth: usize, step: &Step) -> [String; 5] {
     // The line above the tree names the object of the whole request.
     let object = step.object.as_deref().filter(|_| depth > 0);
     let object = object.map(|id| format!(" {id}")).unwrap_or_default();
+    let at = if step.node.is_empty() { String::new() } else { format!(" @{}", step.node) };
     [
-        one_line(&format!("{}{} → {}", indent(depth), step.from, step.to)),
+        one_line(&format!("{}{} → {}{at}", indent(depth), step.from, step.to)),
         one_line(&format!("{}{object}", step.kind)),
         micros(step.wait_micros),
         micros(step.run_micros),

@@ -120,17 +120,16 @@ impl Membership {
         if table.seats.keys().any(|other| other.tag() == from.tag()) {
             return Some(MembershipAnswer::Refused(Refusal::SameTag));
         }
-        let lead = self.lead.as_ref()?;
-        let leaving = lead.removals.len() as u32;
-        if table.count().saturating_sub(leaving) >= table.capacity {
+        if self.is_full_for(&table, Some(from)) {
             return Some(self.full());
         }
-        let is_ending = lead.merging.is_asking() || lead.into.is_some();
+        let lead = self.lead.as_ref()?;
+        let is_ending = lead.is_ending();
         let is_crowded = lead.waiting.len() >= WAITING_MAX && !lead.waiting.contains_key(&from);
         (is_ending || is_crowded).then_some(MembershipAnswer::Later { after_ms: 4 * LATER_MS })
     }
 
-    fn full(&self) -> MembershipAnswer {
+    pub(super) fn full(&self) -> MembershipAnswer {
         // The groups that the last search found; a node that is not given one looks itself.
         let offers = self.lead.as_ref().map_or(&[][..], |lead| lead.merging.rivals());
         let home = self.durable.home.as_deref();
@@ -201,7 +200,7 @@ impl Membership {
             }
             return;
         }
-        let is_ending = lead.merging.is_asking() || lead.into.is_some();
+        let is_ending = lead.is_ending();
         self.run_force(table);
         if table.configuration().is_joint() || is_ending {
             return;
@@ -244,9 +243,21 @@ impl Membership {
                 && !self.log.voters.contains(node)
                 && !self.log.learners.contains(node)
         };
+        // Who has no place kept for it takes none that is kept for another.
+        let kept = self.places_kept(None, table) as usize;
+        let mut free = room.saturating_sub(kept);
+        let mut has_room = |node: &NodeId| {
+            let is_free = self.has_place(node) || free > 0;
+            if is_free && !self.has_place(node) {
+                free -= 1;
+            }
+            is_free
+        };
         lead.waiting
             .iter()
-            .filter(|(node, waiting)| waiting.confirmed && is_open(node) && tags.insert(node.tag()))
+            .filter(|(node, waiting)| {
+                waiting.confirmed && is_open(node) && tags.insert(node.tag()) && has_room(node)
+            })
             .map(|(_, waiting)| (waiting.ready_at, waiting.seat.clone()))
             .take(room)
             .collect()

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Health, Membership, MembershipAnswer, MembershipRequest, Purpose, Refusal, Report, RequestId,
-    Stage, admitting::Why, joining::Target, moving::Goal,
+    Health, Membership, MembershipAnswer, MembershipRequest, Refusal, Report, RequestId, Stage,
+    admitting::Why,
 };
 use crate::core::{group::Member, node_id::NodeId, offer::Offer, table::Seat};
 
@@ -60,6 +60,13 @@ impl Membership {
                 self.on_gone(from, &group, into);
                 MembershipAnswer::Done
             }
+            MembershipRequest::Dismiss { group, claim, rests } => {
+                self.answer_dismissal(from, group, claim, rests)
+            }
+            MembershipRequest::Place { group, node } => self.answer_place(&group, node),
+            MembershipRequest::Order { group, claim, order } => {
+                return self.answer_order(from, request, (&group, claim), order);
+            }
         };
         self.reply(request, answer);
     }
@@ -74,7 +81,12 @@ impl Membership {
     }
 
     /// Returns what to answer to `from` instead, when this node does not lead that group or `from` is no member of it.
-    fn as_leader_for(&self, from: NodeId, group: &str, claim: u64) -> Option<MembershipAnswer> {
+    pub(super) fn as_leader_for(
+        &self,
+        from: NodeId,
+        group: &str,
+        claim: u64,
+    ) -> Option<MembershipAnswer> {
         let table = self
             .table()
             .filter(|table| table.name == group && matches!(self.stage, Stage::Seated(_)));
@@ -117,12 +129,15 @@ impl Membership {
                 // The sender knows more than this node does.
                 return MembershipAnswer::follower(theirs);
             }
-            Some(MembershipAnswer::NotLeader { .. }) => {
+            Some(MembershipAnswer::NotLeader { leader }) => {
                 let is_seated = table.seats.get(&from).is_some_and(|seat| seat.claim == claim);
-                return if is_seated || theirs < epoch {
-                    MembershipAnswer::follower(theirs)
-                } else {
-                    MembershipAnswer::NoMember { epoch: theirs }
+                return match leader {
+                    _ if !is_seated && theirs >= epoch => {
+                        MembershipAnswer::NoMember { epoch: theirs }
+                    }
+                    // The sender may not know where the super-peer is now.
+                    Some(leader) => MembershipAnswer::NotLeader { leader: Some(leader) },
+                    None => MembershipAnswer::follower(theirs),
                 };
             }
             Some(answer) => return answer,
@@ -138,38 +153,7 @@ impl Membership {
         }
         let others = table.seats.keys().filter(|node| **node != this && **node != from);
         let doubts = others.filter(|node| !self.watch.is_linked(**node)).copied().collect();
-        MembershipAnswer::Member { epoch: theirs, majority: self.has_majority(), doubts }
-    }
-
-    fn answer_invite(
-        &mut self,
-        from: NodeId,
-        super_peer: NodeId,
-        group: Option<String>,
-        address: Option<String>,
-    ) -> MembershipAnswer {
-        let is_ours = group.is_some() && group == self.durable.home;
-        if is_ours || super_peer == self.node() {
-            return MembershipAnswer::Done;
-        }
-        let is_member = matches!(self.stage, Stage::Seated(_));
-        let by_leader = is_member && self.log.leader == Some(from);
-        if self.order.is_some() || !(self.is_free() || (by_leader && !self.leads())) {
-            return MembershipAnswer::Refused(Refusal::Bound);
-        }
-        match (group, address) {
-            (Some(group), Some(address)) => self.leave(Goal::Join(Target::at(group, address))),
-            _ => self.search_ordered(super_peer),
-        }
-        MembershipAnswer::Done
-    }
-
-    pub(super) fn search_ordered(&mut self, to: NodeId) {
-        let ticket = self.ticket(Purpose::SearchOrdered { to });
-        let near = self.this.position;
-        let window_us = self.config.discovery_window_us;
-        let enough = super::Enough::SuperPeer(to);
-        self.out.push(super::Effect::Find { ticket, near, window_us, enough });
+        MembershipAnswer::Member { epoch: theirs, majority: self.is_backed(), doubts }
     }
 }
 
@@ -192,7 +176,7 @@ fn is_sound(member: &Member) -> bool {
         && position.y.is_finite()
 }
 
-fn is_sound_offer(offer: &Offer) -> bool {
+pub(super) fn is_sound_offer(offer: &Offer) -> bool {
     is_short(&offer.group) && is_short(&offer.peer)
 }
 
@@ -209,9 +193,8 @@ impl MembershipRequest {
             Self::Describe { group, member, .. } => {
                 is_short(group) && is_sound(member) && member.node == from
             }
-            Self::Invite { group, address, .. } => {
-                group.as_deref().is_none_or(is_short) && address.as_deref().is_none_or(is_short)
-            }
+            Self::Invite { group, address, .. } => is_short(group) && is_short(address),
+            Self::Order { group, order, .. } => is_short(group) && order.may_be_passed_on(),
             Self::Health(Health { group, reached, .. }) => {
                 is_short(group) && reached.len() <= Self::REACHED_MAX
             }
@@ -222,6 +205,8 @@ impl MembershipRequest {
             | Self::Leave { group, .. }
             | Self::Rescanned { group, .. }
             | Self::Room { group, .. }
+            | Self::Dismiss { group, .. }
+            | Self::Place { group, .. }
             | Self::HandOver { group, .. } => is_short(group),
         }
     }

@@ -51,6 +51,9 @@ pub struct MembershipConfig {
     pub quorum_silent_us: u64,
     /// After how long without a link a voter is replaced.
     pub suspect_after_us: u64,
+    /// How long a member that was taken out by order stays away from that group, unless it is asked back or started
+    /// again.
+    pub rest_us: u64,
     /// How long joins are gathered before they become one change.
     pub gather_us: u64,
     /// Faults put in on purpose. For tests only.
@@ -97,6 +100,7 @@ impl MembershipConfig {
             quorum_loss_grace_us: 300 * S,
             quorum_silent_us: 3 * S,
             suspect_after_us: 5 * S,
+            rest_us: 600 * S,
             gather_us: 100_000,
             faults: Faults::default(),
         }

@@ -110,8 +110,8 @@ pub enum Effect {
     },
     /// Start an election.
     Campaign,
-    /// Stop the leader's heartbeats, or start them again.
-    PauseHeartbeats(bool),
+    /// Stop the leader's heartbeats in favour of this member, or start them again.
+    PauseHeartbeats(Option<NodeId>),
     /// Announce this group, or nothing. Replaces what was said before.
     Announce(Option<Offer>),
     /// Say that this node looks for a group, or that it does not. Replaces what was said before.
@@ -136,8 +136,8 @@ pub enum Effect {
 pub enum Enough {
     /// Nothing: the whole window counts.
     Never,
-    /// A group with a free place.
-    AnyRoom,
+    /// A group with a free place that is none of these.
+    RoomBeside(BTreeSet<String>),
     /// This super-peer's group.
     SuperPeer(NodeId),
     /// This group.
@@ -149,7 +149,7 @@ impl Enough {
     pub fn is_met(&self, found: &Found) -> bool {
         found.offers.iter().any(|offer| match self {
             Self::Never => false,
-            Self::AnyRoom => offer.free() > 0,
+            Self::RoomBeside(others) => offer.free() > 0 && !others.contains(&offer.group),
             Self::SuperPeer(node) => offer.super_peer == *node,
             Self::Group(name) => offer.group == *name,
         })

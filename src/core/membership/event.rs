@@ -1,12 +1,15 @@
 //! What happens to a membership.
 
+use serde::{Deserialize, Serialize};
+
 use super::message::{AskFailure, MembershipAnswer, MembershipRequest};
 use crate::core::{
-    group::Member,
+    group::{Member, SettingChange},
     log_state::LogState,
     node_id::NodeId,
     offer::Found,
     table::{Applied, Command},
+    world::Position,
 };
 
 /// Numbers an effect that is answered by an event. Used once in the life of a [`Membership`](super::Membership).
@@ -98,10 +101,12 @@ pub enum Event {
     Described(Member),
     /// The process stops, which is not a leave.
     Stopping,
+    /// What this node keeps of its group's objects is too old to go on from: it comes back as a new member (rule 3).
+    LeftBehind,
 }
 
-/// What a client can want of a membership.
-#[derive(Debug, Clone, PartialEq)]
+/// What a client can want of a membership. What only the super-peer can do is passed on to it by the other members.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Order {
     /// Leave the group for good and look for none.
     Leave,
@@ -117,12 +122,48 @@ pub enum Order {
         /// Where its peer listener is, as `host:port`.
         address: String,
     },
-    /// Take a member out of this group.
+    /// Take a member out of this group. It looks for another one, and does not come back by itself for a long time.
     RemovePeer(NodeId),
+    /// Have a member leave this group and stay without one, as [`Order::Leave`] does for this node.
+    PeerLeaves(NodeId),
+    /// Ask a member whether it still holds its place.
+    Look(NodeId),
+    /// Write down where a member stands.
+    Stand {
+        /// The member.
+        node: NodeId,
+        /// Its position.
+        position: Position,
+    },
     /// Let another member lead.
     SuperPeerLeave,
-    /// Write an entry that is none of membership's own business, such as a setting. On the super-peer only.
+    /// Write an entry that is none of membership's own business, such as a setting.
     Write(Command),
+}
+
+impl Order {
+    /// Tells whether only the super-peer can carry it out.
+    pub(super) fn is_for_super_peer(&self) -> bool {
+        !matches!(self, Self::Leave | Self::SuperPeerLeave)
+    }
+
+    /// Tells whether another member may pass it on to this node: of the entries of the log, only the one setting that
+    /// is the group's.
+    pub(super) fn may_be_passed_on(&self) -> bool {
+        match self {
+            Self::Leave | Self::SuperPeerLeave => false,
+            Self::Write(command) => {
+                matches!(command, Command::Set(SettingChange::ReplicationFactor(_)))
+            }
+            Self::AddPeer { address } => {
+                (1..=MembershipRequest::TEXT_BYTES_MAX).contains(&address.len())
+            }
+            Self::Stand { position, .. } => position.x.is_finite() && position.y.is_finite(),
+            Self::Migrate { .. } | Self::RemovePeer(_) | Self::PeerLeaves(_) | Self::Look(_) => {
+                true
+            }
+        }
+    }
 }
 
 /// Why an entry was not written.
@@ -137,7 +178,7 @@ pub enum ProposeFailure {
 }
 
 /// Why an order was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Denied {
     /// This node has no group.
     #[error("this node has no group now")]
@@ -154,6 +195,9 @@ pub enum Denied {
     /// There is no super-peer of that name to be found.
     #[error("no group of the super-peer {0} was found")]
     NoSuchGroup(NodeId),
+    /// The other group has no room.
+    #[error("the group of the super-peer {0} has no free place")]
+    NoPlace(NodeId),
     /// Nobody else can lead.
     #[error("no other member can lead the group now")]
     NoSuccessor,
@@ -165,9 +209,15 @@ pub enum Denied {
     /// The other node said no.
     #[error("the other node refused")]
     Refused,
-    /// There is nobody to ask.
+    /// The other node belongs to a group that it does not leave for an invitation.
+    #[error("the other node belongs to another group; `migrate` moves it from there")]
+    Bound,
+    /// There is nobody to ask at that address.
     #[error("the other node cannot be reached")]
     Unreachable,
+    /// This node has to take part and cannot be reached.
+    #[error("{0} cannot be reached")]
+    NoAnswer(NodeId),
     /// The table refused the entry.
     #[error(transparent)]
     Table(#[from] crate::core::table::Refused),

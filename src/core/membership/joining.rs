@@ -1,5 +1,7 @@
 //! To a group: look for one, ask it for a place, follow its log until the table shows the place.
 
+use std::collections::BTreeSet;
+
 use super::{
     AVOID_MAX, AskFailure, Effect, Enough, Lived, Membership, MembershipAnswer, MembershipRequest,
     Purpose, Report, Stage, moving::Goal, search,
@@ -14,6 +16,8 @@ use crate::core::{
 const HOPS_MAX: u32 = 4;
 /// How many windows a node waits for another one, that looks for a group too, to found one.
 const WINDOWS_MAX: u64 = 3;
+/// How often in a row a group may not answer before the node looks for another one.
+const FAILURES_MAX: u32 = 3;
 /// How long a group that had no place is passed over.
 const AVOID_FULL_US: u64 = 3_000_000;
 /// How long a group that refused or did not answer is passed over.
@@ -47,6 +51,8 @@ pub(super) struct Joining {
     /// Set once the group has said yes.
     accepted: bool,
     follows: bool,
+    /// How often in a row it did not answer.
+    failures: u32,
 }
 
 impl Target {
@@ -61,7 +67,7 @@ impl Target {
 
 impl Joining {
     pub(super) fn new(target: Target, now: Lived) -> Self {
-        Self { target, since: now, next_at: now, accepted: false, follows: false }
+        Self { target, since: now, next_at: now, accepted: false, follows: false, failures: 0 }
     }
 }
 
@@ -84,11 +90,10 @@ impl Membership {
         }
         let spent = self.pace.now().since(since);
         let window_us = (self.config.discovery_window_us * (windows + 1)).saturating_sub(spent);
-        // With a group to pass over, the first one with room may be that one.
         let enough = match prefer {
             Some(group) => Enough::Group(group),
-            None if self.config.voronoi_grouping || !self.avoid.is_empty() => Enough::Never,
-            None => Enough::AnyRoom,
+            None if self.config.voronoi_grouping => Enough::Never,
+            None => Enough::RoomBeside(self.passed_over()),
         };
         let ticket = self.ticket(Purpose::Search);
         let near = self.this.position;
@@ -96,26 +101,24 @@ impl Membership {
     }
 
     pub(super) fn on_groups_found(&mut self, found: Found) {
+        let found = self.without_rests(found);
         let Stage::Looking(looking) = &mut self.stage else { return };
         let now = self.pace.now();
         let prefer = looking.prefer.take();
         self.avoid.retain(|_, until| now < *until);
-        let avoid = &self.avoid;
-        let preferred = found.offers.iter().find(|offer| {
-            prefer.as_ref() == Some(&offer.group) && !avoid.contains_key(&offer.group)
-        });
+        let open = |offer: &Offer| self.may_go_to(offer);
+        let mut preferred = found.offers.iter().filter(|offer| open(offer));
+        let preferred = preferred.find(|offer| prefer.as_ref() == Some(&offer.group));
         let nearest = self.config.voronoi_grouping;
-        let chosen = preferred.or_else(|| {
-            search::choose(&found.offers, self.this.position, nearest, |offer| {
-                !avoid.contains_key(&offer.group)
-            })
-        });
+        let chosen =
+            preferred.or_else(|| search::choose(&found.offers, self.this.position, nearest, open));
         if let Some(offer) = chosen.filter(|_| !self.permanent || preferred.is_some()) {
             let target = Target::of(offer);
             self.go(Goal::Join(target));
             return;
         }
         let window = self.config.discovery_window_us;
+        let Stage::Looking(looking) = &mut self.stage else { return };
         let is_over = now.since(looking.since) >= window * (looking.windows + 1);
         if is_over && looking.windows < WINDOWS_MAX {
             if !search::goes_first(&found.seekers, self.this.node) {
@@ -131,6 +134,21 @@ impl Membership {
         if let Stage::Looking(looking) = &mut self.stage {
             looking.next_at = next_at;
         }
+    }
+
+    /// Tells whether an offer may be taken: not one of a group that is passed over, and not an old one of this node's own.
+    fn may_go_to(&self, offer: &Offer) -> bool {
+        offer.super_peer != self.node()
+            && !self.avoid.contains_key(&offer.group)
+            && !self.ended.iter().any(|(ended, _)| *ended == offer.group)
+    }
+
+    /// Returns the groups that a search does not end with.
+    fn passed_over(&mut self) -> BTreeSet<String> {
+        let now = self.pace.now();
+        self.avoid.retain(|_, until| now < *until);
+        let ended = self.ended.iter().map(|(ended, _)| ended);
+        self.avoid.keys().chain(ended).chain(self.rests()).cloned().collect()
     }
 
     pub(super) fn run_joining(&mut self) {
@@ -173,7 +191,15 @@ impl Membership {
         let soon = self.pace.about(200_000);
         let later = self.pace.about(2_000_000);
         let Stage::Joining(joining) = &mut self.stage else { return };
+        joining.failures = if answer.is_ok() { 0 } else { joining.failures + 1 };
         match answer {
+            // What has said yes is waited for; anything else may be gone for good.
+            Err(_) if !joining.accepted => {
+                joining.next_at = later;
+                if joining.failures >= FAILURES_MAX {
+                    self.give_up_join(AVOID_REFUSED_US, "it does not answer");
+                }
+            }
             Ok(MembershipAnswer::Done) => {
                 joining.accepted = true;
                 joining.next_at = later;
@@ -206,7 +232,7 @@ impl Membership {
         let Stage::Joining(joining) = &self.stage else { return };
         let hops = joining.target.hops + 1;
         self.avoid_group(joining.target.group.clone(), AVOID_FULL_US);
-        let next = next.filter(|offer| hops < HOPS_MAX && !self.avoid.contains_key(&offer.group));
+        let next = next.filter(|offer| hops < HOPS_MAX && self.may_go_to(offer));
         self.go(match next {
             Some(offer) => Goal::Join(Target { hops, ..Target::of(&offer) }),
             None => Goal::Look(None),

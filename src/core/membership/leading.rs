@@ -88,6 +88,11 @@ impl Lead {
     pub(super) fn is_changing(&self) -> bool {
         self.change.is_some()
     }
+
+    /// Tells whether the group is about to go elsewhere as a whole.
+    pub(super) fn is_ending(&self) -> bool {
+        self.merging.is_asking() || self.into.is_some()
+    }
 }
 
 impl Membership {
@@ -114,11 +119,12 @@ impl Membership {
             let answer = MembershipAnswer::NotLeader { leader: leader.clone() };
             self.reply(waiting.request, answer);
         }
+        self.drop_orders();
         for request in lead.removals.into_values().flat_map(|removal| removal.orders) {
             self.done(request, Err(super::Denied::Unknown));
         }
         if lead.hand_over.is_some() {
-            self.out.push(Effect::PauseHeartbeats(false));
+            self.out.push(Effect::PauseHeartbeats(None));
         }
         if lead.merging.is_asking() {
             self.pending.retain(|_, purpose| *purpose != Purpose::Room);
@@ -151,6 +157,7 @@ impl Membership {
         self.find_dead(&table);
         self.probe_silent(&table);
         self.run_change(&table);
+        self.run_orders(&table);
         self.run_heir(&table);
         self.run_arrangement(&table);
         self.run_merge(&table);
@@ -286,6 +293,14 @@ impl Membership {
         let next_at = self.pace.about(self.config.health_check_us * 5 / 4);
         if let Some(lead) = &mut self.lead {
             lead.probe_at.insert(node, next_at);
+        }
+    }
+
+    /// Asks a member at the next opportunity.
+    pub(super) fn probe_now(&mut self, node: NodeId) {
+        let now = self.pace.now();
+        if let Some(lead) = &mut self.lead {
+            lead.probe_at.insert(node, now);
         }
     }
 

@@ -150,7 +150,7 @@ impl Membership {
         }
         lead.hand_over = Some(HandOver { until });
         lead.hand_over_at = next_at;
-        self.out.push(Effect::PauseHeartbeats(true));
+        self.out.push(Effect::PauseHeartbeats(Some(to)));
         self.ask(to, Purpose::HandOver, MembershipRequest::HandOver { group, term });
     }
 
@@ -165,7 +165,7 @@ impl Membership {
                 lead.hand_over = None;
                 lead.heir_ordered = false;
             }
-            self.out.push(Effect::PauseHeartbeats(false));
+            self.out.push(Effect::PauseHeartbeats(None));
         }
     }
 

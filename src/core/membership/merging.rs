@@ -92,7 +92,7 @@ impl Membership {
         let next_at = lead.merging.next_at;
         let is_busy = lead.merging.is_asking() || lead.into.is_some() || lead.hand_over.is_some();
         let is_searching = self.is_pending(|purpose| *purpose == Purpose::SearchToMerge);
-        if is_busy || is_searching || !self.config.has_sources || !self.pace.is_due(next_at) {
+        if is_busy || is_searching || !self.pace.is_due(next_at) {
             return;
         }
         let poll_us = self.config.provisional_poll_us;
@@ -112,6 +112,7 @@ impl Membership {
     }
 
     pub(super) fn on_rivals_found(&mut self, found: Found) {
+        let found = self.without_rests(found);
         let Some(table) = self.table().cloned() else { return };
         let mine = self.offer(&table);
         let strict = !self.config.faults.merge_without_order;
@@ -120,7 +121,8 @@ impl Membership {
         let permanent = self.permanent;
         let Some(lead) = &mut self.lead else { return };
         let mut rivals = found.offers;
-        rivals.retain(|offer| offer.group != mine.group);
+        // Others may still pass on what this node has offered before.
+        rivals.retain(|offer| offer.group != mine.group && offer.super_peer != mine.super_peer);
         rivals.truncate(OFFERS_MAX);
         lead.merging.rivals = rivals;
         let is_promised = lead.merging.promised.is_some_and(|(until, _)| now < until) && strict;
@@ -140,7 +142,7 @@ impl Membership {
     fn is_bound_to_stay(&self, table: &Table) -> bool {
         table.configuration().is_joint()
             || table.super_peer != self.node()
-            || !self.has_majority()
+            || !self.is_backed()
             || matches!(&self.stage, super::Stage::Seated(seated) if seated.is_leaving())
     }
 
@@ -166,11 +168,14 @@ impl Membership {
             return MembershipAnswer::Refused(Refusal::OtherGroup);
         }
         let now = self.pace.now();
-        let (leads, has_majority) = (self.leads(), self.has_majority());
+        let (leads, has_majority) = (self.leads(), self.is_backed());
         let strict = !self.config.faults.merge_without_order;
         let offer = self.offer(&table);
         let is_leaving = matches!(&self.stage, super::Stage::Seated(seated) if seated.is_leaving());
-        let Some(lead) = self.lead.as_mut().filter(|_| leads && has_majority && !is_leaving) else {
+        // A permanent one that is new and alone looks for a group to take over: perhaps the very one that asks.
+        let takes_over = self.permanent && self.seeks_merger(&table);
+        let is_open = leads && has_majority && !is_leaving && !takes_over;
+        let Some(lead) = self.lead.as_mut().filter(|_| is_open) else {
             return no;
         };
         let kept = lead.merging.promised.filter(|(until, _)| now < *until).map_or(0, |(_, n)| n);

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::{Denied, Order};
 use crate::core::{group::Member, node_id::NodeId, offer::Offer, table::Seat};
 
 /// A question or a demand.
@@ -36,10 +37,10 @@ pub enum MembershipRequest {
     Invite {
         /// The super-peer.
         super_peer: NodeId,
-        /// The group, where it is known.
-        group: Option<String>,
-        /// Where the super-peer's peer listener is, where it is known.
-        address: Option<String>,
+        /// The group.
+        group: String,
+        /// Where the super-peer's peer listener is.
+        address: String,
     },
     /// To the super-peer, or to any member when there is none: the sender is here, and this is how the group looks to it.
     Health(Health),
@@ -83,6 +84,31 @@ pub enum MembershipRequest {
         /// Where its members are to go.
         into: Option<Offer>,
     },
+    /// From the super-peer to a member: a client wants it out of the group.
+    Dismiss {
+        /// The group.
+        group: String,
+        /// The member's claim.
+        claim: u64,
+        /// Whether it stays without a group until somebody asks it into one; else it looks for another one.
+        rests: bool,
+    },
+    /// From one super-peer to another: is there a place for this member of mine? A yes keeps it for a while.
+    Place {
+        /// The asked group.
+        group: String,
+        /// The member.
+        node: NodeId,
+    },
+    /// From a member to its super-peer: a client has given the sender this order. It is not passed on any further.
+    Order {
+        /// The group.
+        group: String,
+        /// The sender's claim.
+        claim: u64,
+        /// The order.
+        order: Order,
+    },
 }
 
 /// A member's report.
@@ -101,14 +127,15 @@ pub struct Health {
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum MembershipAnswer {
-    /// To `Join`: the sender is a member; to `Describe` and `Rescanned`: taken note of.
+    /// To `Join`: the sender is a member; to `Invite` and `Dismiss`: it goes; to `Describe` and `Rescanned`: taken note
+    /// of.
     Done,
     /// To `Join`: no place. Names another group to ask, if one is known.
     Full {
         /// The group to ask.
         next: Option<Offer>,
     },
-    /// The asked node does not lead that group.
+    /// The asked node does not lead that group. Also to `Health`, where the sender is a member all the same.
     NotLeader {
         /// Who does, and where its peer listener is.
         leader: Option<(NodeId, String)>,
@@ -144,8 +171,10 @@ pub enum MembershipAnswer {
         /// Where its members are to go, by name.
         into: Option<String>,
     },
-    /// To `Room`: yes, and it is kept for a while.
+    /// To `Room` and `Place`: yes, and it is kept for a while.
     Room(Offer),
+    /// To `Order`: what became of it.
+    Ordered(Result<(), Denied>),
 }
 
 /// Why a node is refused.
@@ -199,6 +228,9 @@ impl MembershipRequest {
             Self::Room { .. } => "Room",
             Self::HandOver { .. } => "HandOver",
             Self::Gone { .. } => "Gone",
+            Self::Dismiss { .. } => "Dismiss",
+            Self::Place { .. } => "Place",
+            Self::Order { .. } => "Order",
         }
     }
 }

@@ -19,19 +19,28 @@
 mod admitting;
 mod answering;
 mod config;
+mod dismissing;
 mod effect;
 mod event;
+mod inviting;
 mod joining;
 mod leading;
 mod leaving;
 mod merging;
 mod message;
+mod migrating;
 mod moving;
 mod ordering;
 mod pace;
 mod search;
 mod seated;
 mod shown;
+#[cfg(test)]
+mod test_bench;
+#[cfg(test)]
+mod test_groups;
+#[cfg(test)]
+mod test_orders;
 mod voters;
 mod watch;
 
@@ -50,6 +59,7 @@ pub use voters::voter_count;
 use joining::{Joining, Looking};
 use leading::Lead;
 use moving::Moving;
+use ordering::Orders;
 use pace::{Lived, Pace};
 use seated::Seated;
 use shown::Shown;
@@ -99,7 +109,9 @@ pub struct Membership {
     lead: Option<Lead>,
     avoid: BTreeMap<String, Lived>,
     ended: VecDeque<(String, Option<String>)>,
+    /// The order to leave that this node carries out.
     order: Option<RequestId>,
+    orders: Orders,
     shown: Shown,
     out: Vec<Effect>,
     /// Whether the stage has changed, so that the next one starts within the same step.
@@ -109,8 +121,10 @@ pub struct Membership {
 /// Where the node stands, with what it needs there.
 #[derive(Debug)]
 enum Stage {
-    /// Not started, stopped, or at rest after an ordered leave.
+    /// Not started, or stopped.
     Asleep,
+    /// Without a group after an ordered leave, until it is asked into one.
+    Resting,
     /// Looks for a group.
     Looking(Looking),
     /// Frees itself from its last group, durably and step by step, on the way to a goal.
@@ -130,8 +144,6 @@ enum Purpose {
     Locate,
     /// To find a group to merge into.
     SearchToMerge,
-    /// To find the group that an order names.
-    SearchOrdered { to: NodeId },
     /// To make a step of a move durable, or to found or delete a log.
     Move,
     /// To follow the log of the group that has taken this node in.
@@ -156,8 +168,18 @@ enum Purpose {
     HandOver,
     /// To tell a member that the group is no more.
     Gone { node: NodeId },
+    /// To have the super-peer carry out a client's order.
+    PassOn { request: RequestId },
     /// To ask another node in, for a client's order.
     Invite { request: RequestId },
+    /// To have a member go, for a client's order.
+    Dismiss { request: RequestId, node: NodeId, claim: u64 },
+    /// To find the group that a member is to move to, for a client's order.
+    FindGroup { request: RequestId, node: NodeId, to: NodeId },
+    /// To ask that group for a place.
+    Place { request: RequestId, node: NodeId, to: NodeId },
+    /// To have the member move there.
+    Summon { request: RequestId, node: NodeId, claim: u64 },
     /// To write the one change at a time.
     Change,
     /// To write something small.
@@ -166,6 +188,39 @@ enum Purpose {
     Write { request: RequestId },
     /// To set voters and learners.
     Arrange,
+}
+
+impl Purpose {
+    /// Tells whether a client waits for it, whatever becomes of this node meanwhile.
+    fn is_of_order(&self) -> bool {
+        match self {
+            Self::PassOn { .. }
+            | Self::Invite { .. }
+            | Self::Dismiss { .. }
+            | Self::FindGroup { .. }
+            | Self::Place { .. }
+            | Self::Summon { .. }
+            | Self::Write { .. } => true,
+            Self::Search
+            | Self::Locate
+            | Self::SearchToMerge
+            | Self::Move
+            | Self::Follow
+            | Self::Join
+            | Self::Health { .. }
+            | Self::Vouch { .. }
+            | Self::Tell
+            | Self::Leave
+            | Self::Confirm { .. }
+            | Self::Probe { .. }
+            | Self::Room
+            | Self::HandOver
+            | Self::Gone { .. }
+            | Self::Change
+            | Self::Note
+            | Self::Arrange => false,
+        }
+    }
 }
 
 impl Membership {
@@ -196,6 +251,7 @@ impl Membership {
             avoid: BTreeMap::new(),
             ended: VecDeque::new(),
             order: None,
+            orders: Orders::default(),
             shown: Shown::default(),
             out: Vec::new(),
             again: false,
@@ -219,7 +275,7 @@ impl Membership {
             }
         }
         self.show();
-        if !matches!(self.stage, Stage::Asleep) {
+        if !matches!(self.stage, Stage::Asleep | Stage::Resting) {
             self.out.push(Effect::WakeAt(self.pace.wake()));
         }
         std::mem::take(&mut self.out)
@@ -245,13 +301,15 @@ impl Membership {
                 self.this = member;
                 self.is_news = true;
             }
+            Event::LeftBehind if matches!(self.stage, Stage::Seated(_)) => self.on_removed(),
+            Event::LeftBehind => {}
             Event::Stopping => self.enter(Stage::Asleep),
         }
     }
 
     fn run(&mut self) {
         match self.stage {
-            Stage::Asleep => {}
+            Stage::Asleep | Stage::Resting => {}
             Stage::Looking(_) => self.run_looking(),
             Stage::Moving(_) => self.run_moving(),
             Stage::Joining(_) => self.run_joining(),
@@ -275,7 +333,17 @@ impl Membership {
             Purpose::Probe { node, claim } => self.on_probed(node, claim, answer),
             Purpose::Room => self.on_room_answer(answer),
             Purpose::Gone { node } => self.on_gone_answer(node, answer),
-            Purpose::Invite { request } => self.on_invite_answer(request, answer),
+            Purpose::PassOn { request } => self.on_passed_on(request, answer),
+            Purpose::Invite { request } => self.on_invite_answer(request, by, answer),
+            Purpose::Dismiss { request, node, claim } => {
+                self.on_dismissed((node, claim), request, answer);
+            }
+            Purpose::Place { request, node, to } => {
+                self.on_place_answer(node, to, request, by, answer);
+            }
+            Purpose::Summon { request, node, claim } => {
+                self.on_summoned((node, claim), request, answer);
+            }
             // Asked again until the table shows it.
             _ => {}
         }
@@ -286,7 +354,9 @@ impl Membership {
             Some(Purpose::Search) => self.on_groups_found(found),
             Some(Purpose::Locate) => self.on_located(found),
             Some(Purpose::SearchToMerge) => self.on_rivals_found(found),
-            Some(Purpose::SearchOrdered { to }) => self.on_ordered_found(to, found),
+            Some(Purpose::FindGroup { request, node, to }) => {
+                self.on_group_found(node, to, request, found);
+            }
             _ => {}
         }
     }
@@ -361,8 +431,7 @@ impl Membership {
 
     /// Enters another stage. What was asked for in the last one is of no interest any more; orders keep their tickets.
     fn enter(&mut self, stage: Stage) {
-        self.pending
-            .retain(|_, purpose| matches!(purpose, Purpose::Invite { .. } | Purpose::Write { .. }));
+        self.pending.retain(|_, purpose| purpose.is_of_order());
         self.stage = stage;
         self.again = true;
     }
@@ -370,7 +439,7 @@ impl Membership {
     /// Returns where the node stands.
     pub fn state(&self) -> RoleState {
         match &self.stage {
-            Stage::Asleep => RoleState::Leaving,
+            Stage::Asleep | Stage::Resting => RoleState::Leaving,
             Stage::Looking(_) => RoleState::Discovering,
             Stage::Moving(moving) => moving.state(),
             Stage::Joining(_) => RoleState::Joining,
@@ -378,7 +447,7 @@ impl Membership {
             Stage::Seated(_) if self.table().is_some_and(|table| table.dissolved.is_some()) => {
                 RoleState::Dissolved
             }
-            Stage::Seated(_) if !self.has_majority() => RoleState::Electing,
+            Stage::Seated(_) if !self.is_backed() => RoleState::Electing,
             Stage::Seated(_) if !self.leads() => RoleState::Peer,
             Stage::Seated(_) if self.permanent => RoleState::PermanentSuperPeer,
             Stage::Seated(_) => RoleState::ProvisionalSuperPeer,
@@ -404,8 +473,13 @@ impl Membership {
         self.watch.sightings(others, self.pace.now(), dead_after_us, self.pace.clock())
     }
 
-    /// Tells whether a majority of the group's voters was heard of lately.
+    /// Tells whether a majority of the group's voters was heard of within the time that an election may take.
     pub fn has_majority(&self) -> bool {
+        matches!(&self.stage, Stage::Seated(seated) if !seated.has_lost_majority)
+    }
+
+    /// Tells whether a majority of the group's voters stands behind it now.
+    fn is_backed(&self) -> bool {
         matches!(&self.stage, Stage::Seated(seated) if seated.has_majority)
     }
 

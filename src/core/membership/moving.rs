@@ -3,7 +3,7 @@
 //! One step at a time, each from what is durable: a node that stops in between goes on, or finds itself free.
 
 use super::{
-    Durable, Effect, Lived, Membership, Purpose, RequestId, Stage, Ticket,
+    Durable, Effect, Lived, Membership, MembershipAnswer, Purpose, RequestId, Stage, Ticket,
     joining::{Joining, Target},
 };
 use crate::core::{
@@ -103,6 +103,10 @@ impl Membership {
 
     /// Leaves whatever the node is in, for good, and goes on to `goal`.
     pub(super) fn go(&mut self, goal: Goal) {
+        let goal = match goal {
+            Goal::Join(target) if self.rests_from(&target.group) => Goal::Look(None),
+            goal => goal,
+        };
         if let Stage::Moving(moving) = &mut self.stage {
             // What is under way is finished first: what was made durable has to be known.
             moving.goal = goal;
@@ -161,7 +165,7 @@ impl Membership {
             (None, Goal::Found) => self.bind(own),
             (None, Goal::Look(prefer)) => self.look(prefer),
             (None, Goal::Rest) => {
-                self.enter(Stage::Asleep);
+                self.enter(Stage::Resting);
                 self.finish_order(Ok(()));
             }
         }
@@ -229,14 +233,19 @@ impl Membership {
         }
     }
 
-    /// Answers the order that this node is carrying out.
+    /// Answers the order to leave that this node is carrying out.
     pub(super) fn finish_order(&mut self, result: Result<(), super::Denied>) {
         if let Some(request) = self.order.take() {
             self.done(request, result);
         }
     }
 
+    /// Answers a client's order, here or at the member that passed it on.
     pub(super) fn done(&mut self, request: RequestId, result: Result<(), super::Denied>) {
-        self.out.push(Effect::Done { request, result });
+        if self.is_passed_on(request) {
+            self.reply(request, MembershipAnswer::Ordered(result));
+        } else {
+            self.out.push(Effect::Done { request, result });
+        }
     }
 }

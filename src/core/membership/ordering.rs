@@ -1,22 +1,110 @@
-//! What clients want of a membership: leave, migrate, add a peer, remove one, let another lead, change a setting.
+//! What clients want of a membership. What only the super-peer can do is passed on to it by any other member, once: the
+//! super-peer takes it from members of its own group alone, and nobody passes on what was passed on.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AskFailure, Denied, Effect, Membership, MembershipAnswer, MembershipRequest, Order,
-    ProposeFailure, Purpose, RequestId, Stage, admitting::Why, joining::Target, moving::Goal,
+    AskFailure, Denied, Effect, Lived, Membership, MembershipAnswer, MembershipRequest, Order,
+    ProposeFailure, Purpose, RequestId, Stage, inviting::Guest, moving::Goal,
 };
 use crate::core::{
+    group::Member,
     node_id::NodeId,
-    offer::Found,
-    table::{Applied, Command},
+    table::{Applied, Command, Table},
+    world::Position,
 };
+
+/// The most orders of other members that are carried out at the same time.
+const PASSED_ON_MAX: usize = 256;
+
+/// What is kept in mind for orders.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// The orders that other members have passed on to this node.
+    passed_on: BTreeSet<RequestId>,
+    /// Who was asked in and has said yes.
+    pub guests: BTreeMap<RequestId, Guest>,
+    /// Until when a place is kept for a node.
+    pub places: BTreeMap<NodeId, Lived>,
+    /// Until when this node stays away from a group that it was taken out of.
+    pub rests: BTreeMap<String, Lived>,
+}
 
 impl Membership {
     pub(super) fn on_ordered(&mut self, request: RequestId, order: Order) {
+        if self.leads() || !order.is_for_super_peer() {
+            self.carry_out(request, order);
+        } else if let Err(denied) = self.pass_on(request, order) {
+            self.done(request, Err(denied));
+        }
+    }
+
+    fn pass_on(&mut self, request: RequestId, order: Order) -> Result<(), Denied> {
+        let is_member = matches!(self.stage, Stage::Seated(_));
+        let home = self.home_and_claim().filter(|_| is_member);
+        let (group, claim) = home.ok_or(Denied::NoGroup)?;
+        let leader = self.log.leader.ok_or(Denied::NotLeader { leader: None })?;
+        let question = MembershipRequest::Order { group, claim, order };
+        self.ask(leader, Purpose::PassOn { request }, question);
+        Ok(())
+    }
+
+    pub(super) fn on_passed_on(
+        &mut self,
+        request: RequestId,
+        answer: Result<MembershipAnswer, AskFailure>,
+    ) {
+        use MembershipAnswer as A;
+        let result = match answer {
+            Ok(A::Ordered(result)) => result,
+            // It was the super-peer a moment ago; who is it now, the log will say.
+            Ok(A::NotLeader { .. } | A::NoMember { .. } | A::Dissolved { .. }) => {
+                Err(Denied::NotLeader { leader: None })
+            }
+            Ok(A::Later { .. }) => Err(Denied::Busy),
+            Ok(_) | Err(AskFailure::Refused) => Err(Denied::Refused),
+            Err(AskFailure::Unreachable) => Err(match self.log.leader {
+                Some(leader) => Denied::NoAnswer(leader),
+                None => Denied::NotLeader { leader: None },
+            }),
+            Err(AskFailure::Unknown) => Err(Denied::Unknown),
+        };
+        self.done(request, result);
+    }
+
+    /// A member passes an order on.
+    pub(super) fn answer_order(
+        &mut self,
+        from: NodeId,
+        request: RequestId,
+        (group, claim): (&str, u64),
+        order: Order,
+    ) {
+        if let Some(answer) = self.as_leader_for(from, group, claim) {
+            self.reply(request, answer);
+        } else if self.orders.passed_on.len() >= PASSED_ON_MAX {
+            self.reply(request, MembershipAnswer::Later { after_ms: 1_000 });
+        } else {
+            self.hear(from);
+            self.orders.passed_on.insert(request);
+            self.carry_out(request, order);
+        }
+    }
+
+    /// Tells whether the client of an order is at another member, which is answered only once.
+    pub(super) fn is_passed_on(&mut self, request: RequestId) -> bool {
+        self.orders.passed_on.remove(&request)
+    }
+
+    fn carry_out(&mut self, request: RequestId, order: Order) {
         let result = match order {
             Order::Leave => self.order_leave(request),
             Order::Migrate { node, to } => self.order_migration(request, node, to),
             Order::AddPeer { address } => self.order_invitation(request, address),
-            Order::RemovePeer(node) => self.order_removal(request, node),
+            Order::RemovePeer(node) => self.order_dismissal(request, node, false),
+            Order::PeerLeaves(node) => self.order_dismissal(request, node, true),
+            Order::Look(node) => self.order_look(node).map(Some),
+            Order::Stand { node, position } => self.order_position(request, node, position),
             Order::SuperPeerLeave => self.order_hand_over().map(Some),
             Order::Write(command) => self.order_entry(request, command),
         };
@@ -27,11 +115,26 @@ impl Membership {
         }
     }
 
+    /// Does on the super-peer what is due for orders.
+    pub(super) fn run_orders(&mut self, table: &Table) {
+        self.run_guests(table);
+        let now = self.pace.now();
+        self.orders.places.retain(|node, until| now < *until && !table.seats.contains_key(node));
+    }
+
+    /// Ends what only the super-peer can do.
+    pub(super) fn drop_orders(&mut self) {
+        self.orders.places.clear();
+        for request in std::mem::take(&mut self.orders.guests).into_keys() {
+            self.done(request, Err(Denied::Unknown));
+        }
+    }
+
     fn order_leave(&mut self, request: RequestId) -> Result<Option<()>, Denied> {
         if self.order.is_some() {
             return Err(Denied::Busy);
         }
-        if matches!(self.stage, Stage::Asleep) {
+        if matches!(self.stage, Stage::Asleep | Stage::Resting) {
             return Ok(Some(()));
         }
         self.order = Some(request);
@@ -39,94 +142,32 @@ impl Membership {
         Ok(None)
     }
 
-    fn order_migration(
+    /// Returns the table for an order about a member, and the member's claim in it.
+    pub(super) fn ordered_seat(&self, node: NodeId) -> Result<(&Table, u64), Denied> {
+        let table = self.table().ok_or(Denied::NoGroup)?;
+        let seat = table.seats.get(&node).ok_or(Denied::NotAMember(node))?;
+        if !self.leads() || self.lead.is_none() {
+            return Err(Denied::NotLeader { leader: self.log.leader });
+        }
+        Ok((table, seat.claim))
+    }
+
+    fn order_look(&mut self, node: NodeId) -> Result<(), Denied> {
+        self.ordered_seat(node)?;
+        self.probe_now(node);
+        Ok(())
+    }
+
+    fn order_position(
         &mut self,
         request: RequestId,
         node: NodeId,
-        to: NodeId,
+        position: Position,
     ) -> Result<Option<()>, Denied> {
-        let table = self.table().ok_or(Denied::NoGroup)?;
-        if !table.seats.contains_key(&node) {
-            return Err(Denied::NotAMember(node));
-        }
-        if node == to || self.log.leader == Some(to) {
-            return Ok(Some(()));
-        }
-        if node == self.node() {
-            if self.order.is_some() {
-                return Err(Denied::Busy);
-            }
-            if self.leads() && table.seats.len() > 1 {
-                return Err(Denied::SuperPeer);
-            }
-            self.order = Some(request);
-            self.search_ordered(to);
-            return Ok(None);
-        }
-        if !self.leads() {
-            return Err(Denied::NotLeader { leader: self.log.leader });
-        }
-        let question = MembershipRequest::Invite { super_peer: to, group: None, address: None };
-        self.ask(node, Purpose::Invite { request }, question);
-        Ok(None)
-    }
-
-    /// The group that an order names was found, or was not.
-    pub(super) fn on_ordered_found(&mut self, to: NodeId, found: Found) {
-        let offer = found.offers.iter().find(|offer| offer.super_peer == to && offer.free() > 0);
-        let Some(offer) = offer else {
-            self.finish_order(Err(Denied::NoSuchGroup(to)));
-            return;
-        };
-        if self.durable.home.as_ref() != Some(&offer.group) {
-            self.leave(Goal::Join(Target::of(offer)));
-        }
-        self.finish_order(Ok(()));
-    }
-
-    fn order_invitation(
-        &mut self,
-        request: RequestId,
-        address: String,
-    ) -> Result<Option<()>, Denied> {
-        let group = self.durable.home.clone().ok_or(Denied::NoGroup)?;
-        if !self.leads() {
-            return Err(Denied::NotLeader { leader: self.log.leader });
-        }
-        let question = MembershipRequest::Invite {
-            super_peer: self.node(),
-            group: Some(group),
-            address: Some(self.this.peer.clone()),
-        };
-        self.ask_address(address, Purpose::Invite { request }, question);
-        Ok(None)
-    }
-
-    pub(super) fn on_invite_answer(
-        &mut self,
-        request: RequestId,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
-        let result = match answer {
-            Ok(MembershipAnswer::Done) => Ok(()),
-            Ok(_) | Err(AskFailure::Refused) => Err(Denied::Refused),
-            Err(AskFailure::Unreachable) => Err(Denied::Unreachable),
-            Err(AskFailure::Unknown) => Err(Denied::Unknown),
-        };
-        self.done(request, result);
-    }
-
-    fn order_removal(&mut self, request: RequestId, node: NodeId) -> Result<Option<()>, Denied> {
-        let table = self.table().ok_or(Denied::NoGroup)?;
-        let claim = table.seats.get(&node).ok_or(Denied::NotAMember(node))?.claim;
-        if !self.leads() {
-            return Err(Denied::NotLeader { leader: self.log.leader });
-        }
-        if node == self.node() {
-            return Err(Denied::SuperPeer);
-        }
-        self.remove(node, claim, Why::Ordered(request));
-        Ok(None)
+        let (table, claim) = self.ordered_seat(node)?;
+        let member = table.seats.get(&node).map(|seat| seat.member.clone());
+        let member = Member { position, ..member.ok_or(Denied::NotAMember(node))? };
+        self.order_entry(request, Command::Describe { member, claim })
     }
 
     fn order_entry(&mut self, request: RequestId, command: Command) -> Result<Option<()>, Denied> {

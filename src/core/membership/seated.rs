@@ -11,18 +11,22 @@ use crate::core::{group::Member, node_id::NodeId, offer::Found};
 
 /// How soon something is asked again that the table does not show yet.
 const RETRY_US: u64 = 1_000_000;
+/// How often a super-peer has to say that it has no majority before it is believed.
+const DENIALS_MAX: u32 = 2;
 /// How far apart voters of neighbouring rank campaign.
 const RANK_US: u64 = 150_000;
 
 /// A member's memory.
 #[derive(Debug)]
 pub(super) struct Seated {
-    /// Whether a majority stands behind the group, as far as this node knows.
+    /// Whether a majority stands behind the group now, as far as this node knows. Also an election is without one.
     pub has_majority: bool,
     /// When one last did.
     majority_at: Lived,
-    /// What the super-peer said last of its majority.
-    leader_says: bool,
+    /// Whether it has been gone for longer than an election takes.
+    pub has_lost_majority: bool,
+    /// How often in a row the super-peer has said that it has no majority, or does not lead.
+    denials: u32,
     leader: Option<NodeId>,
     term: u64,
     health_at: Lived,
@@ -49,7 +53,8 @@ impl Seated {
         Self {
             has_majority: false,
             majority_at: now,
-            leader_says: true,
+            has_lost_majority: false,
+            denials: 0,
             leader: None,
             term: 0,
             health_at: now,
@@ -118,7 +123,7 @@ impl Membership {
         seated.campaign_at = None;
         if leader.is_some() {
             // An election was just won, so a majority was there.
-            seated.leader_says = true;
+            seated.denials = 0;
             seated.majority_at = now;
             seated.health_at = now;
         }
@@ -151,10 +156,12 @@ impl Membership {
 
     /// This node is no member any more.
     pub(super) fn on_removed(&mut self) {
-        let group = self.durable.home.clone().unwrap_or_default();
-        self.report(Report::Removed { group, claim: self.durable.claim });
-        let goal = self.goal_of_leaving().unwrap_or(Goal::Look(None));
-        self.go(goal);
+        let goal = self.goal_of_leaving();
+        if goal.is_none() {
+            let group = self.durable.home.clone().unwrap_or_default();
+            self.report(Report::Removed { group, claim: self.durable.claim });
+        }
+        self.go(goal.unwrap_or(Goal::Look(None)));
     }
 
     fn watch_majority(&mut self) {
@@ -164,18 +171,32 @@ impl Membership {
         let is_silent = silent_us >= self.config.quorum_silent_us;
         let leader = self.log.leader;
         let is_linked = leader.is_some_and(|leader| self.watch.is_linked(leader));
+        let patience_us = self.election_patience_us();
         let Some(seated) = self.seated() else { return };
         let present = match leader {
             Some(leader) if leader == this => !is_silent,
-            Some(_) => is_linked && seated.leader_says,
+            Some(_) => is_linked && seated.denials < DENIALS_MAX,
             None => false,
         };
-        let has_changed = std::mem::replace(&mut seated.has_majority, present) != present;
+        seated.has_majority = present;
         if present {
             seated.majority_at = now;
         }
-        if has_changed {
+        let (was_lost, lost_at) = (seated.has_lost_majority, seated.majority_at.plus(patience_us));
+        let is_lost = !present && (was_lost || self.pace.is_due(lost_at));
+        if let Some(seated) = self.seated() {
+            seated.has_lost_majority = is_lost;
+        }
+        if is_lost != was_lost {
             self.report(Report::Majority { present });
+        }
+    }
+
+    /// Returns how long a group may be without a majority before that is more than an election.
+    fn election_patience_us(&self) -> u64 {
+        match self.config.quorum_loss_grace_us {
+            0 => self.config.election_timeout_us,
+            grace_us => self.config.election_timeout_us.min(grace_us / 4 * 3),
         }
     }
 
@@ -317,7 +338,7 @@ impl Membership {
         if self.leads() || is_asking || !self.pace.is_due(at) {
             return;
         }
-        let has_majority = self.has_majority();
+        let has_majority = self.is_backed();
         let every_us = self.config.health_check_us;
         let next_us = if has_majority { every_us } else { every_us.min(5 * RETRY_US) };
         let next_at = self.pace.about(next_us * 4 / 5);
@@ -325,10 +346,12 @@ impl Membership {
         let this = self.node();
         let (epoch, to) = {
             let Some(table) = self.table() else { return };
-            let others: Vec<_> = table.seats.keys().filter(|node| **node != this).collect();
+            let linked = |node: &&NodeId| **node != this && self.watch.is_linked(**node);
+            let others: Vec<_> = table.seats.keys().filter(linked).collect();
             let any = others.get((lucky % others.len().max(1) as u64) as usize).map(|n| **n);
-            // A silent super-peer is asked, but others too: it may be the one that is out of date.
-            let to = self.log.leader.filter(|_| has_majority || lucky & (1 << 40) == 0).or(any);
+            // A silent super-peer is asked, but others too: it may be the one that is out of date, or be somewhere else.
+            let leader = self.log.leader.filter(|leader| self.watch.is_linked(*leader));
+            let to = leader.filter(|_| has_majority || lucky & (1 << 40) == 0).or(any);
             (table.epoch(), to)
         };
         if let Some(seated) = self.seated() {
@@ -352,10 +375,9 @@ impl Membership {
     ) {
         let leader = self.log.leader;
         let Some(epoch) = self.table().map(|table| table.epoch()) else { return };
-        let Some(seated) = self.seated() else { return };
         match answer {
             Ok(MembershipAnswer::Member { majority, doubts, .. }) if leader == Some(to) => {
-                seated.leader_says = majority;
+                self.take_word(majority);
                 self.hear(to);
                 self.vouch_for(&doubts);
             }
@@ -366,9 +388,24 @@ impl Membership {
                 let goal = self.goal_of_leaving().unwrap_or(Goal::Look(into));
                 self.go(goal);
             }
+            Ok(MembershipAnswer::NotLeader { leader: Some((node, address)) })
+                if leader != Some(to) =>
+            {
+                self.locate(node, address);
+            }
             // It leads this group no more, whatever the log says.
-            Ok(_) if leader == Some(to) => seated.leader_says = false,
+            Ok(_) if leader == Some(to) => self.take_word(false),
             _ => {}
+        }
+    }
+
+    /// Takes the super-peer's word for its majority. Who has just been elected may not know it yet: it is asked again soon.
+    fn take_word(&mut self, majority: bool) {
+        let again_at = self.pace.about(RETRY_US / 2);
+        let Some(seated) = self.seated() else { return };
+        seated.denials = if majority { 0 } else { seated.denials.saturating_add(1) };
+        if seated.denials == 1 {
+            seated.health_at = again_at;
         }
     }
 
@@ -399,7 +436,7 @@ impl Membership {
     fn run_location(&mut self) {
         let Some(at) = self.seated().map(|seated| seated.locate_at) else { return };
         let is_looking = self.is_pending(|purpose| *purpose == Purpose::Locate);
-        if self.has_majority() || !self.config.has_sources || is_looking || !self.pace.is_due(at) {
+        if self.is_backed() || is_looking || !self.pace.is_due(at) {
             return;
         }
         let window_us = self.config.discovery_window_us;
@@ -413,15 +450,19 @@ impl Membership {
     }
 
     pub(super) fn on_located(&mut self, found: Found) {
-        let Some(table) = self.table().cloned() else { return };
-        let Some(seated) = self.seated() else { return };
-        for place in found.whereabouts {
-            let seat = table.seats.get(&place.node).filter(|_| place.group == table.name);
-            if seat.is_some_and(|seat| seat.member.peer != place.peer)
-                && place.peer.len() <= MembershipRequest::TEXT_BYTES_MAX
-            {
-                seated.located.insert(place.node, place.peer);
-            }
+        let Some(group) = self.table().map(|table| table.name.clone()) else { return };
+        for place in found.whereabouts.into_iter().filter(|place| place.group == group) {
+            self.locate(place.node, place.peer);
+        }
+    }
+
+    /// Takes note of where a member is said to be, if that is news. The link finds out whether it is true.
+    fn locate(&mut self, node: NodeId, peer: String) {
+        let is_news = self.table().and_then(|table| table.seats.get(&node)).is_some_and(|seat| {
+            seat.member.peer != peer && peer.len() <= MembershipRequest::TEXT_BYTES_MAX
+        });
+        if let Some(seated) = self.seated().filter(|_| is_news) {
+            seated.located.insert(node, peer);
         }
     }
 

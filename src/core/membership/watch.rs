@@ -7,6 +7,8 @@ use crate::core::{node_id::NodeId, time::MonotonicUs, view::Liveness};
 
 /// How many reports in a row have to miss a member before the pair's fault is reported: links of a newcomer take a moment.
 const MISSED_MAX: u32 = 2;
+/// How far apart they have to be: a newcomer reports twice at once, when it has its place and when it knows its super-peer.
+const APART_US: u64 = 1_000_000;
 
 /// The failure detector.
 #[derive(Debug, Default)]
@@ -14,7 +16,8 @@ pub(super) struct Watch {
     links: BTreeSet<NodeId>,
     heard: BTreeMap<NodeId, (Lived, MonotonicUs)>,
     reports: BTreeMap<NodeId, (Lived, BTreeSet<NodeId>)>,
-    missed: BTreeMap<(NodeId, NodeId), u32>,
+    /// Who misses whom: in how many reports, and since the last one that counted.
+    missed: BTreeMap<(NodeId, NodeId), (u32, Lived)>,
 }
 
 impl Watch {
@@ -56,12 +59,15 @@ impl Watch {
         for &to in others {
             // One that is out of reach from here too is not the pair's fault.
             if !reached.contains(&to) && self.links.contains(&to) {
-                let missed = self.missed.entry((from, to)).or_default();
-                *missed = missed.saturating_add(1);
+                let (missed, at) = self.missed.entry((from, to)).or_insert((0, now));
+                if *missed > 0 && now.since(*at) < APART_US {
+                    continue;
+                }
+                (*missed, *at) = (missed.saturating_add(1), now);
                 if *missed == MISSED_MAX {
                     changed.push((to, true));
                 }
-            } else if self.missed.remove(&(from, to)).is_some_and(|missed| missed >= MISSED_MAX) {
+            } else if self.missed.remove(&(from, to)).is_some_and(|(n, _)| n >= MISSED_MAX) {
                 changed.push((to, false));
             }
         }
@@ -100,7 +106,8 @@ impl Watch {
         clock: MonotonicUs,
     ) -> BTreeMap<NodeId, Seen> {
         let seen = |node: NodeId| {
-            let is_missed = self.missed.iter().any(|((_, to), n)| *to == node && *n >= MISSED_MAX);
+            let is_missed =
+                self.missed.iter().any(|((_, to), (n, _))| *to == node && *n >= MISSED_MAX);
             let reached = self.reached_at(node, now).map(|at| now.since(at));
             let liveness = match reached {
                 _ if self.links.contains(&node) && !is_missed => Liveness::Alive,
@@ -124,5 +131,30 @@ impl Watch {
     pub(super) fn forget_reports(&mut self) {
         self.reports.clear();
         self.missed.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_at_fault_when_it_is_missed_in_reports_that_are_apart() {
+        let [from, to] = [1, 2].map(|n| NodeId::from_key([n; 32]));
+        let others = BTreeSet::from([to]);
+        let mut watch = Watch::default();
+        let report = |watch: &mut Watch, reached: &[NodeId], ms: u64| {
+            let now = Lived::default().plus(ms * 1_000);
+            watch.report(from, reached.iter().copied().collect(), &others, now)
+        };
+        assert_eq!(report(&mut watch, &[], 0), [], "nobody reaches it");
+        watch.link_up(to);
+        assert_eq!(report(&mut watch, &[], 10), []);
+        assert_eq!(report(&mut watch, &[], 60), [], "it had no time to make the link");
+        assert_eq!(report(&mut watch, &[], 1_100), [(to, true)]);
+        assert_eq!(report(&mut watch, &[], 3_000), [], "that is known");
+        assert_eq!(report(&mut watch, &[to], 5_000), [(to, false)]);
+        assert_eq!(report(&mut watch, &[], 7_000), []);
+        assert_eq!(report(&mut watch, &[to], 9_000), []);
     }
 }

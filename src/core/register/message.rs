@@ -105,6 +105,21 @@ pub enum Body {
 }
 
 impl Body {
+    /// Returns the object that it is about; `None` = it is about configurations.
+    pub fn object(&self) -> Option<&ObjectId> {
+        match self {
+            Self::Prepare { id, .. }
+            | Self::Promise { id, .. }
+            | Self::Accept { id, .. }
+            | Self::Accepted { id, .. }
+            | Self::Conflict { id, .. }
+            | Self::Query { id, .. }
+            | Self::Reading { id, .. }
+            | Self::Drop { id, .. } => Some(id),
+            Self::Chain { .. } | Self::Behind => None,
+        }
+    }
+
     /// Returns the bytes of value of a request that may wait; `None` = the message is none.
     pub(super) fn request_bytes(&self) -> Option<usize> {
         match self {

@@ -207,6 +207,13 @@ impl Peer {
         self.links.inner.tasks.len()
     }
 
+    /// Waits until no link has a task any more.
+    async fn until_linkless(&self) {
+        while self.link_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn stop(self) {
         self.links.close().await;
         self.server.abort();

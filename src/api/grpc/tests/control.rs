@@ -32,6 +32,8 @@ use crate::{
 };
 
 const PEER: &str = "/grpc.peerservice.PeerService";
+/// The id of a node that is no member.
+const STRANGER: &str = "12D3KooWHHzSeKaY8xuZVzkLbKFfvNgPPeKhFBGrMbNzbm5akpqu";
 const SUPER: &str = "/grpc.superpeerservice.SuperPeerService";
 
 /// All answers but one are a single flag; they have the same form on the wire.
@@ -69,8 +71,10 @@ async fn the_ledger_of_a_node_alone_is_what_it_holds() {
         assert!(!flag(edge, &path, &add("held", "127.0.0.1:6731", 0)).await.unwrap());
         let absent = flag(edge, &path, &add("absent", NODE, 0)).await;
         is(absent, Code::FailedPrecondition, "\"absent\"");
-        let stranger = flag(edge, &path, &add("held", "stranger", 0)).await;
+        let stranger = flag(edge, &path, &add("held", STRANGER, 0)).await;
         is(stranger, Code::FailedPrecondition, NODE);
+        let nobody = flag(edge, &path, &add("held", "nobody", 0)).await;
+        is(nobody, Code::InvalidArgument, "\"nobody\"");
         is(flag(edge, &path, &add("", NODE, 0)).await, Code::InvalidArgument, "empty");
         is(flag(edge, &path, &add("held", "", 0)).await, Code::InvalidArgument, "peerId");
         is(flag(edge, &path, &add("held", NODE, -7)).await, Code::InvalidArgument, "-7");
@@ -78,8 +82,10 @@ async fn the_ledger_of_a_node_alone_is_what_it_holds() {
     let remove = |peer: &str| RemovePeerGroupLedgerRequest { peer_id: peer.into() };
     for (edge, service) in [(&storage, GROUP), (&peer, SUPER)] {
         let path = format!("{service}/removePeerGroupLedger");
-        let gone: RemovePeerGroupLedgerResponse = call(edge, &path, &remove("x")).await.unwrap();
+        let gone: RemovePeerGroupLedgerResponse =
+            call(edge, &path, &remove(STRANGER)).await.unwrap();
         assert!(!gone.result);
+        is(flag(edge, &path, &remove("x")).await, Code::InvalidArgument, "\"x\"");
         is(flag(edge, &path, &remove(NODE)).await, Code::FailedPrecondition, "alive");
         is(flag(edge, &path, &remove("")).await, Code::InvalidArgument, "peerId");
     }
@@ -111,7 +117,8 @@ async fn what_is_asked_of_the_group_is_checked_before_anybody_decides() {
     let path = format!("{PEER}/addPeer");
     let add = |host: &str| AddPeerRequest { host: host.into() };
     assert!(flag(&edge, &path, &add("a:1")).await.unwrap());
-    assert!(!flag(&edge, &path, &add("127.0.0.1:6731")).await.unwrap());
+    // This node is a member already.
+    assert!(flag(&edge, &path, &add("127.0.0.1:6731")).await.unwrap());
     is(flag(&edge, &path, &add("a:x")).await, Code::InvalidArgument, "\"a:x\"");
     let path = format!("{PEER}/handleSuperPeerLeave");
     assert!(flag(&edge, &path, &()).await.unwrap());
@@ -135,10 +142,22 @@ async fn what_is_asked_of_the_group_is_checked_before_anybody_decides() {
     assert!(flag(&edge, &path, &leave("127.0.0.1:6731")).await.unwrap());
 
     let path = format!("{SUPER}/migrate");
-    let migrate =
-        |peer: &str| MigrationRequest { peer_id: peer.into(), new_super_peer_id: "other".into() };
-    assert!(!flag(&edge, &path, &migrate("stranger")).await.unwrap());
-    is(flag(&edge, &path, &migrate(NODE)).await, Code::FailedPrecondition, "other");
+    let migrate = |peer: &str, to: &str| MigrationRequest {
+        peer_id: peer.into(),
+        new_super_peer_id: to.into(),
+    };
+    assert!(!flag(&edge, &path, &migrate(STRANGER, "b:2")).await.unwrap());
+    assert!(flag(&edge, &path, &migrate(NODE, NODE)).await.unwrap(), "it is there already");
+    let unknown = flag(&edge, &path, &migrate(NODE, "b:2")).await;
+    is(unknown, Code::FailedPrecondition, "\"b:2\"");
+    for bad in ["", "nonsense", "127.0.0.1", "127.0.0.1:", "a:0", "a b:80", "12D3KooW"] {
+        let named = format!("{bad:?}");
+        is(flag(&edge, &path, &migrate(bad, NODE)).await, Code::InvalidArgument, &named);
+        is(flag(&edge, &path, &migrate(NODE, bad)).await, Code::InvalidArgument, &named);
+    }
+    let long = "x".repeat(100_000);
+    let status = flag(&edge, &path, &migrate(&long, NODE)).await.unwrap_err();
+    assert!(status.message().len() < 400, "{}", status.message().len());
     node.stop().await;
 }
 
@@ -200,7 +219,8 @@ async fn a_position_update_moves_this_node_and_no_other() {
     );
     let position = node.backend.view.load().this.position;
     assert_eq!((position.x, position.y), (2.0, 3.0));
-    is(flag(&edge, &path, &update("stranger", 4.0)).await, Code::FailedPrecondition, NODE);
+    is(flag(&edge, &path, &update(STRANGER, 4.0)).await, Code::FailedPrecondition, NODE);
+    is(flag(&edge, &path, &update("nobody", 4.0)).await, Code::InvalidArgument, "\"nobody\"");
     is(flag(&edge, &path, &update(NODE, -4.0)).await, Code::InvalidArgument, "-4");
     let nowhere = PositionUpdateRequest { position: None, peer_id: NODE.into() };
     let status = call::<PositionUpdateResponse>(&edge, &path, &nowhere).await.unwrap_err();
@@ -249,7 +269,7 @@ async fn every_control_call_is_asked_of_membership_and_its_word_is_the_answer() 
                 group_storage_server_hostname: b.clone(),
             }
             .encode_to_vec(),
-            Request::RemovePeer { name: a.clone() },
+            Request::PeerLeaves { name: a.clone() },
         ),
         (
             format!("{SUPER}/migrate"),

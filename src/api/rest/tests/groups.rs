@@ -95,21 +95,18 @@ async fn without_a_group_the_node_is_not_ready_and_serves_no_objects_of_one() {
 }
 
 #[tokio::test]
-async fn a_group_of_several_refuses_what_needs_replicas() {
+async fn a_fast_write_needs_no_other_member_and_is_read_here_at_once() {
     let client = Client::start().await;
     client.node.add_member(8);
     let put = client.send("PUT /nomad/v1/objects/a", &[], "x").await;
     assert_eq!((put.status, put.header("nomad-durability")), (201, "local"));
-    let safe = [("nomad-mode", "safe")];
-    for refused in [
-        client.send("PUT /nomad/v1/objects/b", &safe, "x").await,
-        client.send("GET /nomad/v1/objects/a", &safe, "").await,
-        client.get("/nomad/group-storage/safe-get/a").await,
-    ] {
-        let (status, _, detail) = refused.problem();
-        assert!(status == 501 && detail.contains("does not replicate"), "{status} {detail}");
-    }
-    assert_eq!(client.get("/nomad/v1/objects/a").await.status, 200);
+    let got = client.get("/nomad/v1/objects/a").await;
+    assert_eq!((got.status, got.header("etag")), (200, put.header("etag")));
+    let again = client.post("/nomad/group-storage/fast-put", &json!({ "id": "a" })).await;
+    assert_eq!(again.problem().0, 409);
+    let deleted = client.send("DELETE /nomad/v1/objects/a", &[], "").await;
+    assert_eq!((deleted.status, deleted.header("nomad-durability")), (204, "local"));
+    assert_eq!(client.get("/nomad/v1/objects/a").await.status, 404);
     client.node.stop().await;
 }
 

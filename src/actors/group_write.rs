@@ -1,0 +1,113 @@
+//! Writes objects of the group: safe ones by a quorum of their replicas, fast ones into this node's outbox, from where they
+//! reach the replicas by themselves.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::{
+    outbox::{OutboxError, OutboxMsg},
+    replica_reader::{ReadError, ReadPath},
+    replica_writer::Writers,
+    shell::{Address, AskError, Context},
+};
+use crate::{
+    core::{
+        change::{Change, Refusal},
+        group::StorageMode,
+        object::ObjectId,
+        register::{Ended, Order},
+        replication::NotDone,
+    },
+    ports::{
+        ObjectStore,
+        object_store::{StoreError, Written},
+    },
+};
+
+/// Why an object could not be written.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WriteError {
+    /// This node's store cannot write.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An actor of this node did not answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The members that keep it did not take it.
+    #[error(transparent)]
+    NotDone(#[from] NotDone),
+    /// The outbox did not take it.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// What is there could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The way to write objects of the group. Cheap to clone.
+#[derive(Clone)]
+pub struct WritePath {
+    /// What this node keeps.
+    pub store: Arc<dyn ObjectStore>,
+    /// Who runs the rounds.
+    pub writers: Writers,
+    /// Who keeps fast writes.
+    pub outbox: Address<OutboxMsg>,
+    /// How to see what is there.
+    pub reads: ReadPath,
+}
+
+impl WritePath {
+    /// Writes an object. The inner error is a refusal that left everything as it was.
+    ///
+    /// # Errors
+    /// When it is not done, or not known to be.
+    pub async fn write(
+        &self,
+        from: &Arc<str>,
+        cx: Context,
+        id: &ObjectId,
+        change: Change,
+        mode: StorageMode,
+    ) -> Result<Result<Written, Refusal>, WriteError> {
+        if let Some(reason) = self.store.health().refusal().filter(|_| !change.is_delete()) {
+            return Err(StoreError::ReadOnly { reason: reason.to_owned() }.into());
+        }
+        // Alone, this node is every quorum there is: one fsync either way.
+        if mode == StorageMode::Safe || self.reads.is_alone() {
+            return self.write_safe(from, cx, id, change).await;
+        }
+        self.write_fast(from, cx, id, change).await
+    }
+
+    async fn write_safe(
+        &self,
+        from: &Arc<str>,
+        cx: Context,
+        id: &ObjectId,
+        change: Change,
+    ) -> Result<Result<Written, Refusal>, WriteError> {
+        let ended = self.writers.run(from, cx, id, Order::Change(change)).await?;
+        match ended {
+            Ended::Written { version: Some(version), created } => {
+                Ok(Ok(Written::Kept { version, created }))
+            }
+            Ended::Written { version: None, .. } => Ok(Ok(Written::Removed)),
+            Ended::Refused(refusal) => Ok(Err(refusal)),
+            other => Err(NotDone::of(&other).unwrap_or(NotDone::Unknown).into()),
+        }
+    }
+
+    async fn write_fast(
+        &self,
+        from: &Arc<str>,
+        cx: Context,
+        id: &ObjectId,
+        change: Change,
+    ) -> Result<Result<Written, Refusal>, WriteError> {
+        let seen = self.reads.seen_from_here(cx, id).await?;
+        let make = |reply| OutboxMsg::Put { id: id.clone(), change, seen, reply };
+        Ok(self.outbox.ask(from, cx, make).await??)
+    }
+}

@@ -1,0 +1,242 @@
+//! How a worker follows its group: takes up its registers, adopts configurations, leaves a group behind.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::{Bond, Kept, Listed, ReplicaWriter, ReplicaWriterMsg, Standing, carrying::carry};
+use crate::{
+    actors::shell::{Context, Handling},
+    core::{
+        node_id::NodeId,
+        object::ObjectId,
+        register::{
+            Ballot, Ended, Event, Home, Options, Registers, ShardState, placement::replicas,
+        },
+        table::{Configuration, Table},
+    },
+    ports::{ObjectStore, object_store::StoreError},
+};
+
+/// How many registers are read at a time.
+const PAGE: usize = 1_000;
+
+impl ReplicaWriter {
+    /// Takes in what the node knows of its group.
+    pub(super) fn on_view(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+        let view = self.args.view.load_full();
+        let this = view.this.node;
+        let table = view.group();
+        let bond = table.and_then(|table| {
+            let seat = table.seats.get(&this)?;
+            Some(Bond { group: table.name.clone(), claim: seat.claim })
+        });
+        let (Some(table), Some(bond)) = (table, bond) else {
+            self.refuse_early();
+            if matches!(self.standing, Standing::Working(..)) {
+                self.start_over(cx);
+            }
+            return;
+        };
+        match &self.standing {
+            Standing::Working(of, core) if *of == bond => {
+                let adopted = core.epoch().unwrap_or(0);
+                let chain = newer(table, adopted);
+                if !chain.is_empty() {
+                    self.step(cx, Event::Configured { chain });
+                    self.begin_early(cx);
+                }
+            }
+            Standing::Clearing => {}
+            _ => {
+                self.start_over(cx);
+                self.take_up(cx, this, table, bond);
+            }
+        }
+    }
+
+    fn refuse_early(&mut self) {
+        for early in self.early.drain(..) {
+            early.reply.send(Ended::NotReady);
+        }
+    }
+
+    /// Takes the registers of this shard up, or removes those of another group first.
+    fn take_up(
+        &mut self,
+        cx: &Handling<'_, ReplicaWriterMsg>,
+        this: NodeId,
+        table: &Arc<Table>,
+        bond: Bond,
+    ) {
+        if !self.store_works() {
+            return self.look_again(cx);
+        }
+        match self.args.store.shard_state(self.args.shard) {
+            Err(reason) => {
+                warn!(shard = self.args.shard, %reason, "the registers' state cannot be read");
+                self.look_again(cx);
+            }
+            Ok(Some(state)) if (&state.group, state.claim) != (&bond.group, bond.claim) => {
+                self.clear(cx, &state.group, &bond.group);
+            }
+            Ok(state) => self.work(cx, this, table, bond, state),
+        }
+    }
+
+    /// Removes the registers of an earlier membership. Where its group is no more, what they hold goes into the outbox
+    /// first; where it goes on without this node, its other members have it.
+    fn clear(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, group: &str, next: &str) {
+        self.standing = Standing::Clearing;
+        if !self.args.endings.carries(group, next) {
+            info!(
+                shard = self.args.shard,
+                group, "the registers of an earlier membership are removed"
+            );
+            return self.keep(cx, Kept::Wipe, true, None, Vec::new());
+        }
+        let (store, shard, life) = (Arc::clone(&self.args.store), self.args.shard, self.life);
+        let (me, of, outbox) = (cx.me.clone(), cx.cx, Arc::clone(&self.args.outbox));
+        tokio::spawn(async move {
+            let result = match outbox.get() {
+                Some(outbox) => carry(store, shard, outbox, me.name(), of.trace).await,
+                None => Err(StoreError::Closed),
+            };
+            let cx = Context { trace: of.trace, deadline: None };
+            me.tell(me.name(), cx, ReplicaWriterMsg::Carried { life, result });
+        });
+    }
+
+    pub(super) fn on_carried(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, count: usize) {
+        info!(
+            shard = self.args.shard,
+            count, "the objects of a group that is no more wait for the next one"
+        );
+        self.keep(cx, Kept::Wipe, true, None, Vec::new());
+    }
+
+    fn look_again(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+        let pause_us = super::STORE_PAUSE.as_micros() as u64;
+        self.wake_at(cx, Some(cx.kit.clock.monotonic().plus_us(pause_us)));
+    }
+
+    fn work(
+        &mut self,
+        cx: &Handling<'_, ReplicaWriterMsg>,
+        this: NodeId,
+        table: &Arc<Table>,
+        bond: Bond,
+        state: Option<ShardState>,
+    ) {
+        self.args.endings.is_member_of(&bond.group);
+        let home = Home { node: this, group: bond.group.clone(), claim: bond.claim };
+        let adopted = state.as_ref().map(|state| state.configuration.epoch);
+        let floor = Some(self.args.store.latest_version());
+        let core = Registers::new(home, state, floor, Options::default());
+        self.standing = Standing::Working(bond, Box::new(core));
+        let chain = adopted.map_or_else(|| newest(table), |adopted| newer(table, adopted));
+        self.step(cx, Event::Configured { chain });
+        self.begin_early(cx);
+    }
+
+    /// Lists what a configuration means for the registers, once all that was kept before is on disk.
+    pub(super) fn list_when_quiet(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+        if self.keeping > 0 {
+            return;
+        }
+        let Some(state) = self.adopting.take() else { return };
+        let this = self.args.view.load().this.node;
+        let (store, shard, life) = (Arc::clone(&self.args.store), self.args.shard, self.life);
+        let (me, of) = (cx.me.clone(), cx.cx);
+        // May read a hundred thousand records: not in a handler.
+        tokio::task::spawn_blocking(move || {
+            let listed = list(&*store, shard, this, state);
+            let cx = Context { trace: of.trace, deadline: None };
+            me.tell(me.name(), cx, ReplicaWriterMsg::Listed { life, listed });
+        });
+    }
+
+    pub(super) fn on_listed(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, listed: Listed) {
+        let Listed { state, purge, rescan } = listed;
+        let writes = purge.into_iter().map(|id| (id, None)).collect();
+        let adoption = Kept::Adoption(state.configuration.epoch, rescan);
+        self.keep(cx, adoption, false, Some(state), writes);
+    }
+
+    pub(super) fn on_adopted(
+        &mut self,
+        cx: &Handling<'_, ReplicaWriterMsg>,
+        epoch: u64,
+        rescan: Vec<ObjectId>,
+    ) {
+        self.step(cx, Event::Adopted { epoch, rescan });
+        // More may have been decided meanwhile.
+        self.on_view(cx);
+    }
+
+    pub(super) fn on_wiped(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+        self.standing = Standing::Idle;
+        self.on_view(cx);
+    }
+}
+
+/// Returns the configurations that follow an epoch.
+fn newer(table: &Table, epoch: u64) -> Vec<Configuration> {
+    table.chain.iter().filter(|next| next.epoch > epoch).cloned().collect()
+}
+
+/// Returns the configuration that a new member starts with.
+fn newest(table: &Table) -> Vec<Configuration> {
+    vec![table.configuration().clone()]
+}
+
+fn list(
+    store: &dyn ObjectStore,
+    shard: u8,
+    this: NodeId,
+    state: ShardState,
+) -> Result<Listed, StoreError> {
+    let configuration = state.configuration.clone();
+    let (mut purge, mut rescan) = (Vec::new(), Vec::new());
+    let mut after = None;
+    loop {
+        let page = store.registers(shard, after.as_ref(), PAGE)?;
+        let is_last = page.len() < PAGE;
+        after = page.last().map(|head| head.id.clone());
+        for head in page {
+            match fate(&configuration, this, &head.id) {
+                Fate::Purge => purge.push(head.id),
+                // What does not read back may have been accepted.
+                Fate::Rescan if head.accepted != Ballot::NONE || head.is_damaged => {
+                    rescan.push(head.id);
+                }
+                Fate::Rescan | Fate::Stay => {}
+            }
+        }
+        if is_last {
+            return Ok(Listed { state, purge, rescan });
+        }
+    }
+}
+
+/// What a configuration means for a register.
+enum Fate {
+    /// It is not this node's any more (rule 3).
+    Purge,
+    /// Its replica set changes: it has to be written back (rule 9).
+    Rescan,
+    Stay,
+}
+
+fn fate(configuration: &Configuration, this: NodeId, id: &ObjectId) -> Fate {
+    let new = replicas(id, &configuration.members, configuration.replication_factor);
+    match &configuration.old {
+        None if !new.contains(&this) => Fate::Purge,
+        None => Fate::Stay,
+        // After a forced change any of them may hold what a quorum had.
+        Some(old) if old.forced || replicas(id, &old.members, old.replication_factor) != new => {
+            Fate::Rescan
+        }
+        Some(_) => Fate::Stay,
+    }
+}

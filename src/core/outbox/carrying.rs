@@ -1,0 +1,30 @@
+//! How what this node kept of a group that is no more gets into the outbox: as it is, unless something newer is here.
+
+use super::{Effect, Outbox, Refused, Shelf, Written, entry_bytes, value_bytes};
+use crate::core::{
+    change::Refusal,
+    object::ObjectId,
+    register::{OpId, Value},
+};
+
+impl Outbox {
+    /// Takes a value over. It is on this disk already, so that no limit keeps it out.
+    pub(super) fn carry(
+        &mut self,
+        op: OpId,
+        id: ObjectId,
+        value: Value,
+        shelf: &impl Shelf,
+    ) -> Result<Effect, Refused> {
+        let held = self.newest(&id, Value::Absent, shelf)?.version();
+        let newer = Refusal::Exists { version: held.unwrap_or_default() };
+        let version = value.version().filter(|version| held < Some(*version)).ok_or(newer)?;
+        self.clock.observe(version);
+        let written = match value {
+            Value::Live(_) => Written::Kept { version, created: false },
+            Value::Tombstone(_) | Value::Absent => Written::Removed,
+        };
+        let bytes = entry_bytes(&id, value_bytes(&value));
+        Ok(self.keep(op, id, value, (version, bytes), written))
+    }
+}
