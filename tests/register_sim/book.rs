@@ -8,7 +8,7 @@ use nomad::core::{
     register::{Ballot, Body, Ended, Register, Value},
 };
 
-use super::machine::Purpose;
+use super::machine::{Job, Purpose};
 use crate::linearizability::{Action, History, Operation, Outcome, Seen, Token, Verdict};
 
 /// How many steps the search for an order may take.
@@ -145,15 +145,24 @@ impl Book {
         }
     }
 
-    /// An acceptor writes this.
-    pub fn accepts(&mut self, id: &ObjectId, register: &Register) {
-        if register.accepted == Ballot::NONE {
+    /// This has become durable.
+    pub fn is_kept(&mut self, job: &Job) {
+        let Job::Keep(_, _, writes) = job else { return };
+        for (id, register) in writes {
+            if let Some(Register { accepted, value, .. }) = register {
+                self.accepts(id, *accepted, value);
+            }
+        }
+    }
+
+    /// A value is offered or accepted, where it is not lost with a crash: a ballot stands for one value for ever.
+    pub fn accepts(&mut self, id: &ObjectId, ballot: Ballot, value: &Value) {
+        if ballot == Ballot::NONE {
             return;
         }
-        let key = (id.clone(), register.accepted);
-        let known = self.values.entry(key).or_insert_with(|| register.value.clone());
-        assert_eq!(*known, register.value, "{id} has two values for {:?}", register.accepted);
-        if let Value::Live(object) = &register.value {
+        let known = self.values.entry((id.clone(), ballot)).or_insert_with(|| value.clone());
+        assert_eq!(known, value, "{id} has two values for {ballot:?}");
+        if let Value::Live(object) = value {
             let token = token_of(&object.value);
             let known = *self.tokens.entry((id.clone(), object.version)).or_insert(token);
             assert_eq!(known, token, "{id} has two writes of version {}", object.version);

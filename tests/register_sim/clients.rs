@@ -159,11 +159,7 @@ impl World {
         let machine = &mut self.machines[n];
         let held = machine.outbox.get(&id).and_then(Value::version);
         machine.fast_clock.observe(machine.watermark.max(held.unwrap_or_default()));
-        // Versions of fast writes are odd, those of registers even: no two writes share one.
-        let mut version = machine.fast_clock.tick(wall);
-        if version.time.is_multiple_of(2) {
-            version = machine.fast_clock.tick(wall);
-        }
+        let version = machine.fast_clock.tick(wall);
         let expires_at = is_mortal.then(|| UnixSecs(wall.secs().0 + 1));
         let value = if is_delete {
             Value::Tombstone(Tombstone { version })

@@ -92,7 +92,7 @@ impl Shelf for DiskShelf<'_> {
 impl Machine {
     pub fn new(id: NodeId, wall_offset_ms: i64) -> Self {
         Self {
-            fast_clock: HybridClock::new(id.tag(), None),
+            fast_clock: HybridClock::for_outbox(id.tag(), None),
             id,
             claim: 1,
             is_lost: false,
@@ -187,6 +187,7 @@ impl World {
         let machine = &mut self.machines[n];
         let jobs = std::mem::take(&mut machine.jobs);
         for job in jobs.iter().take(kept) {
+            self.book.is_kept(job);
             machine.apply(job, no_purge);
         }
         if let (true, Some(state), Some(first)) =
@@ -224,6 +225,7 @@ impl World {
         let no_purge = self.mistakes.no_purge;
         let machine = &mut self.machines[n];
         let Some(job) = machine.jobs.pop_front() else { return };
+        self.book.is_kept(&job);
         if let Job::Keep(_, _, writes) = &job {
             for (id, register) in writes {
                 let before = machine.disk.registers.get(id);
@@ -264,11 +266,6 @@ impl World {
                 process.next_ticket += 1;
                 let is_adopting = machine.jobs.iter().any(|job| matches!(job, Job::Adopt(_)));
                 assert!(!is_adopting, "nothing is kept while a configuration is adopted");
-                for (id, register) in &writes {
-                    if let Some(register) = register {
-                        self.book.accepts(id, register);
-                    }
-                }
                 self.give(n, Job::Keep(ticket, state, writes));
             }
             Effect::Adopt { state } => {
@@ -279,6 +276,9 @@ impl World {
             Effect::Send { to, message, .. } => {
                 if !self.mistakes.blind {
                     self.look(n, &message.body);
+                }
+                if let Body::Accept { id, ballot, value } = &message.body {
+                    self.book.accepts(id, *ballot, value);
                 }
                 self.send(n, to, &message);
             }

@@ -17,7 +17,8 @@ use crate::core::{
     trace::TraceContext,
 };
 
-/// How many configurations one message carries. Who needs more asks again.
+/// How many configurations one message carries, and how many of them are held ahead of their adoption. Who needs more asks
+/// again.
 const CHAIN_PART: usize = 64;
 /// The most members that a configuration of another node's word may name.
 const MEMBERS_MAX: usize = 4_096;
@@ -162,12 +163,12 @@ impl Registers {
     pub(super) fn on_chain(&mut self, from: NodeId, configurations: Vec<Configuration>) {
         let Some(epoch) = self.epoch().filter(|_| self.is_member(from)) else { return };
         self.adoption.asked = None;
-        for next in configurations.into_iter().take(CHAIN_MAX) {
+        for next in configurations.into_iter().take(CHAIN_PART) {
             let Some(newest) = self.adoption.newest() else { return };
             if next.epoch <= newest.epoch {
                 continue;
             }
-            if !follows(newest, &next) || next.epoch - epoch > CHAIN_MAX as u64 {
+            if !follows(newest, &next) || next.epoch - epoch > CHAIN_PART as u64 {
                 self.counts.dropped += 1;
                 return;
             }

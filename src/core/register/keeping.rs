@@ -143,3 +143,58 @@ impl Keeping {
 fn len_bytes(register: Option<&Register>) -> usize {
     register.map_or(0, |register| register.value.len_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> ObjectId {
+        ObjectId::parse(text).unwrap()
+    }
+
+    fn end(op: OpId) -> After {
+        After::End { op, ended: Ended::Done }
+    }
+
+    fn ops(kept: Option<Kept>) -> Vec<OpId> {
+        let after = kept.into_iter().flat_map(|kept| kept.after);
+        after
+            .map(|after| match after {
+                After::End { op, .. } => op,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_depends_on_a_ticket_comes_out_with_it_and_nothing_else_does() {
+        let (mut keeping, a, b) = (Keeping::default(), id("a"), id("b"));
+        let first = keeping.write(&a, Some(Register::default()));
+        assert!(keeping.defer(Some(first), end(1)).is_none());
+        assert!(keeping.defer(None, end(9)).is_some(), "it depends on nothing");
+        assert!(matches!(keeping.flush(None), Some(Effect::Keep { ticket: 1, .. })));
+        let second = keeping.write(&a, None);
+        keeping.write(&b, Some(Register::default()));
+        assert!(keeping.defer(keeping.pending(&b), end(2)).is_none());
+        assert!(keeping.defer(Some(first), end(3)).is_none());
+        assert!(matches!(keeping.flush(None), Some(Effect::Keep { ticket: 2, .. })));
+        assert!(keeping.flush(None).is_none(), "there is nothing to keep");
+
+        assert_eq!(ops(keeping.kept(1)), [1, 3]);
+        assert!(keeping.kept(1).is_none());
+        // The newest state of the first object is still on its way.
+        assert_eq!(keeping.newest(&a), Some((None, second)));
+        assert_eq!(ops(keeping.kept(2)), [2]);
+        assert!(keeping.is_idle() && keeping.unkept() == (0, 0));
+        assert!(keeping.defer(Some(second), end(4)).is_some(), "that is durable already");
+    }
+
+    #[test]
+    fn an_object_that_is_written_twice_in_a_step_is_kept_once_as_it_was_left() {
+        let (mut keeping, a) = (Keeping::default(), id("a"));
+        keeping.write(&a, Some(Register::default()));
+        keeping.write(&a, None);
+        let Some(Effect::Keep { writes, .. }) = keeping.flush(None) else { panic!() };
+        assert_eq!(writes, [(a, None)]);
+    }
+}

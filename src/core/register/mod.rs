@@ -4,9 +4,14 @@
 //! The rules that the texts here call "rule N" are those of the replication protocol, which was model-checked. Invariants:
 //! a reply that depends on a state leaves only after that state is durable; nothing here reads a clock or a disk.
 //!
-//! Where to look: `acceptor` answers the rounds of all members, `proposer` runs those of this node, `evaluation` decides what an
-//! order does to a value, `reading` asks a quorum, `adoption` follows the group's configurations, `rescan` carries objects
-//! over from one to the next, `keeping` holds back what is not durable yet.
+//! Where to look: `shard` is one step; `acceptor` answers the rounds of all members, `proposer` runs those of this node, each on
+//! what stands in the `line` of its object, `evaluation` decides what an order does to a value, `reading` asks a quorum,
+//! `requests` ends what was asked for; `adoption` follows the group's configurations, `rescan` carries objects over from one
+//! to the next; `keeping` holds back what is not durable yet, `numbers` gives what is never given twice, `ready` knows which
+//! rounds need no first phase.
+//!
+//! Where two of the rules seem to say the same, neither is spare: `tests/register_sim` shows for each what goes wrong
+//! without it.
 
 mod acceptor;
 mod adoption;

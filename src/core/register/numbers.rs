@@ -52,16 +52,13 @@ impl Numbers {
         self.counter = self.counter.max(counter);
     }
 
-    /// Gives a version above `current`. Its time is even: the outbox, which has a clock of its own, gives odd ones.
+    /// Gives a version above `current`. Its time is even, as the clock's are.
     pub fn version(&mut self, now: UnixMs, current: Option<Version>) -> Version {
-        let mut version = self.clock.tick(now);
-        if !version.time.is_multiple_of(2) {
-            version = self.clock.tick(now);
-        }
+        let version = self.clock.tick(now);
         let Some(current) = current.filter(|current| version <= *current) else { return version };
         let time = (current.time | 1).saturating_add(1);
         let version = Version { time, node: self.tag };
-        if time.saturating_sub(now.0 << 16) < AHEAD_MAX {
+        if time.saturating_sub(now.0.saturating_mul(1 << 16)) < AHEAD_MAX {
             self.clock.observe(version);
         }
         version
@@ -87,5 +84,91 @@ impl Numbers {
     pub fn kept(&mut self, (counter_limit, version_limit): (u64, u64)) {
         self.counter_limit = self.counter_limit.max(counter_limit);
         self.version_limit = self.version_limit.max(version_limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        register::{Ballot, Faults},
+        table::Configuration,
+    };
+
+    const NOW: UnixMs = UnixMs(1_000_000);
+
+    fn state() -> ShardState {
+        let configuration = Configuration {
+            epoch: 1,
+            members: std::collections::BTreeSet::new(),
+            replication_factor: 1,
+            old: None,
+        };
+        ShardState {
+            group: String::new(),
+            claim: 1,
+            configuration,
+            counter_limit: 0,
+            version_limit: 0,
+            floor: Ballot::NONE,
+        }
+    }
+
+    fn start(state: &ShardState) -> Numbers {
+        Numbers::new(7, Some(state), None, Faults::NONE)
+    }
+
+    /// However it ends, a later life gives no number that an earlier one may have used.
+    #[test]
+    fn no_number_is_given_twice_over_restarts() {
+        let (mut state, mut counters, mut versions) = (state(), Vec::new(), Vec::new());
+        for life in 0..5u64 {
+            let mut numbers = start(&state);
+            let mut handed = state.clone();
+            for use_of in 0..3 {
+                numbers.pass_counter(numbers.counter() + 1);
+                // The clock is set back a little in each life.
+                let version = numbers.version(UnixMs(NOW.0 - life), None);
+                let (_, is_uncovered) = numbers.reserve(&mut handed);
+                assert_eq!(is_uncovered, use_of == 0, "life {life}");
+                numbers.kept((handed.counter_limit, handed.version_limit));
+                state = handed.clone();
+                counters.push(numbers.counter());
+                versions.push(version);
+            }
+        }
+        assert!(counters.is_sorted_by(|a, b| a < b), "{counters:?}");
+        assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
+    }
+
+    /// What is reserved is extended long before it is used up, so that nothing waits for it.
+    #[test]
+    fn a_reservation_is_extended_ahead_of_its_use() {
+        let mut state = state();
+        let mut numbers = start(&state);
+        numbers.pass_counter(1);
+        assert_eq!(numbers.reserve(&mut state), (true, true));
+        numbers.kept((state.counter_limit, state.version_limit));
+        assert_eq!(numbers.reserve(&mut state), (false, false));
+        numbers.pass_counter(COUNTERS / 2 + 1);
+        assert_eq!(numbers.reserve(&mut state), (true, false));
+        // A leap past what is durable waits.
+        numbers.pass_counter(COUNTERS * 9);
+        assert_eq!(numbers.reserve(&mut state), (true, true));
+    }
+
+    #[test]
+    fn a_version_is_above_the_one_it_replaces_and_a_distant_one_does_not_drive_the_clock() {
+        let mut numbers = start(&state());
+        let near = Version { time: (NOW.0 + 1_000) << 16, node: u64::MAX };
+        let above = numbers.version(NOW, Some(near));
+        assert!(above > near);
+        assert!(numbers.version(NOW, None) > above, "the clock follows");
+        let distant = Version { time: 1 << 62, node: 3 };
+        assert!(numbers.version(NOW, Some(distant)) > distant);
+        assert!(numbers.version(NOW, None) < distant);
+        for current in [distant, Version { time: (1 << 62) + 1, node: 3 }] {
+            assert_eq!(numbers.version(NOW, Some(current)).time % 2, 0);
+        }
     }
 }

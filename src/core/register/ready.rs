@@ -58,3 +58,49 @@ impl Ready {
         *self = Self { next_age, ..Self::default() };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        object::{Object, Version},
+        register::Tombstone,
+        time::UnixSecs,
+    };
+
+    fn id(n: u64) -> ObjectId {
+        ObjectId::parse(&format!("o{n}")).unwrap()
+    }
+
+    fn value(n: u64, len_bytes: usize) -> Value {
+        Value::Live(Object {
+            id: id(n),
+            value: vec![0; len_bytes].into(),
+            creation_time: UnixSecs(0),
+            expires_at: None,
+            last_modified: UnixSecs(0),
+            version: Version::default(),
+            content_type: None,
+        })
+    }
+
+    #[test]
+    fn the_oldest_make_room_by_count_and_by_bytes() {
+        let options = Options { ready_max: 3, ready_bytes_max: 100, ..Options::default() };
+        let mut ready = Ready::default();
+        for n in 0..4 {
+            ready.put(&options, &id(n), Ballot::NONE, &value(n, 10));
+        }
+        assert!(ready.take(&id(0)).is_none());
+        assert!(ready.take(&id(1)).is_some() && ready.take(&id(1)).is_none(), "good for one");
+        ready.put(&options, &id(5), Ballot::NONE, &value(5, 90));
+        assert!(ready.take(&id(2)).is_none() && ready.take(&id(3)).is_some());
+        ready.put(&options, &id(6), Ballot::NONE, &value(6, 101));
+        assert!(ready.take(&id(6)).is_none(), "larger than all may be");
+        let tombstone = Value::Tombstone(Tombstone { version: Version::default() });
+        ready.put(&options, &id(5), Ballot::NONE, &tombstone);
+        assert_eq!((ready.bytes, ready.entries.len(), ready.ages.len()), (0, 1, 1));
+        ready.clear();
+        assert!(ready.take(&id(5)).is_none());
+    }
+}

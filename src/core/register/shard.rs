@@ -16,6 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 impl Registers {
     /// Starts a shard with what it has kept. A state of another group or claim is not its own and counts as none; its registers
     /// have to be wiped before. `clock_floor` is the greatest version that this node is known to have given.
+    ///
+    /// Whatever an earlier life handed over to be kept must be on the disk by now, or be lost for good: what becomes durable
+    /// behind this one's back is not known to it.
     pub fn new(
         home: Home,
         state: Option<ShardState>,
@@ -144,8 +147,14 @@ impl Registers {
         if !self.is_named() || self.adoption.is_over() {
             return Some(Ended::NotReady);
         }
-        if matches!(order, Order::Merge(Value::Absent)) {
-            return Some(Ended::Done);
+        if let Order::Merge(value) = order {
+            if *value == Value::Absent {
+                return Some(Ended::Done);
+            }
+            // No replica would take it, and a later round could not pass it.
+            if !value.is_sound_for(&waiter.id) {
+                return Some(Ended::Busy);
+            }
         }
         if waiter.deadline <= now.monotonic {
             let (answered, needed) = self.set_of(&waiter.id).shortage(Places::default());
