@@ -130,23 +130,19 @@ const M: Mistakes = Mistakes::NONE;
 const ORDER: &str = "is not linearizable";
 
 mistakes! {
-    a_counter_that_is_not_durable_is_caught: core(Faults { volatile_counter: true, ..F }), 5_000, "";
-    a_reply_before_its_state_is_durable_is_caught: core(Faults { reply_before_durable: true, ..F }), 5_000, "what is not durable";
-    a_lost_acceptor_write_is_caught: Mistakes { blind: true, ..core(Faults { reply_before_durable: true, ..F }) }, 5_000, ORDER;
-    a_joint_quorum_of_the_new_set_alone_is_caught: core(Faults { joint_quorum_of_new: true, ..F }), 5_000, ORDER;
-    a_joint_quorum_of_the_old_set_alone_is_caught: core(Faults { joint_quorum_of_old: true, ..F }), 5_000, ORDER;
-    a_change_that_is_evaluated_again_is_caught: core(Faults { evaluate_again: true, ..F }), 5_000, ORDER;
-    an_unconfirmed_refusal_is_caught: core(Faults { unconfirmed_refusal: true, ..F }), 5_000, ORDER;
-    a_read_of_the_highest_is_caught: core(Faults { read_highest: true, ..F }), 5_000, ORDER;
-    no_rescan_is_caught: core(Faults { no_rescan: true, ..F }), 5_000, ORDER;
-    a_rescan_that_is_reported_before_it_is_done_is_caught: core(Faults { rescanned_at_once: true, ..F }), 5_000, ORDER;
-    a_drop_by_a_majority_is_caught: core(Faults { drop_by_majority: true, ..F }), 5_000, ORDER;
-    no_floor_is_caught: core(Faults { no_floor: true, ..F }), 5_000, ORDER;
-    a_piggyback_across_epochs_is_caught: core(Faults { piggyback_across_epochs: true, ballot_without_epoch: true, ..F }), 5_000, ORDER;
-    a_piggyback_without_a_promise_is_caught: core(Faults { piggyback_without_promise: true, ..F }), 5_000, ORDER;
-    an_expiry_that_wins_over_newer_writes_is_caught: core(Faults { expire_as_newest: true, ..F }), 5_000, "the newest fast write";
-    an_epoch_that_is_not_durable_is_caught: Mistakes { epoch_is_not_durable: true, ..M }, 5_000, ORDER;
-    no_purge_is_caught: Mistakes { no_purge: true, ..M }, 5_000, ORDER;
-    amnesia_is_caught: Mistakes { amnesia: true, ..M }, 5_000, ORDER;
-    no_watermark_is_caught: Mistakes { no_watermark: true, ..M }, 5_000, "the newest fast write";
+    a_counter_that_is_not_durable_is_caught: core(Faults { volatile_counter: true, ..F }), 300, "";
+    a_reply_before_its_state_is_durable_is_caught: core(Faults { reply_before_durable: true, ..F }), 20, "what is not durable";
+    a_lost_acceptor_write_is_caught: Mistakes { blind: true, ..core(Faults { reply_before_durable: true, ..F }) }, 1_000, ORDER;
+    a_joint_quorum_of_the_new_set_alone_is_caught: core(Faults { joint_quorum_of_new: true, ..F }), 100, ORDER;
+    a_joint_quorum_of_the_old_set_alone_is_caught: core(Faults { joint_quorum_of_old: true, ..F }), 100, ORDER;
+    a_change_that_is_evaluated_again_is_caught: core(Faults { evaluate_again: true, ..F }), 100, ORDER;
+    an_unconfirmed_refusal_is_caught: core(Faults { unconfirmed_refusal: true, ..F }), 500, ORDER;
+    a_read_of_the_highest_is_caught: core(Faults { read_highest: true, ..F }), 500, ORDER;
+    no_rescan_is_caught: core(Faults { no_rescan: true, ..F }), 100, ORDER;
+    a_rescan_that_is_reported_before_it_is_done_is_caught: core(Faults { rescanned_at_once: true, ..F }), 100, ORDER;
+    a_piggyback_without_a_promise_is_caught: core(Faults { piggyback_without_promise: true, ..F }), 800, ORDER;
+    an_expiry_that_wins_over_newer_writes_is_caught: core(Faults { expire_as_newest: true, ..F }), 400, "the newest fast write";
+    an_epoch_that_is_not_durable_is_caught: Mistakes { epoch_is_not_durable: true, ..M }, 500, ORDER;
+    amnesia_is_caught: Mistakes { amnesia: true, ..M }, 200, ORDER;
+    no_watermark_is_caught: Mistakes { no_watermark: true, ..M }, 400, "the newest fast write";
 }

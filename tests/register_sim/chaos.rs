@@ -31,6 +31,8 @@ impl World {
 
     fn disturb(&mut self, is_busy: bool) {
         let plan = &self.plan;
+        let (fast, drain, sweep) =
+            if self.mistakes.is_about_fast_writes() { (30, 2, 100) } else { (8, 8, 12) };
         let kinds = [
             if is_busy { 60 } else { 15 },
             plan.crash,
@@ -39,10 +41,10 @@ impl World {
             plan.clock,
             plan.wipe,
             // Fast writes, their way out, promises, housekeeping, both on one object, slow machines.
-            8,
-            8,
+            fast,
+            drain,
             4,
-            12,
+            sweep,
             2,
             2,
         ];

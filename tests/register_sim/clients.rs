@@ -211,8 +211,10 @@ impl World {
 
     /// Something is cleaned up: an expired object, a tombstone, or what rounds have left of nothing.
     pub fn sweep(&mut self, n: usize) {
-        let mut objects = safe_objects();
-        objects.extend(fast_objects());
+        let mut objects = fast_objects();
+        if !self.mistakes.is_about_fast_writes() {
+            objects.extend(safe_objects());
+        }
         let id = objects[self.rng.random_range(0..objects.len())].clone();
         let is_safe = self.book.histories.contains_key(&id) && !is_mixed(&id);
         let wait = if self.is_healed { 5 * S } else { self.draw_wait() };

@@ -80,6 +80,8 @@ pub struct Stage {
     pub sent: usize,
     pub now: u64,
     pub wall_s: u64,
+    /// A mistake of the shell: what a node does not keep any more is not deleted.
+    pub no_purge: bool,
     options: Options,
     next_op: OpId,
     history: History,
@@ -127,6 +129,7 @@ impl Stage {
             sent: 0,
             now: S,
             wall_s: 1_000,
+            no_purge: false,
             options,
             next_op: 0,
             history: History::default(),
@@ -212,7 +215,7 @@ impl Stage {
             }
             Effect::Adopt { state } => {
                 let configuration = state.configuration.clone();
-                if !configuration.is_joint() {
+                if !configuration.is_joint() && !self.no_purge {
                     actor.disk.retain(|id, _| keeps(node(n), id, &configuration));
                 }
                 let held = actor.disk.iter().filter(|(_, held)| held.accepted > Ballot::NONE);

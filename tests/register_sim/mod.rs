@@ -64,6 +64,11 @@ impl Mistakes {
         no_watermark: false,
         blind: false,
     };
+
+    /// Tells whether it is fast writes that such a mistake loses: there are more of them then.
+    pub fn is_about_fast_writes(&self) -> bool {
+        self.no_watermark || self.core.expire_as_newest
+    }
 }
 
 /// What a run is like. Drawn from its seed.

@@ -88,6 +88,12 @@ fn promise_before_drop(stage: &mut Stage, then: impl Fn(&mut Stage)) {
 }
 
 #[test]
+fn no_floor_is_caught() {
+    let mistake = Faults { no_floor: true, ..Faults::NONE };
+    shows(mistake, 3, &[0, 1, 2], |stage| promise_before_drop(stage, |_| {}));
+}
+
+#[test]
 fn a_floor_of_what_was_accepted_is_caught() {
     let mistake = Faults { floor_is_accepted: true, ..Faults::NONE };
     shows(mistake, 3, &[0, 1, 2], |stage| promise_before_drop(stage, |_| {}));
@@ -233,6 +239,69 @@ fn away_and_back(stage: &mut Stage, hears_of_it: bool) {
         stage.configure(n);
     }
     stage.lose_all();
+}
+
+/// Two replicas have removed the tombstone, and the third still has the object.
+#[test]
+fn a_drop_by_a_majority_is_caught() {
+    let mistake = Faults { drop_by_majority: true, ..Faults::NONE };
+    shows(mistake, 3, &[0, 1, 2], |stage| {
+        stage.create(0, 1);
+        stage.flow();
+        stage.delete(0);
+        stage.flow_among(&[0, 1]);
+        stage.lose_all();
+        stage.clear(0);
+        stage.flow_among(&[0, 1]);
+        stage.pass(0, 10 * S);
+        stage.lose_all();
+        stage.read(1);
+        stage.ask(1, 2, Query);
+        stage.pass(1, 20_000);
+        stage.flow();
+    });
+}
+
+/// What was promised along with an acceptance is used when the object is long gone, at nodes that know nothing of it.
+#[test]
+fn a_piggyback_across_epochs_is_caught() {
+    let mistake = Faults { piggyback_across_epochs: true, ..Faults::NONE };
+    shows(mistake, 6, &[0, 1, 2], |stage| {
+        stage.id = object_on(&[3, 4, 5], &[1, 3, 4, 5]);
+        stage.create(1, 1);
+        stage.flow();
+        stage.delete(0);
+        stage.flow();
+        stage.clear(0);
+        stage.flow();
+        stage.join(&[1, 3, 4, 5]);
+        for n in 0..6 {
+            stage.configure(n);
+        }
+        stage.settle();
+        for n in 0..6 {
+            stage.configure(n);
+        }
+        stage.client(1, Action::Write { token: 2, condition: Condition::Present });
+        stage.flow();
+        stage.read(3);
+        stage.flow();
+    });
+}
+
+#[test]
+fn no_purge_is_caught() {
+    for (no_purge, verdict) in [(false, Verdict::Linearizable), (true, Verdict::NotLinearizable)] {
+        let mut stage = Stage::new(4, &[0, 1, 2], Faults::NONE);
+        stage.no_purge = no_purge;
+        stage.create(0, 1);
+        away_and_back(&mut stage, true);
+        stage.read(2);
+        stage.ask(2, 0, Query);
+        stage.pass(2, 20_000);
+        stage.flow();
+        assert_eq!(stage.verdict(), verdict, "{no_purge}");
+    }
 }
 
 #[test]

@@ -161,7 +161,8 @@ impl Registers {
             _ => return true,
         };
         let faults = self.options.faults;
-        let is_of_epoch = ballot.epoch == epoch || faults.ballot_without_epoch;
+        let is_of_epoch =
+            ballot.epoch == epoch || faults.ballot_without_epoch || faults.piggyback_across_epochs;
         if !is_of_epoch || ballot.node != from.tag() {
             return false;
         }
