@@ -57,7 +57,8 @@ fn sample(text: &str, name: &str) -> Option<u64> {
     samples.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value)).map(|sum| sum as u64)
 }
 
-async fn get(rest: &str, path: &str) -> Result<String> {
+/// Reads a document of a node as text.
+pub async fn get(rest: &str, path: &str) -> Result<String> {
     let stream = TcpStream::connect(rest).await.with_context(|| format!("cannot reach {rest}"))?;
     let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driving = tokio::spawn(driver);

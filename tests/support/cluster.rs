@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use super::{
     history::History,
     http::Http,
     node::{Builder, Node},
+    objects::Member,
     unique,
 };
 
@@ -154,6 +156,8 @@ struct Seat {
 pub struct Cluster {
     base: Builder,
     seats: Vec<Seat>,
+    /// Overlay addresses that do not change; empty = nodes start from the first one's.
+    known: Vec<String>,
     network: String,
     history: History,
     dir: TempDir,
@@ -169,7 +173,8 @@ impl Cluster {
             .env("BOOTSTRAP_DISCOVERYWINDOW", "1s")
             .env("BOOTSTRAP_PROVISIONALPOLLINTERVAL", "2s");
         let dir = TempDir::new().unwrap();
-        Self { base, seats: Vec::new(), network, history: History::start(), dir }
+        let (seats, known) = (Vec::new(), Vec::new());
+        Self { base, seats, known, network, history: History::start(), dir }
     }
 
     /// Sets an environment variable of every node added from now on.
@@ -181,6 +186,11 @@ impl Cluster {
     /// The name of their network.
     pub fn network(&self) -> &str {
         &self.network
+    }
+
+    /// Where the nodes keep what they keep.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// How many nodes were added.
@@ -199,6 +209,10 @@ impl Cluster {
         if role == Role::SuperPeer {
             builder = builder.arg("--type").arg("super-peer");
         }
+        if !self.known.is_empty() {
+            let start = |builder: Builder, at: &String| builder.arg("--bootstrap").arg(at);
+            return self.known.iter().fold(builder, start);
+        }
         match self.seats.iter().find_map(|seat| seat.node.as_ref()) {
             Some(first) => builder.arg("--bootstrap").arg(&first.overlay()),
             None => builder,
@@ -208,6 +222,30 @@ impl Cluster {
     /// How a new peer is started that knows nobody.
     pub fn loner(&self) -> Builder {
         self.base.clone()
+    }
+
+    /// Adds a group of so many, the first of them in this role. The first two keep their overlay addresses and all start
+    /// from both, so that any one may lose everything that it knew and still find the others.
+    pub async fn add_group(&mut self, first: Role, members: usize) -> View {
+        assert!(
+            self.seats.is_empty() && members > 1,
+            "a group of {members} in a cluster that has nodes"
+        );
+        let ports = [free_port(), free_port()];
+        self.known = ports.map(|port| format!("127.0.0.1:{port}")).into();
+        let role = |number| if number == 0 { first } else { Role::Peer };
+        let builders = (0..members).map(|number| {
+            let builder = self.builder(role(number));
+            match ports.get(number) {
+                Some(port) => builder.env("NODE_PORTS_OVERLAY", port),
+                None => builder,
+            }
+        });
+        let builders: Vec<_> = builders.collect();
+        let (lead, others) = builders.split_at(1);
+        self.add_all(lead.iter().cloned()).await;
+        self.add_all(others.iter().cloned()).await;
+        self.agree(0..members, SETTLE * 2).await
     }
 
     /// Adds a node that starts from the first one.
@@ -293,6 +331,26 @@ impl Cluster {
     /// The numbers of the nodes that run.
     pub fn running(&self) -> Vec<usize> {
         (0..self.seats.len()).filter(|number| self.seats[*number].node.is_some()).collect()
+    }
+
+    /// Where clients find a node that runs.
+    #[track_caller]
+    pub fn member(&self, number: usize) -> Member {
+        Member::of(self.id(number), self.node(number))
+    }
+
+    /// Where clients find the nodes that run, by number.
+    pub fn members(&self) -> BTreeMap<usize, Member> {
+        self.running().into_iter().map(|number| (number, self.member(number))).collect()
+    }
+
+    /// Takes away everything that a node kept, as the loss of its disk does: started again, it is somebody else.
+    #[track_caller]
+    pub fn wipe(&mut self, number: usize) {
+        let seat = &mut self.seats[number];
+        assert!(seat.node.is_none(), "node {number} runs: kill it before its disk is lost");
+        std::fs::remove_dir_all(self.dir.path().join(format!("node-{number}"))).unwrap();
+        seat.id.clear();
     }
 
     /// `kill -9`.
@@ -459,6 +517,11 @@ impl Cluster {
     pub fn assert_one_history(&self) -> String {
         self.history.assert_one()
     }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// What a node says now.

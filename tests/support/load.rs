@@ -205,8 +205,14 @@ impl Tally {
         self.stop.send_replace(true);
     }
 
-    fn stopped(&self) -> bool {
+    /// Whether the writers were told so.
+    pub fn is_stopped(&self) -> bool {
         *self.stop.borrow()
+    }
+
+    /// Counts an acknowledgement.
+    pub fn ack(&self) {
+        self.acks.send_modify(|acks| *acks += 1);
     }
 }
 
@@ -235,12 +241,12 @@ impl Writer {
     /// Writes until the node is killed. Before that every failure fails the test.
     pub async fn until_killed(mut self, tally: Tally) -> Self {
         loop {
-            let killed = tally.stopped();
+            let killed = tally.is_stopped();
             match self.operate().await {
-                Ok(()) => tally.acks.send_modify(|acks| *acks += 1),
+                Ok(()) => tally.ack(),
                 Err(failed) => {
                     let seed = self.seed;
-                    assert!(killed || tally.stopped(), "NOMAD_SEED={seed}: {failed:?}");
+                    assert!(killed || tally.is_stopped(), "NOMAD_SEED={seed}: {failed:?}");
                     return self;
                 }
             }
@@ -249,9 +255,9 @@ impl Writer {
 
     /// Writes until told to stop, through disturbances: a failure must be retryable, and reads settle what became of it.
     pub async fn until_stopped(mut self, tally: Tally) -> Self {
-        while !tally.stopped() {
+        while !tally.is_stopped() {
             match self.operate().await {
-                Ok(()) => tally.acks.send_modify(|acks| *acks += 1),
+                Ok(()) => tally.ack(),
                 Err(failed) => {
                     assert!(failed.retryable, "NOMAD_SEED={}: {failed:?}", self.seed);
                     sleep(Duration::from_millis(5)).await;
@@ -343,4 +349,34 @@ pub async fn listed(http: &Http, prefix: &str, limit: usize) -> BTreeSet<String>
             _ => return ids,
         }
     }
+}
+
+/// A ledger of the node, page by page: what is held by whom (`peer-ledger`), or who holds what (`object-ledger`).
+pub async fn ledger(http: &Http, name: &str, limit: usize) -> BTreeMap<String, BTreeSet<String>> {
+    let mut ledger: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut cursor = String::new();
+    loop {
+        let answer = http.get(&format!("/nomad/storage/get/{name}?limit={limit}{cursor}")).await;
+        let next = answer.find_header("nomad-next-cursor").map(segment);
+        let page = answer.ok();
+        for (key, entries) in page.as_object().unwrap_or_else(|| panic!("no ledger: {page}")) {
+            for entry in entries.as_array().unwrap_or_else(|| panic!("no entries: {page}")) {
+                let id = entry["id"].as_str().unwrap_or_else(|| panic!("no id in {entry}"));
+                ledger.entry(key.clone()).or_default().insert(id.to_owned());
+            }
+        }
+        match next {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return ledger,
+        }
+    }
+}
+
+/// Who holds each of these objects, as the node's ledger has it.
+pub async fn holders(
+    http: &Http,
+    ids: impl IntoIterator<Item = &String>,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let mut ledger = ledger(http, "object-ledger", 10_000).await;
+    ids.into_iter().map(|id| (id.clone(), ledger.remove(id).unwrap_or_default())).collect()
 }

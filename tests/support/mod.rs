@@ -18,8 +18,10 @@ pub mod json;
 pub mod load;
 pub mod netns;
 pub mod node;
+pub mod objects;
 pub mod place;
 pub mod raw;
+pub mod shared;
 
 use std::{
     io::Write as _,

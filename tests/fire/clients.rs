@@ -1,0 +1,331 @@
+//! The clients under fire: each asks whoever runs, over any edge, and writes down what became of it. A failure that the
+//! contract does not know fails the test where it happens.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use rand::{Rng as _, SeedableRng as _, rngs::SmallRng, seq::IndexedRandom as _};
+use tokio::{
+    task::JoinHandle,
+    time::{Duration, sleep},
+};
+
+use crate::{
+    book::{Addresses, Book, Clients, Fast, Loose, whom},
+    entry::{Entry, Operation, State, Told, Value},
+    support::{
+        load::{content, sequence_of},
+        objects::{Answer, Done, Edge, Failed, Held, Mode, When},
+    },
+};
+
+/// How many objects are fought over at a time.
+const SAFE_OBJECTS: usize = 10;
+const FAST_OBJECTS_EACH: usize = 6;
+const MIXED_OBJECTS: usize = 12;
+
+/// The pause of a client that nobody has answered.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Two writes of one object at two nodes within a millisecond of the wall clock have no order.
+const CLOCK_STEP: Duration = Duration::from_millis(2);
+
+/// What all clients share.
+pub struct Field {
+    /// Whom to ask.
+    pub addresses: Addresses,
+    /// Safe operations.
+    pub book: Book,
+    /// The others.
+    pub loose: Loose,
+    next: AtomicU64,
+    stop: AtomicBool,
+    acks: AtomicU64,
+}
+
+impl Field {
+    /// Nobody there, nothing asked.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            addresses: Addresses::default(),
+            book: Book::new("safe"),
+            loose: Loose::default(),
+            next: AtomicU64::new(1),
+            stop: AtomicBool::new(false),
+            acks: AtomicU64::new(0),
+        })
+    }
+
+    /// Ends all clients, each after what it is about.
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+    }
+
+    /// How many requests were answered so far.
+    pub fn acks(&self) -> u64 {
+        self.acks.load(Relaxed)
+    }
+
+    fn value(&self) -> Value {
+        self.next.fetch_add(1, Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+}
+
+/// Starts so many clients of each kind.
+pub fn start(
+    field: &Arc<Field>,
+    seed: u64,
+    [safe, fast, mixed]: [usize; 3],
+) -> Vec<JoinHandle<()>> {
+    let rng = |kind: u64, number: usize| {
+        SmallRng::seed_from_u64(seed.rotate_left(20) ^ (kind << 32) ^ number as u64)
+    };
+    let mut tasks = Vec::new();
+    for number in 0..safe {
+        tasks.push(tokio::spawn(safe_client(Arc::clone(field), rng(1, number))));
+    }
+    for number in 0..fast {
+        tasks.push(tokio::spawn(fast_client(Arc::clone(field), rng(2, number), number)));
+    }
+    for number in 0..mixed {
+        tasks.push(tokio::spawn(mixed_client(Arc::clone(field), rng(3, number))));
+    }
+    tasks
+}
+
+// ---- safe ----
+
+/// What a safe client does next, and over which edge.
+fn plan(rng: &mut SmallRng, value: Value, known: Option<&(Value, String)>) -> (Operation, Edge) {
+    let any = *Edge::ALL.choose(rng).unwrap();
+    match (rng.random_range(0..20), known) {
+        (0..3, _) => (Operation::Create(value), any),
+        (3..5, _) => (Operation::Upsert(value), Edge::Resource),
+        (5..8, _) => (Operation::Replace(value), any),
+        (8..11, Some((held, _))) => (Operation::Swap(*held, value), any),
+        (11, Some((held, _))) => {
+            (Operation::DeleteIf(*held), *[Edge::Resource, Edge::Grpc].choose(rng).unwrap())
+        }
+        (12, _) => (Operation::Delete, any),
+        _ => (Operation::Read, any),
+    }
+}
+
+fn when(operation: Operation, known: Option<&(Value, String)>) -> When {
+    let version = || When::Version(known.map(|known| known.1.clone()).unwrap_or_default());
+    match operation {
+        Operation::Create(_) => When::Absent,
+        Operation::Replace(_) => When::Present,
+        Operation::Swap(..) | Operation::DeleteIf(_) => version(),
+        Operation::Upsert(_) | Operation::Delete | Operation::Read => When::Always,
+    }
+}
+
+/// What an operation writes.
+fn written(operation: Operation) -> State {
+    match operation {
+        Operation::Create(value) | Operation::Upsert(value) | Operation::Replace(value) => {
+            Some(value)
+        }
+        Operation::Swap(_, value) => Some(value),
+        Operation::Delete | Operation::DeleteIf(_) | Operation::Read => None,
+    }
+}
+
+/// Safe operations of every kind on a few objects that all safe clients share; now and then a read in another mode, which
+/// has to give something that was written.
+async fn safe_client(field: Arc<Field>, mut rng: SmallRng) {
+    let mut clients = Clients::default();
+    while !field.is_over() {
+        let Some((life, member)) = field.addresses.pick(&mut rng) else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let (book, whom) = (&field.book, whom(life.0, &member));
+        let client = clients.of(life, &member);
+        let id = book.pick(&mut rng, SAFE_OBJECTS);
+        if rng.random_ratio(1, 8) {
+            let mode = *[Mode::Fast, Mode::Parallel].choose(&mut rng).unwrap();
+            let (edge, call) = (*Edge::ALL.choose(&mut rng).unwrap(), book.now());
+            let read = client.read(edge, mode, &id).await;
+            book.timed(call, false, read.is_err());
+            if let Ok(held) = read {
+                book.saw(&id, held.as_ref(), &whom);
+                field.acks.fetch_add(1, Relaxed);
+            }
+            continue;
+        }
+        let known = book.known(&id);
+        let (operation, edge) = plan(&mut rng, field.value(), known.as_ref());
+        let when = when(operation, known.as_ref());
+        let writes = written(operation);
+        if let Some(value) = writes {
+            book.asks(&id, value);
+        }
+        let call = book.now();
+        let ended = match (operation, writes) {
+            (Operation::Read, _) => client.read(edge, Mode::Safe, &id).await.map(|held| {
+                let state = book.saw(&id, held.as_ref(), &whom);
+                (Told::Found(state), None)
+            }),
+            (_, Some(value)) => {
+                let bytes = content(&id, value);
+                let done = client.write(edge, Mode::Safe, &id, bytes, &when).await;
+                done.map(|done| {
+                    let version = done.version.filter(|_| is_written(done.answer));
+                    (Told::Ended(done.answer), version)
+                })
+            }
+            (_, None) => {
+                let done = client.delete(edge, Mode::Safe, &id, &when).await;
+                done.map(|done| (Told::Ended(done.answer), None))
+            }
+        };
+        let back = book.now();
+        let failed = ended.is_err();
+        book.timed(call, true, failed);
+        let who = format!("{edge:?} {whom}");
+        match ended {
+            Ok((told, version)) => {
+                if let (Some(value), Some(version)) = (writes, version) {
+                    book.made(&id, value, &version);
+                }
+                book.note(&id, Entry { who, ..Entry::answered(operation, told, call, back) });
+                field.acks.fetch_add(1, Relaxed);
+            }
+            // Nothing was done, and nothing will be: to the history it did not happen.
+            Err(Failed::NotDone(text)) => {
+                let entry = Entry { back, ..Entry::unknown(operation, call) };
+                book.refused(&id, &Entry { who: format!("{who}: {text}"), ..entry });
+            }
+            Err(Failed::Unknown(text)) => {
+                let who = format!("{who}: {text}");
+                book.note(&id, Entry { who, ..Entry::unknown(operation, call) });
+            }
+        }
+        if failed {
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+fn is_written(answer: Answer) -> bool {
+    matches!(answer, Answer::Created | Answer::Replaced)
+}
+
+// ---- fast, one writer of each object ----
+
+/// Fast writes and deletes of objects that only this client writes, one after the other, each at another member.
+async fn fast_client(field: Arc<Field>, mut rng: SmallRng, number: usize) {
+    let mut clients = Clients::default();
+    let mut turns = [0; FAST_OBJECTS_EACH];
+    while !field.is_over() {
+        let Some((life, member)) = field.addresses.pick(&mut rng) else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let slot = rng.random_range(0..FAST_OBJECTS_EACH);
+        let id = format!("fast/{number}-{slot}-{}", turns[slot]);
+        let (edge, value, call) =
+            (*Edge::ALL.choose(&mut rng).unwrap(), field.value(), field.book.now());
+        let client = clients.of(life, &member);
+        let deletes = rng.random_ratio(1, 5);
+        let (state, ended) = if deletes {
+            (None, client.delete(edge, Mode::Fast, &id, &When::Always).await)
+        } else {
+            let conditions = match edge {
+                Edge::Resource => [When::Always, When::Absent, When::Present],
+                _ => [When::Present, When::Absent, When::Present],
+            };
+            let (when, bytes) = (conditions.choose(&mut rng).unwrap(), content(&id, value));
+            (Some(value), client.write(edge, Mode::Fast, &id, bytes, when).await)
+        };
+        field.book.timed(call, false, ended.is_err());
+        let full = {
+            let mut fast = field.loose.fast.lock().unwrap();
+            let fast = fast.entry(id).or_default();
+            note_fast(fast, state, &ended, life.0);
+            fast.is_full()
+        };
+        if full {
+            turns[slot] += 1;
+        }
+        match ended {
+            Ok(_) => field.acks.fetch_add(1, Relaxed),
+            Err(_) => {
+                sleep(PAUSE).await;
+                0
+            }
+        };
+        sleep(CLOCK_STEP).await;
+    }
+}
+
+fn note_fast(fast: &mut Fast, state: State, ended: &Result<Done, Failed>, at: usize) {
+    fast.count += 1;
+    fast.asked.extend(state);
+    match ended {
+        Ok(done) if is_written(done.answer) || done.answer == Answer::Removed => {
+            fast.acknowledged = state;
+            (fast.at, fast.may_be_lost) = (Some(at), false);
+        }
+        // Refused by what this member knew of the object: nothing was done.
+        Ok(_) | Err(Failed::NotDone(_)) => {}
+        Err(Failed::Unknown(_)) => {
+            fast.unknown.insert(state);
+        }
+    }
+}
+
+// ---- any mode, many writers ----
+
+/// Writes in either mode of objects that all such clients share. Each is told the version that it made; the greatest of
+/// them has to win.
+async fn mixed_client(field: Arc<Field>, mut rng: SmallRng) {
+    let mut clients = Clients::default();
+    while !field.is_over() {
+        let Some((life, member)) = field.addresses.pick(&mut rng) else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let id = format!("mixed/{}", rng.random_range(0..MIXED_OBJECTS));
+        let client = clients.of(life, &member);
+        let (mode, value) = (*Mode::OF_WRITES.choose(&mut rng).unwrap(), field.value());
+        let (bytes, call) = (content(&id, value), field.book.now());
+        let ended = client.write(Edge::Resource, mode, &id, bytes, &When::Always).await;
+        field.book.timed(call, mode == Mode::Safe, ended.is_err());
+        let failed = ended.is_err();
+        {
+            let mut mixed = field.loose.mixed.lock().unwrap();
+            let mixed = mixed.entry(id).or_default();
+            match ended {
+                Ok(Done { version: Some(version), .. }) => {
+                    let other = mixed.acknowledged.insert(version.clone(), (value, life.0));
+                    assert_eq!(other, None, "the version {version} was given twice");
+                    field.acks.fetch_add(1, Relaxed);
+                }
+                Ok(done) => panic!("no version: {done:?}"),
+                Err(Failed::NotDone(_)) => {}
+                Err(Failed::Unknown(_)) => {
+                    mixed.unknown.insert(value);
+                }
+            }
+        }
+        if failed {
+            sleep(PAUSE).await;
+        }
+        // Read in any mode: whatever it is, it is whole.
+        let mode = *Mode::ALL.choose(&mut rng).unwrap();
+        let id = format!("mixed/{}", rng.random_range(0..MIXED_OBJECTS));
+        if let Ok(Some(Held { value, .. })) = client.read(Edge::Grpc, mode, &id).await {
+            sequence_of(&id, &value);
+            field.acks.fetch_add(1, Relaxed);
+        }
+    }
+}
