@@ -15,7 +15,7 @@ use std::{
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-use self::group_read::Hedge;
+use self::group_read::{Enough, Hedge};
 use super::{
     group_view::GroupView,
     local_read::{self, Fetched},
@@ -39,6 +39,8 @@ use crate::{
 
 /// The most listings that run at a time: each may read a hundred thousand records.
 const LISTINGS_MAX: usize = 16;
+/// How long a replica that has nothing of an object waits for others that may have, before it takes it to be absent.
+const CONFIRM_LIMIT: Duration = Duration::from_millis(200);
 /// How long a read waits before it looks again whether the store has been reopened.
 const REOPENING_PAUSE: Duration = Duration::from_millis(20);
 
@@ -187,7 +189,7 @@ impl ReadPath {
                 if mode == RetrievalMode::Parallel {
                     self.read_parallel(cx, id, &view).await?
                 } else {
-                    self.read_near(cx, id, &view).await?
+                    self.read_near(cx, id, &view, Enough::All).await?
                 }
             }
             fetched => fetched,
@@ -198,18 +200,31 @@ impl ReadPath {
         }
     }
 
-    /// Returns the newest value of an object that this node can see without a quorum: its own, or where it keeps none of it,
-    /// the nearest replica's.
+    /// Returns the newest value of an object that this node can see without a quorum: its own, or where it has none of it,
+    /// that of a replica that does. `is_certain`: it matters whether the object is there. A replica that has nothing of it may
+    /// lag behind; then it asks as many others as it takes to meet one that does not.
     ///
     /// # Errors
     /// When nobody who may keep it answers.
-    pub async fn seen_from_here(&self, cx: Context, id: &ObjectId) -> Result<Value, ReadError> {
+    pub async fn seen_from_here(
+        &self,
+        cx: Context,
+        id: &ObjectId,
+        is_certain: bool,
+    ) -> Result<Value, ReadError> {
         let fetched = fetch(&*self.store, Tier::Group, id, self.kit.clock.wall().secs())?;
         let view = self.view.load_full();
-        if fetched != Fetched::Nothing || self.keeps(id, &view) {
+        let is_replica = self.keeps(id, &view);
+        if fetched != Fetched::Nothing || (is_replica && !is_certain) {
             return Ok(fetched.into_value());
         }
-        Ok(self.read_near(cx, id, &view).await?.into_value())
+        let read = self.read_near(cx, id, &view, Enough::Majority);
+        if !is_replica {
+            return Ok(read.await?.into_value());
+        }
+        // It may decide by itself when the others are slow.
+        let read = tokio::time::timeout(CONFIRM_LIMIT, read).await;
+        Ok(read.unwrap_or(Ok(Fetched::Nothing))?.into_value())
     }
 
     /// Tells whether this node alone keeps the objects of its group.
