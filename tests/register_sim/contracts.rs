@@ -4,7 +4,7 @@ use nomad::core::{
     change::{Change, Condition, Content},
     object::{Object, ObjectId, Version},
     register::{
-        Ballot, Body, Ended, Event, Faults, Message, OpId, Order, Register, Tombstone, Value,
+        Ballot, Body, Ended, Event, Faults, Message, OpId, Order, Past, Register, Tombstone, Value,
     },
     time::{MonotonicUs, UnixSecs},
     trace::TraceContext,
@@ -279,14 +279,16 @@ fn nonsense_from_other_nodes_changes_nothing() {
     let id = stage.id.clone();
     let of = |n: usize, epoch: u64, counter: u64| Ballot { epoch, counter, node: node(n).tag() };
     let prepare = |ballot| Body::Prepare { id: id.clone(), ballot };
-    let accept = |ballot, value| Body::Accept { id: id.clone(), ballot, value };
+    let accept_after = |ballot, value, past| Body::Accept { id: id.clone(), ballot, value, past };
+    let accept = |ballot, value| accept_after(ballot, value, Past::default());
     let mut other = live(&stage, "x", 9);
     if let Value::Live(object) = &mut other {
         object.id = ObjectId::parse("another").unwrap();
     }
     let late = live(&stage, "x", u64::MAX);
     let plain = live(&stage, "x", 9);
-    // A stranger, another's ballot, another epoch's, absurd counters and versions, another object's value.
+    // A stranger, another's ballot, another epoch's, absurd counters and versions, another object's value, a past that
+    // is to come.
     stage.say(3, 0, 1, prepare(of(3, 1, 5)));
     stage.say(1, 0, 1, prepare(of(2, 1, 5)));
     stage.say(1, 0, 1, prepare(of(1, 2, 5)));
@@ -295,6 +297,8 @@ fn nonsense_from_other_nodes_changes_nothing() {
     stage.say(1, 0, 1, accept(of(1, 1, u64::MAX - 1), plain.clone()));
     stage.say(1, 0, 1, accept(of(1, 1, 5), other));
     stage.say(1, 0, 1, accept(of(1, 1, 5), late));
+    let ahead = Past::begin(9, Ballot::NONE);
+    stage.say(1, 0, 1, accept_after(of(1, 1, 5), plain.clone(), ahead.clone()));
     stage.say(1, 0, 1, Body::Drop { id: id.clone(), ballot: of(2, 1, 5) });
     let foreign = Message { group: "other".into(), epoch: 1, body: prepare(of(1, 1, 5)) };
     stage.hear(1, 0, foreign);
@@ -304,7 +308,8 @@ fn nonsense_from_other_nodes_changes_nothing() {
     stage.say(1, 0, 1, Body::Conflict { id: id.clone(), ballot, promised: of(1, 1, u64::MAX) });
     let accepted = of(1, 9, 9);
     let value = plain.clone();
-    stage.say(1, 0, 1, Body::Promise { id: id.clone(), ballot, accepted, value, floor: accepted });
+    let (past, floor) = (Past::default(), accepted);
+    stage.say(1, 0, 1, Body::Promise { id: id.clone(), ballot, accepted, value, past, floor });
     stage.say(1, 0, 1, Body::Reading { id: id.clone(), query: 1, accepted, value: plain });
     stage.say(1, 0, 1, Body::Chain { configurations: Vec::new() });
     assert!(stage.actors[0].disk.is_empty() && stage.net.is_empty());
@@ -314,9 +319,13 @@ fn nonsense_from_other_nodes_changes_nothing() {
     let Body::Prepare { ballot, .. } = stage.lose(0, 1, Prepare).body else { panic!() };
     let value = live(&stage, "x", 9);
     let high = of(1, 9, 9);
-    let promise = Body::Promise { id: id.clone(), ballot, accepted: high, value, floor: high };
-    stage.say(1, 0, 1, promise);
-    stage.say(1, 0, 1, Body::Conflict { id, ballot, promised: of(1, 1, u64::MAX) });
+    let promise = |value, accepted, past| {
+        let floor = accepted;
+        Body::Promise { id: id.clone(), ballot, accepted, value, past, floor }
+    };
+    stage.say(1, 0, 1, promise(value.clone(), high, Past::default()));
+    stage.say(1, 0, 1, promise(value, of(1, 1, 1), ahead));
+    stage.say(1, 0, 1, Body::Conflict { id: id.clone(), ballot, promised: of(1, 1, u64::MAX) });
     stage.flow();
     stage.pass(0, 2 * S);
     stage.flow();
