@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{
+    named_writes::{Begun, NamedWrites},
     outbox::{OutboxError, OutboxMsg},
     replica_reader::{ReadError, ReadPath},
     replica_writer::Writers,
@@ -56,6 +57,8 @@ pub struct WritePath {
     pub outbox: Address<OutboxMsg>,
     /// How to see what is there.
     pub reads: ReadPath,
+    /// The fast writes that clients gave a name.
+    pub named: NamedWrites,
 }
 
 impl WritePath {
@@ -106,8 +109,18 @@ impl WritePath {
         id: &ObjectId,
         change: Change,
     ) -> Result<Result<Written, Refusal>, WriteError> {
+        let turn = match cx.trace.name().map(|name| self.named.begin(name, id)) {
+            Some(Begun::Done(written)) => return Ok(Ok(written)),
+            Some(Begun::Running) => return Err(NotDone::Busy.into()),
+            Some(Begun::First(turn)) => Some(turn),
+            None => None,
+        };
         let seen = self.reads.seen_from_here(cx, id).await?;
         let make = |reply| OutboxMsg::Put { id: id.clone(), change, seen, reply };
-        Ok(self.outbox.ask(from, cx, make).await??)
+        let ended = self.outbox.ask(from, cx, make).await??;
+        if let (Some(turn), Ok(written)) = (turn, &ended) {
+            turn.done(*written);
+        }
+        Ok(ended)
     }
 }

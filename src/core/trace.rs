@@ -40,6 +40,11 @@ impl TraceContext {
         Some(Self { trace: TraceId(id), named: true, ..Self::default() })
     }
 
+    /// Returns the name that the client gave the request.
+    pub fn name(&self) -> Option<u128> {
+        self.named.then_some(self.trace.0)
+    }
+
     /// Reads a `traceparent` header. `None` when it is not one of version 00, or names no trace.
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.trim().split('-');

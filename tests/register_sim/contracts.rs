@@ -1,7 +1,7 @@
 //! What the shell around the registers and its callers count on, one schedule each.
 
 use nomad::core::{
-    change::{Change, Condition, Content},
+    change::{Change, Condition, Content, Refusal},
     object::{Object, ObjectId, Version},
     register::{
         Ballot, Body, Ended, Event, Faults, Message, OpId, Order, Past, Register, Tombstone, Value,
@@ -12,6 +12,7 @@ use nomad::core::{
 
 use super::{
     GROUP, MS, S,
+    book::token_of,
     directed::{
         Kind::{Accept, Behind, Chain, Prepare, Query},
         Stage, node, nodes, object_on,
@@ -54,6 +55,14 @@ impl Stage {
         self.hear(from, to, Message { group: GROUP.into(), epoch, body });
     }
 
+    /// Lets a node try again until nothing waits.
+    fn go_on(&mut self, n: usize) {
+        for _ in 0..10 {
+            self.pass(n, 2 * S);
+            self.flow();
+        }
+    }
+
     fn counter(&self, n: usize) -> u64 {
         self.actors[n].disk[&self.id].promised.counter
     }
@@ -80,6 +89,84 @@ fn a_safe_write_sends_two_messages_per_replica_and_the_next_one_sends_one() {
     stage.flow();
     assert!(stage.sent - before > 4);
     assert_eq!(stage.verdict(), Verdict::Linearizable);
+}
+
+/// A node that does not know that others have written offers too low, is refused, and learns what became of its offer.
+#[test]
+fn an_overtaken_write_is_told_what_became_of_it() {
+    let mut stage = stage();
+    stage.client(0, put(1));
+    stage.flow();
+    // Taken by nobody else, and overtaken: it is offered again.
+    let late = stage.client(0, put(2));
+    stage.lose_all();
+    stage.client(1, put(3));
+    stage.flow_among(&[1, 2]);
+    stage.lose_all();
+    stage.go_on(0);
+    assert!(matches!(stage.how(0, late), Ended::Written { created: false, .. }));
+    // Taken by one replica, and taken up by another node: it is in the line.
+    let seen = stage.client(0, put(4));
+    stage.deliver(0, 1, Accept);
+    stage.lose_all();
+    stage.raise_counter(2);
+    stage.client(2, put(5));
+    stage.flow_among(&[1, 2]);
+    stage.lose_all();
+    stage.go_on(0);
+    assert!(matches!(stage.how(0, seen), Ended::Written { .. }));
+    let last = stage.read(1);
+    stage.flow();
+    let Ended::Read(Some(object)) = stage.how(1, last) else { panic!() };
+    assert_eq!(token_of(&object.value), 5, "it is not written over what came after it");
+    // A condition that does not hold any more is a refusal, not an unknown outcome.
+    let create = Action::Write { token: 6, condition: Told::Absent };
+    stage.client(0, Action::Delete { condition: Told::Any });
+    stage.flow();
+    let refused = stage.client(0, create);
+    stage.lose_all();
+    stage.client(1, Action::Write { token: 7, condition: Told::Absent });
+    stage.flow_among(&[1, 2]);
+    stage.lose_all();
+    stage.go_on(0);
+    assert!(matches!(stage.how(0, refused), Ended::Refused(Refusal::Exists { .. })));
+    assert_eq!(stage.verdict(), Verdict::Linearizable);
+}
+
+const NAME: &str = "0123456789abcdef0123456789abcdef";
+
+/// A request that its client has named is carried out once, whichever member it comes to the second time.
+#[test]
+fn a_named_request_that_comes_twice_is_carried_out_once() {
+    let mut stage = stage();
+    let create = |token| Action::Write { token, condition: Told::Absent };
+    let plain = std::mem::replace(&mut stage.trace, TraceContext::parse_name(NAME).unwrap());
+    let mut ended = Vec::new();
+    for n in ALL {
+        let op = stage.client(n, create(1));
+        stage.flow();
+        ended.push(stage.how(n, op).clone());
+    }
+    stage.trace = plain;
+    assert!(matches!(ended[0], Ended::Written { version: Some(_), created: true }), "{ended:?}");
+    assert!(ended.iter().all(|other| *other == ended[0]), "{ended:?}");
+    let op = stage.client(1, create(9));
+    stage.flow();
+    assert!(matches!(stage.how(1, op), Ended::Refused(Refusal::Exists { .. })));
+}
+
+/// Without a way to a quorum nothing is offered: a write that fails then has certainly not happened.
+#[test]
+fn without_a_way_to_a_quorum_nothing_is_offered() {
+    let mut stage = stage();
+    stage.client(0, put(1));
+    stage.flow();
+    stage.cut_off.extend([1, 2]);
+    let order = Order::Change(Change::Delete { condition: Condition::Any });
+    let op = stage.order_for(0, order, S);
+    stage.lose_all();
+    stage.pass(0, 2 * S);
+    assert_eq!(*stage.how(0, op), Ended::NoQuorum { answered: 1, needed: 2 });
 }
 
 /// A group of one keeps everything with one write each and no message, and reads what it writes.

@@ -138,7 +138,7 @@ pub(super) struct Line {
 impl Waiter {
     /// Returns the name that the client gave the request.
     pub fn name(&self) -> Option<u128> {
-        self.trace.named.then_some(self.trace.trace.0)
+        self.trace.name()
     }
 }
 
