@@ -244,6 +244,35 @@ async fn the_resource_api_says_the_same_at_every_member() {
     }
 }
 
+/// A request that is tried again under its name is carried out once, at whichever member, and told what it did.
+#[tokio::test]
+async fn a_request_that_is_tried_again_is_carried_out_once() {
+    let cluster = group();
+    let name = |n: u64| format!("{n:032x}");
+    for (number, mode) in [(1, "safe"), (2, "fast")] {
+        let (path, name) = (resource(&unique("again")), name(number * 1_000 + unix_now() as u64));
+        // A fast one is known where it came to.
+        let places = if mode == "safe" { [0, 1, 4] } else { [3, 3, 3] };
+        let mut told = BTreeSet::new();
+        for place in places {
+            let http = cluster.node(place).http();
+            let call =
+                http.call("PUT", &path).header("nomad-mode", mode).header("if-none-match", "*");
+            let answer =
+                call.header("nomad-request-id", &name).body("one").send().await.expect(201);
+            assert_eq!(answer.request_id(), name);
+            told.insert(answer.header("etag").to_owned());
+        }
+        assert_eq!(told.len(), 1, "{told:?}");
+        let http = cluster.node(places[0]).http();
+        let call = http.call("PUT", &path).header("nomad-mode", mode).header("if-none-match", "*");
+        call.body("two").send().await.problem(412, "FAILED_PRECONDITION");
+    }
+    let http = cluster.node(0).http();
+    let call = http.call("PUT", &resource("never")).header("nomad-request-id", "mine").body("x");
+    call.send().await.problem(400, "INVALID_ARGUMENT");
+}
+
 /// The older documents carry the same fields wherever they are read.
 #[tokio::test]
 async fn the_older_document_is_the_same_at_every_member() {

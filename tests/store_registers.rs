@@ -364,6 +364,7 @@ impl Model {
             promised: LOOSE,
             accepted: LOOSE,
             value: Value::Live(object.clone()),
+            ..Register::default()
         };
         self.registers.get(id).cloned().or_else(|| self.loose.get(id).map(loose))
     }

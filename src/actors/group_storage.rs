@@ -9,6 +9,7 @@ use std::{
 use super::{
     group_view::GroupView,
     group_write::WritePath,
+    named_writes::NamedWrites,
     outbox::{self, Gauge, Outbox, OutboxMsg},
     replica_reader::{self, ReadPath, ReplicaReader},
     replica_writer::{self, Endings, HoldsListener, ReplicaDoor, ReplicaWriter, Rescans, Writers},
@@ -121,6 +122,7 @@ impl GroupStorage {
             writers: writers.clone(),
             outbox: outbox.clone(),
             reads: reads.clone(),
+            named: NamedWrites::default(),
         };
         let door = Arc::new(ReplicaDoor::new(kit.clone(), workers, Arc::clone(store)));
         Self { children, reads, writes, writers, outbox, gauge, rescans, endings, door }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{
+    named_writes::{Begun, NamedWrites},
     outbox::{OutboxError, OutboxMsg},
     replica_reader::{ReadError, ReadPath},
     replica_writer::Writers,
@@ -56,6 +57,8 @@ pub struct WritePath {
     pub outbox: Address<OutboxMsg>,
     /// How to see what is there.
     pub reads: ReadPath,
+    /// The fast writes that clients gave a name.
+    pub named: NamedWrites,
 }
 
 impl WritePath {
@@ -106,18 +109,33 @@ impl WritePath {
         id: &ObjectId,
         change: Change,
     ) -> Result<Result<Written, Refusal>, WriteError> {
+        let turn = match cx.trace.name().map(|name| self.named.begin(name, id)) {
+            Some(Begun::Done(written)) => return Ok(Ok(written)),
+            Some(Begun::Running) => return Err(NotDone::Busy.into()),
+            Some(Begun::First(turn)) => Some(turn),
+            None => None,
+        };
+        let seen = self.see(cx, id, &change).await?;
+        let make = |reply| OutboxMsg::Put { id: id.clone(), change, seen, reply };
+        let ended = self.outbox.ask(from, cx, make).await??;
+        if let (Some(turn), Ok(written)) = (turn, &ended) {
+            turn.done(*written);
+        }
+        Ok(ended)
+    }
+
+    /// Looks up what a fast write is decided by.
+    async fn see(&self, cx: Context, id: &ObjectId, change: &Change) -> Result<Value, ReadError> {
         // Only of a write under no condition it does not matter whether the object is there.
         let any = Condition::Any;
-        let is_certain = !matches!(change, Change::Write { condition, .. } if condition == any);
-        let seen = match self.reads.seen_from_here(cx, id, is_certain).await {
+        let is_certain = !matches!(change, Change::Write { condition, .. } if *condition == any);
+        match self.reads.seen_from_here(cx, id, is_certain).await {
             // Fast writes go on when none of the replicas can be seen: what would create the object here is kept as the
             // newest of it. What needs one to be there cannot be decided.
             Err(ReadError::NotDone(NotDone::NoReplica { .. })) if change.check(None).is_ok() => {
-                Value::Absent
+                Ok(Value::Absent)
             }
-            seen => seen?,
-        };
-        let make = |reply| OutboxMsg::Put { id: id.clone(), change, seen, reply };
-        Ok(self.outbox.ask(from, cx, make).await??)
+            seen => seen,
+        }
     }
 }

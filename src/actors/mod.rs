@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod local_read;
 pub mod local_store;
 pub mod membership;
+pub mod named_writes;
 pub mod outbox;
 pub mod overlay;
 pub mod peer_links;

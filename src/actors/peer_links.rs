@@ -136,6 +136,10 @@ impl PeerTransport for PeerLinks {
         self.links.tell(to, service, trace, body)
     }
 
+    fn reaches(&self, node: NodeId) -> bool {
+        self.links.reaches(node)
+    }
+
     fn ask_address(
         &self,
         address: String,
@@ -339,6 +343,10 @@ mod tests {
     }
 
     impl PeerTransport for Fake {
+        fn reaches(&self, node: NodeId) -> bool {
+            self.kept.lock().unwrap().contains_key(&node)
+        }
+
         fn keep(&self, peers: BTreeMap<NodeId, String>) {
             *self.kept.lock().unwrap() = peers;
         }

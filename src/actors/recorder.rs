@@ -188,7 +188,7 @@ impl Recorder {
     pub fn new_trace(&self) -> TraceContext {
         let (high, low) = (self.entropy.next_u64(), self.entropy.next_u64());
         let id = (u128::from(high) << 64 | u128::from(low)).max(1);
-        TraceContext { trace: TraceId(id), span: SpanId(0), sampled: false }
+        TraceContext { trace: TraceId(id), span: SpanId(0), sampled: false, named: false }
     }
 
     /// Names a new step. Steps are numbered from a random start, so that two nodes' steps do not meet.

@@ -223,12 +223,16 @@ impl fmt::Debug for Args {
 
 // ---- state ----
 
-/// Reads registers for the core.
-struct StoreShelf<'a>(&'a dyn ObjectStore);
+/// Reads registers for the core, and knows the links.
+struct StoreShelf<'a>(&'a dyn ObjectStore, &'a dyn PeerTransport);
 
 impl Shelf for StoreShelf<'_> {
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, String> {
         self.0.register(id).map_err(|error| error.to_string())
+    }
+
+    fn reaches(&self, node: NodeId) -> bool {
+        self.1.reaches(node)
     }
 }
 
@@ -416,7 +420,7 @@ impl ReplicaWriter {
             wall: clock.wall(),
             entropy: cx.kit.entropy.next_u64(),
         };
-        let effects = core.step(now, event, &StoreShelf(&*self.args.store));
+        let effects = core.step(now, event, &StoreShelf(&*self.args.store, &*self.args.transport));
         let due = core.next_due();
         for effect in effects {
             self.carry_out(cx, effect);

@@ -264,7 +264,12 @@ impl Group {
             version,
             content_type: None,
         };
-        let register = Register { promised: accepted, accepted, value: Value::Live(object) };
+        let register = Register {
+            promised: accepted,
+            accepted,
+            value: Value::Live(object),
+            ..Register::default()
+        };
         self.registers.keep(at, &id, Some(&register));
         version
     }

@@ -161,20 +161,19 @@ impl DerefMut for Call {
 }
 
 impl Call {
-    /// Begins a request on `edge` (`rest` or `grpc`). It belongs to the trace that `traceparent` names, or to a new one;
+    /// Begins a request on `edge` (`rest` or `grpc`). It belongs to the trace that it brings, or to a new one;
     /// its deadline is `timeout` from now, at most `limits.requestTimeout`.
     pub fn begin(
         backend: &Arc<Backend>,
         edge: &'static str,
         kind: &'static str,
-        traceparent: Option<&str>,
+        brought: Option<TraceContext>,
         timeout: Option<Duration>,
     ) -> Self {
         let kit = &backend.kit;
         let [_, rest, grpc] = &*NAMES;
         let edge_name = Arc::clone(if edge == "rest" { rest } else { grpc });
-        let trace =
-            traceparent.and_then(TraceContext::parse).unwrap_or_else(|| kit.recorder.new_trace());
+        let trace = brought.unwrap_or_else(|| kit.recorder.new_trace());
         let start = kit.clock.monotonic();
         let longest = backend.config.limits.request_timeout;
         let timeout = timeout.map_or(longest, |timeout| timeout.min(longest));

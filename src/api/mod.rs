@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod backend;
 pub mod body;
+pub mod brought;
 pub mod connection;
 pub mod error;
 mod group_figures;

@@ -21,6 +21,8 @@ pub struct TraceContext {
     pub span: SpanId,
     /// Whether the caller has asked for the trace to be exported.
     pub sampled: bool,
+    /// Whether the client has named the request, so that a second one of this name is the same again.
+    pub named: bool,
 }
 
 impl TraceContext {
@@ -28,6 +30,19 @@ impl TraceContext {
     #[must_use]
     pub fn child(self, span: SpanId) -> Self {
         Self { span, ..self }
+    }
+
+    /// Reads the name that a client gives a request: 32 lower-case hex digits, not all 0. `None` when it is none.
+    pub fn parse_name(text: &str) -> Option<Self> {
+        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let is_whole = text.len() == 32 && text.bytes().all(is_hex);
+        let id = u128::from_str_radix(text, 16).ok().filter(|&id| id != 0 && is_whole)?;
+        Some(Self { trace: TraceId(id), named: true, ..Self::default() })
+    }
+
+    /// Returns the name that the client gave the request.
+    pub fn name(&self) -> Option<u128> {
+        self.named.then_some(self.trace.0)
     }
 
     /// Reads a `traceparent` header. `None` when it is not one of version 00, or names no trace.
@@ -48,7 +63,12 @@ impl TraceContext {
         let trace = u128::from_str_radix(trace, 16).ok().filter(|&id| id != 0)?;
         let span = u64::from_str_radix(span, 16).ok().filter(|&id| id != 0)?;
         let flags = u8::from_str_radix(flags, 16).ok()?;
-        Some(Self { trace: TraceId(trace), span: SpanId(span), sampled: flags & 1 == 1 })
+        Some(Self {
+            trace: TraceId(trace),
+            span: SpanId(span),
+            sampled: flags & 1 == 1,
+            named: false,
+        })
     }
 }
 

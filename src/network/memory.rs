@@ -337,7 +337,7 @@ impl Drop for Visit {
 impl Frame {
     fn trace(&self) -> TraceContext {
         let (trace, span, sampled) = self.trace;
-        TraceContext { trace: TraceId(trace), span: SpanId(span), sampled }
+        TraceContext { trace: TraceId(trace), span: SpanId(span), sampled, named: false }
     }
 }
 
@@ -363,6 +363,10 @@ impl PeerTransport for MemoryLinks {
             let asked = tokio::time::timeout(limit, way?.ask(frame, body.len())).await;
             asked.unwrap_or_else(|_| Err(LinkError::TimedOut { to: to.to_string(), limit }))
         })
+    }
+
+    fn reaches(&self, node: NodeId) -> bool {
+        self.way(node).is_ok()
     }
 
     fn tell(

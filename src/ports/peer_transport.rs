@@ -110,6 +110,9 @@ pub trait PeerTransport: Send + Sync + 'static {
         body: Bytes,
     ) -> Result<(), LinkError>;
 
+    /// Tells whether a link to this node stands now.
+    fn reaches(&self, node: NodeId) -> bool;
+
     /// Asks whoever serves at `address` (`host:port` of a peer listener), over a link that is closed again when idle, and
     /// says who answered.
     fn ask_address(

@@ -1,12 +1,12 @@
 //! The records of replication: registers, shard states, and the entries of the outbox.
 //!
 //! ```text
-//! register      01 kind promised accepted [version] [expires_at]   kind 0 = absent, 1 = object, 2 = tombstone
+//! register      01 kind promised accepted [version] [expires_at] [past]   kind 0 = absent, 1 = object, 2 = tombstone
 //! shard state   01 postcard
 //! outbox entry  01 kind (the object's record | version)
 //! ```
 //!
-//! A ballot is epoch, counter, node; every number is big-endian. The object of a register stands in its own record, so that
+//! A ballot is epoch, counter, node; every number is big-endian. A past is postcard's; if there is one, 128 is added to the kind. The object of a register stands in its own record, so that
 //! a promise does not write it again; the register says which version that is, so that the two cannot be taken for each
 //! other's when one is damaged.
 
@@ -16,7 +16,7 @@ use super::format::{self, decode_version, encode_object, encode_version};
 use crate::{
     core::{
         object::{Object, ObjectId, Version},
-        register::{Ballot, Register, ShardState, Tombstone, Value, shard_of},
+        register::{Ballot, Past, Register, ShardState, Tombstone, Value, shard_of},
         time::UnixSecs,
     },
     ports::object_store::{RegisterHead, StoreError},
@@ -32,16 +32,19 @@ const RECORD_FORMAT: u8 = 1;
 const KIND_ABSENT: u8 = 0;
 const KIND_LIVE: u8 = 1;
 const KIND_TOMBSTONE: u8 = 2;
+/// Added to the kind of a register that has a past.
+const HAS_PAST: u8 = 0x80;
 const VERSION_BYTES: usize = 16;
 /// Under what an object counts as accepted that was kept without a register.
 const LOOSE: Ballot = Ballot { epoch: 0, counter: 1, node: 0 };
 
 /// A register but for its object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterRecord {
     pub promised: Ballot,
     pub accepted: Ballot,
     pub held: Held,
+    pub past: Past,
 }
 
 /// What a register holds.
@@ -61,13 +64,18 @@ impl RegisterRecord {
             }
             Value::Tombstone(Tombstone { version }) => Held::Tombstone { version: *version },
         };
-        Self { promised: register.promised, accepted: register.accepted, held }
+        Self {
+            promised: register.promised,
+            accepted: register.accepted,
+            held,
+            past: register.past.clone(),
+        }
     }
 
     /// Stands for that of an object that was kept without one.
     pub fn loose(object: &Object) -> Self {
         let held = Held::Live { version: object.version, expires_at: object.expires_at };
-        Self { promised: LOOSE, accepted: LOOSE, held }
+        Self { promised: LOOSE, accepted: LOOSE, held, past: Past::default() }
     }
 
     pub fn is_live(&self) -> bool {
@@ -97,14 +105,19 @@ impl RegisterRecord {
         }
     }
 
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(2 + 6 * 8 + VERSION_BYTES + 8);
+    /// Writes a register.
+    ///
+    /// # Errors
+    /// When it cannot be written, which is a defect of its type.
+    pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let mut out = Vec::with_capacity(2 + 6 * 8 + VERSION_BYTES + 8 + 32);
         let kind = match self.held {
             Held::Absent => KIND_ABSENT,
             Held::Live { .. } => KIND_LIVE,
             Held::Tombstone { .. } => KIND_TOMBSTONE,
         };
-        out.extend_from_slice(&[RECORD_FORMAT, kind]);
+        let mark = if self.past.is_empty() { 0 } else { HAS_PAST };
+        out.extend_from_slice(&[RECORD_FORMAT, kind | mark]);
         for Ballot { epoch, counter, node } in [self.promised, self.accepted] {
             for number in [epoch, counter, node] {
                 out.extend_from_slice(&number.to_be_bytes());
@@ -118,7 +131,12 @@ impl RegisterRecord {
             }
             Held::Tombstone { version } => out.extend_from_slice(&encode_version(version)),
         }
-        out
+        if self.past.is_empty() {
+            return Ok(out);
+        }
+        postcard::to_extend(&self.past, out).map_err(|error| {
+            StoreError::Engine(format!("the past of a register cannot be written: {error}"))
+        })
     }
 
     /// Reads a register back.
@@ -135,7 +153,7 @@ impl RegisterRecord {
         let mut rest = rest;
         let promised = take_ballot(&mut rest)?;
         let accepted = take_ballot(&mut rest)?;
-        let held = match kind {
+        let held = match kind & !HAS_PAST {
             KIND_ABSENT => Held::Absent,
             KIND_LIVE => {
                 let version = take_version(&mut rest)?;
@@ -145,7 +163,11 @@ impl RegisterRecord {
             KIND_TOMBSTONE => Held::Tombstone { version: take_version(&mut rest)? },
             _ => return None,
         };
-        rest.is_empty().then_some(Self { promised, accepted, held })
+        let (past, rest): (Past, _) = match kind & HAS_PAST {
+            0 => (Past::default(), rest),
+            _ => postcard::take_from_bytes(rest).ok()?,
+        };
+        rest.is_empty().then_some(Self { promised, accepted, held, past })
     }
 
     /// Joins it with its object.
@@ -153,7 +175,7 @@ impl RegisterRecord {
     /// # Errors
     /// When the object is not the one that it names.
     pub fn join(self, id: &ObjectId, object: Option<Object>) -> Result<Register, StoreError> {
-        let Self { promised, accepted, held } = self;
+        let Self { promised, accepted, held, past } = self;
         let value = match (held, object) {
             (Held::Absent, _) => Value::Absent,
             (Held::Tombstone { version }, _) => Value::Tombstone(Tombstone { version }),
@@ -167,7 +189,7 @@ impl RegisterRecord {
                 return Err(damaged(id, &reason));
             }
         };
-        Ok(Register { promised, accepted, value })
+        Ok(Register { promised, accepted, value, past })
     }
 }
 
@@ -331,7 +353,7 @@ mod tests {
         #[test]
         fn a_register_reads_back(
             promised: (u64, u64, u64), accepted: (u64, u64, u64), version: (u64, u64), kind in 0..3,
-            at: u64,
+            at: u64, last in proptest::option::of((2u64.., any::<u64>(), any::<u64>())),
         ) {
             let (id, version) = (ObjectId::parse("x").unwrap(), Version { time: version.0, node: version.1 });
             let held = match kind {
@@ -339,9 +361,10 @@ mod tests {
                 1 => Held::Live { version, expires_at: (at != 0).then_some(UnixSecs(at)) },
                 _ => Held::Tombstone { version },
             };
-            let record =
-                RegisterRecord { promised: ballot(promised), accepted: ballot(accepted), held };
-            let bytes = record.encode();
+            let past = last.map(|last| Past::begin(1, ballot(last))).unwrap_or_default();
+            let (promised, accepted) = (ballot(promised), ballot(accepted));
+            let record = RegisterRecord { promised, accepted, held, past };
+            let bytes = record.encode().unwrap();
             prop_assert_eq!(RegisterRecord::decode(&id, &bytes), Ok(record));
             for len in 0..bytes.len() {
                 prop_assert!(RegisterRecord::decode(&id, &bytes[..len]).is_err());
@@ -376,17 +399,21 @@ mod tests {
             promised: ballot((1, 2, 3)),
             accepted: ballot((4, 5, 6)),
             held: Held::Live { version, expires_at: Some(UnixSecs(9)) },
+            past: Past::default(),
         };
         let numbers = |numbers: &[u64]| -> Vec<u8> {
             numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
         };
         let expected = [&[1, 1][..], &numbers(&[1, 2, 3, 4, 5, 6, 7, 8, 9])].concat();
-        assert_eq!(record.encode(), expected);
+        assert_eq!(record.encode().unwrap(), expected);
         record.held = Held::Tombstone { version };
         let expected = [&[1, 2][..], &numbers(&[1, 2, 3, 4, 5, 6, 7, 8])].concat();
-        assert_eq!(record.encode(), expected);
+        assert_eq!(record.encode().unwrap(), expected);
         record.held = Held::Absent;
-        assert_eq!(record.encode(), [&[1, 0][..], &numbers(&[1, 2, 3, 4, 5, 6])].concat());
+        assert_eq!(record.encode().unwrap(), [&[1, 0][..], &numbers(&[1, 2, 3, 4, 5, 6])].concat());
+        record.past = Past::begin(3, ballot((3, 200, 5)));
+        let expected = [&[1, 0x80][..], &numbers(&[1, 2, 3, 4, 5, 6]), &[3, 200, 1, 5, 0, 0]];
+        assert_eq!(record.encode().unwrap(), expected.concat());
         assert_eq!(register_key(&id), [5, shard_of(&id), b'a']);
         assert_eq!(outbox_key(&id), b"\x07a");
         assert_eq!(expiring_key(UnixSecs(258), &id), b"\x08\0\0\0\0\0\0\x01\x02a");

@@ -129,7 +129,7 @@ async fn exported_while(ratio: f64, work: impl FnOnce()) -> Vec<SpanData> {
 }
 
 fn context(trace: u128, span: u64, sampled: bool) -> TraceContext {
-    TraceContext { trace: TraceId(trace), span: SpanId(span), sampled }
+    TraceContext { trace: TraceId(trace), span: SpanId(span), sampled, named: false }
 }
 
 #[tokio::test]

@@ -54,10 +54,10 @@ pub fn token_of(value: &[u8]) -> Token {
 pub fn shown(body: &Body) -> String {
     let text = format!("{body:?}");
     match body {
-        Body::Promise { id, ballot, accepted, value, floor } => {
+        Body::Promise { id, ballot, accepted, value, floor, .. } => {
             format!("Promise {id} {ballot:?} {accepted:?} {:?} floor {floor:?}", value.version())
         }
-        Body::Accept { id, ballot, value } => {
+        Body::Accept { id, ballot, value, .. } => {
             format!("Accept {id} {ballot:?} {:?}", value.version())
         }
         Body::Reading { id, query, accepted, value } => {
@@ -128,6 +128,12 @@ impl Book {
                 return;
             }
         };
+        if operation.action == Action::Expire {
+            // Begun again, it may have found another object that had expired.
+            let again = operation.clone();
+            operation.ended = Some((now, outcome));
+            return history.operations.push(again);
+        }
         operation.ended = Some((now, outcome));
     }
 

@@ -1,10 +1,10 @@
 //! What the shell around the registers and its callers count on, one schedule each.
 
 use nomad::core::{
-    change::{Change, Condition, Content},
+    change::{Change, Condition, Content, Refusal},
     object::{Object, ObjectId, Version},
     register::{
-        Ballot, Body, Ended, Event, Faults, Message, OpId, Order, Register, Tombstone, Value,
+        Ballot, Body, Ended, Event, Faults, Message, OpId, Order, Past, Register, Tombstone, Value,
     },
     time::{MonotonicUs, UnixSecs},
     trace::TraceContext,
@@ -12,6 +12,7 @@ use nomad::core::{
 
 use super::{
     GROUP, MS, S,
+    book::token_of,
     directed::{
         Kind::{Accept, Behind, Chain, Prepare, Query},
         Stage, node, nodes, object_on,
@@ -54,6 +55,14 @@ impl Stage {
         self.hear(from, to, Message { group: GROUP.into(), epoch, body });
     }
 
+    /// Lets a node try again until nothing waits.
+    fn go_on(&mut self, n: usize) {
+        for _ in 0..10 {
+            self.pass(n, 2 * S);
+            self.flow();
+        }
+    }
+
     fn counter(&self, n: usize) -> u64 {
         self.actors[n].disk[&self.id].promised.counter
     }
@@ -80,6 +89,84 @@ fn a_safe_write_sends_two_messages_per_replica_and_the_next_one_sends_one() {
     stage.flow();
     assert!(stage.sent - before > 4);
     assert_eq!(stage.verdict(), Verdict::Linearizable);
+}
+
+/// A node that does not know that others have written offers too low, is refused, and learns what became of its offer.
+#[test]
+fn an_overtaken_write_is_told_what_became_of_it() {
+    let mut stage = stage();
+    stage.client(0, put(1));
+    stage.flow();
+    // Taken by nobody else, and overtaken: it is offered again.
+    let late = stage.client(0, put(2));
+    stage.lose_all();
+    stage.client(1, put(3));
+    stage.flow_among(&[1, 2]);
+    stage.lose_all();
+    stage.go_on(0);
+    assert!(matches!(stage.how(0, late), Ended::Written { created: false, .. }));
+    // Taken by one replica, and taken up by another node: it is in the line.
+    let seen = stage.client(0, put(4));
+    stage.deliver(0, 1, Accept);
+    stage.lose_all();
+    stage.raise_counter(2);
+    stage.client(2, put(5));
+    stage.flow_among(&[1, 2]);
+    stage.lose_all();
+    stage.go_on(0);
+    assert!(matches!(stage.how(0, seen), Ended::Written { .. }));
+    let last = stage.read(1);
+    stage.flow();
+    let Ended::Read(Some(object)) = stage.how(1, last) else { panic!() };
+    assert_eq!(token_of(&object.value), 5, "it is not written over what came after it");
+    // A condition that does not hold any more is a refusal, not an unknown outcome.
+    let create = Action::Write { token: 6, condition: Told::Absent };
+    stage.client(0, Action::Delete { condition: Told::Any });
+    stage.flow();
+    let refused = stage.client(0, create);
+    stage.lose_all();
+    stage.client(1, Action::Write { token: 7, condition: Told::Absent });
+    stage.flow_among(&[1, 2]);
+    stage.lose_all();
+    stage.go_on(0);
+    assert!(matches!(stage.how(0, refused), Ended::Refused(Refusal::Exists { .. })));
+    assert_eq!(stage.verdict(), Verdict::Linearizable);
+}
+
+const NAME: &str = "0123456789abcdef0123456789abcdef";
+
+/// A request that its client has named is carried out once, whichever member it comes to the second time.
+#[test]
+fn a_named_request_that_comes_twice_is_carried_out_once() {
+    let mut stage = stage();
+    let create = |token| Action::Write { token, condition: Told::Absent };
+    let plain = std::mem::replace(&mut stage.trace, TraceContext::parse_name(NAME).unwrap());
+    let mut ended = Vec::new();
+    for n in ALL {
+        let op = stage.client(n, create(1));
+        stage.flow();
+        ended.push(stage.how(n, op).clone());
+    }
+    stage.trace = plain;
+    assert!(matches!(ended[0], Ended::Written { version: Some(_), created: true }), "{ended:?}");
+    assert!(ended.iter().all(|other| *other == ended[0]), "{ended:?}");
+    let op = stage.client(1, create(9));
+    stage.flow();
+    assert!(matches!(stage.how(1, op), Ended::Refused(Refusal::Exists { .. })));
+}
+
+/// Without a way to a quorum nothing is offered: a write that fails then has certainly not happened.
+#[test]
+fn without_a_way_to_a_quorum_nothing_is_offered() {
+    let mut stage = stage();
+    stage.client(0, put(1));
+    stage.flow();
+    stage.cut_off.extend([1, 2]);
+    let order = Order::Change(Change::Delete { condition: Condition::Any });
+    let op = stage.order_for(0, order, S);
+    stage.lose_all();
+    stage.pass(0, 2 * S);
+    assert_eq!(*stage.how(0, op), Ended::NoQuorum { answered: 1, needed: 2 });
 }
 
 /// A group of one keeps everything with one write each and no message, and reads what it writes.
@@ -279,14 +366,16 @@ fn nonsense_from_other_nodes_changes_nothing() {
     let id = stage.id.clone();
     let of = |n: usize, epoch: u64, counter: u64| Ballot { epoch, counter, node: node(n).tag() };
     let prepare = |ballot| Body::Prepare { id: id.clone(), ballot };
-    let accept = |ballot, value| Body::Accept { id: id.clone(), ballot, value };
+    let accept_after = |ballot, value, past| Body::Accept { id: id.clone(), ballot, value, past };
+    let accept = |ballot, value| accept_after(ballot, value, Past::default());
     let mut other = live(&stage, "x", 9);
     if let Value::Live(object) = &mut other {
         object.id = ObjectId::parse("another").unwrap();
     }
     let late = live(&stage, "x", u64::MAX);
     let plain = live(&stage, "x", 9);
-    // A stranger, another's ballot, another epoch's, absurd counters and versions, another object's value.
+    // A stranger, another's ballot, another epoch's, absurd counters and versions, another object's value, a past that
+    // is to come.
     stage.say(3, 0, 1, prepare(of(3, 1, 5)));
     stage.say(1, 0, 1, prepare(of(2, 1, 5)));
     stage.say(1, 0, 1, prepare(of(1, 2, 5)));
@@ -295,6 +384,8 @@ fn nonsense_from_other_nodes_changes_nothing() {
     stage.say(1, 0, 1, accept(of(1, 1, u64::MAX - 1), plain.clone()));
     stage.say(1, 0, 1, accept(of(1, 1, 5), other));
     stage.say(1, 0, 1, accept(of(1, 1, 5), late));
+    let ahead = Past::begin(9, Ballot::NONE);
+    stage.say(1, 0, 1, accept_after(of(1, 1, 5), plain.clone(), ahead.clone()));
     stage.say(1, 0, 1, Body::Drop { id: id.clone(), ballot: of(2, 1, 5) });
     let foreign = Message { group: "other".into(), epoch: 1, body: prepare(of(1, 1, 5)) };
     stage.hear(1, 0, foreign);
@@ -304,7 +395,8 @@ fn nonsense_from_other_nodes_changes_nothing() {
     stage.say(1, 0, 1, Body::Conflict { id: id.clone(), ballot, promised: of(1, 1, u64::MAX) });
     let accepted = of(1, 9, 9);
     let value = plain.clone();
-    stage.say(1, 0, 1, Body::Promise { id: id.clone(), ballot, accepted, value, floor: accepted });
+    let (past, floor) = (Past::default(), accepted);
+    stage.say(1, 0, 1, Body::Promise { id: id.clone(), ballot, accepted, value, past, floor });
     stage.say(1, 0, 1, Body::Reading { id: id.clone(), query: 1, accepted, value: plain });
     stage.say(1, 0, 1, Body::Chain { configurations: Vec::new() });
     assert!(stage.actors[0].disk.is_empty() && stage.net.is_empty());
@@ -314,9 +406,13 @@ fn nonsense_from_other_nodes_changes_nothing() {
     let Body::Prepare { ballot, .. } = stage.lose(0, 1, Prepare).body else { panic!() };
     let value = live(&stage, "x", 9);
     let high = of(1, 9, 9);
-    let promise = Body::Promise { id: id.clone(), ballot, accepted: high, value, floor: high };
-    stage.say(1, 0, 1, promise);
-    stage.say(1, 0, 1, Body::Conflict { id, ballot, promised: of(1, 1, u64::MAX) });
+    let promise = |value, accepted, past| {
+        let floor = accepted;
+        Body::Promise { id: id.clone(), ballot, accepted, value, past, floor }
+    };
+    stage.say(1, 0, 1, promise(value.clone(), high, Past::default()));
+    stage.say(1, 0, 1, promise(value, of(1, 1, 1), ahead));
+    stage.say(1, 0, 1, Body::Conflict { id: id.clone(), ballot, promised: of(1, 1, u64::MAX) });
     stage.flow();
     stage.pass(0, 2 * S);
     stage.flow();

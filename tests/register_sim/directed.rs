@@ -59,11 +59,18 @@ pub struct Actor {
     pub state: Option<ShardState>,
 }
 
-struct ActorShelf<'a>(&'a BTreeMap<ObjectId, Register>);
+struct ActorShelf<'a> {
+    disk: &'a BTreeMap<ObjectId, Register>,
+    cut_off: &'a BTreeSet<usize>,
+}
 
 impl Shelf for ActorShelf<'_> {
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, String> {
-        Ok(self.0.get(id).cloned())
+        Ok(self.disk.get(id).cloned())
+    }
+
+    fn reaches(&self, other: NodeId) -> bool {
+        self.cut_off.iter().all(|n| node(*n) != other)
     }
 }
 
@@ -75,6 +82,10 @@ pub struct Stage {
     pub ended: BTreeMap<(usize, OpId), Ended>,
     pub rescanned: BTreeSet<(usize, u64)>,
     pub left_behind: BTreeSet<usize>,
+    /// The request that all orders belong to.
+    pub trace: TraceContext,
+    /// Nodes to which no link stands.
+    pub cut_off: BTreeSet<usize>,
     /// The object that all is about.
     pub id: ObjectId,
     pub sent: usize,
@@ -125,6 +136,8 @@ impl Stage {
             ended: BTreeMap::new(),
             rescanned: BTreeSet::new(),
             left_behind: BTreeSet::new(),
+            trace: TraceContext::default(),
+            cut_off: BTreeSet::new(),
             id: ObjectId::parse("o").unwrap(),
             sent: 0,
             now: S,
@@ -192,7 +205,11 @@ impl Stage {
             entropy: self.now ^ n as u64,
         };
         let actor = &mut self.actors[n];
-        let effects = actor.registers.step(now, event, &ActorShelf(&actor.disk));
+        let effects = actor.registers.step(
+            now,
+            event,
+            &ActorShelf { disk: &actor.disk, cut_off: &self.cut_off },
+        );
         for effect in effects {
             self.carry_out(n, effect);
         }
@@ -257,8 +274,7 @@ impl Stage {
         self.next_op += 1;
         let op = self.next_op;
         let deadline = MonotonicUs(self.now + wait_us);
-        let trace = TraceContext::default();
-        let id = self.id.clone();
+        let (id, trace) = (self.id.clone(), self.trace);
         self.step(n, Event::Begin { op, id, order, deadline, trace });
         op
     }

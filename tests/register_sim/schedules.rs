@@ -176,7 +176,15 @@ fn forgotten_offers_are_caught() {
 /// members. A proposer that takes that for a sign that it was never decided creates the object again.
 #[test]
 fn offers_of_an_earlier_epoch_are_caught() {
-    let mistake = Faults { offers_of_any_epoch: true, ..Faults::NONE };
+    undone_and_forgotten(Faults { offers_of_any_epoch: true, ..Faults::NONE });
+}
+
+#[test]
+fn a_past_without_end_is_caught() {
+    undone_and_forgotten(Faults { past_without_end: true, ..Faults::NONE });
+}
+
+fn undone_and_forgotten(mistake: Faults) {
     shows(mistake, 5, &[0, 1, 2], |stage| {
         stage.id = object_on(&[2, 3, 4], &[0, 2, 3, 4]);
         stage.create(0, 1);

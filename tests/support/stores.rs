@@ -238,12 +238,13 @@ pub fn live(id: &ObjectId, counter: u64, expires_at: Option<UnixSecs>) -> Regist
         promised: ballot(counter).piggyback(),
         accepted: ballot(counter),
         value: Value::Live(object(id, counter, expires_at)),
+        ..Register::default()
     }
 }
 
 pub fn tombstone(counter: u64) -> Register {
     let value = Value::Tombstone(Tombstone { version: version(counter) });
-    Register { promised: ballot(counter), accepted: ballot(counter), value }
+    Register { promised: ballot(counter), accepted: ballot(counter), value, ..Register::default() }
 }
 
 pub fn promise(register: &Register, counter: u64) -> Register {

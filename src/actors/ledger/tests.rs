@@ -149,7 +149,12 @@ async fn a_node_reads_what_it_holds_from_its_store_and_a_new_voter_asks_the_othe
             version: Version { time: 1, node: 1 },
         });
         let accepted = crate::core::register::Ballot { epoch: 1, counter: 1, node: 1 };
-        let dead = crate::core::register::Register { promised: accepted, accepted, value };
+        let dead = crate::core::register::Register {
+            promised: accepted,
+            accepted,
+            value,
+            ..Default::default()
+        };
         keep(&group.member(2).store, &id, Some(dead));
     }
     let all = written(&group, 2_200);

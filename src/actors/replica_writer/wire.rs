@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::core::register::{Body, Message, SHARDS, shard_of};
 
 /// The version of the encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Encodes a message of a shard.
 ///

@@ -9,8 +9,6 @@ use crate::{
     core::group::ModeError,
 };
 
-/// The trace that a request belongs to.
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const MODE: HeaderName = HeaderName::from_static("nomad-mode");

@@ -29,7 +29,7 @@ mod tests;
 use std::{convert::Infallible, error::Error, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, request::Parts};
+use http::{HeaderValue, Request, Response, request::Parts};
 use hyper::body::Incoming;
 use tonic::{
     Status,
@@ -50,6 +50,7 @@ use self::{
 use super::{
     backend::{Backend, Call},
     body::LimitedBody,
+    brought::{self, REQUEST_ID},
     error::{ApiError, ErrorCode},
     listener::{Edge, Protocol},
 };
@@ -64,8 +65,6 @@ use crate::{
         superpeerservice::super_peer_service_server::SuperPeerServiceServer,
     },
 };
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("nomad-request-id");
 
 /// What a message may have beside the value of its object.
 const OVERHEAD_BYTES: u64 = 64 << 10;
@@ -219,10 +218,11 @@ impl GrpcEdge {
             &self.inner.backend,
             "grpc",
             route.map_or("unknown", Route::kind),
-            parts.headers.get(head::TRACEPARENT).and_then(|value| value.to_str().ok()),
+            brought::trace(&parts.headers),
             timeout.as_ref().ok().copied().flatten(),
         );
         let accepted = head::check(parts)
+            .and_then(|()| brought::check(&parts.headers))
             .and_then(|()| route.ok_or_else(|| self.no_such_method(path)))
             .and_then(|route| Ok(Accepted { server: route.server, timeout: timeout? }));
         (call, accepted)
@@ -300,8 +300,8 @@ impl Edge for GrpcEdge {
     fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response<Body> {
         let path = request.uri().path();
         let kind = route::find(self.inner.routes, path).map_or("unknown", Route::kind);
-        let traceparent = request.headers().get(head::TRACEPARENT).and_then(|v| v.to_str().ok());
-        let call = Call::begin(&self.inner.backend, "grpc", kind, traceparent, None);
+        let trace = brought::trace(request.headers());
+        let call = Call::begin(&self.inner.backend, "grpc", kind, trace, None);
         refusal(call, error)
     }
 }

@@ -13,11 +13,12 @@ use super::{
     body,
     json::{decimal, shorten},
     problem,
-    row::{self, At, BodyKind, Head},
+    row::{At, BodyKind, Head},
 };
 use crate::{
     api::{
         backend::{Backend, Call},
+        brought,
         error::{ApiError, ErrorCode},
     },
     core::{
@@ -239,8 +240,8 @@ impl Ask {
         if let Some(begun) = self.begun.take() {
             return begun;
         }
-        let traceparent = row::traceparent(&self.head.headers);
-        Call::begin(self.backend(), "rest", self.head.call, traceparent, None)
+        let trace = brought::trace(&self.head.headers);
+        Call::begin(self.backend(), "rest", self.head.call, trace, None)
     }
 
     /// Ends the request: names it in the answer, says how durable what it tells is, records it.
@@ -252,7 +253,7 @@ impl Ask {
 
     /// Answers without a record: for those who look at the node, so that looking leaves no trace.
     pub fn show(&self, answer: Answer) -> Response {
-        let request = trace_of(self.backend(), row::traceparent(&self.head.headers));
+        let request = trace_of(self.backend(), brought::trace(&self.head.headers));
         finish(self.backend(), request, answer)
     }
 }
@@ -268,8 +269,7 @@ pub fn finish(backend: &Backend, request: TraceId, answer: Answer) -> Response {
 }
 
 /// Names a request that has no [`Call`].
-pub fn trace_of(backend: &Backend, traceparent: Option<&str>) -> TraceId {
-    let brought = traceparent.and_then(TraceContext::parse);
+pub fn trace_of(backend: &Backend, brought: Option<TraceContext>) -> TraceId {
     brought.unwrap_or_else(|| backend.kit.recorder.new_trace()).trace
 }
 

@@ -42,6 +42,7 @@ use self::{
 use super::{
     backend::{Backend, Call},
     body::LimitedBody,
+    brought,
     error::{ApiError, ErrorCode},
     listener::{Edge, Protocol},
 };
@@ -140,9 +141,9 @@ impl Edge for RestEdge {
     }
 
     fn refuse(&self, request: &Request<Incoming>, error: &ApiError) -> Response {
-        let traceparent = row::traceparent(request.headers());
+        let trace = brought::trace(request.headers());
         let backend = &self.shared.backend;
-        ask::finish(backend, ask::trace_of(backend, traceparent), Err(error.clone()))
+        ask::finish(backend, ask::trace_of(backend, trace), Err(error.clone()))
     }
 }
 
@@ -158,8 +159,11 @@ impl RestEdge {
         }
         let (headers, listen) = (request.headers(), self.shared.backend.config.node.listen);
         if let Err(error) = origin::check(request.method(), headers, listen) {
-            let traceparent = row::traceparent(headers);
-            return refuse(&self.shared, "a request from elsewhere", traceparent, error);
+            let trace = brought::trace(headers);
+            return refuse(&self.shared, "a request from elsewhere", trace, error);
+        }
+        if let Err(error) = brought::check(headers) {
+            return refuse(&self.shared, "a request with a broken id", None, error);
         }
         let mut service = warp::service(self.routes.clone());
         let Ok(response) = service.call(request).await;
@@ -169,9 +173,9 @@ impl RestEdge {
     /// Answers a request that names no path but a host, as CONNECT does. warp would panic on it.
     fn refuse_without_path<B>(&self, request: &Request<B>) -> Response {
         let method = request.method().clone();
-        let traceparent = row::traceparent(request.headers()).map(str::to_owned);
+        let trace = brought::trace(request.headers());
         let allow = "GET, HEAD, PUT, POST, DELETE";
-        not_taken(&self.shared, &NotAllowed { method, allow, traceparent })
+        not_taken(&self.shared, &NotAllowed { method, allow, trace })
     }
 }
 
@@ -355,25 +359,25 @@ fn recover(shared: &Shared, rejection: &Rejection) -> Response {
     let unknown = rejection.find::<Unknown>();
     let path = json::shorten(unknown.map_or("", |unknown| &unknown.path));
     let detail = format!("there is no path {path:?}; /nomad/openapi.json describes all");
-    let traceparent = unknown.and_then(|unknown| unknown.traceparent.as_deref());
-    refuse(shared, "an unknown path", traceparent, ApiError::new(ErrorCode::NotFound, detail))
+    let trace = unknown.and_then(|unknown| unknown.trace);
+    refuse(shared, "an unknown path", trace, ApiError::new(ErrorCode::NotFound, detail))
 }
 
 fn not_taken(shared: &Shared, refused: &NotAllowed) -> Response {
-    let NotAllowed { method, allow, traceparent } = refused;
+    let NotAllowed { method, allow, trace } = refused;
     let detail = format!("the path does not take {method}; it takes {allow}");
     let error = ApiError::new(ErrorCode::MethodNotAllowed, detail);
     let error = ApiError { allow: Some(allow), ..error };
-    refuse(shared, "a method that is not taken", traceparent.as_deref(), error)
+    refuse(shared, "a method that is not taken", *trace, error)
 }
 
 fn refuse(
     shared: &Shared,
     kind: &'static str,
-    traceparent: Option<&str>,
+    trace: Option<crate::core::trace::TraceContext>,
     error: ApiError,
 ) -> Response {
-    let call = Call::begin(&shared.backend, "rest", kind, traceparent, None);
+    let call = Call::begin(&shared.backend, "rest", kind, trace, None);
     let response = ask::finish(&shared.backend, call.request_id(), Err(error));
     call.finish(response.status().as_u16());
     response

@@ -6,12 +6,12 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use crate::{
-    api::error::{ApiError, ErrorCode},
+    api::{
+        brought::REQUEST_ID,
+        error::{ApiError, ErrorCode},
+    },
     core::trace::TraceId,
 };
-
-/// The header that names the request.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("nomad-request-id");
 
 /// The header that says how durable what the answer tells is.
 pub const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");

@@ -4,10 +4,10 @@
 
 use std::{convert::Infallible, future, ops::Range};
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, Method};
 use warp::{Filter, Rejection, path::FullPath, reject};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+use crate::{api::brought, core::trace::TraceContext};
 
 /// The body that a path reads on `PUT` and `POST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub struct NotAllowed {
     /// The methods that the path takes.
     pub allow: &'static str,
     /// The trace that the request brought.
-    pub traceparent: Option<String>,
+    pub trace: Option<TraceContext>,
 }
 
 impl reject::Reject for NotAllowed {}
@@ -98,7 +98,7 @@ pub struct Unknown {
     /// The path.
     pub path: String,
     /// The trace that the request brought.
-    pub traceparent: Option<String>,
+    pub trace: Option<TraceContext>,
 }
 
 impl reject::Reject for Unknown {}
@@ -157,8 +157,8 @@ pub fn only(row: &'static Row) -> impl Filter<Extract = (Head,), Error = Rejecti
             future::ready(match row.call(&method) {
                 Some(call) => Ok(Head { call, method, headers }),
                 None => {
-                    let traceparent = traceparent(&headers).map(str::to_owned);
-                    let refused = NotAllowed { method, allow: row.allow, traceparent };
+                    let trace = brought::trace(&headers);
+                    let refused = NotAllowed { method, allow: row.allow, trace };
                     Err(reject::custom(refused))
                 }
             })
@@ -170,16 +170,11 @@ pub fn only(row: &'static Row) -> impl Filter<Extract = (Head,), Error = Rejecti
 pub fn unknown() -> impl Filter<Extract = (warp::reply::Response,), Error = Rejection> + Clone {
     warp::path::full().and(warp::header::headers_cloned()).and_then(
         |path: FullPath, headers: HeaderMap| {
-            let traceparent = traceparent(&headers).map(str::to_owned);
-            let unknown = Unknown { path: path.as_str().to_owned(), traceparent };
+            let trace = brought::trace(&headers);
+            let unknown = Unknown { path: path.as_str().to_owned(), trace };
             future::ready(Err(reject::custom(unknown)))
         },
     )
-}
-
-/// Returns the trace that a request brings.
-pub fn traceparent(headers: &HeaderMap) -> Option<&str> {
-    headers.get(TRACEPARENT).and_then(|value| value.to_str().ok())
 }
 
 /// The query as it stands in the URL; empty where there is none.

@@ -3,7 +3,8 @@
 //! Each answer comes with the ticket that it has to wait for: whatever is not durable yet of what it says.
 
 use super::{
-    Ballot, Body, Register, Registers, Step, Ticket, Value, keeping::After, message::COUNTER_MAX,
+    Ballot, Body, Past, Register, Registers, Step, Ticket, Value, keeping::After,
+    message::COUNTER_MAX,
 };
 use crate::core::{node_id::NodeId, object::ObjectId, trace::TraceContext};
 
@@ -27,7 +28,7 @@ impl Registers {
         step.shelf.register(id).map_err(|_| self.counts.damaged += 1)
     }
 
-    fn floor(&self) -> Ballot {
+    pub(super) fn floor(&self) -> Ballot {
         self.state.as_ref().map_or(Ballot::NONE, |state| state.floor)
     }
 
@@ -44,7 +45,9 @@ impl Registers {
     pub(super) fn serve(&mut self, step: Step<'_>, from: NodeId, body: Body, trace: TraceContext) {
         let answer = match body {
             Body::Prepare { id, ballot } => self.serve_prepare(step, id, ballot),
-            Body::Accept { id, ballot, value } => self.serve_accept(step, id, ballot, value),
+            Body::Accept { id, ballot, value, past } => {
+                self.serve_accept(step, id, ballot, (value, past))
+            }
             Body::Query { id, query } => self.serve_query(step, id, query),
             Body::Drop { id, ballot } => {
                 self.serve_drop(step, &id, ballot);
@@ -67,12 +70,13 @@ impl Registers {
         let promised = held.as_ref().map_or(floor, |register| register.promised);
         let is_held = held.is_some();
         let register = held.unwrap_or(Register { promised: floor, ..Register::default() });
-        let Register { accepted, value, .. } = &register;
+        let Register { accepted, value, past, .. } = &register;
         let promise = Body::Promise {
             id: id.clone(),
             ballot,
             accepted: *accepted,
             value: value.clone(),
+            past: past.clone(),
             floor,
         };
         if ballot > promised {
@@ -91,7 +95,7 @@ impl Registers {
         step: Step<'_>,
         id: ObjectId,
         ballot: Ballot,
-        value: Value,
+        (value, past): (Value, Past),
     ) -> Option<Answer> {
         let held = self.register(step, &id).ok()?;
         let promised = held.as_ref().map_or(self.floor(), |register| register.promised);
@@ -102,15 +106,15 @@ impl Registers {
         if ballot < promised {
             return Some((Body::Conflict { id, ballot, promised }, None));
         }
-        let ticket = self.keeping.write(&id, Some(self.accepting(ballot, value)));
+        let ticket = self.keeping.write(&id, Some(self.accepting(ballot, value, past)));
         Some((accepted, Some(ticket)))
     }
 
     /// Returns the register of an acceptance: it promises the same proposer's next operation along with it (rule 11).
-    pub(super) fn accepting(&self, ballot: Ballot, value: Value) -> Register {
+    pub(super) fn accepting(&self, ballot: Ballot, value: Value, past: Past) -> Register {
         let without = self.options.faults.piggyback_without_promise;
         let promised = if without { ballot } else { ballot.piggyback() };
-        Register { promised, accepted: ballot, value }
+        Register { promised, accepted: ballot, value, past }
     }
 
     fn serve_query(&mut self, step: Step<'_>, id: ObjectId, query: u64) -> Option<Answer> {
@@ -156,7 +160,11 @@ impl Registers {
         }
         let ballot = match body {
             Body::Prepare { ballot, .. } | Body::Drop { ballot, .. } => *ballot,
-            Body::Accept { id, ballot, value } if value.is_sound_for(id) => *ballot,
+            Body::Accept { id, ballot, value, past }
+                if value.is_sound_for(id) && past.is_sound(epoch) =>
+            {
+                *ballot
+            }
             Body::Accept { .. } => return false,
             _ => return true,
         };

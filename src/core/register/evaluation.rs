@@ -1,6 +1,9 @@
 //! Decides what a task does to the value that its round has found.
 
-use super::{Ended, OpId, Registers, Step, Tombstone, Value, line::Task};
+use super::{
+    Ended, Named, OpId, Past, Registers, Step, Tombstone, Value,
+    line::{Task, Waiter},
+};
 use crate::core::{
     change::{Change, Decision},
     object::ObjectId,
@@ -13,6 +16,8 @@ pub(super) struct Verdict {
     pub value: Option<Value>,
     /// How the requests for a change end once that is decided.
     pub results: Vec<(OpId, Ended)>,
+    /// What those did that have names.
+    pub named: Vec<Named>,
 }
 
 impl Registers {
@@ -22,11 +27,11 @@ impl Registers {
         step: Step<'_>,
         id: &ObjectId,
         task: &Task,
-        found: &Value,
+        (found, past): (&Value, &Past),
     ) -> Verdict {
-        let only = |value| Verdict { value, results: Vec::new() };
+        let only = |value| Verdict { value, ..Verdict::default() };
         match task {
-            Task::Changes(changes) => self.evaluate_changes(step, id, changes, found),
+            Task::Changes(changes) => self.evaluate_changes(step, id, changes, (found, past)),
             Task::Merge(value) if value.version() > found.version() => only(Some(value.clone())),
             Task::Expire => only(self.expired(step, found)),
             Task::Merge(_) | Task::Identity | Task::Clear(_) | Task::Repair | Task::Rescan => {
@@ -41,11 +46,21 @@ impl Registers {
         step: Step<'_>,
         id: &ObjectId,
         changes: &[(OpId, Change)],
-        found: &Value,
+        (found, past): (&Value, &Past),
     ) -> Verdict {
         let now = step.now.wall.secs();
         let mut verdict = Verdict::default();
         for (op, change) in changes {
+            let name = self.waiters.get(op).and_then(Waiter::name);
+            let before = |name| {
+                let here = verdict.named.iter().find(|named| named.name == name).copied();
+                here.or_else(|| past.find(name))
+            };
+            if let Some(Named { version, created, .. }) = name.and_then(before) {
+                // It is here already: it has come before.
+                verdict.results.push((*op, Ended::Written { version, created }));
+                continue;
+            }
             let value = verdict.value.as_ref().unwrap_or(found);
             let current = value.live(now);
             let ended = match change.check(current) {
@@ -65,6 +80,10 @@ impl Registers {
                     }
                 }
             };
+            if let (Some(name), Ended::Written { version, created }) = (name, &ended) {
+                let (version, created) = (*version, *created);
+                verdict.named.push(Named { name, version, created });
+            }
             verdict.results.push((*op, ended));
         }
         verdict

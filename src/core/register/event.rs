@@ -181,11 +181,16 @@ pub enum Effect {
     },
 }
 
-/// What is kept, for the step that needs it.
+/// What the step needs of the world: what is kept, and who can be reached.
 pub trait Shelf {
     /// Reads a register as it was kept last. `Err` = it does not read back: the node then takes no part in its rounds.
     ///
     /// # Errors
     /// Says what does not read back.
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, String>;
+
+    /// Tells whether a message to another member has a way now. Only what a round dares to begin with depends on it.
+    fn reaches(&self, _: NodeId) -> bool {
+        true
+    }
 }

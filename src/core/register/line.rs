@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Ballot, Ended, OpId, Value, placement::Places, placement::ReplicaSet};
+use super::{Ballot, Ended, Named, OpId, Past, Value, placement::Places, placement::ReplicaSet};
 use crate::core::{
     change::Change,
     object::{ObjectId, Version},
@@ -81,7 +81,13 @@ pub(super) enum Phase {
     /// The first one.
     Prepare(Found),
     /// The second one.
-    Accept { value: Value, results: Vec<(OpId, Ended)>, accepted: Places, refused: Places },
+    Accept {
+        value: Value,
+        past: Past,
+        results: Vec<(OpId, Ended)>,
+        accepted: Places,
+        refused: Places,
+    },
 }
 
 /// What the first phase has found.
@@ -89,8 +95,8 @@ pub(super) enum Phase {
 pub(super) struct Found {
     pub promised: Places,
     pub refused: Places,
-    /// The highest ballot that was accepted, and its value.
-    pub highest: (Ballot, Value),
+    /// The highest ballot that was accepted, its value, and what led to that.
+    pub highest: (Ballot, Value, Past),
     pub floor: Ballot,
     /// Whether all have reported that one.
     pub is_mixed: bool,
@@ -100,8 +106,6 @@ pub(super) struct Found {
 #[derive(Debug, Clone)]
 pub(super) struct Offer {
     pub ballot: Ballot,
-    /// The epoch in which it was.
-    pub epoch: u64,
     pub results: Vec<(OpId, Ended)>,
 }
 
@@ -129,6 +133,13 @@ pub(super) struct Line {
     pub readers: Vec<OpId>,
     /// Reads for which no quorum agreed: the next round answers them.
     pub beyond: Vec<OpId>,
+}
+
+impl Waiter {
+    /// Returns the name that the client gave the request.
+    pub fn name(&self) -> Option<u128> {
+        self.trace.name()
+    }
 }
 
 impl Line {
@@ -222,6 +233,14 @@ impl Round {
         self.quorum_since = None;
     }
 
+    /// Adds what this round does to the past of its value.
+    pub fn mark(&self, past: &mut Past, named: Vec<Named>) {
+        if matches!(self.task, Task::Changes(_)) {
+            past.add(self.ballot);
+            past.name(named);
+        }
+    }
+
     /// Tells whether it is for all replicas rather than for a quorum.
     pub fn is_for_all(&self) -> bool {
         matches!(self.task, Task::Clear(_) | Task::Repair)
@@ -256,7 +275,12 @@ impl Round {
 
 impl Found {
     /// Takes one replica's report.
-    pub fn add(&mut self, place: u32, accepted: Ballot, value: Value, floor: Ballot) {
+    pub fn add(
+        &mut self,
+        place: u32,
+        (accepted, value, past): (Ballot, Value, Past),
+        floor: Ballot,
+    ) {
         let is_first = self.promised == Places::default();
         self.promised = self.promised.with(place);
         self.floor = self.floor.max(floor);
@@ -264,7 +288,7 @@ impl Found {
             self.is_mixed = true;
         }
         if accepted > self.highest.0 {
-            self.highest = (accepted, value);
+            self.highest = (accepted, value, past);
         }
     }
 }

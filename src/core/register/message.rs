@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ballot, Value};
+use super::{Ballot, Past, Value};
 use crate::core::{object::ObjectId, table::Configuration};
 
 /// Counters reach from 0 to below this one. No round comes near it.
@@ -41,6 +41,8 @@ pub enum Body {
         accepted: Ballot,
         /// What was accepted.
         value: Value,
+        /// What led to it.
+        past: Past,
         /// What an unknown object counts as promised at the sender.
         floor: Ballot,
     },
@@ -52,6 +54,8 @@ pub enum Body {
         ballot: Ballot,
         /// The value.
         value: Value,
+        /// What led to it.
+        past: Past,
     },
     /// It is accepted.
     Accepted {

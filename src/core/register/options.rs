@@ -104,8 +104,12 @@ pub struct Faults {
     pub evaluate_again: bool,
     /// Rule 6: ballots under which a value was offered are forgotten once it seems that none was taken.
     pub forget_offers: bool,
-    /// Rule 6: what was offered in an earlier epoch is judged as if it was in this one.
+    /// Rule 6: where nothing is, nothing was in earlier epochs either.
     pub offers_of_any_epoch: bool,
+    /// Rule 6: what a value does not remember is taken for never done.
+    pub past_without_end: bool,
+    /// Rule 6: the past of a value that others have written is not passed on.
+    pub past_is_lost: bool,
     /// Rule 7: a refusal is not confirmed.
     pub unconfirmed_refusal: bool,
     /// Rule 7: the shortcut of a refusal is taken although an own value may be on its way.
@@ -145,6 +149,8 @@ impl Faults {
         evaluate_again: false,
         forget_offers: false,
         offers_of_any_epoch: false,
+        past_without_end: false,
+        past_is_lost: false,
         unconfirmed_refusal: false,
         refuse_with_offers: false,
         read_highest: false,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Ballot, Body, Ended, OpId, Registers, Step, Timer, Value,
+    Ballot, Body, Ended, OpId, Past, Register, Registers, Step, Timer, Value,
     evaluation::Verdict,
     keeping::After,
     line::{Found, Offer, Phase, Round, Task},
@@ -130,9 +130,10 @@ impl Registers {
             Task::Rescan => None,
             _ => self.ready.take(id),
         };
-        let Some((ballot, value)) = ready else { return self.prepare(step, id, round) };
+        let Some((ballot, value, mut past)) = ready else { return self.prepare(step, id, round) };
         let is_here = round.set.place_of(self.home.node).is_some();
-        if is_here && self.promised_here(step, id) > ballot {
+        // What was overtaken, or may find no quorum, is not offered: as long as nothing is, a failure is no unknown outcome.
+        if (is_here && self.promised_here(step, id) > ballot) || !self.reaches(step, &round.set) {
             return self.prepare(step, id, round);
         }
         self.counts.piggybacks += 1;
@@ -140,9 +141,20 @@ impl Registers {
         if Self::is_off_target(&round.task, &value) {
             return self.complete(step, id, round, value, Vec::new());
         }
-        let Verdict { value: changed, results } = self.evaluate(step, id, &round.task, &value);
+        let verdict = self.evaluate(step, id, &round.task, (&value, &past));
+        let Verdict { value: changed, results, named } = verdict;
         let is_effect = changed.is_some();
-        self.accept(step, id, round, changed.unwrap_or(value), results, is_effect);
+        if is_effect {
+            round.mark(&mut past, named);
+        }
+        self.accept(step, id, round, (changed.unwrap_or(value), past), results, is_effect);
+    }
+
+    /// Tells whether there is a way to a quorum.
+    fn reaches(&self, step: Step<'_>, set: &ReplicaSet) -> bool {
+        let is_there = |node| node == self.home.node || step.shelf.reaches(node);
+        let there = set.nodes().filter(|(_, node)| is_there(*node));
+        set.decides(there.fold(Places::default(), |places, (place, _)| places.with(place)))
     }
 
     /// Begins the first phase under a new ballot.
@@ -215,9 +227,12 @@ impl Registers {
 
     /// A replica has promised.
     pub(super) fn on_promise(&mut self, step: Step<'_>, from: NodeId, body: Body) {
-        let Body::Promise { id, ballot, accepted, value, floor } = body else { return };
+        let Body::Promise { id, ballot, accepted, value, past, floor } = body else { return };
         let epoch = self.epoch().unwrap_or(0);
-        let is_sound = accepted.epoch <= epoch && floor.epoch <= epoch && value.is_sound_for(&id);
+        let is_sound = accepted.epoch <= epoch
+            && floor.epoch <= epoch
+            && value.is_sound_for(&id)
+            && past.is_sound(epoch);
         if !is_sound {
             self.counts.dropped += 1;
             return;
@@ -226,7 +241,7 @@ impl Registers {
         if let Phase::Prepare(found) = &mut round.phase
             && !found.promised.has(place)
         {
-            found.add(place, accepted, value, floor);
+            found.add(place, (accepted, value, past), floor);
             let promised = found.promised;
             if round.set.sees(promised) && !self.waits_for_all(step, &id, &mut round, promised) {
                 return self.decide(step, &id, round);
@@ -273,20 +288,23 @@ impl Registers {
         let Phase::Prepare(found) = std::mem::replace(&mut round.phase, Phase::Parked) else {
             return self.put_round(id, round);
         };
-        let (highest, value) = found.highest;
+        let (highest, value, mut past) = found.highest;
         let faults = self.options.faults;
+        if faults.past_is_lost && highest.node != self.home.node.tag() {
+            past = Past::default();
+        }
+        if highest == Ballot::NONE {
+            let epoch = if faults.offers_of_any_epoch { 0 } else { self.epoch().unwrap_or(0) };
+            past = Past::begin(epoch, found.floor);
+        }
         if !round.offers.is_empty() && !faults.evaluate_again {
-            let epoch = self.epoch().unwrap_or(0);
-            if let Some(offer) = round.offers.iter().find(|offer| offer.ballot == highest) {
-                // An own offer is the highest: it is finished, with what it meant.
+            if let Some(offer) = round.offers.iter().find(|offer| past.has(offer.ballot)) {
+                // The value descends from an own offer: it is finished, with what that one meant.
                 let results = offer.results.clone();
-                return self.accept(step, id, round, value, results, true);
+                return self.accept(step, id, round, (value, past), results, false);
             }
-            let is_open = |offer: &Offer| {
-                (offer.epoch == epoch || faults.offers_of_any_epoch)
-                    && highest.max(found.floor) < offer.ballot
-            };
-            if !round.offers.iter().all(is_open) {
+            let is_known = |offer: &Offer| past.knows(offer.ballot) || faults.past_without_end;
+            if !round.offers.iter().all(is_known) {
                 return self.give_up(id, round);
             }
             // None was decided so far. Another proposer may still take one up, so they stay in mind.
@@ -297,9 +315,11 @@ impl Registers {
         if Self::is_off_target(&round.task, &value) {
             return self.complete(step, id, round, value, Vec::new());
         }
-        let Verdict { value: changed, results } = self.evaluate(step, id, &round.task, &value);
+        let verdict = self.evaluate(step, id, &round.task, (&value, &past));
+        let Verdict { value: changed, results, named } = verdict;
         if let Some(changed) = changed {
-            return self.accept(step, id, round, changed, results, true);
+            round.mark(&mut past, named);
+            return self.accept(step, id, round, (changed, past), results, true);
         }
         let is_settled = !found.is_mixed
             && (round.offers.is_empty() || faults.evaluate_again || faults.refuse_with_offers)
@@ -315,7 +335,7 @@ impl Registers {
             round.ballot = Ballot::NONE;
             return self.complete(step, id, round, value, results);
         }
-        self.accept(step, id, round, value, results, false);
+        self.accept(step, id, round, (value, past), results, false);
     }
 
     /// Begins the second phase.
@@ -324,7 +344,7 @@ impl Registers {
         step: Step<'_>,
         id: &ObjectId,
         mut round: Box<Round>,
-        value: Value,
+        (value, past): (Value, Past),
         results: Vec<(OpId, Ended)>,
         is_effect: bool,
     ) {
@@ -337,13 +357,17 @@ impl Registers {
         if is_effect {
             self.mark_offered(&round);
             if matches!(round.task, Task::Changes(_)) {
-                let epoch = self.epoch().unwrap_or(0);
-                round.offers.push(Offer { ballot: round.ballot, epoch, results: results.clone() });
+                round.offers.push(Offer { ballot: round.ballot, results: results.clone() });
             }
         }
-        let body = Body::Accept { id: id.clone(), ballot: round.ballot, value: value.clone() };
+        let body = Body::Accept {
+            id: id.clone(),
+            ballot: round.ballot,
+            value: value.clone(),
+            past: past.clone(),
+        };
         let (accepted, refused) = (Places::default(), Places::default());
-        round.phase = Phase::Accept { value, results, accepted, refused };
+        round.phase = Phase::Accept { value, past, results, accepted, refused };
         round.resends = 0;
         round.quorum_since = None;
         round.due = self.resend_at(step, 0);
@@ -377,7 +401,7 @@ impl Registers {
 
     /// The second phase is done.
     fn decided(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
-        let Phase::Accept { value, results, .. } =
+        let Phase::Accept { value, past, results, .. } =
             std::mem::replace(&mut round.phase, Phase::Parked)
         else {
             return self.put_round(id, round);
@@ -390,7 +414,7 @@ impl Registers {
                 self.end_after(pending, op, Ended::Done);
             }
         } else {
-            self.ready.put(&self.options, id, round.ballot.piggyback(), &value);
+            self.ready.put(&self.options, id, round.ballot.piggyback(), (&value, past));
         }
         self.complete(step, id, round, value, results);
     }
@@ -485,9 +509,12 @@ impl Registers {
             }
             _ if is_stuck => return self.back_off(step, id, round),
             Phase::Prepare(_) => Body::Prepare { id: id.clone(), ballot: round.ballot },
-            Phase::Accept { value, .. } => {
-                Body::Accept { id: id.clone(), ballot: round.ballot, value: value.clone() }
-            }
+            Phase::Accept { value, past, .. } => Body::Accept {
+                id: id.clone(),
+                ballot: round.ballot,
+                value: value.clone(),
+                past: past.clone(),
+            },
         };
         round.resends += 1;
         round.due = self.resend_at(step, round.resends);
@@ -541,9 +568,12 @@ impl Registers {
                 self.fail(id, &round);
                 continue;
             };
-            let found = held.unwrap_or_default().value;
-            self.answer_readers_after(step, self.keeping.pending(id), readers, &found);
-            self.serve_task_alone(step, id, task, ops, found);
+            let Register { accepted, value, mut past, .. } = held.unwrap_or_default();
+            if accepted == Ballot::NONE {
+                past = Past::begin(self.epoch().unwrap_or(0), self.floor());
+            }
+            self.answer_readers_after(step, self.keeping.pending(id), readers, &value);
+            self.serve_task_alone(step, id, (task, ops), (value, past));
         }
         self.again.insert(id.clone());
     }
@@ -552,11 +582,11 @@ impl Registers {
         &mut self,
         step: Step<'_>,
         id: &ObjectId,
-        task: Task,
-        ops: Vec<OpId>,
-        found: Value,
+        (task, ops): (Task, Vec<OpId>),
+        (found, mut past): (Value, Past),
     ) {
-        let Verdict { value, results } = self.evaluate(step, id, &task, &found);
+        let verdict = self.evaluate(step, id, &task, (&found, &past));
+        let Verdict { value, results, named } = verdict;
         let is_clear = matches!(task, Task::Clear(_)) && !Self::is_off_target(&task, &found);
         if value.is_some() || is_clear {
             let Some(ballot) = self.new_ballot(step, id) else {
@@ -564,7 +594,9 @@ impl Registers {
             };
             self.numbers.pass_counter(ballot.counter + 1);
             self.reserve();
-            let register = self.accepting(ballot, value.unwrap_or(found));
+            // No other proposer is there, and the round ends here: only the names are of use.
+            past.name(named);
+            let register = self.accepting(ballot, value.unwrap_or(found), past);
             self.keeping.write(id, Some(register));
             if is_clear {
                 self.serve_drop(step, id, ballot);

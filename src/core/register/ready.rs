@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ballot, Options, Value};
+use super::{Ballot, Options, Past, Value};
 use crate::core::object::ObjectId;
 
 #[derive(Debug, Default)]
@@ -22,11 +22,18 @@ struct Entry {
     ballot: Ballot,
     /// What a quorum has accepted right before.
     value: Value,
+    past: Past,
 }
 
 impl Ready {
     /// Takes note of what an object's next round may build on.
-    pub fn put(&mut self, options: &Options, id: &ObjectId, ballot: Ballot, value: &Value) {
+    pub fn put(
+        &mut self,
+        options: &Options,
+        id: &ObjectId,
+        ballot: Ballot,
+        (value, past): (&Value, Past),
+    ) {
         self.take(id);
         let len_bytes = value.len_bytes();
         if len_bytes > options.ready_bytes_max {
@@ -34,7 +41,7 @@ impl Ready {
         }
         self.bytes += len_bytes;
         self.next_age += 1;
-        let entry = Entry { age: self.next_age, ballot, value: value.clone() };
+        let entry = Entry { age: self.next_age, ballot, value: value.clone(), past };
         self.ages.insert(self.next_age, id.clone());
         self.entries.insert(id.clone(), entry);
         while self.entries.len() > options.ready_max || self.bytes > options.ready_bytes_max {
@@ -45,11 +52,11 @@ impl Ready {
     }
 
     /// Takes what an object's next round may build on. It is good for one.
-    pub fn take(&mut self, id: &ObjectId) -> Option<(Ballot, Value)> {
-        let Entry { age, ballot, value } = self.entries.remove(id)?;
+    pub fn take(&mut self, id: &ObjectId) -> Option<(Ballot, Value, Past)> {
+        let Entry { age, ballot, value, past } = self.entries.remove(id)?;
         self.ages.remove(&age);
         self.bytes -= value.len_bytes();
-        Some((ballot, value))
+        Some((ballot, value, past))
     }
 
     /// Forgets everything.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Ballot;
+use super::{Ballot, Past};
 use crate::core::{
     object::{Object, Version},
     table::Configuration,
@@ -37,6 +37,8 @@ pub struct Register {
     pub accepted: Ballot,
     /// The accepted value.
     pub value: Value,
+    /// What led to it.
+    pub past: Past,
 }
 
 /// What a node has promised for a whole shard of its registers.

@@ -231,5 +231,6 @@ fn trace(frame: &Frame) -> TraceContext {
         trace: TraceId(u128::from(frame.trace_high) << 64 | u128::from(frame.trace_low)),
         span: SpanId(frame.span),
         sampled: frame.sampled,
+        named: false,
     }
 }

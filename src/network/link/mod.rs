@@ -193,6 +193,10 @@ impl PeerTransport for Links {
         }
     }
 
+    fn reaches(&self, node: NodeId) -> bool {
+        self.inner.table.link(node).is_some()
+    }
+
     fn ask_address(
         &self,
         address: String,

@@ -75,7 +75,7 @@ impl<T: Table> Stage<'_, T> {
         }
         for Planned { id, register, before, is_new } in planned {
             match register {
-                Some(register) => self.put_register(&id, &register, before, is_new),
+                Some(register) => self.put_register(&id, &register, before, is_new)?,
                 None => self.remove_register(&id, before),
             }
         }
@@ -112,6 +112,7 @@ impl<T: Table> Stage<'_, T> {
         let Value::Live(object) = &register.value else { return Ok(false) };
         let kept = before
             .record
+            .as_ref()
             .filter(|record| record.is_live() && record.version() == Some(object.version));
         match kept {
             None => Ok(true),
@@ -221,7 +222,7 @@ impl<T: Table> Stage<'_, T> {
         register: &Register,
         before: Footprint,
         is_new: bool,
-    ) {
+    ) -> Result<(), StoreError> {
         let record = RegisterRecord::of(register);
         self.observe(record.version());
         let index = match record.held {
@@ -247,9 +248,10 @@ impl<T: Table> Stage<'_, T> {
             }
             Value::Absent | Value::Tombstone(_) => {}
         }
-        self.put(register_key(id), record.encode());
+        self.put(register_key(id), record.encode()?);
         self.staged.facts.has_registers = true;
         self.staged.register_writes += 1;
+        Ok(())
     }
 
     fn remove_register(&mut self, id: &ObjectId, before: Footprint) {

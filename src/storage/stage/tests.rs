@@ -78,12 +78,17 @@ fn live(id: &ObjectId, counter: u64) -> Register {
         version: Version { time: counter, node: 1 },
         content_type: None,
     };
-    Register { promised: ballot(counter), accepted: ballot(counter), value: Value::Live(object) }
+    Register {
+        promised: ballot(counter),
+        accepted: ballot(counter),
+        value: Value::Live(object),
+        ..Register::default()
+    }
 }
 
 fn tombstone(counter: u64) -> Register {
     let value = Value::Tombstone(Tombstone { version: Version { time: counter, node: 1 } });
-    Register { promised: ballot(counter), accepted: ballot(counter), value }
+    Register { promised: ballot(counter), accepted: ballot(counter), value, ..Register::default() }
 }
 
 fn keep(id: &ObjectId, register: Option<Register>) -> Job {
@@ -139,7 +144,12 @@ fn an_object_is_written_only_when_it_changes() {
     // Another value is written even if, by a defect elsewhere, it has the same version.
     let Value::Live(mut object) = again.value else { panic!() };
     object.value = Bytes::from_static(b"another");
-    let other = Register { promised: ballot(7), accepted: ballot(7), value: Value::Live(object) };
+    let other = Register {
+        promised: ballot(7),
+        accepted: ballot(7),
+        value: Value::Live(object),
+        ..Register::default()
+    };
     kept.run(vec![keep(&a, Some(other.clone()))]);
     assert_eq!(kept.register(&a), Some(other));
 }

@@ -18,7 +18,12 @@ async fn both_sides_ask_and_tell_over_one_stream() {
     let (a, b, _held) = linked().await;
     assert_eq!(a.ask(b.node, b"over").await.unwrap(), "over");
     assert_eq!(b.ask(a.node, b"back").await.unwrap(), "back");
-    let trace = TraceContext { trace: TraceId(u128::MAX - 5), span: SpanId(77), sampled: true };
+    let trace = TraceContext {
+        trace: TraceId(u128::MAX - 5),
+        span: SpanId(77),
+        sampled: true,
+        named: false,
+    };
     a.links.tell(b.node, Service::Replica, trace, Bytes::from_static(b"x")).unwrap();
     let asked = b.links.ask(a.node, Service::Replica, trace, Bytes::new(), PATIENCE);
     asked.await.unwrap();
