@@ -100,6 +100,7 @@ impl GroupStorage {
                 outbox: Arc::clone(&later),
                 left_behind: Arc::clone(&parts.left_behind),
                 holds: Arc::clone(&parts.holds),
+                given: Arc::default(),
                 gauge: Arc::clone(&rounds),
             };
             let name = format!("replica_writer-{shard}");

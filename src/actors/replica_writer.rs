@@ -16,7 +16,10 @@ mod writers;
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -216,6 +219,8 @@ pub struct Args {
     pub left_behind: Arc<dyn Fn() + Send + Sync>,
     /// Is told what this node holds after each change.
     pub holds: HoldsListener,
+    /// The time of the last version that the worker has given in this process; 0 = none. It outlives the worker.
+    pub given: Arc<AtomicU64>,
     /// Where others read what has become of the rounds.
     pub gauge: Arc<RoundsGauge>,
 }
@@ -426,6 +431,7 @@ impl ReplicaWriter {
             entropy: cx.kit.entropy.next_u64(),
         };
         let effects = core.step(now, event, &StoreShelf(&*self.args.store, &*self.args.transport));
+        self.args.given.fetch_max(core.last_version().time, Relaxed);
         let due = core.next_due();
         self.args.gauge.set(self.args.shard, core.counts());
         for effect in effects {

@@ -28,6 +28,8 @@ pub const IN_FLIGHT_MAX: usize = 64;
 const REMOVED_MAX: usize = 1_024;
 /// The most requests that wait for the entries to be loaded.
 const HELD_MAX: usize = 1_024;
+/// After so many times that they could not be loaded, requests are refused until they are.
+const PATIENT_LOADS: u32 = 3;
 /// The first and the longest pause before a merge is tried again.
 const PAUSE_US: u64 = 100_000;
 const PAUSE_US_MAX: u64 = 30_000_000;

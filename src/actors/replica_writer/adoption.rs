@@ -1,6 +1,6 @@
 //! How a worker follows its group: takes up its registers, adopts configurations, leaves a group behind.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use tracing::{info, warn};
 
@@ -8,8 +8,9 @@ use super::{Bond, Kept, Listed, ReplicaWriter, ReplicaWriterMsg, Standing, carry
 use crate::{
     actors::shell::{Context, Handling},
     core::{
+        hlc,
         node_id::NodeId,
-        object::ObjectId,
+        object::{ObjectId, Version},
         register::{
             Ballot, Ended, Event, Home, Options, Registers, ShardState, placement::replicas,
         },
@@ -20,6 +21,8 @@ use crate::{
 
 /// How many registers are read at a time.
 const PAGE: usize = 1_000;
+/// The longest that a worker waits for the clock to pass the versions that an earlier process may have given.
+const AHEAD_US_MAX: u64 = 1_000_000;
 
 impl ReplicaWriter {
     /// Takes in what the node knows of its group.
@@ -80,8 +83,27 @@ impl ReplicaWriter {
             Ok(Some(state)) if (&state.group, state.claim) != (&bond.group, bond.claim) => {
                 self.clear(cx, &state.group, &bond.group);
             }
-            Ok(state) => self.work(cx, this, table, bond, state),
+            Ok(state) => match self.ahead(cx, state.as_ref()) {
+                Some(ahead_us) => {
+                    self.wake_at(cx, Some(cx.kit.clock.monotonic().plus_us(ahead_us)));
+                }
+                None => self.work(cx, this, table, bond, state),
+            },
         }
+    }
+
+    /// Returns how long a worker waits that does not know which of the versions reserved for it an earlier process has given: until
+    /// the clock has passed them. Otherwise its versions would lead those of other members, and win over later ones.
+    fn ahead(
+        &self,
+        cx: &Handling<'_, ReplicaWriterMsg>,
+        state: Option<&ShardState>,
+    ) -> Option<u64> {
+        let reserved = Version { time: state?.version_limit, node: 0 };
+        let ahead_us = hlc::at(reserved).0.saturating_sub(cx.kit.clock.wall().0) * 1_000;
+        let is_unknown = self.args.given.load(Relaxed) == 0;
+        // A clock that was set back is not waited for.
+        (is_unknown && (1..=AHEAD_US_MAX).contains(&ahead_us)).then_some(ahead_us)
     }
 
     /// Removes the registers of an earlier membership. Where its group is no more, what they hold goes into the outbox
@@ -126,8 +148,13 @@ impl ReplicaWriter {
         this: NodeId,
         table: &Arc<Table>,
         bond: Bond,
-        state: Option<ShardState>,
+        mut state: Option<ShardState>,
     ) {
+        let given = self.args.given.load(Relaxed);
+        if let Some(state) = state.as_mut().filter(|_| given > 0) {
+            // What was reserved beyond it was not given.
+            state.version_limit = state.version_limit.min(given);
+        }
         self.args.endings.is_member_of(&bond.group);
         let home = Home { node: this, group: bond.group.clone(), claim: bond.claim };
         let adopted = state.as_ref().map(|state| state.configuration.epoch);

@@ -1,8 +1,8 @@
 //! How the outbox learns what an earlier life has kept: behind a barrier, so that nothing of that life comes after it.
 
 use super::{
-    Effect, Entry, Event, HELD_MAX, Kept, Outbox, Phase, Refused, Shelf, Task, entry_bytes,
-    pause_us,
+    Effect, Entry, Event, HELD_MAX, Kept, Outbox, PATIENT_LOADS, Phase, Refused, Shelf, Task,
+    entry_bytes, pause_us,
 };
 use crate::core::{object::Version, register::Now};
 
@@ -21,8 +21,10 @@ impl Outbox {
     }
 
     pub(super) fn hold(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        // A node that has just started may open its store a little later than its group takes it in.
         let is_failed = matches!(self.phase, Phase::Failed(_));
-        if !is_failed && self.held.len() < HELD_MAX {
+        let is_late = is_failed && self.failed_loads > PATIENT_LOADS;
+        if !is_late && self.held.len() < HELD_MAX {
             self.held.push(event);
         } else if let Event::Put { op, .. }
         | Event::Carry { op, .. }

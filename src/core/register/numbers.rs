@@ -67,6 +67,11 @@ impl Numbers {
         version
     }
 
+    /// Returns a version that no version is above which was given here.
+    pub fn last_version(&self) -> Version {
+        self.clock.last()
+    }
+
     /// Reserves what has been used, and some more, in `state`. Returns whether that has changed, and whether what was used last
     /// may leave only once it is durable.
     pub fn reserve(&self, state: &mut ShardState) -> (bool, bool) {

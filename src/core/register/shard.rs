@@ -46,6 +46,11 @@ impl Registers {
         }
     }
 
+    /// Returns a version that no version is above which this shard has given.
+    pub fn last_version(&self) -> Version {
+        self.numbers.last_version()
+    }
+
     /// Advances the shard by one event. `shelf` holds what the shard has kept.
     pub fn step(&mut self, now: Now, event: Event, shelf: &impl Shelf) -> Vec<Effect> {
         let step = Step { now, shelf };
