@@ -93,6 +93,8 @@ struct Record {
     asked: BTreeMap<Value, u64>,
     /// The version of each value that was seen; the two belong together.
     versions: BTreeMap<Value, String>,
+    /// Who was first told that version, and how.
+    told: BTreeMap<Value, String>,
     /// What the object last held, as far as a client was told.
     last: Option<Value>,
     /// What was refused for a reason that is none of the object's. None of it may ever be seen.
@@ -198,7 +200,11 @@ impl Book {
         let asked = record.asked.get(&value).is_some_and(|at| *at <= now);
         assert!(asked, "{id} holds {value} at {whom}, which nobody has asked to be written");
         let version = record.versions.entry(value).or_insert_with(|| held.version.clone());
-        assert_eq!(*version, held.version, "{id}: two versions of the value {value}, at {whom}");
+        let told = record.told.entry(value).or_insert_with(|| whom.to_owned());
+        assert_eq!(
+            *version, held.version,
+            "{id}: two versions of the value {value}, at {whom} after {told}"
+        );
         record.last = Some(value);
         Some(value)
     }
@@ -208,7 +214,11 @@ impl Book {
         let mut guard = self.safe();
         let record = guard.records.entry(id.to_owned()).or_default();
         let known = record.versions.entry(value).or_insert_with(|| version.to_owned());
-        assert_eq!(*known, version, "{id}: two versions of the value {value}");
+        let told = record.told.entry(value).or_insert_with(|| "its writer".to_owned());
+        assert_eq!(
+            *known, version,
+            "{id}: two versions of the value {value}, written after {told}"
+        );
         record.last = Some(value);
     }
 
