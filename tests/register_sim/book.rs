@@ -8,7 +8,7 @@ use nomad::core::{
     register::{Ballot, Body, Ended, Register, Value},
 };
 
-use super::machine::Purpose;
+use super::machine::{Job, Purpose};
 use crate::linearizability::{Action, History, Operation, Outcome, Seen, Token, Verdict};
 
 /// How many steps the search for an order may take.
@@ -151,8 +151,17 @@ impl Book {
         }
     }
 
-    /// An acceptor writes this.
-    pub fn accepts(&mut self, id: &ObjectId, register: &Register) {
+    /// A disk has this now. What never was durable has never been.
+    pub fn keeps(&mut self, job: &Job) {
+        let Job::Keep(_, _, writes) = job else { return };
+        for (id, register) in writes {
+            if let Some(register) = register {
+                self.accepts(id, register);
+            }
+        }
+    }
+
+    fn accepts(&mut self, id: &ObjectId, register: &Register) {
         if register.accepted == Ballot::NONE {
             return;
         }
