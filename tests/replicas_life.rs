@@ -15,7 +15,11 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::join_all;
-use nomad::proto::peerservice::RepairObjectRequest as RepairObjects;
+use nomad::{
+    ObjectId,
+    core::{node_id::NodeId, register::replicas},
+    proto::peerservice::RepairObjectRequest as RepairObjects,
+};
 use serde_json::json;
 use support::{
     cli,
@@ -105,7 +109,8 @@ async fn all_gone(cluster: &Cluster, prefix: &str, ids: &[String]) {
     }
 }
 
-/// Waits until the ledger of this node shows exactly so many holders of every object, and none but these nodes.
+/// Waits until the ledger of this node shows every object at exactly so many holders of these nodes: at those where the
+/// protocol places it, and nowhere else.
 async fn held_by(
     cluster: &Cluster,
     at: usize,
@@ -114,14 +119,19 @@ async fn held_by(
     among: &BTreeSet<String>,
 ) -> BTreeMap<String, BTreeSet<String>> {
     let http = cluster.node(at).http();
+    let nodes: BTreeSet<NodeId> = among.iter().map(|id| id.parse().unwrap()).collect();
+    let place = |id: &String| -> BTreeSet<String> {
+        let places = replicas(&ObjectId::parse(id).unwrap(), &nodes, count as u32);
+        places.into_iter().map(|node| node.to_string()).collect()
+    };
+    let placed: BTreeMap<_, _> = objects.keys().map(|id| (id.clone(), place(id))).collect();
     let what = format!("{count} replicas of every object in the ledger of node {at}");
     cluster
         .eventually(&what, SETTLE * 2, async || {
-            let held = holders(&http, objects.keys()).await;
-            let right = held.values().all(|by| by.len() == count && by.is_subset(among));
-            right.then_some(held)
+            (holders(&http, objects.keys()).await == placed).then_some(())
         })
-        .await
+        .await;
+    placed
 }
 
 /// Safe updates of an object of their own, at every running node, until told to stop. Gives how many there were.

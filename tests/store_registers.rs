@@ -53,17 +53,27 @@ fn a_register_reads_back_whatever_it_holds_also_after_a_restart() {
     }
 }
 
+/// A shard that is wiped and kept its state would take itself for the one that it was, and be wiped at every start.
 #[test]
-fn a_shard_state_reads_back_and_stays_while_it_is_not_named() {
+fn a_shard_state_reads_back_and_stays_until_a_wipe_names_none() {
     for mut bench in Bench::both() {
         assert_eq!(bench.store.shard_state(2).unwrap(), None);
         let kept = Registers { shard: 2, state: Some(state(10)), ..Registers::default() };
         bench.keep(kept).unwrap();
         let [one] = &ids_of(2, "k", 1)[..] else { panic!() };
         bench.keep_one(one, Some(live(one, 1, None))).unwrap();
-        bench.keep(Registers { shard: 2, wipe: true, ..Registers::default() }).unwrap();
         bench.restart();
         assert_eq!(bench.store.shard_state(2).unwrap(), Some(state(10)), "{}", bench.name);
+        let wipe =
+            Registers { shard: 2, wipe: true, state: Some(state(20)), ..Registers::default() };
+        bench.keep(wipe).unwrap();
+        // The wipe of another shard leaves this one's state alone.
+        bench.keep(Registers { shard: 3, wipe: true, ..Registers::default() }).unwrap();
+        bench.restart();
+        assert_eq!(bench.store.shard_state(2).unwrap(), Some(state(20)), "{}", bench.name);
+        bench.keep(Registers { shard: 2, wipe: true, ..Registers::default() }).unwrap();
+        bench.restart();
+        assert_eq!(bench.store.shard_state(2).unwrap(), None, "{}", bench.name);
         assert_eq!(bench.store.shard_state(3).unwrap(), None);
     }
 }
@@ -380,6 +390,7 @@ impl Model {
         if job.wipe {
             self.registers.retain(|id, _| shard_of(id) != job.shard);
             self.loose.retain(|id, _| shard_of(id) != job.shard);
+            self.states.remove(&job.shard);
         }
         if let Some(state) = &job.state {
             self.states.insert(job.shard, state.clone());

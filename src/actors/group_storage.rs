@@ -11,8 +11,10 @@ use super::{
     group_write::WritePath,
     named_writes::NamedWrites,
     outbox::{self, Gauge, Outbox, OutboxMsg},
-    replica_reader::{self, ReadPath, ReplicaReader},
-    replica_writer::{self, Endings, HoldsListener, ReplicaDoor, ReplicaWriter, Rescans, Writers},
+    replica_reader::{self, ListingDoor, ReadPath, ReplicaReader},
+    replica_writer::{
+        self, Endings, HoldsListener, ReplicaDoor, ReplicaWriter, Rescans, RoundsGauge, Writers,
+    },
     shell::{Address, Kit, worker},
     supervisor::ChildSpec,
 };
@@ -61,12 +63,16 @@ pub struct GroupStorage {
     pub outbox: Address<OutboxMsg>,
     /// What the outbox holds.
     pub gauge: Arc<Gauge>,
+    /// What has become of the rounds.
+    pub rounds: Arc<RoundsGauge>,
     /// Which rescans are done.
     pub rescans: Arc<Rescans>,
     /// What is known of earlier groups.
     pub endings: Arc<Endings>,
     /// Where the other members' messages come in.
     pub door: Arc<ReplicaDoor>,
+    /// Where their questions about what this node keeps come in.
+    pub listing: Arc<ListingDoor>,
 }
 
 impl fmt::Debug for GroupStorage {
@@ -80,6 +86,7 @@ impl GroupStorage {
     pub fn new(parts: &Parts) -> Self {
         let Parts { kit, supervisor, store, transport, view, .. } = parts;
         let (rescans, endings) = (Arc::<Rescans>::default(), Arc::<Endings>::default());
+        let rounds = Arc::<RoundsGauge>::default();
         let later = Arc::<OnceLock<Address<OutboxMsg>>>::default();
         let (gauge, mut children, mut workers) = (Arc::<Gauge>::default(), Vec::new(), Vec::new());
         for shard in 0..SHARDS {
@@ -93,6 +100,7 @@ impl GroupStorage {
                 outbox: Arc::clone(&later),
                 left_behind: Arc::clone(&parts.left_behind),
                 holds: Arc::clone(&parts.holds),
+                gauge: Arc::clone(&rounds),
             };
             let name = format!("replica_writer-{shard}");
             let (worker, child) = worker::<ReplicaWriter>(kit, &name, supervisor, args);
@@ -115,6 +123,7 @@ impl GroupStorage {
         let args = replica_reader::Args { store: Arc::clone(store) };
         let (reader, child) = worker::<ReplicaReader>(kit, "replica_reader", supervisor, args);
         children.push(child);
+        let listing = Arc::new(ListingDoor::new(kit.clone(), reader.clone(), Arc::clone(view)));
         let of_group = (Arc::clone(view), Arc::clone(transport), writers.clone());
         let reads = ReadPath::new(kit.clone(), reader, Arc::clone(store), of_group);
         let writes = WritePath {
@@ -125,6 +134,18 @@ impl GroupStorage {
             named: NamedWrites::default(),
         };
         let door = Arc::new(ReplicaDoor::new(kit.clone(), workers, Arc::clone(store)));
-        Self { children, reads, writes, writers, outbox, gauge, rescans, endings, door }
+        Self {
+            children,
+            reads,
+            writes,
+            writers,
+            outbox,
+            gauge,
+            rounds,
+            rescans,
+            endings,
+            door,
+            listing,
+        }
     }
 }

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     core::{
-        change::{Change, Refusal},
+        change::{Change, Condition, Refusal},
         group::StorageMode,
         object::ObjectId,
-        register::{Ended, Order},
+        register::{Ended, Order, Value},
         replication::NotDone,
     },
     ports::{
@@ -115,12 +115,27 @@ impl WritePath {
             Some(Begun::First(turn)) => Some(turn),
             None => None,
         };
-        let seen = self.reads.seen_from_here(cx, id).await?;
+        let seen = self.see(cx, id, &change).await?;
         let make = |reply| OutboxMsg::Put { id: id.clone(), change, seen, reply };
         let ended = self.outbox.ask(from, cx, make).await??;
         if let (Some(turn), Ok(written)) = (turn, &ended) {
             turn.done(*written);
         }
         Ok(ended)
+    }
+
+    /// Looks up what a fast write is decided by.
+    async fn see(&self, cx: Context, id: &ObjectId, change: &Change) -> Result<Value, ReadError> {
+        // Only of a write under no condition it does not matter whether the object is there.
+        let any = Condition::Any;
+        let is_certain = !matches!(change, Change::Write { condition, .. } if *condition == any);
+        match self.reads.seen_from_here(cx, id, is_certain).await {
+            // Fast writes go on when none of the replicas can be seen: what would create the object here is kept as the
+            // newest of it. What needs one to be there cannot be decided.
+            Err(ReadError::NotDone(NotDone::NoReplica { .. })) if change.check(None).is_ok() => {
+                Ok(Value::Absent)
+            }
+            seen => seen,
+        }
     }
 }

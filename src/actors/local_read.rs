@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
+        listing::{Known, LISTED_MAX, Queued, Wanted},
         object::{Object, ObjectId, Tier, Version},
         register::{Tombstone, Value},
         time::UnixSecs,
@@ -78,4 +79,72 @@ pub fn find(store: &dyn ObjectStore, id: &ObjectId, now: UnixSecs) -> Result<Fet
         Value::Live(object) if !object.is_expired(now) => Fetched::Live(object),
         value => value.version().map_or(Fetched::Nothing, Fetched::Gone),
     })
+}
+
+/// Tells what this node knows of objects, in their order.
+///
+/// # Errors
+/// When the store cannot read.
+pub fn look(
+    store: &dyn ObjectStore,
+    ids: &[ObjectId],
+    now: UnixSecs,
+) -> Result<Vec<Known>, StoreError> {
+    let known = |id| {
+        Ok(match find(store, id, now)? {
+            Fetched::Live(object) => Known::Live(object.meta()),
+            Fetched::Gone(version) => Known::Gone(version),
+            Fetched::Nothing => Known::Nothing,
+        })
+    };
+    ids.iter().map(known).collect()
+}
+
+/// Returns the fast writes of a part of a listing that wait here.
+///
+/// # Errors
+/// When the store cannot read.
+pub fn queued(
+    store: &dyn ObjectStore,
+    wanted: &Wanted,
+    now: UnixSecs,
+) -> Result<Queued, StoreError> {
+    let mut queued = Queued::default();
+    let first = ObjectId::parse(&wanted.prefix).ok().filter(|id| wanted.covers(id));
+    if let Some(id) = first
+        && let Some(value) = store.outbox_entry(&id)?
+    {
+        queued.entries.push((id, Known::of(&value, now)));
+    }
+    // What is wanted lies behind both of these, apart from the prefix itself.
+    let mut behind = [Some(wanted.prefix.as_str()), wanted.after.as_deref()]
+        .into_iter()
+        .flatten()
+        .filter_map(longest_id)
+        .max();
+    loop {
+        let page = store.outbox(behind.as_ref(), LISTED_MAX)?;
+        let Some((last, _)) = page.last() else { return Ok(queued) };
+        behind = Some(last.clone());
+        for (id, value) in page {
+            if queued.entries.len() >= wanted.limit {
+                queued.next = queued.entries.last().map(|(id, _)| id.clone());
+                return Ok(queued);
+            }
+            if wanted.covers(&id) {
+                queued.entries.push((id, Known::of(&value, now)));
+            } else if id.as_str() > wanted.prefix.as_str()
+                && !id.as_str().starts_with(&wanted.prefix)
+            {
+                return Ok(queued);
+            }
+        }
+    }
+}
+
+/// Returns the longest leading part of a text that is an id, if there is one. Every id behind the text is behind it too.
+fn longest_id(text: &str) -> Option<ObjectId> {
+    let text = text.split(char::is_control).next().unwrap_or_default();
+    let end = text.floor_char_boundary(ObjectId::BYTES_MAX);
+    ObjectId::parse(text.get(..end)?).ok()
 }

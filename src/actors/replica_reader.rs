@@ -5,7 +5,11 @@
 //! actor: a mailbox in between would cost more than the read. Only what has to wait, or reads much, goes through the
 //! mailbox. No read waits for the writer.
 
+mod door;
+mod group_list;
 mod group_read;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -15,7 +19,8 @@ use std::{
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
-use self::group_read::Hedge;
+pub use self::door::ListingDoor;
+use self::group_read::{Enough, Hedge};
 use super::{
     group_view::GroupView,
     local_read::{self, Fetched},
@@ -26,19 +31,20 @@ use super::{
 use crate::{
     core::{
         group::RetrievalMode,
+        listing::{Known, Page, Queued, Wanted},
         object::{Object, ObjectId, Tier},
         register::Value,
         replication::NotDone,
         time::MonotonicUs,
     },
-    ports::{
-        ObjectStore, PeerTransport,
-        object_store::{Page, StoreError},
-    },
+    ports::{ObjectStore, PeerTransport, object_store::StoreError},
 };
 
-/// The most listings that run at a time: each may read a hundred thousand records.
+/// The most listings that run at a time, each of which may read a hundred thousand records, and the most that run or wait.
 const LISTINGS_MAX: usize = 16;
+const LISTINGS_WAITING_MAX: usize = 256;
+/// How long a replica that has nothing of an object waits for others that may have, before it takes it to be absent.
+const CONFIRM_LIMIT: Duration = Duration::from_millis(200);
 /// How long a read waits before it looks again whether the store has been reopened.
 const REOPENING_PAUSE: Duration = Duration::from_millis(20);
 
@@ -58,18 +64,23 @@ pub enum ReplicaReaderMsg {
         /// Takes what this node has of it.
         reply: Reply<Result<Fetched, StoreError>>,
     },
-    /// Ask: a page of a listing.
+    /// Ask: a page of what this node keeps.
     List {
         /// The tier to list.
         tier: Tier,
-        /// What the ids start with.
-        prefix: String,
-        /// The id behind which the page starts.
-        after: Option<String>,
-        /// The most objects of the page.
-        limit: usize,
+        /// Which page.
+        wanted: Wanted,
+        /// Whether the fast writes that wait here are wanted too.
+        with_queued: bool,
         /// Takes the page.
-        reply: Reply<Result<Page, StoreError>>,
+        reply: Reply<Result<(Queued, Page), StoreError>>,
+    },
+    /// Ask: what this node knows of objects of the group.
+    Look {
+        /// The objects.
+        ids: Vec<ObjectId>,
+        /// Takes what is known, in their order.
+        reply: Reply<Result<Vec<Known>, StoreError>>,
     },
 }
 
@@ -78,22 +89,24 @@ impl Described for ReplicaReaderMsg {
         match self {
             Self::Get { .. } => "Get",
             Self::List { .. } => "List",
+            Self::Look { .. } => "Look",
         }
     }
 
     fn object(&self) -> Option<&ObjectId> {
         match self {
             Self::Get { id, .. } => Some(id),
-            Self::List { .. } => None,
+            Self::List { .. } | Self::Look { .. } => None,
         }
     }
 
     fn detail(&self) -> String {
         match self {
             Self::Get { tier, mode, .. } => format!("{tier:?} tier, mode {}", mode.as_str()),
-            Self::List { tier, prefix, after, limit, .. } => {
+            Self::List { tier, wanted: Wanted { prefix, after, limit }, .. } => {
                 format!("{tier:?} tier, prefix {prefix:?}, after {after:?}, at most {limit}")
             }
+            Self::Look { ids, .. } => format!("{} objects", ids.len()),
         }
     }
 }
@@ -103,6 +116,7 @@ impl Message for ReplicaReaderMsg {
         match self {
             Self::Get { reply, .. } => reply.is_closed(),
             Self::List { reply, .. } => reply.is_closed(),
+            Self::Look { reply, .. } => reply.is_closed(),
         }
     }
 }
@@ -187,7 +201,7 @@ impl ReadPath {
                 if mode == RetrievalMode::Parallel {
                     self.read_parallel(cx, id, &view).await?
                 } else {
-                    self.read_near(cx, id, &view).await?
+                    self.read_near(cx, id, &view, Enough::All).await?
                 }
             }
             fetched => fetched,
@@ -198,18 +212,31 @@ impl ReadPath {
         }
     }
 
-    /// Returns the newest value of an object that this node can see without a quorum: its own, or where it keeps none of it,
-    /// the nearest replica's.
+    /// Returns the newest value of an object that this node can see without a quorum: its own, or where it has none of it,
+    /// that of a replica that does. `is_certain`: it matters whether the object is there. A replica that has nothing of it may
+    /// lag behind; then it asks as many others as it takes to meet one that does not.
     ///
     /// # Errors
     /// When nobody who may keep it answers.
-    pub async fn seen_from_here(&self, cx: Context, id: &ObjectId) -> Result<Value, ReadError> {
+    pub async fn seen_from_here(
+        &self,
+        cx: Context,
+        id: &ObjectId,
+        is_certain: bool,
+    ) -> Result<Value, ReadError> {
         let fetched = fetch(&*self.store, Tier::Group, id, self.kit.clock.wall().secs())?;
         let view = self.view.load_full();
-        if fetched != Fetched::Nothing || self.keeps(id, &view) {
+        let is_replica = self.keeps(id, &view);
+        if fetched != Fetched::Nothing || (is_replica && !is_certain) {
             return Ok(fetched.into_value());
         }
-        Ok(self.read_near(cx, id, &view).await?.into_value())
+        let read = self.read_near(cx, id, &view, Enough::Majority);
+        if !is_replica {
+            return Ok(read.await?.into_value());
+        }
+        // It may decide by itself when the others are slow.
+        let read = tokio::time::timeout(CONFIRM_LIMIT, read).await;
+        Ok(read.unwrap_or(Ok(Fetched::Nothing))?.into_value())
     }
 
     /// Tells whether this node alone keeps the objects of its group.
@@ -237,21 +264,6 @@ impl ReadPath {
             Err(error) => Outcome::Failed(error.to_string().into()),
         });
         answer
-    }
-
-    /// Reads a page of a listing.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub async fn list(
-        &self,
-        from: &Arc<str>,
-        cx: Context,
-        (tier, prefix, after, limit): (Tier, &str, Option<&str>, usize),
-    ) -> Result<Result<Page, StoreError>, AskError> {
-        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        let make = |reply| ReplicaReaderMsg::List { tier, prefix, after, limit, reply };
-        self.actor.ask(from, cx, make).await
     }
 }
 
@@ -305,6 +317,8 @@ pub struct ReplicaReader {
     store: Arc<dyn ObjectStore>,
     /// One permit for each listing that may run.
     listings: Arc<Semaphore>,
+    /// One permit for each that runs or waits.
+    places: Arc<Semaphore>,
 }
 
 // ---- handler ----
@@ -315,7 +329,8 @@ impl Role for ReplicaReader {
 
     fn start(args: &Args, _: &Handling<'_, ReplicaReaderMsg>) -> Result<Self, String> {
         let listings = Arc::new(Semaphore::new(LISTINGS_MAX));
-        Ok(Self { store: Arc::clone(&args.store), listings })
+        let places = Arc::new(Semaphore::new(LISTINGS_WAITING_MAX));
+        Ok(Self { store: Arc::clone(&args.store), listings, places })
     }
 
     fn handle(
@@ -340,76 +355,47 @@ impl Role for ReplicaReader {
                     }
                 }
             }
-            ReplicaReaderMsg::List { tier, prefix, after, limit, reply } => {
-                let Ok(permit) = Arc::clone(&self.listings).try_acquire_owned() else {
-                    reply.send(Err(StoreError::Full { waiting: LISTINGS_MAX as u64 }));
-                    return Ok(Outcome::Done("refused: too many listings are running"));
-                };
-                let store = Arc::clone(&self.store);
-                // A page may read a hundred thousand records: not in a handler.
-                tokio::task::spawn_blocking(move || {
-                    let _permit = permit;
-                    // Its caller may have gone while the listing waited for a thread.
-                    if reply.is_closed() {
-                        return;
-                    }
-                    reply.send(store.list(tier, &prefix, after.as_deref(), limit, now));
-                });
-                Ok(Outcome::Done("handed to a blocking thread"))
+            ReplicaReaderMsg::List { tier, wanted, with_queued, reply } => {
+                Ok(self.read(reply, move |store| {
+                    // An entry that leaves the outbox meanwhile is among what is kept.
+                    let queued = match with_queued {
+                        true => local_read::queued(store, &wanted, now)?,
+                        false => Queued::default(),
+                    };
+                    let Wanted { prefix, after, limit } = &wanted;
+                    let page = store.list(tier, prefix, after.as_deref(), *limit, now)?;
+                    Ok((queued, page))
+                }))
+            }
+            ReplicaReaderMsg::Look { ids, reply } => {
+                Ok(self.read(reply, move |store| local_read::look(store, &ids, now)))
             }
         }
     }
 }
 
-// ---- tests ----
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::actors::{
-        AskError,
-        test_kit::{Tree, object},
-    };
-
-    async fn get(tree: &Tree, id: &str) -> Result<Option<Object>, AskError> {
-        let make = |reply| ReplicaReaderMsg::Get {
-            tier: Tier::Group,
-            id: object(id),
-            mode: RetrievalMode::Fast,
-            reply,
+impl ReplicaReader {
+    /// Reads much, on a thread that may wait: a page may read a hundred thousand records.
+    fn read<T: Send + 'static>(
+        &self,
+        reply: Reply<Result<T, StoreError>>,
+        read: impl FnOnce(&dyn ObjectStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Outcome {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            reply.send(Err(StoreError::Full { waiting: LISTINGS_WAITING_MAX as u64 }));
+            return Outcome::Refused("too many listings wait");
         };
-        Ok(match tree.reader.ask(&tree.from, tree.context(1_000), make).await?.unwrap() {
-            Fetched::Live(object) => Some(object),
-            Fetched::Gone(_) | Fetched::Nothing => None,
-        })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_object_is_read_until_it_expires_and_not_after() {
-        let tree = Tree::start().await;
-        tree.put("a", Some(10)).await.unwrap().unwrap().unwrap();
-        assert!(get(&tree, "a").await.unwrap().is_some());
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(get(&tree, "a").await.unwrap(), None);
-        tree.root.stop().await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn killed_under_load_it_answers_again_and_never_wrongly() {
-        let tree = Tree::start().await;
-        tree.put("a", None).await.unwrap().unwrap().unwrap();
-        for round in 0..4 {
-            assert!(tree.kit.census.kill("replica_reader"));
-            for _ in 0..20 {
-                match get(&tree, "a").await {
-                    Ok(found) => assert!(found.is_some()),
-                    Err(AskError::Gone { .. }) => tokio::task::yield_now().await,
-                    Err(error) => panic!("{error}"),
+        let (store, listings) = (Arc::clone(&self.store), Arc::clone(&self.listings));
+        tokio::spawn(async move {
+            let Ok(permit) = listings.acquire_owned().await else { return };
+            tokio::task::spawn_blocking(move || {
+                let _held = (place, permit);
+                // Its caller may have gone while the listing waited.
+                if !reply.is_closed() {
+                    reply.send(read(&*store));
                 }
-            }
-            tree.until_restarted("replica_reader", round + 1).await;
-            assert!(get(&tree, "a").await.unwrap().is_some());
-        }
-        tree.root.stop().await;
+            });
+        });
+        Outcome::Done("handed to a blocking thread")
     }
 }

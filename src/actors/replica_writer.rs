@@ -8,6 +8,7 @@
 mod adoption;
 mod carrying;
 mod door;
+mod gauge;
 mod rescans;
 mod wire;
 mod writers;
@@ -22,7 +23,9 @@ use std::{
 use tokio::task::AbortHandle;
 use tracing::{error, warn};
 
-pub use self::{carrying::Endings, door::ReplicaDoor, rescans::Rescans, writers::Writers};
+pub use self::{
+    carrying::Endings, door::ReplicaDoor, gauge::RoundsGauge, rescans::Rescans, writers::Writers,
+};
 use super::{
     group_view::GroupView,
     outbox::OutboxMsg,
@@ -213,6 +216,8 @@ pub struct Args {
     pub left_behind: Arc<dyn Fn() + Send + Sync>,
     /// Is told what this node holds after each change.
     pub holds: HoldsListener,
+    /// Where others read what has become of the rounds.
+    pub gauge: Arc<RoundsGauge>,
 }
 
 impl fmt::Debug for Args {
@@ -422,6 +427,7 @@ impl ReplicaWriter {
         };
         let effects = core.step(now, event, &StoreShelf(&*self.args.store, &*self.args.transport));
         let due = core.next_due();
+        self.args.gauge.set(self.args.shard, core.counts());
         for effect in effects {
             self.carry_out(cx, effect);
         }

@@ -1,4 +1,4 @@
-//! A group in one process: each member with its ledger and its repair over links in memory. Rounds are played: one takes the
+//! A group in one process: each member with its ledger, its repair and its reader over links in memory. Rounds are played: one takes the
 //! highest ballot that it finds and writes it wherever it can.
 
 use std::{
@@ -15,6 +15,8 @@ use super::{
     group_view::{GroupView, Published},
     ledger::{self, Ledger, LedgerDoor, LedgerGauge, LedgerMsg},
     repair_sweeper::{self, RepairDoor, RepairGauge, RepairSweeper, RepairSweeperMsg},
+    replica_reader::{self, ListingDoor, ReadPath, ReplicaReader, ReplicaReaderMsg},
+    replica_writer::Writers,
     shell::worker,
     supervisor::{Root, nested},
     test_kit::kit,
@@ -182,6 +184,9 @@ pub struct Member {
     pub ledger_gauge: Arc<LedgerGauge>,
     pub sweeper: Address<RepairSweeperMsg>,
     pub repair_gauge: Arc<RepairGauge>,
+    pub reader: Address<ReplicaReaderMsg>,
+    /// It reads what is kept; there are no workers to run safe reads.
+    pub reads: ReadPath,
     root: Root,
 }
 
@@ -342,10 +347,30 @@ async fn member(
     let (sweeper, sweeper_spec) = worker::<RepairSweeper>(&kit, "repair_sweeper", "storage", args);
     links.serve(Service::Ledger, Arc::new(LedgerDoor::new(kit.clone(), ledger.clone())));
     links.serve(Service::Repair, Arc::new(RepairDoor::new(kit.clone(), sweeper.clone())));
-    let storage = nested(&kit, "storage", "node", vec![ledger_spec, sweeper_spec]);
+    let args = replica_reader::Args { store: store.clone() };
+    let (reader, reader_spec) = worker::<ReplicaReader>(&kit, "replica_reader", "storage", args);
+    let door = ListingDoor::new(kit.clone(), reader.clone(), Arc::clone(&view));
+    links.serve(Service::Listing, Arc::new(door));
+    let writers = Writers::new(Vec::new(), Arc::clone(&kit.clock));
+    let of_group = (Arc::clone(&view), links.clone() as _, writers);
+    let reads = ReadPath::new(kit.clone(), reader.clone(), store.clone(), of_group);
+    let children = vec![ledger_spec, sweeper_spec, reader_spec];
+    let storage = nested(&kit, "storage", "node", children);
     let root = Root::start(&kit, "node", vec![storage]).await.unwrap();
-    let _links = links;
-    Member { node, kit, store, view, _links, ledger, ledger_gauge, sweeper, repair_gauge, root }
+    Member {
+        node,
+        kit,
+        store,
+        view,
+        _links: links,
+        ledger,
+        ledger_gauge,
+        sweeper,
+        repair_gauge,
+        reader,
+        reads,
+        root,
+    }
 }
 
 /// Lets virtual time pass.

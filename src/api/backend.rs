@@ -24,6 +24,7 @@ use crate::{
         ledger::{LedgerGauge, LedgerMsg},
         local_store::LocalStoreMsg,
         membership::MembershipMsg,
+        outbox::Gauge,
         recorder::{Outcome, Record},
         repair_sweeper::{RepairGauge, RepairSweeperMsg},
         replica_reader::ReadPath,
@@ -34,6 +35,7 @@ use crate::{
         control::{ControlError, Request},
         group::{RetrievalMode, SettingChange, Settings, StorageMode},
         ledger::{LIMIT_ENTRIES, LedgerPage},
+        listing::{Page, Wanted},
         object::{Object, ObjectId, Tier},
         offer::Offer,
         replication,
@@ -41,11 +43,7 @@ use crate::{
         trace::{SpanId, TraceContext, TraceId},
         world::Position,
     },
-    ports::{
-        PeerProbe,
-        object_store::{Page, Written},
-        overlay::OverlayState,
-    },
+    ports::{PeerProbe, object_store::Written, overlay::OverlayState},
 };
 
 /// Where a node is between its start and its end.
@@ -102,6 +100,8 @@ pub struct Backend {
     pub ledger: Address<LedgerMsg>,
     /// How the group's objects stand.
     pub ledger_gauge: Arc<LedgerGauge>,
+    /// What waits to be replicated.
+    pub outbox_gauge: Arc<Gauge>,
     /// Who repairs replicas.
     pub sweeper: Address<RepairSweeperMsg>,
     /// What it has done.
@@ -240,7 +240,14 @@ impl Call {
             replication::serves(&view, tier)?;
             mode.unwrap_or(view.settings.retrieval_mode)
         };
-        Ok(self.backend.reads.get(&self.edge_name, self.cx, tier, id, mode).await?)
+        let clock = &self.backend.kit.clock;
+        let start = clock.monotonic();
+        let read = self.backend.reads.get(&self.edge_name, self.cx, tier, id, mode).await;
+        if tier == Tier::Group {
+            let took_us = clock.monotonic().since(start);
+            self.backend.metrics.operations().on_read(mode, took_us);
+        }
+        Ok(read?)
     }
 
     /// Writes, in the node's mode unless the request names one. The outer error is a failure, the inner one a refusal
@@ -267,7 +274,12 @@ impl Call {
         }
         let written = match tier {
             Tier::Group => {
-                self.backend.writes.write(&self.edge_name, self.cx, id, change, mode).await?
+                let clock = &self.backend.kit.clock;
+                let (start, writes) = (clock.monotonic(), &self.backend.writes);
+                let written = writes.write(&self.edge_name, self.cx, id, change, mode).await;
+                let took_us = clock.monotonic().since(start);
+                self.backend.metrics.operations().on_write(mode, took_us);
+                written?
             }
             Tier::Overlay => {
                 let make = |reply| LocalStoreMsg::Write { tier, id: id.clone(), change, reply };
@@ -280,7 +292,7 @@ impl Call {
     /// Lists objects, at most `limit`, which the node caps at `limits.pageSize`.
     ///
     /// # Errors
-    /// When no reader answers in time or the store cannot read.
+    /// When no reader answers in time, too few members of the group do, or the store cannot read.
     pub async fn list(
         &mut self,
         tier: Tier,
@@ -290,8 +302,9 @@ impl Call {
     ) -> Result<Page, ApiError> {
         let limit = limit.min(self.backend.config.limits.page_size);
         replication::serves(&self.backend.view.load(), tier)?;
-        let wanted = (tier, prefix, after, limit);
-        Ok(self.backend.reads.list(&self.edge_name, self.cx, wanted).await??)
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        let wanted = Wanted { prefix, after, limit };
+        Ok(self.backend.reads.list(&self.edge_name, self.cx, tier, wanted).await?)
     }
 
     /// Changes a setting and returns the settings with that change, which may take a moment to come back from the group.

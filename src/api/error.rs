@@ -297,9 +297,10 @@ impl From<NotServed> for ApiError {
 impl From<NotDone> for ApiError {
     fn from(error: NotDone) -> Self {
         let code = match error {
-            NotDone::NoQuorum { .. } | NotDone::NoReplica { .. } | NotDone::NotReady => {
-                ErrorCode::Unavailable
-            }
+            NotDone::NoQuorum { .. }
+            | NotDone::NoReplica { .. }
+            | NotDone::TooFewMembers { .. }
+            | NotDone::NotReady => ErrorCode::Unavailable,
             NotDone::Unknown => ErrorCode::DeadlineExceeded,
             NotDone::Busy => ErrorCode::ResourceExhausted,
         };

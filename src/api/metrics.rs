@@ -2,20 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
 
-use super::{admission::Admission, backend::Network, group_figures::GroupFigures};
+use super::{
+    admission::Admission,
+    backend::Network,
+    durations::{Durations, Operations},
+    group_figures::GroupFigures,
+};
 use crate::{
     actors::{group_view::GroupView, vitals::Census},
     ports::object_store::{StoreCounts, StoreHealth},
@@ -49,6 +51,7 @@ pub struct Ended {
 pub struct Metrics {
     registry: Registry,
     requests: Arc<Requests>,
+    operations: Arc<Operations>,
 }
 
 impl Metrics {
@@ -60,11 +63,12 @@ impl Metrics {
         (view, network): (GroupView, Network),
     ) -> Self {
         let mut registry = Registry::with_prefix("nomad");
-        let requests = Arc::new(Requests::default());
-        registry.register_collector(Box::new(Shown(Arc::clone(&requests))));
+        let (requests, operations) = (Arc::<Requests>::default(), Arc::<Operations>::default());
+        let shown = Shown(Arc::clone(&requests), Arc::clone(&operations));
+        registry.register_collector(Box::new(shown));
         registry.register_collector(Box::new(State { census, store, admission }));
         registry.register_collector(Box::new(GroupFigures { view, network }));
-        Self { registry, requests }
+        Self { registry, requests, operations }
     }
 
     /// Shows more figures.
@@ -87,6 +91,11 @@ impl Metrics {
         requests.entry(ended).or_default().observe(us);
     }
 
+    /// Returns the times of the operations on objects of the group.
+    pub fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
     /// Writes all figures as text.
     pub fn encode(&self) -> String {
         let mut out = String::new();
@@ -102,7 +111,7 @@ impl Metrics {
 struct Requests(RwLock<BTreeMap<Ended, Durations>>);
 
 #[derive(Debug)]
-struct Shown(Arc<Requests>);
+struct Shown(Arc<Requests>, Arc<Operations>);
 
 impl Collector for Shown {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -123,53 +132,7 @@ impl Collector for Shown {
         for (operation, durations) in &operations {
             durations.encode(histograms.encode_family(operation)?)?;
         }
-        Ok(())
-    }
-}
-
-/// How long requests took: a histogram of counters. The library's own takes a lock for every request.
-#[derive(Debug, Default)]
-struct Durations {
-    sum_us: AtomicU64,
-    /// The first is for up to [`Durations::FIRST_US`], each next one for twice as much, the last for everything longer.
-    buckets: [AtomicU64; Self::BUCKETS + 1],
-}
-
-impl Durations {
-    const FIRST_US: u64 = 50;
-    const BUCKETS: usize = 18;
-
-    fn observe(&self, us: u64) {
-        self.sum_us.fetch_add(us, Relaxed);
-        let bounds = (0..Self::BUCKETS).map(|exponent| Self::FIRST_US << exponent);
-        let index = bounds.take_while(|&bound| us > bound).count();
-        if let Some(bucket) = self.buckets.get(index) {
-            bucket.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn add(&mut self, others: &Self) {
-        *self.sum_us.get_mut() += others.sum_us.load(Relaxed);
-        for (own, other) in self.buckets.iter_mut().zip(&others.buckets) {
-            *own.get_mut() += other.load(Relaxed);
-        }
-    }
-
-    fn count(&self) -> u64 {
-        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
-    }
-
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let bound = |index| match index {
-            Self::BUCKETS => f64::INFINITY,
-            exponent => (Self::FIRST_US << exponent) as f64 / 1e6,
-        };
-        let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed));
-        let buckets: Vec<(f64, u64)> =
-            counts.enumerate().map(|(index, count)| (bound(index), count)).collect();
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = self.sum_us.load(Relaxed) as f64 / 1e6;
-        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        self.1.encode(&mut encoder)
     }
 }
 
@@ -269,7 +232,10 @@ mod tests {
     use super::*;
     use crate::{
         actors::group_view::Published,
-        core::view::{Founder, View},
+        core::{
+            group::{RetrievalMode, StorageMode},
+            view::{Founder, View},
+        },
     };
 
     #[test]
@@ -287,6 +253,8 @@ mod tests {
         {
             metrics.on_answered("rest", operation, code, us);
         }
+        metrics.operations().on_read(RetrievalMode::Parallel, 51);
+        metrics.operations().on_write(StorageMode::Safe, 7);
         let text = metrics.encode();
         for line in [
             "# TYPE nomad_requests counter",
@@ -298,6 +266,9 @@ mod tests {
             r#"nomad_request_duration_seconds_count{edge="rest",operation="get"} 3"#,
             r#"nomad_request_duration_seconds_bucket{le="0.00005",edge="rest",operation="get"} 2"#,
             r#"nomad_request_duration_seconds_bucket{le="+Inf",edge="rest",operation="get"} 3"#,
+            r#"nomad_operation_duration_seconds_count{operation="read",mode="parallel"} 1"#,
+            r#"nomad_operation_duration_seconds_count{operation="read",mode="fast"} 0"#,
+            r#"nomad_operation_duration_seconds_bucket{le="0.00005",operation="write",mode="safe"} 1"#,
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{
     backend::{Backend, Phase},
+    replica_figures::OutboxStatus,
     upkeep_figures::{LedgerStatus, RepairStatusShown},
 };
 use crate::core::{
@@ -34,6 +35,7 @@ impl Backend {
         let reason = unready.map(str::to_owned);
         let reason = reason.or_else(|| read_only.map(|why| format!("writes are refused: {why}")));
         let network = (self.network.state)();
+        let standing = self.ledger_gauge.read();
         Status {
             node_id: view.this.node.to_string(),
             role: view.role(),
@@ -59,7 +61,9 @@ impl Backend {
                 disk_bytes: counts.disk_bytes,
                 recoveries: counts.recoveries,
             },
-            ledger: self.ledger_gauge.read().into(),
+            outbox: self.outbox_gauge.read().into(),
+            under_replicated_objects: standing.census.map(|census| census.under_replicated),
+            ledger: standing.into(),
             repair: self.repair_gauge.read().into(),
             network: self.config.network.name.clone(),
             overlay: network.overlay.listens,
@@ -117,6 +121,11 @@ pub struct Status {
     pub settings: SettingsStatus,
     /// The local store.
     pub store: StoreStatus,
+    /// The fast writes that wait to be replicated.
+    pub outbox: OutboxStatus,
+    /// How many objects of the group have their newest version on fewer members than they should; null where it is not known,
+    /// because this node does not keep the ledger or has not counted yet.
+    pub under_replicated_objects: Option<u64>,
     /// Who holds which object.
     pub ledger: LedgerStatus,
     /// Repair of replicas that differ.

@@ -232,6 +232,7 @@ impl TestNode {
             kit: kit.clone(),
             store: writer,
             reads: group_storage.reads,
+            outbox_gauge: group_storage.gauge,
             writes: group_storage.writes,
             view,
             membership,

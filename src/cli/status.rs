@@ -31,6 +31,9 @@ pub(super) struct Status {
     position: Position,
     settings: Settings,
     store: Store,
+    outbox: Outbox,
+    under_replicated_objects: Option<u64>,
+    repair: Repair,
     network: String,
     overlay: Vec<String>,
     known_groups: u64,
@@ -88,6 +91,21 @@ struct Store {
     waiting: u64,
     disk_bytes: u64,
     recoveries: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Outbox {
+    entries: u64,
+    bytes: u64,
+    oldest: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Repair {
+    left: u64,
+    oldest: Option<u64>,
 }
 
 /// Where the status document is.
@@ -174,11 +192,36 @@ fn page(status: &Status) -> String {
             store.recoveries
         ),
     );
+    let outbox = &status.outbox;
+    let wait = format!(
+        "{} fast writes wait to be replicated, {}{}",
+        outbox.entries,
+        bytes(outbox.bytes),
+        since(status.at, outbox.oldest)
+    );
+    row("outbox", wait);
+    let under = match status.under_replicated_objects {
+        Some(count) => count.to_string(),
+        None => "an unknown number of".to_owned(),
+    };
+    let repair = &status.repair;
+    let repairs = format!(
+        "{under} objects under-replicated, {} to repair{}",
+        repair.left,
+        since(status.at, repair.oldest)
+    );
+    row("replicas", repairs);
     if !status.members.is_empty() {
         page.push('\n');
         page.push_str(&members(status));
     }
     page
+}
+
+/// Says for how long the oldest of some things waits, if there are any.
+fn since(now: u64, oldest: Option<u64>) -> String {
+    let age = |at: u64| format!(", the oldest for {}", span(now.saturating_sub(at) / 1000));
+    oldest.map(age).unwrap_or_default()
 }
 
 /// The members as a table, the super-peer first and this node with a star.
@@ -234,6 +277,8 @@ mod tests {
             "settings": {"storageMode": "fast", "retrievalMode": "safe", "migration": false, "replicationFactor": 3},
             "store": {"state": "read-only", "durability": "local", "writes": 7, "fsyncs": 3, "waiting": 0,
                 "diskBytes": 2_097_152, "recoveries": 0},
+            "outbox": {"entries": 3, "bytes": 2048, "oldest": 4500, "merging": 1},
+            "underReplicatedObjects": 2, "repair": {"left": 1, "oldest": 8500, "failed": 0},
             "network": "nomad", "version": "0.1.0", "uptimeSeconds": 3725, "residentBytes": 1_048_576,
             "requestsInHand": 1, "someLaterField": true
         });
@@ -247,6 +292,8 @@ position   (5, 2.5)
 group      g-abc, epoch 3, term 2, led by 12D3KooWdef, 3 of 5 members
 settings   writes fast, reads safe, 3 replicas, migration off
 store      read-only, 2.0 MiB on disk, durable: local, 7 writes, 3 fsyncs, 0 waiting, 0 recoveries
+outbox     3 fast writes wait to be replicated, 2.0 KiB, the oldest for 5s
+replicas   2 objects under-replicated, 1 to repair, the oldest for 1s
 
 member      state  votes  position  seen       REST            peer            storage         node
 super-peer  alive  yes    (1, 1)    2s ago     10.0.0.2:80     10.0.0.2:81     10.0.0.2:82     12D3KooWdef
@@ -267,6 +314,8 @@ peer        dead   no     (0, 0)    never      c [2J                            
             "role       peer, discovering",
             "ready      no: looking for a group",
             "group      none",
+            "outbox     0 fast writes wait to be replicated, 0 B",
+            "replicas   an unknown number of objects under-replicated, 0 to repair",
         ] {
             assert!(page.lines().any(|shown| shown == line), "{line}: {page}");
         }

@@ -54,6 +54,11 @@ impl HybridClock {
     }
 }
 
+/// Returns the time of the clock at which a version was given, as near as the version tells.
+pub fn at(version: Version) -> UnixMs {
+    UnixMs(version.time >> COUNTER_BITS)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

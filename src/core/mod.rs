@@ -13,6 +13,7 @@ pub mod group;
 pub mod hex;
 pub mod hlc;
 pub mod ledger;
+pub mod listing;
 pub mod log_state;
 pub mod membership;
 pub mod node_id;

@@ -291,7 +291,7 @@ impl Object {
 }
 
 /// What a listing says of an object: all but its bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectMeta {
     /// Its name.
     pub id: ObjectId,

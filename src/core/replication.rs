@@ -40,6 +40,16 @@ pub enum NotDone {
         /// How many were asked.
         asked: usize,
     },
+    /// Too few of the group's members say what they keep: an object may have no replica among them.
+    #[error(
+        "{answered} of the group's {members} members say what they keep, too few for a whole list; try again once more are back"
+    )]
+    TooFewMembers {
+        /// How many do.
+        answered: usize,
+        /// How many there are.
+        members: usize,
+    },
     /// It may or may not have happened, and may still.
     #[error(
         "the outcome is unknown: the write was begun, and too few replicas confirmed it in time. Read the object to see"

@@ -48,6 +48,7 @@ use crate::{
         grpc,
         listener::{self, Gate, Listener, ListenerMsg},
         metrics::{Metrics, StoreStats},
+        replica_figures::ReplicaFigures,
         rest,
         upkeep_figures::UpkeepFigures,
     },
@@ -310,6 +311,7 @@ impl Node {
         links.serve(Service::Replica, group_storage.door);
         links.serve(Service::Ledger, ledger.door);
         links.serve(Service::Repair, repair.door);
+        links.serve(Service::Listing, group_storage.listing);
         let table_args = group_table::Args { consensus: Arc::new(log.clone()) };
         let (group_table, table_spec) =
             worker::<GroupTable>(&kit, "group_table", "group", table_args);
@@ -347,11 +349,18 @@ impl Node {
             kit: kit.clone(),
             ledger: Arc::clone(&ledger.gauge),
             repair: Arc::clone(&repair.gauge),
+        }))
+        .with(Box::new(ReplicaFigures {
+            kit: kit.clone(),
+            outbox: Arc::clone(&group_storage.gauge),
+            rounds: group_storage.rounds,
+            reads: group_storage.reads.clone(),
         }));
         let backend = Arc::new(Backend {
             kit: kit.clone(),
             store: writer,
             reads: group_storage.reads,
+            outbox_gauge: group_storage.gauge,
             writes: group_storage.writes,
             view,
             membership: membership.clone(),

@@ -7,9 +7,10 @@ use std::fmt;
 
 use thiserror::Error;
 
+pub use crate::core::listing::Page;
 use crate::core::{
     change::{Change, Refusal},
-    object::{Object, ObjectId, ObjectMeta, Tier, Version},
+    object::{Object, ObjectId, Tier, Version},
     register::{Ballot, Register, ShardState, Value},
     time::UnixSecs,
 };
@@ -190,15 +191,6 @@ impl Job {
             }
         }
     }
-}
-
-/// A page of a listing, sorted by id.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Page {
-    /// The objects of the page, without their bytes.
-    pub items: Vec<ObjectMeta>,
-    /// The id after which the next page starts; `None` on the last one.
-    pub next: Option<ObjectId>,
 }
 
 /// What the store can do at the moment.

@@ -21,12 +21,15 @@ pub enum Service {
     Ledger = 4,
     /// Which replicas differ.
     Repair = 5,
+    /// Which objects a member keeps.
+    Listing = 6,
 }
 
 impl Service {
     /// Returns the service with this number.
     pub fn of(number: u32) -> Option<Self> {
-        let all = [Self::Log, Self::Membership, Self::Replica, Self::Ledger, Self::Repair];
+        let all =
+            [Self::Log, Self::Membership, Self::Replica, Self::Ledger, Self::Repair, Self::Listing];
         all.into_iter().find(|service| *service as u32 == number)
     }
 }

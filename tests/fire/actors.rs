@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use nomad::core::register::SHARDS;
+
 use crate::support::{
     cli::nomad,
     cluster::SETTLE,
@@ -13,15 +15,22 @@ use crate::support::{
 /// The root, whose loss is the loss of the node, and the thread that writes, which is no actor.
 const LEFT_OUT: [&str; 2] = ["node", "writer"];
 
-/// Those without which this would not be a test of replicated objects.
-const WANTED: [&str; 7] = [
-    "replica_writer",
+/// Those without which this would not be a test of replicated objects; there is a writer for each shard.
+const WANTED: [&str; 14] = [
     "outbox",
     "ledger",
     "repair_sweeper",
     "replica_reader",
     "local_store",
+    "expiry",
+    "peer_links",
+    "group_table",
     "membership",
+    "overlay",
+    "storage",
+    "edge",
+    "rest",
+    "grpc",
 ];
 
 /// The names of the actors that live, without what tells several nodes' apart.
@@ -32,10 +41,11 @@ pub async fn names(node: &Node) -> BTreeSet<String> {
     let short = names.map(|name| name.rsplit('/').next().unwrap_or(name));
     let plain = short.filter_map(|name| name.split('@').next()).map(ToOwned::to_owned);
     let names: BTreeSet<_> = plain.filter(|name| !LEFT_OUT.contains(&name.as_str())).collect();
-    for wanted in WANTED {
-        let of_kind = |name: &String| name.split([':', '-']).next() == Some(wanted);
-        assert!(names.iter().any(of_kind), "no {wanted} among {names:?}");
+    let writers = (0..SHARDS).map(|shard| format!("replica_writer-{shard}"));
+    for wanted in WANTED.map(str::to_owned).into_iter().chain(writers) {
+        assert!(names.contains(&wanted), "no {wanted} among {names:?}");
     }
+    assert!(names.iter().any(|name| name.starts_with("link:")), "no link among {names:?}");
     names
 }
 

@@ -15,7 +15,7 @@ use crate::{
     support::{
         cluster::{Cluster, short},
         load::sequence_of,
-        objects::{Client, Held, Member},
+        objects::{Client, Failed, Held, Member},
         started,
     },
 };
@@ -107,7 +107,7 @@ struct Safe {
 }
 
 /// How long requests took, by whether they failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
     /// When it began, since the start of the book.
     pub at: Duration,
@@ -117,6 +117,8 @@ pub struct Timing {
     pub is_safe: bool,
     /// Whether it failed: no answer, or a refusal that is none of the object's.
     pub failed: bool,
+    /// What the client was told then.
+    pub why: String,
 }
 
 /// Everything that was asked and answered.
@@ -211,9 +213,11 @@ impl Book {
     }
 
     /// A request took so long.
-    pub fn timed(&self, call: u64, is_safe: bool, failed: bool) {
+    pub fn timed<T>(&self, call: u64, is_safe: bool, ended: &Result<T, Failed>) {
+        let (failed, why) = (ended.is_err(), ended.as_ref().err());
+        let why = why.map(|failed| format!("{failed:?}")).unwrap_or_default();
         let (at, took) = (Duration::from_nanos(call), Duration::from_nanos(self.now() - call));
-        self.timings.lock().unwrap().push(Timing { at, took, is_safe, failed });
+        self.timings.lock().unwrap().push(Timing { at, took, is_safe, failed, why });
     }
 
     /// What requests took.

@@ -154,7 +154,7 @@ async fn safe_client(field: Arc<Field>, mut rng: SmallRng) {
             let mode = *[Mode::Fast, Mode::Parallel].choose(&mut rng).unwrap();
             let (edge, call) = (*Edge::ALL.choose(&mut rng).unwrap(), book.now());
             let read = client.read(edge, mode, &id).await;
-            book.timed(call, false, read.is_err());
+            book.timed(call, false, &read);
             if let Ok(held) = read {
                 book.saw(&id, held.as_ref(), &whom);
                 field.acks.fetch_add(1, Relaxed);
@@ -189,7 +189,7 @@ async fn safe_client(field: Arc<Field>, mut rng: SmallRng) {
         };
         let back = book.now();
         let failed = ended.is_err();
-        book.timed(call, true, failed);
+        book.timed(call, true, &ended);
         let who = format!("{edge:?} {whom}");
         match ended {
             Ok((told, version)) => {
@@ -246,7 +246,7 @@ async fn fast_client(field: Arc<Field>, mut rng: SmallRng, number: usize) {
             let (when, bytes) = (conditions.choose(&mut rng).unwrap(), content(&id, value));
             (Some(value), client.write(edge, Mode::Fast, &id, bytes, when).await)
         };
-        field.book.timed(call, false, ended.is_err());
+        field.book.timed(call, false, &ended);
         let full = {
             let mut fast = field.loose.fast.lock().unwrap();
             let fast = fast.entry(id).or_default();
@@ -299,7 +299,7 @@ async fn mixed_client(field: Arc<Field>, mut rng: SmallRng) {
         let (mode, value) = (*Mode::OF_WRITES.choose(&mut rng).unwrap(), field.value());
         let (bytes, call) = (content(&id, value), field.book.now());
         let ended = client.write(Edge::Resource, mode, &id, bytes, &When::Always).await;
-        field.book.timed(call, mode == Mode::Safe, ended.is_err());
+        field.book.timed(call, mode == Mode::Safe, &ended);
         let failed = ended.is_err();
         {
             let mut mixed = field.loose.mixed.lock().unwrap();

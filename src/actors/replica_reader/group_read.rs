@@ -54,6 +54,15 @@ impl Hedge {
     }
 }
 
+/// How many replicas that have nothing of an object are enough to take it to be absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Enough {
+    /// All that answer: some of them may not have what is on its way to them.
+    All,
+    /// More than half: what a quorum has kept is at one of them.
+    Majority,
+}
+
 impl ReadPath {
     /// Reads by a quorum.
     pub(super) async fn read_safe(
@@ -74,13 +83,22 @@ impl ReadPath {
         cx: Context,
         id: &ObjectId,
         view: &View,
+        enough: Enough,
     ) -> Result<Fetched, ReadError> {
         let (others, is_replica) = self.others(id, view);
         let asked = others.len();
+        let replicas = asked + usize::from(is_replica);
+        let enough = match enough {
+            Enough::All => replicas,
+            Enough::Majority => replicas / 2 + 1,
+        };
         let mut waiting = others.into_iter();
         let mut asks = FuturesUnordered::new();
         let mut answered = usize::from(is_replica);
         loop {
+            if answered > 0 && answered >= enough {
+                return Ok(Fetched::Nothing);
+            }
             if asks.is_empty() {
                 match waiting.next() {
                     Some(node) => asks.push(self.fetch(cx.trace, node, id)),

@@ -134,6 +134,7 @@ impl ReplicaWriter {
         let floor = Some(self.args.store.latest_version());
         let core = Registers::new(home, state, floor, Options::default());
         self.standing = Standing::Working(bond, Box::new(core));
+        self.args.gauge.begin(self.args.shard);
         let chain = adopted.map_or_else(|| newest(table), |adopted| newer(table, adopted));
         self.step(cx, Event::Configured { chain });
         self.begin_early(cx);

@@ -1,4 +1,4 @@
-//! Listings: pages of the objects that this node keeps of its group, and the group's ledger, shown both ways.
+//! Listings: pages of the objects of the node's group, and the group's ledger, shown both ways.
 
 use std::collections::BTreeMap;
 
@@ -92,7 +92,10 @@ pub struct LedgerEntry {
     ttl: u64,
 }
 
-/// Lists the objects that this group holds.
+/// Lists the objects that this group holds, whichever members keep them.
+///
+/// Each is named once. A page may have fewer objects than its limit although there are more: only `next` tells. Where too
+/// few members answer for a whole list, the answer is 503.
 #[utoipa::path(
     get, path = "/nomad/v1/objects", operation_id = "listObjects", tag = "objects",
     params(

@@ -87,6 +87,11 @@ impl Registers {
         self.state.as_ref()
     }
 
+    /// Returns what has happened since the start.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Returns how the shard stands. Counts what runs, so it is not for every step.
     pub fn status(&self) -> Status {
         Status {

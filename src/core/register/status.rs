@@ -43,6 +43,31 @@ pub struct Counts {
     pub damaged: u64,
 }
 
+impl Counts {
+    /// Adds what another shard, or an earlier life of this one, has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.changes += other.changes;
+        self.reads += other.reads;
+        self.merges += other.merges;
+        self.expiries += other.expiries;
+        self.clears += other.clears;
+        self.repairs += other.repairs;
+        self.rescans += other.rescans;
+        self.prepares += other.prepares;
+        self.accepts += other.accepts;
+        self.piggybacks += other.piggybacks;
+        self.batched += other.batched;
+        self.agreed += other.agreed;
+        self.conflicts += other.conflicts;
+        self.resends += other.resends;
+        self.unknown += other.unknown;
+        self.no_quorum += other.no_quorum;
+        self.busy += other.busy;
+        self.dropped += other.dropped;
+        self.damaged += other.damaged;
+    }
+}
+
 /// How a shard stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Status {

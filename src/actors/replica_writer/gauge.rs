@@ -1,0 +1,66 @@
+//! What has become of the rounds of this node, published by the workers for whoever wants to see it.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::core::register::{Counts, SHARDS};
+
+/// What all workers have counted since the node started. Each has a place of its own, so that none waits for another.
+#[derive(Debug, Default)]
+pub struct RoundsGauge([Mutex<Tally>; SHARDS as usize]);
+
+/// What one worker has counted.
+#[derive(Debug, Default)]
+struct Tally {
+    /// With the registers that it has now.
+    now: Counts,
+    /// With those of before.
+    before: Counts,
+}
+
+impl RoundsGauge {
+    /// Returns what was counted.
+    pub fn read(&self) -> Counts {
+        let mut sum = Counts::default();
+        for tally in &self.0 {
+            let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            sum.add(&tally.before);
+            sum.add(&tally.now);
+        }
+        sum
+    }
+
+    /// Says what a worker has counted with its registers.
+    pub(super) fn set(&self, shard: u8, counts: &Counts) {
+        if let Some(tally) = self.0.get(usize::from(shard)) {
+            tally.lock().unwrap_or_else(PoisonError::into_inner).now = *counts;
+        }
+    }
+
+    /// Says that a worker takes up registers anew, which count from 0.
+    pub(super) fn begin(&self, shard: u8) {
+        if let Some(tally) = self.0.get(usize::from(shard)) {
+            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            let counted = std::mem::take(&mut tally.now);
+            tally.before.add(&counted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_outlives_a_worker() {
+        let gauge = RoundsGauge::default();
+        for shard in [0, SHARDS - 1] {
+            gauge.begin(shard);
+            gauge.set(shard, &Counts { prepares: 2, unknown: 1, ..Counts::default() });
+            gauge.set(shard, &Counts { prepares: 3, unknown: 1, ..Counts::default() });
+            gauge.begin(shard);
+            gauge.set(shard, &Counts { prepares: 1, ..Counts::default() });
+        }
+        gauge.set(SHARDS, &Counts { prepares: 9, ..Counts::default() });
+        assert_eq!(gauge.read(), Counts { prepares: 8, unknown: 2, ..Counts::default() });
+    }
+}
