@@ -129,7 +129,7 @@ impl Book {
             }
         };
         if operation.action == Action::Expire {
-            // Begun again, it may have found another object that had expired.
+            // It may have been begun again, and have found more than one object that had expired.
             let again = operation.clone();
             operation.ended = Some((now, outcome));
             return history.operations.push(again);
