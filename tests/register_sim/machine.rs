@@ -298,7 +298,8 @@ impl World {
         let held = |id: &ObjectId| disk.registers.get(id);
         let is_there = match body {
             Body::Promise { id, ballot, .. } => {
-                held(id).map_or(floor, |held| held.promised) >= *ballot
+                let ceiling = disk.state.as_ref().map_or(Ballot::NONE, |state| state.ceiling);
+                held(id).map_or(floor, |held| held.promised).max(ceiling) >= *ballot
             }
             Body::Accepted { id, ballot } => {
                 held(id).map_or(floor, |held| held.accepted) >= *ballot
