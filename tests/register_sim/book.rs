@@ -8,7 +8,7 @@ use nomad::core::{
     register::{Ballot, Body, Ended, Register, Value},
 };
 
-use super::machine::Purpose;
+use super::machine::{Job, Purpose};
 use crate::linearizability::{Action, History, Operation, Outcome, Seen, Token, Verdict};
 
 /// How many steps the search for an order may take.
@@ -129,7 +129,7 @@ impl Book {
             }
         };
         if operation.action == Action::Expire {
-            // Begun again, it may have found another object that had expired.
+            // It may have been begun again, and have found more than one object that had expired.
             let again = operation.clone();
             operation.ended = Some((now, outcome));
             return history.operations.push(again);
@@ -151,8 +151,17 @@ impl Book {
         }
     }
 
-    /// An acceptor writes this.
-    pub fn accepts(&mut self, id: &ObjectId, register: &Register) {
+    /// A disk has this now. What never was durable has never been.
+    pub fn keeps(&mut self, job: &Job) {
+        let Job::Keep(_, _, writes) = job else { return };
+        for (id, register) in writes {
+            if let Some(register) = register {
+                self.accepts(id, register);
+            }
+        }
+    }
+
+    fn accepts(&mut self, id: &ObjectId, register: &Register) {
         if register.accepted == Ballot::NONE {
             return;
         }
@@ -210,7 +219,11 @@ impl Book {
     /// Checks that no fast write is newer than what is there, or than what was removed.
     pub fn check_not_older(&self, id: &ObjectId, found: &Value) -> Result<(), String> {
         let newest = self.fast.get(id).and_then(|fast| fast.last_key_value());
-        let Some((newest, _)) = newest else { return Ok(()) };
+        let Some((newest, value)) = newest else { return Ok(()) };
+        if !matches!((value, found), (Value::Live(_), _) | (_, Value::Live(_))) {
+            // A tombstone may be gone without anybody having been told so.
+            return Ok(());
+        }
         let last = found.version().max(self.clears.get(id).copied());
         if last >= Some(*newest) {
             return Ok(());

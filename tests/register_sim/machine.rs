@@ -187,6 +187,7 @@ impl World {
         let machine = &mut self.machines[n];
         let jobs = std::mem::take(&mut machine.jobs);
         for job in jobs.iter().take(kept) {
+            self.book.keeps(job);
             machine.apply(job, no_purge);
         }
         if let (true, Some(state), Some(first)) =
@@ -232,6 +233,7 @@ impl World {
                 }
             }
         }
+        self.book.keeps(&job);
         machine.apply(&job, no_purge);
         let event = match job {
             Job::Keep(ticket, ..) => Event::Kept { ticket },
@@ -264,11 +266,6 @@ impl World {
                 process.next_ticket += 1;
                 let is_adopting = machine.jobs.iter().any(|job| matches!(job, Job::Adopt(_)));
                 assert!(!is_adopting, "nothing is kept while a configuration is adopted");
-                for (id, register) in &writes {
-                    if let Some(register) = register {
-                        self.book.accepts(id, register);
-                    }
-                }
                 self.give(n, Job::Keep(ticket, state, writes));
             }
             Effect::Adopt { state } => {
@@ -301,7 +298,8 @@ impl World {
         let held = |id: &ObjectId| disk.registers.get(id);
         let is_there = match body {
             Body::Promise { id, ballot, .. } => {
-                held(id).map_or(floor, |held| held.promised) >= *ballot
+                let ceiling = disk.state.as_ref().map_or(Ballot::NONE, |state| state.ceiling);
+                held(id).map_or(floor, |held| held.promised).max(ceiling) >= *ballot
             }
             Body::Accepted { id, ballot } => {
                 held(id).map_or(floor, |held| held.accepted) >= *ballot

@@ -170,7 +170,10 @@ impl History {
             for state in self.after(point.state, operation, None) {
                 if state != point.state {
                     let mut next = Point { state, ..point.clone() };
-                    next.unknown[n / 64] |= 1 << (n % 64);
+                    // Begun again, it may find another object that has expired.
+                    if operation.action != Action::Expire {
+                        next.unknown[n / 64] |= 1 << (n % 64);
+                    }
                     stack.push(next);
                 }
             }

@@ -255,7 +255,15 @@ pub fn state(counter_limit: u64) -> ShardState {
     let configuration =
         Configuration { epoch: 3, members: BTreeSet::new(), replication_factor: 3, old: None };
     let group = "group of the test".into();
-    ShardState { group, claim: 7, configuration, counter_limit, version_limit: 0, floor: ballot(1) }
+    ShardState {
+        group,
+        claim: 7,
+        configuration,
+        counter_limit,
+        version_limit: 0,
+        floor: ballot(1),
+        ceiling: ballot(9),
+    }
 }
 
 pub fn content(value: &str, expires_at: Option<UnixSecs>) -> Change {

@@ -88,7 +88,7 @@ async fn listed(
 fn tombstone(version: Version) -> Register {
     let accepted = Ballot { epoch: 1, counter: 9_999_999, node: 1 };
     let value = Value::Tombstone(Tombstone { version });
-    Register { promised: accepted, accepted, value }
+    Register { promised: accepted, accepted, value, ..Register::default() }
 }
 
 fn queue(group: &Group, key: u8, id: &str, value: Value) {

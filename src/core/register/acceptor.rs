@@ -4,7 +4,7 @@
 
 use super::{
     Ballot, Body, Past, Register, Registers, Step, Ticket, Value, keeping::After,
-    message::COUNTER_MAX,
+    message::COUNTER_MAX, promises,
 };
 use crate::core::{node_id::NodeId, object::ObjectId, trace::TraceContext};
 
@@ -35,10 +35,14 @@ impl Registers {
     /// Returns what is promised of an object here.
     pub(super) fn promised_here(&mut self, step: Step<'_>, id: &ObjectId) -> Ballot {
         match self.register(step, id) {
-            Ok(Some(register)) => register.promised,
-            Ok(None) => self.floor(),
+            Ok(held) => self.promised(id, held.as_ref()),
             Err(()) => Ballot::NONE,
         }
+    }
+
+    fn promised(&self, id: &ObjectId, held: Option<&Register>) -> Ballot {
+        let kept = held.map_or(self.floor(), |held| held.promised);
+        kept.max(self.promises.of(id))
     }
 
     /// Answers a request of a member of this epoch, or of this node itself.
@@ -67,8 +71,9 @@ impl Registers {
     fn serve_prepare(&mut self, step: Step<'_>, id: ObjectId, ballot: Ballot) -> Option<Answer> {
         let held = self.register(step, &id).ok()?;
         let floor = self.floor();
-        let promised = held.as_ref().map_or(floor, |register| register.promised);
-        let is_held = held.is_some();
+        let promised = self.promised(&id, held.as_ref());
+        let is_said = held.as_ref().is_some_and(|held| held.promised == ballot)
+            || self.promises.held(&id) == ballot;
         let register = held.unwrap_or(Register { promised: floor, ..Register::default() });
         let Register { accepted, value, past, .. } = &register;
         let promise = Body::Promise {
@@ -80,11 +85,15 @@ impl Registers {
             floor,
         };
         if ballot > promised {
+            self.raise_ceiling(ballot);
+            if self.promises.give(&id, ballot) {
+                return Some((promise, self.keeping.pending(&id)));
+            }
             let register = Register { promised: ballot, ..register };
             return Some((promise, Some(self.keeping.write(&id, Some(register)))));
         }
         // The same question again: its answer was lost. Nothing was accepted since, or the promise would be a higher one.
-        if is_held && ballot == promised && *accepted < ballot {
+        if is_said && ballot == promised && *accepted < ballot {
             return Some((promise, self.keeping.pending(&id)));
         }
         Some((Body::Conflict { id, ballot, promised }, None))
@@ -98,7 +107,7 @@ impl Registers {
         (value, past): (Value, Past),
     ) -> Option<Answer> {
         let held = self.register(step, &id).ok()?;
-        let promised = held.as_ref().map_or(self.floor(), |register| register.promised);
+        let promised = self.promised(&id, held.as_ref());
         let accepted = Body::Accepted { id: id.clone(), ballot };
         if held.is_some_and(|held| held.accepted == ballot && held.value == value) {
             return Some((accepted, self.keeping.pending(&id)));
@@ -106,6 +115,7 @@ impl Registers {
         if ballot < promised {
             return Some((Body::Conflict { id, ballot, promised }, None));
         }
+        self.promises.forget(&id);
         let ticket = self.keeping.write(&id, Some(self.accepting(ballot, value, past)));
         Some((accepted, Some(ticket)))
     }
@@ -132,12 +142,24 @@ impl Registers {
             return;
         }
         let faults = self.options.faults;
-        let floor = if faults.floor_is_accepted { register.accepted } else { register.promised };
+        let promised = register.promised.max(self.promises.held(id));
+        let floor = if faults.floor_is_accepted { register.accepted } else { promised };
         if !faults.no_floor && floor > state.floor {
             state.floor = floor;
             self.is_state_news = true;
         }
+        self.promises.forget(id);
         self.keeping.write(id, None);
+    }
+
+    /// Sets the ceiling of promises anew when rounds come near it, along with what this step writes.
+    fn raise_ceiling(&mut self, ballot: Ballot) {
+        if let Some(state) = &mut self.state
+            && let Some(ceiling) = promises::raised(state.ceiling, ballot)
+        {
+            state.ceiling = ceiling;
+            self.is_state_news = true;
+        }
     }
 
     /// Tells whether a request of another member says what such a request can say.

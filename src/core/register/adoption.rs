@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{
     Ballot, Body, Effect, Ended, Message, Registers, ShardState, Step, Timer, line::Task,
-    placement::names,
+    placement::names, promises,
 };
 use crate::core::{
     node_id::NodeId,
@@ -154,6 +154,7 @@ impl Registers {
             counter_limit: 0,
             version_limit: 0,
             floor: Ballot::NONE,
+            ceiling: Ballot::NONE,
         };
         self.adopt(state);
     }
@@ -284,8 +285,11 @@ impl Registers {
         self.out.push(Effect::LeftBehind { epoch, oldest });
     }
 
-    fn adopt(&mut self, state: ShardState) {
+    fn adopt(&mut self, mut state: ShardState) {
         self.adoption.stage = Stage::Adopting;
+        let epoch = state.configuration.epoch;
+        let counter = self.numbers.counter();
+        state.ceiling = promises::above(state.ceiling, Ballot { epoch, counter, node: 0 });
         self.is_state_news = false;
         self.state = Some(state.clone());
         if !self.options.faults.piggyback_across_epochs {
@@ -303,6 +307,8 @@ impl Registers {
             return;
         }
         self.numbers.kept((state.counter_limit, state.version_limit));
+        self.promises.kept(state.ceiling);
+        self.promises.enter();
         self.adoption.stage = Stage::Open;
         let is_joint = state.configuration.is_joint();
         let is_last = !self.adoption.known.contains_key(&(epoch + 1));

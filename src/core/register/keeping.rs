@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Body, Effect, Ended, Message, OpId, Register, ShardState, Ticket};
+use super::{Ballot, Body, Effect, Ended, Message, OpId, Register, ShardState, Ticket};
 use crate::core::{node_id::NodeId, object::ObjectId, trace::TraceContext};
 
 /// What is done once something is durable.
@@ -31,8 +31,8 @@ struct Unkept {
 pub(super) struct Kept {
     ids: Vec<ObjectId>,
     pub after: Vec<After>,
-    /// The limits of the counter and of the versions that it makes durable.
-    pub limits: Option<(u64, u64)>,
+    /// The limits of the counter, of the versions and of the promises that it makes durable.
+    pub limits: Option<(u64, u64, Ballot)>,
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +115,7 @@ impl Keeping {
         let mut kept = std::mem::take(&mut self.staged);
         if let Some(state) = &state {
             self.last_with_state = ticket;
-            kept.limits = Some((state.counter_limit, state.version_limit));
+            kept.limits = Some((state.counter_limit, state.version_limit, state.ceiling));
         }
         let register = |id: &ObjectId| self.unkept.get(id).and_then(|held| held.register.clone());
         let writes = kept.ids.iter().map(|id| (id.clone(), register(id))).collect();

@@ -20,6 +20,7 @@ mod numbers;
 pub mod options;
 pub mod past;
 pub mod placement;
+mod promises;
 mod proposer;
 mod reading;
 mod ready;
@@ -47,6 +48,7 @@ use adoption::Adoption;
 use keeping::Keeping;
 use line::{Line, Waiter};
 use numbers::Numbers;
+use promises::Promises;
 use ready::Ready;
 use rescan::Rescan;
 
@@ -68,6 +70,7 @@ pub struct Registers {
     /// Whether `state` has to be kept with what this step writes.
     is_state_news: bool,
     numbers: Numbers,
+    promises: Promises,
     keeping: Keeping,
     adoption: Adoption,
     rescan: Option<Rescan>,

@@ -92,6 +92,8 @@ pub struct Faults {
     pub volatile_counter: bool,
     /// Rule 2: replies leave before what they depend on is durable.
     pub reply_before_durable: bool,
+    /// Rule 2: what was promised without a write is forgotten in a restart.
+    pub volatile_promise: bool,
     /// Rule 3: the newest configuration is adopted, whatever lies between.
     pub skip_configurations: bool,
     /// Rule 4: messages of a lower epoch are taken part in.
@@ -142,6 +144,7 @@ impl Faults {
         ballot_without_epoch: false,
         volatile_counter: false,
         reply_before_durable: false,
+        volatile_promise: false,
         skip_configurations: false,
         no_epoch_check: false,
         joint_quorum_of_new: false,

@@ -8,6 +8,7 @@ use super::{
     line::{Task, Waiter, Waiting},
     numbers::Numbers,
     placement::names,
+    promises::Promises,
     ready::Ready,
 };
 use crate::core::{node_id::NodeId, object::Version, time::MonotonicUs, trace::TraceContext};
@@ -25,8 +26,10 @@ impl Registers {
         let is_own = |state: &ShardState| state.group == home.group && state.claim == home.claim;
         let state = state.filter(is_own);
         let numbers = Numbers::new(home.node.tag(), state.as_ref(), clock_floor, options.faults);
+        let promises = Promises::new(state.as_ref(), options.faults);
         Self {
             numbers,
+            promises,
             adoption: Adoption::new(state.as_ref()),
             home,
             options,
@@ -234,7 +237,9 @@ impl Registers {
     fn on_kept(&mut self, ticket: Ticket) {
         while let Some(kept) = self.keeping.kept(ticket) {
             if let Some(limits) = kept.limits {
-                self.numbers.kept(limits);
+                let (counter, version, ceiling) = limits;
+                self.numbers.kept((counter, version));
+                self.promises.kept(ceiling);
             }
             for after in kept.after {
                 self.run(after);

@@ -56,6 +56,8 @@ pub struct ShardState {
     pub version_limit: u64,
     /// What an unknown object counts as promised (rule 10).
     pub floor: Ballot,
+    /// No ballot above this one was promised unless a register says so: after a restart, all objects count as promised up to it.
+    pub ceiling: Ballot,
 }
 
 impl Value {
