@@ -130,6 +130,11 @@ async fn permits_of_clients_that_disappear_come_back() {
             (node.http().get("/nomad/v1/objects/x").await.status == 404).then_some(())
         })
         .await;
+        eventually(&format!("all permits after round {round}"), LIMIT, async || {
+            let metrics = node.http().get("/metrics").await.page(200).text();
+            metrics.lines().any(|line| line == "nomad_requests_in_hand 0.0").then_some(())
+        })
+        .await;
     }
     node.assert_serves().await;
 }
@@ -157,7 +162,11 @@ async fn bodies_over_the_byte_limit_are_refused_at_once() {
             _ => panic!("{said}"),
         }
     }
-    // Some may be refused only when their bytes arrive.
+    // One has all the room. The others share what there is, and some may be refused only when their bytes arrive.
+    let mut first = waiting.remove(0);
+    first.write(vec![b'x'; 50_000]).await;
+    assert_eq!(first.answer().await.status, 201);
+    stored += 1;
     for wire in &mut waiting {
         wire.try_write(vec![b'x'; 49_999]).await;
     }

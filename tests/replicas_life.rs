@@ -351,7 +351,7 @@ async fn the_survivor_of_a_dissolved_group_carries_its_objects_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_of_replicas_safe_refuses_and_fast_goes_on() {
     let mut cluster = group_of(5, Cluster::new()).await;
-    let objects = fill(&cluster, "majority", 60, Mode::Safe).await;
+    let objects = fill(&cluster, "majority", 20, Mode::Safe).await;
     let held = held_by(&cluster, 0, &objects, 3, &cluster.ids(0..5)).await;
     let down = [3, 4];
     let dead = cluster.ids(down);

@@ -190,6 +190,18 @@ impl Book {
         self.safe().records.entry(id.to_owned()).or_default().refused.push(entry.to_string());
     }
 
+    /// An object was read in a mode other than safe: these bytes were asked to be written. One replica may show what is not
+    /// decided, and what is decided under another version, or never.
+    pub fn glimpsed(&self, id: &str, held: Option<&Held>, whom: &str) {
+        let Some(held) = held else { return };
+        let value = sequence_of(id, &held.value);
+        let now = self.now();
+        let guard = self.safe();
+        let asked = guard.records.get(id).and_then(|record| record.asked.get(&value));
+        let is_asked = asked.is_some_and(|at| *at <= now);
+        assert!(is_asked, "{id} holds {value} at {whom}, which nobody has asked to be written");
+    }
+
     /// An object was read: these bytes were written to it, whole, and have one version wherever they are read.
     pub fn saw(&self, id: &str, held: Option<&Held>, whom: &str) -> State {
         let held = held?;

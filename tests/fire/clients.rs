@@ -156,7 +156,7 @@ async fn safe_client(field: Arc<Field>, mut rng: SmallRng) {
             let read = client.read(edge, mode, &id).await;
             book.timed(call, false, &read);
             if let Ok(held) = read {
-                book.saw(&id, held.as_ref(), &format!("{whom} in mode {mode:?}"));
+                book.glimpsed(&id, held.as_ref(), &format!("{whom} in mode {mode:?}"));
                 field.acks.fetch_add(1, Relaxed);
             }
             continue;

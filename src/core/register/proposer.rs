@@ -132,8 +132,11 @@ impl Registers {
         };
         let Some((ballot, value, mut past)) = ready else { return self.prepare(step, id, round) };
         let is_here = round.set.place_of(self.home.node).is_some();
-        // What was overtaken, or may find no quorum, is not offered: as long as nothing is, a failure is no unknown outcome.
-        if (is_here && self.promised_here(step, id) > ballot) || !self.reaches(step, &round.set) {
+        // What was overtaken, or may find no quorum, is not offered: as long as nothing is, a failure is no unknown outcome. Only
+        // a replica hears what others do.
+        let is_deaf = !is_here && !self.options.faults.piggyback_across_epochs;
+        let is_overtaken = is_deaf || (is_here && self.promised_here(step, id) > ballot);
+        if is_overtaken || !self.reaches(step, &round.set) {
             return self.prepare(step, id, round);
         }
         self.counts.piggybacks += 1;
