@@ -5,7 +5,8 @@
 //! a reply that depends on a state leaves only after that state is durable; nothing here reads a clock or a disk.
 //!
 //! Where to look: `acceptor` answers the rounds of all members, `proposer` runs those of this node, `evaluation` decides what an
-//! order does to a value, `reading` asks a quorum, `adoption` follows the group's configurations, `rescan` carries objects
+//! order does to a value, `past` tells an overtaken write what
+//! became of it, `promises` says what is promised without a write, `reading` asks a quorum, `adoption` follows the group's configurations, `rescan` carries objects
 //! over from one to the next, `keeping` holds back what is not durable yet.
 
 mod acceptor;
