@@ -111,7 +111,7 @@ impl WritePath {
     ) -> Result<Result<Written, Refusal>, WriteError> {
         let turn = match cx.trace.name().map(|name| self.named.begin(name, id)) {
             Some(Begun::Done(written)) => return Ok(Ok(written)),
-            Some(Begun::Running) => return Err(NotDone::Busy.into()),
+            Some(Begun::Running) => return Err(NotDone::Running.into()),
             Some(Begun::First(turn)) => Some(turn),
             None => None,
         };

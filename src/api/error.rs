@@ -300,7 +300,8 @@ impl From<NotDone> for ApiError {
             NotDone::NoQuorum { .. }
             | NotDone::NoReplica { .. }
             | NotDone::TooFewMembers { .. }
-            | NotDone::NotReady => ErrorCode::Unavailable,
+            | NotDone::NotReady
+            | NotDone::Running => ErrorCode::Unavailable,
             NotDone::Unknown => ErrorCode::DeadlineExceeded,
             NotDone::Busy => ErrorCode::ResourceExhausted,
         };

@@ -61,6 +61,11 @@ pub enum NotDone {
     /// Too much is in hand. Nothing has changed.
     #[error("too many operations on the object wait; try again in a moment")]
     Busy,
+    /// The same request, by its name, is still being carried out.
+    #[error(
+        "the write that this request id names is still being carried out; try again with the same id in a moment to get its outcome"
+    )]
+    Running,
 }
 
 impl NotDone {

@@ -29,14 +29,24 @@ pub struct ReadMode {
     mode: Option<String>,
 }
 
-/// The mode of a write.
+/// The mode of a write, and its name.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it describes what is read by hand")]
-pub struct WriteMode {
+pub struct WriteHeaders {
     /// When to answer, for this call alone: once durable on this node, or on a quorum; absent = the node's setting.
     #[param(rename = "Nomad-Mode", pattern = "^(fast|safe)$")]
     mode: Option<String>,
+    /// Names the write, so that it is carried out once however often it is tried: 32 lower-case hex digits, not all 0,
+    /// the same for each try; absent = the node gives it one.
+    #[param(
+        rename = "Nomad-Request-Id",
+        min_length = 32,
+        max_length = 32,
+        pattern = "^[0-9a-f]*[1-9a-f][0-9a-f]*$",
+        example = "4bf92f3577b34da6a3ce929d0e0e4736"
+    )]
+    request_id: Option<String>,
 }
 
 /// The condition of a replacement.

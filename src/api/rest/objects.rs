@@ -9,7 +9,7 @@ use warp::reply::Response;
 use super::{
     ask::{Answer, Ask},
     document::{
-        BadInput, IdPath, IfMatch, Missing, NoSuchRange, ReadMode, TooLarge, Unmet, WriteMode,
+        BadInput, IdPath, IfMatch, Missing, NoSuchRange, ReadMode, TooLarge, Unmet, WriteHeaders,
     },
     etag::{self, Tags},
     game_object::{self, RawBytes},
@@ -228,7 +228,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, text: String) {
 #[utoipa::path(
     put, path = "/nomad/v1/objects/{id}", operation_id = "putObject", tag = "objects",
     params(
-        IdPath, WriteMode, IfMatch,
+        IdPath, WriteHeaders, IfMatch,
         ("If-None-Match" = Option<String>, Header, description = "* = only if there is no such object", min_length = 1, pattern = "^[*]$"),
         ("Nomad-Ttl" = Option<u64>, Header, description = "Seconds from now until it expires", minimum = 1, maximum = 4_000_000_000_u64),
         ("Nomad-Expires" = Option<u64>, Header, description = "The Unix time in seconds at which it expires; 0 = never"),
@@ -268,7 +268,7 @@ pub async fn put(call: &mut Call, ask: &Ask) -> Answer {
 /// Removes an object.
 #[utoipa::path(
     delete, path = "/nomad/v1/objects/{id}", operation_id = "deleteObject", tag = "objects",
-    params(IdPath, WriteMode, IfMatch),
+    params(IdPath, WriteHeaders, IfMatch),
     responses((status = 204, description = "It is removed"), BadInput, Missing, Unmet)
 )]
 pub async fn delete(call: &mut Call, ask: &Ask) -> Answer {

@@ -9,7 +9,7 @@ use super::{
     ask::{Answer, Ask},
     document::{
         BadInput, Conflict, IdPath, IfMatch, MediaType, Missing, ReadMode, TooLarge, Unmet,
-        WriteMode,
+        WriteHeaders,
     },
     etag::{self, Tags},
     game_object::{GameObject, Given, NewObject},
@@ -107,7 +107,7 @@ pub async fn overlay_get(ask: Ask) -> Response {
 /// Keeps a new object.
 #[utoipa::path(
     post, path = "/nomad/storage/put", operation_id = "put", tag = "storage",
-    params(WriteMode), request_body = NewObject,
+    params(WriteHeaders), request_body = NewObject,
     responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
 )]
 pub async fn put(ask: Ask) -> Response {
@@ -147,7 +147,7 @@ pub async fn overlay_put(ask: Ask) -> Response {
 /// Replaces an object that is there. It keeps its creation time.
 #[utoipa::path(
     put, path = "/nomad/storage/update", operation_id = "update", tag = "storage",
-    params(WriteMode, IfMatch), request_body = NewObject,
+    params(WriteHeaders, IfMatch), request_body = NewObject,
     responses(
         (status = 200, description = "It is replaced", body = Done),
         BadInput, Missing, Unmet, TooLarge, MediaType
@@ -162,7 +162,7 @@ pub async fn update(mut ask: Ask) -> Response {
 /// Replaces an object that is there, as an older client asks for it.
 #[utoipa::path(
     post, path = "/nomad/storage/update", operation_id = "updateByPost", tag = "storage",
-    params(WriteMode, IfMatch), request_body = NewObject,
+    params(WriteHeaders, IfMatch), request_body = NewObject,
     responses(
         (status = 200, description = "It is replaced", body = Done),
         BadInput, Missing, Unmet, TooLarge, MediaType
@@ -174,7 +174,7 @@ pub fn update_by_post() {}
 /// Removes an object.
 #[utoipa::path(
     delete, path = "/nomad/storage/delete/{id}", operation_id = "delete", tag = "storage",
-    params(IdPath, WriteMode),
+    params(IdPath, WriteHeaders),
     responses((status = 200, description = "Whether it was there", body = Done), BadInput)
 )]
 pub async fn delete(mut ask: Ask) -> Response {
