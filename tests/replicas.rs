@@ -16,20 +16,25 @@ use std::{
 use bytes::Bytes;
 use futures::future::join_all;
 use nomad::proto::{
-    peerservice::RepairObjectRequest as RepairObjects, superpeerservice::RepairObjectRequest,
+    groupstorage::{AddToGroupLedgerRequest, RemovePeerGroupLedgerRequest as ForgetPeer},
+    peerservice::RepairObjectRequest as RepairObjects,
+    superpeerservice::{
+        AddObjectRequest, RemovePeerGroupLedgerRequest as SuperPeerForgetPeer, RepairObjectRequest,
+    },
 };
 use serde_json::{Value, json};
 use support::{
     assert_says, cli,
     cluster::{Cluster, Role, SETTLE, short},
     eventually,
-    grpc::{peer, super_peer},
+    grpc::{self, peer, refused, super_peer},
     json::{all, base64, int_of},
     load::{holders, ledger, listed},
     objects::{Answer, Client, Edge, Held, Mode, When, resource},
     shared::SharedCluster,
     unique, unix_now,
 };
+use tonic::Code;
 
 const MEMBERS: usize = 5;
 const REPLICAS: usize = 3;
@@ -532,6 +537,53 @@ async fn the_ledger_says_when_a_replica_expires() {
             (right && entries.len() == REPLICAS).then_some(())
         })
         .await;
+    }
+}
+
+/// The ledger calls of both gRPC services, at every member: a holder is known already, nobody is entered who does not hold
+/// the object, and no member that is there is forgotten.
+#[tokio::test]
+async fn the_ledger_calls_work_at_every_member() {
+    let (cluster, mut clients, prefix) = (group(), clients(), unique("referred"));
+    let ids = hold(&mut clients, &prefix, 1).await;
+    let members = cluster.ids(0..MEMBERS);
+    let stranger = libp2p_identity::Keypair::generate_ed25519().public().to_peer_id().to_string();
+    for number in 0..MEMBERS {
+        let node = cluster.node(number);
+        let (http, what) = (node.http(), format!("the holders at node {number}"));
+        let held = eventually(&what, SETTLE, async || {
+            let held = holders(&http, &ids).await.remove(&ids[0])?;
+            (held.len() == REPLICAS).then_some(held)
+        })
+        .await;
+        let (mut storage, mut super_peer) = (grpc::group(node).await, super_peer(node).await);
+        for id in members.iter().chain([&stranger]) {
+            let (object_id, peer_id) = (ids[0].clone(), id.clone());
+            let added = AddToGroupLedgerRequest { object_id, peer_id, ttl: 0 };
+            let added = storage.add_to_group_ledger(added).await;
+            let (object_id, peer_id) = (ids[0].clone(), id.clone());
+            let referred = AddObjectRequest { object_id, peer_id, ttl: 0 };
+            let referred = super_peer.add_object_reference(referred).await;
+            if held.contains(id) {
+                assert!(!added.unwrap().into_inner().result, "node {number} did not know {id}");
+                assert!(!referred.unwrap().into_inner().succeed, "node {number}");
+            } else {
+                refused(added, Code::FailedPrecondition, id);
+                refused(referred, Code::FailedPrecondition, id);
+            }
+            let forgotten =
+                storage.remove_peer_group_ledger(ForgetPeer { peer_id: id.clone() }).await;
+            let of = SuperPeerForgetPeer { peer_id: id.clone() };
+            let other = super_peer.remove_peer_group_ledger(of).await;
+            if *id == stranger {
+                assert!(!forgotten.unwrap().into_inner().result, "node {number}");
+                assert!(!other.unwrap().into_inner().result, "node {number}");
+            } else {
+                refused(forgotten, Code::FailedPrecondition, id);
+                refused(other, Code::FailedPrecondition, id);
+            }
+        }
+        assert_eq!(holders(&http, &ids).await[&ids[0]], held, "node {number}");
     }
 }
 
