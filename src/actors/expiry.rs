@@ -7,7 +7,7 @@ use super::{
     recorder::Outcome,
     shell::{Address, Described, Handling, Message, Role},
 };
-use crate::ports::object_store::{StoreError, Swept};
+use nomad_ports::object_store::{StoreError, Swept};
 
 /// The most objects that one batch removes, so that writes wait little behind it.
 const BATCH_MAX: usize = 500;
@@ -121,10 +121,8 @@ impl Role for Expiry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        actors::{shell::worker, test_kit::Tree},
-        ports::ObjectStore as _,
-    };
+    use crate::{shell::worker, test_kit::Tree};
+    use nomad_ports::ObjectStore as _;
 
     async fn tree() -> Tree {
         Tree::with(|kit, store| {

@@ -18,10 +18,8 @@ use super::{
     shell::{Address, Kit, worker},
     supervisor::ChildSpec,
 };
-use crate::{
-    core::{outbox::Limits, register::SHARDS},
-    ports::{ObjectStore, PeerTransport},
-};
+use nomad_core::{outbox::Limits, register::SHARDS};
+use nomad_ports::{ObjectStore, PeerTransport};
 
 /// What they are made with.
 pub struct Parts {

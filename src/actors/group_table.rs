@@ -11,14 +11,12 @@ use super::{
     recorder::Outcome,
     shell::{Described, Handling, Message, Role},
 };
-use crate::{
-    core::{
-        membership::{Event, ProposeFailure, Ticket},
-        node_id::NodeId,
-        table::{Command, Table},
-    },
-    ports::{Consensus, consensus::ConsensusError},
+use nomad_core::{
+    membership::{Event, ProposeFailure, Ticket},
+    node_id::NodeId,
+    table::{Command, Table},
 };
+use nomad_ports::{Consensus, consensus::ConsensusError};
 
 /// How soon a log whose store has failed is tried again.
 const RESUME: Duration = Duration::from_secs(5);

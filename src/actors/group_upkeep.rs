@@ -14,15 +14,13 @@ use super::{
     shell::{Address, AskError, Context, Kit, worker},
     supervisor::ChildSpec,
 };
-use crate::{
-    core::{
-        object::{ObjectId, Version},
-        register::{Ended, Order},
-        time::MonotonicUs,
-        trace::TraceContext,
-    },
-    ports::{Clock, ObjectStore, PeerTransport, Rounds},
+use nomad_core::{
+    object::{ObjectId, Version},
+    register::{Ended, Order},
+    time::MonotonicUs,
+    trace::TraceContext,
 };
+use nomad_ports::{Clock, ObjectStore, PeerTransport, Rounds};
 
 /// How long the outbox may take to make its promise durable.
 const FLOOR_LIMIT_US: u64 = 5_000_000;

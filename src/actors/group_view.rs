@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::core::{
+use nomad_core::{
     view::View,
     view_change::{ViewChange, changes},
 };

@@ -12,19 +12,14 @@ use super::{
     replica_writer::Writers,
     shell::{Address, AskError, Context},
 };
-use crate::{
-    core::{
-        change::{Change, Condition, Refusal},
-        group::StorageMode,
-        object::ObjectId,
-        register::{Ended, Order, Value},
-        replication::NotDone,
-    },
-    ports::{
-        ObjectStore,
-        object_store::{StoreError, Written},
-    },
+use nomad_core::{
+    change::{Change, Condition, Refusal, Written},
+    group::StorageMode,
+    object::ObjectId,
+    register::{Ended, Order, Value},
+    replication::NotDone,
 };
+use nomad_ports::{ObjectStore, object_store::StoreError};
 
 /// Why an object could not be written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -24,21 +24,19 @@ use super::{
     recorder::Outcome,
     shell::{Address, Context, Described, Handling, Message, Reply, Role},
 };
-use crate::{
-    core::{
-        control::ControlError,
-        ledger::{
-            Answer, Bookkeeper, Change, Effect, Event, Failure, Held, LedgerPage, Notice, Now,
-            Question, Site, Standing, Ticket,
-        },
-        node_id::NodeId,
-        object::{ObjectId, Version},
-        time::UnixSecs,
+use nomad_core::{
+    control::ControlError,
+    ledger::{
+        Answer, Bookkeeper, Change, Effect, Event, Failure, Held, LedgerPage, Notice, Now,
+        Question, Site, Standing, Ticket,
     },
-    ports::{
-        ObjectStore, PeerTransport,
-        object_store::{RegisterHead, StoreError},
-    },
+    node_id::NodeId,
+    object::{ObjectId, Version},
+    time::UnixSecs,
+};
+use nomad_ports::{
+    ObjectStore, PeerTransport,
+    object_store::{RegisterHead, StoreError},
 };
 
 /// How many registers are read at a time.
@@ -82,7 +80,7 @@ pub enum LedgerMsg {
     Page {
         /// Behind which id.
         after: Option<String>,
-        /// The most holders, at most [`LIMIT_ENTRIES`](crate::core::ledger::LIMIT_ENTRIES).
+        /// The most holders, at most [`LIMIT_ENTRIES`](nomad_core::ledger::LIMIT_ENTRIES).
         limit: usize,
         /// Takes the part.
         reply: Reply<Result<LedgerPage, ControlError>>,

@@ -3,15 +3,13 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    core::{
-        listing::{Known, LISTED_MAX, Queued, Wanted},
-        object::{Object, ObjectId, Tier, Version},
-        register::{Tombstone, Value},
-        time::UnixSecs,
-    },
-    ports::{ObjectStore, object_store::StoreError},
+use nomad_core::{
+    listing::{Known, LISTED_MAX, Queued, Wanted},
+    object::{Object, ObjectId, Tier, Version},
+    register::{Tombstone, Value},
+    time::UnixSecs,
 };
+use nomad_ports::{ObjectStore, object_store::StoreError};
 
 /// The version of the encoding.
 const VERSION: u8 = 1;

@@ -11,17 +11,13 @@ use super::{
     recorder::{Outcome, Record, Recorder},
     shell::{Address, Context, Described, Handling, Message, Reply, Role},
 };
-use crate::{
-    core::{
-        change::Change,
-        object::{ObjectId, Tier},
-    },
-    ports::{
-        Clock, ObjectStore,
-        object_store::{
-            Completion, Job, Receipt, StoreError, StoreHealth, WriteJob, WriteResult, Written,
-        },
-    },
+use nomad_core::{
+    change::{Change, Written},
+    object::{ObjectId, Tier},
+};
+use nomad_ports::{
+    Clock, ObjectStore,
+    object_store::{Completion, Job, Receipt, StoreError, StoreHealth, WriteJob, WriteResult},
 };
 
 // ---- messages ----
@@ -136,7 +132,7 @@ impl Completion for Waiting {
             to: self.to,
             kind: "Commit",
             object: Some(self.id),
-            at: crate::core::time::MonotonicUs(now.0.saturating_sub(commit_us)),
+            at: nomad_core::time::MonotonicUs(now.0.saturating_sub(commit_us)),
             wait_us: queued_us,
             run_us: commit_us,
             batch_len: batch_len as u32,
@@ -201,13 +197,11 @@ fn check(store: &dyn ObjectStore) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::Written;
     use crate::{
-        actors::{
-            AskError,
-            recorder::{Filter, Outcome},
-            test_kit::Tree,
-        },
-        ports::object_store::Written,
+        AskError,
+        recorder::{Filter, Outcome},
+        test_kit::Tree,
     };
 
     #[tokio::test(start_paused = true)]
@@ -230,9 +224,9 @@ mod tests {
         let late = {
             let mut cx = tree.context(0);
             cx.deadline = Some(tree.kit.clock.monotonic());
-            let id = crate::actors::test_kit::object("late");
-            let change = crate::core::change::Change::Delete {
-                condition: crate::core::change::Condition::Any,
+            let id = crate::test_kit::object("late");
+            let change = nomad_core::change::Change::Delete {
+                condition: nomad_core::change::Condition::Any,
             };
             tree.writer
                 .ask(&tree.from, cx, |reply| super::LocalStoreMsg::Write {
@@ -271,7 +265,7 @@ mod tests {
         assert!(acknowledged.len() >= 190, "{}", acknowledged.len());
         let now = tree.kit.clock.wall().secs();
         for id in acknowledged {
-            let id = crate::actors::test_kit::object(&id);
+            let id = crate::test_kit::object(&id);
             let kept = super::ObjectStore::get(&*tree.store, super::Tier::Group, &id, now).unwrap();
             assert!(kept.is_some(), "{id}");
         }
@@ -287,7 +281,7 @@ mod tests {
     async fn a_store_without_its_writer_ends_the_tree() {
         let mut tree = Tree::start().await;
         let reason = "its writer has ended".to_owned();
-        tree.store.set_health(crate::ports::object_store::StoreHealth::Failed { reason });
+        tree.store.set_health(nomad_ports::object_store::StoreHealth::Failed { reason });
         assert!(tree.put("a", None).await.is_err());
         let cause = tree.root.ended().await;
         assert!(cause.contains("its writer has ended") || cause.contains("storage"), "{cause}");

@@ -19,22 +19,20 @@ use super::{
     replica_writer::{Endings, Rescans},
     shell::{Address, Described, Handling, Message, Reply, Role},
 };
-use crate::{
-    core::{
-        control::{ControlError, Request},
-        decision::{Decision, decide, decide_setting},
-        group::SettingChange,
-        log_state::LogState,
-        membership::{
-            Durable, Event, Membership, MembershipAnswer, MembershipConfig, MembershipRequest,
-            Order, RequestId,
-        },
-        node_id::NodeId,
-        time::MonotonicUs,
-        view::{Sighting, View},
+use nomad_core::{
+    control::{ControlError, Request},
+    decision::{Decision, decide, decide_setting},
+    group::SettingChange,
+    log_state::LogState,
+    membership::{
+        Durable, Event, Membership, MembershipAnswer, MembershipConfig, MembershipRequest, Order,
+        RequestId,
     },
-    ports::{DurableState, Overlay, PeerTransport, peer_transport::LinkEvent},
+    node_id::NodeId,
+    time::MonotonicUs,
+    view::{Sighting, View},
 };
+use nomad_ports::{DurableState, Overlay, PeerTransport, peer_transport::LinkEvent};
 
 /// How often a super-peer looks at its log's silence, which grows without any other event.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -394,7 +392,7 @@ impl MembershipActor {
     fn publish(&self, cx: &Handling<'_, MembershipMsg>) {
         let (now, wall) = (cx.kit.clock.monotonic(), cx.kit.clock.wall());
         let at = |heard: MonotonicUs| {
-            crate::core::time::UnixMs(wall.0.saturating_sub(now.since(heard) / 1_000))
+            nomad_core::time::UnixMs(wall.0.saturating_sub(now.since(heard) / 1_000))
         };
         let seen = self.core.sightings();
         let sightings = seen.iter().map(|(node, seen)| {

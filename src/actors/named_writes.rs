@@ -6,7 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{core::object::ObjectId, ports::object_store::Written};
+use nomad_core::change::Written;
+use nomad_core::object::ObjectId;
 
 /// The most writes that are remembered.
 const REMEMBERED_MAX: usize = 4_096;

@@ -25,18 +25,16 @@ use super::{
     recorder::{Outcome, Record},
     shell::{Context, Described, Handling, Message, Reply, Role},
 };
-use crate::{
-    core::{
-        change::{Change, Refusal},
-        object::{ObjectId, Version},
-        outbox::{self, Draft, Effect, Event, Figures, Limits, MergeEnd, Refused, Shelf},
-        register::{Now, OpId, Ticket, Value},
-        time::MonotonicUs,
-    },
-    ports::{
-        ObjectStore,
-        object_store::{Job, JobDone, OutboxChange, OutboxJob, StoreError, Written},
-    },
+use nomad_core::{
+    change::{Change, Refusal, Written},
+    object::{ObjectId, Version},
+    outbox::{self, Draft, Effect, Event, Figures, Limits, MergeEnd, Refused, Shelf},
+    register::{Now, OpId, Ticket, Value},
+    time::MonotonicUs,
+};
+use nomad_ports::{
+    ObjectStore,
+    object_store::{Job, JobDone, OutboxChange, OutboxJob, StoreError},
 };
 
 /// How long a merge may take before it counts as failed.
@@ -333,7 +331,7 @@ impl Outbox {
     fn perform(&mut self, cx: &Handling<'_, OutboxMsg>, about: Option<&ObjectId>, effect: Effect) {
         match effect {
             Effect::Keep { ticket, op, id, value, written } => {
-                let done = self.kept(cx, (ticket, op), id.clone(), written.into());
+                let done = self.kept(cx, (ticket, op), id.clone(), written);
                 self.change(
                     OutboxChange { put: vec![(id, value)], ..OutboxChange::default() },
                     done,
@@ -468,14 +466,5 @@ impl Outbox {
             me.tell(me.name(), Context { trace, deadline: None }, OutboxMsg::Tick);
         };
         self.timer = Some((due, tokio::spawn(wake).abort_handle()));
-    }
-}
-
-impl From<outbox::Written> for Written {
-    fn from(written: outbox::Written) -> Self {
-        match written {
-            outbox::Written::Kept { version, created } => Self::Kept { version, created },
-            outbox::Written::Removed => Self::Removed,
-        }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     recorder::Outcome,
     shell::{Described, Handling, Message, Role},
 };
-use crate::ports::OverlayRun;
+use nomad_ports::OverlayRun;
 
 // ---- messages ----
 
@@ -101,7 +101,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::actors::{shell::worker, supervisor::Root, test_kit::kit};
+    use crate::{shell::worker, supervisor::Root, test_kit::kit};
 
     /// How a run ends.
     #[derive(Debug)]

@@ -21,12 +21,10 @@ use super::{
     shell::{Address, Context, Described, Handling, Kit, Message, Role, worker},
     supervisor::{ChildSpec, Children, dynamic},
 };
-use crate::{
-    core::{node_id::NodeId, trace::TraceContext},
-    ports::{
-        LinkMaker, PeerTransport,
-        peer_transport::{LinkEnd, LinkError, LinkReading, Service},
-    },
+use nomad_core::{node_id::NodeId, trace::TraceContext};
+use nomad_ports::{
+    LinkMaker, PeerTransport,
+    peer_transport::{LinkEnd, LinkError, LinkReading, Service},
 };
 
 /// The name of the supervisor.
@@ -306,7 +304,7 @@ mod tests {
     use tokio::sync::{mpsc, oneshot};
 
     use super::*;
-    use crate::actors::{
+    use crate::{
         supervisor::{Root, nested},
         test_kit::kit,
     };

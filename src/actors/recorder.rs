@@ -12,14 +12,12 @@ use std::{
     },
 };
 
-use crate::{
-    core::{
-        object::ObjectId,
-        time::{MonotonicUs, UnixMs},
-        trace::{SpanId, TraceContext, TraceId},
-    },
-    ports::{Clock, Entropy},
+use nomad_core::{
+    object::ObjectId,
+    time::{MonotonicUs, UnixMs},
+    trace::{SpanId, TraceContext, TraceId},
 };
+use nomad_ports::{Clock, Entropy};
 
 /// The most records that a capture keeps.
 pub const CAPTURE_MAX: usize = 10_000;
@@ -303,7 +301,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::{OsEntropy, clock::ManualClock};
+    use nomad_ports::{OsEntropy, clock::ManualClock};
 
     fn recorder(records_max: usize) -> Recorder {
         Recorder::new(records_max, Arc::new(ManualClock::default()), Arc::new(OsEntropy))

@@ -31,18 +31,16 @@ use super::{
     recorder::Outcome,
     shell::{Context, Described, Handling, Message, Reply, Role},
 };
-use crate::{
-    core::{
-        node_id::NodeId,
-        object::{ObjectId, Version},
-        register::{Ended, Order},
-        repair::{
-            Answer, Effect, Event, Failure, Now, OUTLIVED_MAX, Options, Question, RepairStatus,
-            Scope, Sweeper, Ticket,
-        },
+use nomad_core::{
+    node_id::NodeId,
+    object::{ObjectId, Version},
+    register::{Ended, Order},
+    repair::{
+        Answer, Effect, Event, Failure, Now, OUTLIVED_MAX, Options, Question, RepairStatus, Scope,
+        Sweeper, Ticket,
     },
-    ports::{ObjectStore, PeerTransport, Rounds, peer_transport::Service},
 };
+use nomad_ports::{ObjectStore, PeerTransport, Rounds, peer_transport::Service};
 
 /// How long a round of a repair may take.
 const ROUND_LIMIT_US: u64 = 10_000_000;
@@ -415,7 +413,7 @@ impl RepairSweeper {
             Question::Walk { buckets, from: place, .. } => self.answer(reply, move |store| {
                 store_work::walk(store, &scope, from, &buckets, &place).map(Answer::Part)
             }),
-            Question::Heads { ids, .. } if ids.len() <= crate::core::repair::HEADS_MAX => {
+            Question::Heads { ids, .. } if ids.len() <= nomad_core::repair::HEADS_MAX => {
                 self.answer(reply, move |store| store_work::heads(store, &ids).map(Answer::Heads));
             }
             Question::Heads { .. } => reply.send(Answer::Elsewhere),

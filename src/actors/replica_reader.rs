@@ -28,17 +28,15 @@ use super::{
     replica_writer::Writers,
     shell::{Address, AskError, Context, Described, Handling, Kit, Message, Reply, Role, Step},
 };
-use crate::{
-    core::{
-        group::RetrievalMode,
-        listing::{Known, Page, Queued, Wanted},
-        object::{Object, ObjectId, Tier},
-        register::Value,
-        replication::NotDone,
-        time::MonotonicUs,
-    },
-    ports::{ObjectStore, PeerTransport, object_store::StoreError},
+use nomad_core::{
+    group::RetrievalMode,
+    listing::{Known, Page, Queued, Wanted},
+    object::{Object, ObjectId, Tier},
+    register::Value,
+    replication::NotDone,
+    time::MonotonicUs,
 };
+use nomad_ports::{ObjectStore, PeerTransport, object_store::StoreError};
 
 /// The most listings that run at a time, each of which may read a hundred thousand records, and the most that run or wait.
 const LISTINGS_MAX: usize = 16;
@@ -272,7 +270,7 @@ fn fetch(
     store: &dyn ObjectStore,
     tier: Tier,
     id: &ObjectId,
-    now: crate::core::time::UnixSecs,
+    now: nomad_core::time::UnixSecs,
 ) -> Result<Fetched, StoreError> {
     match tier {
         Tier::Group => local_read::find(store, id, now),

@@ -35,22 +35,20 @@ use super::{
     recorder::{Outcome, Record},
     shell::{Address, Context, Described, Handling, Message, Reply, Role},
 };
-use crate::{
-    core::{
-        node_id::NodeId,
-        object::{ObjectId, Version},
-        register::{
-            self, Effect, Ended, Event, Now, OpId, Order, Register, Registers, ShardState, Shelf,
-            Ticket, Value,
-        },
-        time::{MonotonicUs, UnixSecs},
-        trace::TraceContext,
+use nomad_core::{
+    node_id::NodeId,
+    object::{ObjectId, Version},
+    register::{
+        self, Effect, Ended, Event, Now, OpId, Order, Register, Registers, ShardState, Shelf,
+        Ticket, Value,
     },
-    ports::{
-        ObjectStore, PeerTransport,
-        object_store::{Job, RegisterJob, StoreError, StoreHealth},
-        peer_transport::Service,
-    },
+    time::{MonotonicUs, UnixSecs},
+    trace::TraceContext,
+};
+use nomad_ports::{
+    ObjectStore, PeerTransport,
+    object_store::{Job, RegisterJob, StoreError, StoreHealth},
+    peer_transport::Service,
 };
 
 /// How long a worker whose store has failed waits before it looks again.

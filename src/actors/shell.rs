@@ -16,15 +16,13 @@ use super::{
     supervisor::ChildSpec,
     vitals::{Census, Vitals},
 };
-use crate::{
-    core::{
-        object::ObjectId,
-        restart::Intensity,
-        time::MonotonicUs,
-        trace::{SpanId, TraceContext},
-    },
-    ports::{Clock, Entropy},
+use nomad_core::{
+    object::ObjectId,
+    restart::Intensity,
+    time::MonotonicUs,
+    trace::{SpanId, TraceContext},
 };
+use nomad_ports::{Clock, Entropy};
 
 /// What all actors of a node share.
 #[derive(Clone)]
@@ -362,7 +360,7 @@ impl<'a> Step<'a> {
             kind,
             request = %trace.trace,
         );
-        crate::telemetry::adopt_step(span, trace, self.span()).entered()
+        nomad_telemetry::adopt_step(span, trace, self.span()).entered()
     }
 
     pub(super) fn end(&mut self, outcome: Outcome) {

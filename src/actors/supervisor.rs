@@ -20,7 +20,7 @@ use super::{
     shell::Kit,
     vitals::{Cause, Census, Vitals},
 };
-use crate::core::restart::{Intensity, Restarts, Verdict};
+use nomad_core::restart::{Intensity, Restarts, Verdict};
 
 type Spawned = Pin<Box<dyn Future<Output = Result<ActorCell, String>> + Send>>;
 
@@ -395,7 +395,7 @@ impl Root {
 
 #[cfg(test)]
 mod tests {
-    use crate::actors::{
+    use crate::{
         recorder::Outcome,
         shell::{Described, Handling, Message, Role, worker},
         supervisor::{Children, Root, dynamic, nested},
@@ -495,7 +495,7 @@ mod tests {
 
     /// A root over a supervisor of children that come and go, waited for by what the census shows.
     struct Nursery {
-        kit: crate::actors::Kit,
+        kit: crate::Kit,
         children: Children,
         root: Root,
     }

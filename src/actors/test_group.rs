@@ -21,26 +21,24 @@ use super::{
     supervisor::{Root, nested},
     test_kit::kit,
 };
-use crate::{
-    core::{
-        ledger::{Change, Held},
-        node_id::NodeId,
-        object::{Object, ObjectId, Version},
-        register::{Ballot, Ended, Order, Register, Tombstone, Value, replicas, shard_of},
-        repair::Options,
-        table::{Command, Configuration, Seat},
-        time::{MonotonicUs, UnixSecs},
-        trace::TraceContext,
-        view::{Founder, Liveness, Sighting, View},
-    },
-    network::{MemoryLinks, MemoryNetwork},
-    ports::{
-        ObjectStore, PeerTransport as _, Rounds,
-        object_store::{Job, RegisterJob},
-        peer_transport::Service,
-    },
-    storage::MemoryStore,
+use nomad_core::{
+    ledger::{Change, Held},
+    node_id::NodeId,
+    object::{Object, ObjectId, Version},
+    register::{Ballot, Ended, Order, Register, Tombstone, Value, replicas, shard_of},
+    repair::Options,
+    table::{Command, Configuration, Seat},
+    time::{MonotonicUs, UnixSecs},
+    trace::TraceContext,
+    view::{Founder, Liveness, Sighting, View},
 };
+use nomad_network::{MemoryLinks, MemoryNetwork};
+use nomad_ports::{
+    ObjectStore, PeerTransport as _, Rounds,
+    object_store::{Job, RegisterJob},
+    peer_transport::Service,
+};
+use nomad_storage::MemoryStore;
 
 pub const CLEANUP: Duration = Duration::from_secs(60);
 

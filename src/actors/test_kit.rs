@@ -9,15 +9,13 @@ use super::{
     shell::worker,
     supervisor::{ChildSpec, Root, nested},
 };
-use crate::{
-    core::{
-        change::{Change, Condition, Content},
-        object::{ObjectId, Tier},
-        time::{MonotonicUs, UnixMs},
-    },
-    ports::{Clock, ObjectStore, OsEntropy, object_store::WriteResult},
-    storage::MemoryStore,
+use nomad_core::{
+    change::{Change, Condition, Content},
+    object::{ObjectId, Tier},
+    time::{MonotonicUs, UnixMs},
 };
+use nomad_ports::{Clock, ObjectStore, OsEntropy, object_store::WriteResult};
+use nomad_storage::MemoryStore;
 
 /// Reads tokio's clock; the wall clock starts at a fixed time.
 pub struct TokioClock {
@@ -98,7 +96,7 @@ impl Tree {
         let content = Content {
             value: id.to_owned().into(),
             creation_time: None,
-            expires_at: expires_in_s.map(|s| crate::core::time::UnixSecs(now + s)),
+            expires_at: expires_in_s.map(|s| nomad_core::time::UnixSecs(now + s)),
             content_type: None,
         };
         let change = Change::Write { content, condition: Condition::Any };

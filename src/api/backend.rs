@@ -16,35 +16,33 @@ use super::{
     error::{ApiError, ErrorCode},
     metrics::{Metrics, StoreStats},
 };
-use crate::{
-    actors::{
-        Address, Context, Kit,
-        group_view::GroupView,
-        group_write::WritePath,
-        ledger::{LedgerGauge, LedgerMsg},
-        local_store::LocalStoreMsg,
-        membership::MembershipMsg,
-        outbox::Gauge,
-        recorder::{Outcome, Record},
-        repair_sweeper::{RepairGauge, RepairSweeperMsg},
-        replica_reader::ReadPath,
-    },
-    config::{Config, Durability},
-    core::{
-        change::{Change, Refusal},
-        control::{ControlError, Request},
-        group::{RetrievalMode, SettingChange, Settings, StorageMode},
-        ledger::{LIMIT_ENTRIES, LedgerPage},
-        listing::{Page, Wanted},
-        object::{Object, ObjectId, Tier},
-        offer::Offer,
-        replication,
-        time::MonotonicUs,
-        trace::{SpanId, TraceContext, TraceId},
-        world::Position,
-    },
-    ports::{PeerProbe, object_store::Written, overlay::OverlayState},
+use nomad_actors::{
+    Address, Context, Kit,
+    group_view::GroupView,
+    group_write::WritePath,
+    ledger::{LedgerGauge, LedgerMsg},
+    local_store::LocalStoreMsg,
+    membership::MembershipMsg,
+    outbox::Gauge,
+    recorder::{Outcome, Record},
+    repair_sweeper::{RepairGauge, RepairSweeperMsg},
+    replica_reader::ReadPath,
 };
+use nomad_config::{Config, Durability};
+use nomad_core::{
+    change::{Change, Refusal, Written},
+    control::{ControlError, Request},
+    group::{RetrievalMode, SettingChange, Settings, StorageMode},
+    ledger::{LIMIT_ENTRIES, LedgerPage},
+    listing::{Page, Wanted},
+    object::{Object, ObjectId, Tier},
+    offer::Offer,
+    replication,
+    time::MonotonicUs,
+    trace::{SpanId, TraceContext, TraceId},
+    world::Position,
+};
+use nomad_ports::{PeerProbe, overlay::OverlayState};
 
 /// Where a node is between its start and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,7 +194,7 @@ impl Call {
             start,
             object: None,
             finished: false,
-            _span: crate::telemetry::adopt_step(span, trace, own),
+            _span: nomad_telemetry::adopt_step(span, trace, own),
         }))
     }
 

@@ -35,7 +35,7 @@ use super::{
     listener::{Edge, Gate, Protocol},
     streams::Streams,
 };
-use crate::config::LimitsConfig;
+use nomad_config::LimitsConfig;
 
 /// The most streams that one HTTP/2 connection may have open.
 const STREAMS_MAX: usize = 4_096;

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use crate::core::group::{RetrievalMode, StorageMode};
+use nomad_core::group::{RetrievalMode, StorageMode};
 
 /// How long something took: a histogram of counters. The library's own takes a lock each time.
 #[derive(Debug, Default)]

@@ -5,22 +5,20 @@ use std::{fmt, time::Duration};
 use http::StatusCode;
 use tonic::Code;
 
-use crate::{
-    actors::{
-        AskError, group_write::WriteError, outbox::OutboxError, repair_sweeper::RepairError,
-        replica_reader::ReadError,
-    },
-    core::{
-        change::{ContentError, Refusal},
-        control::ControlError,
-        group::{ModeError, PeerError, ReplicationFactorError},
-        object::{ObjectIdError, VersionError},
-        outbox::Refused,
-        replication::{NotDone, NotServed},
-        world::PositionError,
-    },
-    ports::object_store::StoreError,
+use nomad_actors::{
+    AskError, group_write::WriteError, outbox::OutboxError, repair_sweeper::RepairError,
+    replica_reader::ReadError,
 };
+use nomad_core::{
+    change::{ContentError, Refusal},
+    control::ControlError,
+    group::{ModeError, PeerError, ReplicationFactorError},
+    object::{ObjectIdError, VersionError},
+    outbox::Refused,
+    replication::{NotDone, NotServed},
+    world::PositionError,
+};
+use nomad_ports::object_store::StoreError;
 
 /// Every way in which a request can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

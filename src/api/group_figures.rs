@@ -9,10 +9,8 @@ use prometheus_client::{
 };
 
 use super::backend::Network;
-use crate::{
-    actors::group_view::GroupView,
-    core::view::{Liveness, RoleState, View},
-};
+use nomad_actors::group_view::GroupView;
+use nomad_core::view::{Liveness, RoleState, View};
 
 /// All states of a role; the figure of the present one is 1.
 const STATES: [RoleState; 8] = [

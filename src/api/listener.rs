@@ -19,13 +19,11 @@ use tokio_util::{
 };
 
 use super::{admission::Admission, body::LimitedBody, connection, error::ApiError};
-use crate::{
-    actors::{
-        recorder::Outcome,
-        shell::{Described, Handling, Message, Reply, Role},
-    },
-    config::LimitsConfig,
+use nomad_actors::{
+    recorder::Outcome,
+    shell::{Described, Handling, Message, Reply, Role},
 };
+use nomad_config::LimitsConfig;
 
 /// What answers the requests of a listener.
 pub trait Edge: Clone + Send + Sync + 'static {

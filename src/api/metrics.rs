@@ -18,10 +18,8 @@ use super::{
     durations::{Durations, Operations},
     group_figures::GroupFigures,
 };
-use crate::{
-    actors::{group_view::GroupView, vitals::Census},
-    ports::object_store::{StoreCounts, StoreHealth},
-};
+use nomad_actors::{group_view::GroupView, vitals::Census};
+use nomad_ports::object_store::{StoreCounts, StoreHealth};
 
 /// Reads the store's state without going through its writer.
 pub type StoreStats = Arc<dyn Fn() -> (StoreHealth, StoreCounts) + Send + Sync>;
@@ -188,7 +186,7 @@ impl Collector for State {
 }
 
 type ActorFigure =
-    (&'static str, &'static str, MetricType, fn(&crate::actors::vitals::Reading) -> u64);
+    (&'static str, &'static str, MetricType, fn(&nomad_actors::vitals::Reading) -> u64);
 
 const ACTOR_FIGURES: [ActorFigure; 5] = [
     ("actor_handled", "Messages handled", MetricType::Counter, |actor| actor.handled),
@@ -230,12 +228,10 @@ pub fn resident_bytes() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        actors::group_view::Published,
-        core::{
-            group::{RetrievalMode, StorageMode},
-            view::{Founder, View},
-        },
+    use nomad_actors::group_view::Published;
+    use nomad_core::{
+        group::{RetrievalMode, StorageMode},
+        view::{Founder, View},
     };
 
     #[test]

@@ -10,10 +10,8 @@ use prometheus_client::{
 };
 use serde::Serialize;
 
-use crate::{
-    actors::{Kit, outbox::Gauge, replica_reader::ReadPath, replica_writer::RoundsGauge},
-    core::{hlc, outbox::Figures},
-};
+use nomad_actors::{Kit, outbox::Gauge, replica_reader::ReadPath, replica_writer::RoundsGauge};
+use nomad_core::{hlc, outbox::Figures};
 
 /// Reads them.
 pub struct ReplicaFigures {

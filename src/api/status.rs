@@ -7,7 +7,7 @@ use super::{
     replica_figures::OutboxStatus,
     upkeep_figures::{LedgerStatus, RepairStatusShown},
 };
-use crate::core::{
+use nomad_core::{
     group::Settings,
     object::Tier,
     table::{Seat, Table},

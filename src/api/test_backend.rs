@@ -15,38 +15,36 @@ use super::{
     backend::{Backend, Network, Phase},
     metrics::{Metrics, StoreStats},
 };
-use crate::{
-    actors::{
-        Kit, Recorder,
-        group_storage::{GroupStorage, Parts},
-        group_upkeep::Upkeep,
-        group_view::{GroupView, Published},
-        local_store,
-        local_store::LocalStore,
-        membership::MembershipMsg,
-        recorder::Outcome,
-        shell::{Handling, Role, worker},
-        supervisor::Root,
-        vitals::Census,
-    },
-    config::Config,
-    core::{
-        control::{ControlError, Request},
-        decision::{Decision, decide, decide_setting},
-        group::{Member, Settings},
-        membership::Order,
-        node_id::NodeId,
-        offer::Offer,
-        outbox::Limits,
-        table::{Command, Seat, Table},
-        time::UnixMs,
-        view::{Founder, Liveness, Sighting, View},
-        world::World,
-    },
-    network::memory::MemoryNetwork,
-    ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock},
-    storage::MemoryStore,
+use nomad_actors::{
+    Kit, Recorder,
+    group_storage::{GroupStorage, Parts},
+    group_upkeep::Upkeep,
+    group_view::{GroupView, Published},
+    local_store,
+    local_store::LocalStore,
+    membership::MembershipMsg,
+    recorder::Outcome,
+    shell::{Handling, Role, worker},
+    supervisor::Root,
+    vitals::Census,
 };
+use nomad_config::Config;
+use nomad_core::{
+    control::{ControlError, Request},
+    decision::{Decision, decide, decide_setting},
+    group::{Member, Settings},
+    membership::Order,
+    node_id::NodeId,
+    offer::Offer,
+    outbox::Limits,
+    table::{Command, Seat, Table},
+    time::UnixMs,
+    view::{Founder, Liveness, Sighting, View},
+    world::World,
+};
+use nomad_network::memory::MemoryNetwork;
+use nomad_ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock};
+use nomad_storage::MemoryStore;
 
 /// What the clock of a test node says at first, in seconds.
 pub const NOW: u64 = 1_750_000_000;
@@ -245,7 +243,7 @@ impl TestNode {
             admission,
             store_stats,
             probe: Arc::new(Probe),
-            started: crate::ports::Clock::monotonic(&*clock),
+            started: nomad_ports::Clock::monotonic(&*clock),
             config,
         });
         let mut children = vec![writer_spec, membership_spec, ledger.child, repair.child];

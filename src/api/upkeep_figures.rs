@@ -9,10 +9,8 @@ use prometheus_client::{
 };
 use serde::Serialize;
 
-use crate::{
-    actors::{Kit, ledger::LedgerGauge, repair_sweeper::RepairGauge},
-    core::{ledger::Standing, repair::RepairStatus},
-};
+use nomad_actors::{Kit, ledger::LedgerGauge, repair_sweeper::RepairGauge};
+use nomad_core::{ledger::Standing, repair::RepairStatus};
 
 /// Reads them.
 pub struct UpkeepFigures {

@@ -21,11 +21,9 @@ use tokio::runtime::Builder;
 use super::{
     args::DevArgs, error::CliError, load_config, output, runtime, shown, signals::Signals, start,
 };
-use crate::{
-    config::{Config, Loaded, Origin, Position},
-    node::{Node, StartOptions},
-    telemetry,
-};
+use nomad_config::{Config, Loaded, Origin, Position};
+use nomad_node::{Node, StartOptions};
+use nomad_telemetry as telemetry;
 
 /// How long the nodes may take to find their places before the network is shown as it is.
 const SETTLING_MAX: Duration = Duration::from_secs(20);
@@ -199,7 +197,7 @@ async fn build(
 ) -> Result<(), CliError> {
     say(&format!("starting {count} nodes, with their data in {}", dir.display()));
     let failed = |index| {
-        move |error: crate::node::StartError| CliError::NodeOfNetwork {
+        move |error: nomad_node::StartError| CliError::NodeOfNetwork {
             index,
             reason: error.to_string(),
         }

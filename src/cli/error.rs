@@ -6,7 +6,7 @@ use super::{
     bench::{BenchError, RestBase},
     rest::Refused,
 };
-use crate::config::ConfigErrors;
+use nomad_config::ConfigErrors;
 
 /// Why a command did not do what it was told.
 #[derive(Debug, thiserror::Error)]

@@ -14,10 +14,8 @@ use super::{
     load_config, runtime,
     signals::Signals,
 };
-use crate::{
-    node::{Node, StartOptions},
-    telemetry,
-};
+use nomad_node::{Node, StartOptions};
+use nomad_telemetry as telemetry;
 
 /// Runs a node until it is told to stop, or gives up.
 pub(super) fn run(args: StartArgs) -> Result<ExitCode, CliError> {

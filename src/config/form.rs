@@ -8,7 +8,7 @@ use std::{
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-use super::unit::Durability;
+use super::unit::{Durability, parse_durability};
 
 /// What a text must look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ fn is_network_name(text: &str) -> bool {
 
 fn is_durability(text: &str) -> bool {
     let range = Duration::from_millis(1)..=Duration::from_secs(60);
-    text.parse().is_ok_and(|durability| match durability {
+    parse_durability(text).is_ok_and(|durability| match durability {
         Durability::Always => true,
         Durability::Interval(interval) => range.contains(&interval),
     })

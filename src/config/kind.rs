@@ -215,7 +215,7 @@ fn read_text(value: &ValueKind, form: Form) -> Result<ValueKind, Misread> {
     match value {
         ValueKind::String(text) if form.matches(text) => Ok(ValueKind::String(text.clone())),
         ValueKind::String(text) if form == Form::Durability => {
-            Err(text.parse::<unit::Durability>().err().map_or(Misread::NotAllowed, Misread::from))
+            Err(unit::parse_durability(text).err().map_or(Misread::NotAllowed, Misread::from))
         }
         ValueKind::I64(_) | ValueKind::Float(_) | ValueKind::Boolean(_) => Err(Misread::Unquoted),
         _ => Err(Misread::NotAllowed),

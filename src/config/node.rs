@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::unit::{self, Durability};
-pub use crate::core::{
+pub use nomad_core::{
     group::{RetrievalMode, StorageMode},
     world::Position,
 };
@@ -89,6 +89,7 @@ pub struct StorageConfig {
     /// The mode of a read that names none.
     pub retrieval_mode: RetrievalMode,
     /// When a write reaches the disk.
+    #[serde(with = "unit::durability")]
     pub durability: Durability,
     /// Most bytes of an object's value, 1 KiB to 64 MiB.
     #[serde(with = "unit::size")]

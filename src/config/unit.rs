@@ -1,11 +1,11 @@
 //! How values with a unit are written: durations (`20s`), sizes (`4MiB`), durability, and text where empty means
 //! unset. Reading and writing are inverse to each other.
 
-use std::{ffi::OsStr, fmt, str::FromStr, time::Duration};
+use std::{ffi::OsStr, time::Duration};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serializer, de};
 
-pub use crate::core::durability::Durability;
+pub use nomad_core::durability::Durability;
 
 /// Bytes in a KiB.
 pub const KIB: u64 = 1024;
@@ -86,36 +86,36 @@ pub fn format_size(bytes: u64) -> String {
     bytes.to_string()
 }
 
-impl FromStr for Durability {
-    type Err = UnitError;
-
-    fn from_str(text: &str) -> Result<Self, UnitError> {
-        match text.trim().split_once(':') {
-            None if text.trim() == "always" => Ok(Self::Always),
-            Some(("interval", duration)) => parse_duration(duration).map(Self::Interval),
-            _ => Err(UnitError::Durability),
-        }
+/// Reads when a write is made durable: `always`, or `interval:100ms`.
+///
+/// # Errors
+/// When the text is neither.
+pub fn parse_durability(text: &str) -> Result<Durability, UnitError> {
+    match text.trim().split_once(':') {
+        None if text.trim() == "always" => Ok(Durability::Always),
+        Some(("interval", duration)) => parse_duration(duration).map(Durability::Interval),
+        _ => Err(UnitError::Durability),
     }
 }
 
-impl fmt::Display for Durability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Always => f.write_str("always"),
-            Self::Interval(duration) => write!(f, "interval:{}", format_duration(*duration)),
-        }
+/// Writes it so that `parse_durability` reads the same.
+pub fn format_durability(durability: Durability) -> String {
+    match durability {
+        Durability::Always => "always".to_owned(),
+        Durability::Interval(duration) => format!("interval:{}", format_duration(duration)),
     }
 }
 
-impl Serialize for Durability {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+/// `#[serde(with)]` for when a write is made durable.
+pub(super) mod durability {
+    use super::*;
 
-impl<'de> Deserialize<'de> for Durability {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    pub fn serialize<S: Serializer>(value: &Durability, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format_durability(*value))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Durability, D::Error> {
+        parse_durability(&String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 
@@ -211,12 +211,12 @@ mod tests {
     #[test]
     fn durability_is_always_or_an_interval() {
         let interval = Durability::Interval(Duration::from_millis(100));
-        assert_eq!("always".parse(), Ok(Durability::Always));
-        assert_eq!("interval:100ms".parse(), Ok(interval));
-        assert_eq!(interval.to_string(), "interval:100ms");
-        assert_eq!("interval:100".parse::<Durability>(), Err(UnitError::BareNumber));
+        assert_eq!(parse_durability("always"), Ok(Durability::Always));
+        assert_eq!(parse_durability("interval:100ms"), Ok(interval));
+        assert_eq!(format_durability(interval), "interval:100ms");
+        assert_eq!(parse_durability("interval:100"), Err(UnitError::BareNumber));
         for text in ["", "never", "interval", "always:1s"] {
-            assert_eq!(text.parse::<Durability>(), Err(UnitError::Durability), "{text:?}");
+            assert_eq!(parse_durability(text), Err(UnitError::Durability), "{text:?}");
         }
     }
 

@@ -12,10 +12,8 @@ use super::{
     raft_consensus::Parts,
     types::{Participant, RaftMembership},
 };
-use crate::{
-    core::{node_id::NodeId, table::Table},
-    ports::consensus::ConsensusError,
-};
+use nomad_core::{node_id::NodeId, table::Table};
+use nomad_ports::consensus::ConsensusError;
 
 /// Add, joint, uniform, remove; and once more for what an earlier call has left half done.
 const STEPS_MAX: usize = 8;
@@ -115,7 +113,7 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consensus::test_cluster::{id, table_of};
+    use crate::test_cluster::{id, table_of};
 
     type Named = BTreeMap<u64, Participant>;
 

@@ -12,12 +12,10 @@ use super::{
     rpc::{self, Piece, Received, Reply, Rpc},
     types::Participant,
 };
-use crate::{
-    core::{node_id::NodeId, trace::TraceContext},
-    ports::PeerHandler,
-};
+use nomad_core::{node_id::NodeId, trace::TraceContext};
+use nomad_ports::PeerHandler;
 
-/// The handler of [`Service::Log`](crate::ports::peer_transport::Service::Log). It does not keep the log alive.
+/// The handler of [`Service::Log`](nomad_ports::peer_transport::Service::Log). It does not keep the log alive.
 #[derive(Debug)]
 pub struct Handler {
     inner: Weak<Inner>,

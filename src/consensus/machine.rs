@@ -13,7 +13,7 @@ use super::{
     store::{Handle, KeptSnapshot},
     types::{RaftEntry, RaftLogId, Record, SnapshotMeta, StorageError, StoredMembership, Types},
 };
-use crate::core::table::{Applied, Table};
+use nomad_core::table::{Applied, Table};
 
 /// The table after the last entry that is applied.
 #[derive(Debug, Clone, Default, PartialEq)]

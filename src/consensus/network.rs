@@ -21,12 +21,10 @@ use super::{
     rpc::{self, CHUNK_BYTES, Piece, Question, Received, Reply, Rpc},
     types::{Participant, RaftVote, Types},
 };
-use crate::{
-    core::{node_id::NodeId, trace::TraceContext},
-    ports::{
-        PeerTransport,
-        peer_transport::{LinkError, Service},
-    },
+use nomad_core::{node_id::NodeId, trace::TraceContext};
+use nomad_ports::{
+    PeerTransport,
+    peer_transport::{LinkError, Service},
 };
 
 /// How long after a failed message the next one to the same member waits.

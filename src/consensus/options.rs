@@ -5,10 +5,8 @@ use std::{fmt, path::PathBuf, time::Duration};
 use openraft::{Config, SnapshotPolicy};
 use thiserror::Error;
 
-use crate::{
-    core::node_id::NodeId,
-    storage::{self, Faults},
-};
+use nomad_core::node_id::NodeId;
+use nomad_storage::{self as storage, Faults};
 
 /// How many entries are applied before the table is written down as a whole.
 const SNAPSHOT_EVERY: u64 = 1_000;

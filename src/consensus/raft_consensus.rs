@@ -29,14 +29,12 @@ use super::{
     types,
     types::{Bond, Participant, Raft, RaftEntry, RaftMembership, RaftMetrics, RaftVote, Record},
 };
-use crate::{
-    core::{
-        log_state::LogState,
-        node_id::NodeId,
-        table::{Applied, Command, Table},
-    },
-    ports::{Consensus, PeerHandler, PeerTransport, consensus::ConsensusError},
+use nomad_core::{
+    log_state::LogState,
+    node_id::NodeId,
+    table::{Applied, Command, Table},
 };
+use nomad_ports::{Consensus, PeerHandler, PeerTransport, consensus::ConsensusError};
 
 /// How long openraft may take to stop; its tasks then end by themselves.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -205,7 +203,7 @@ impl RaftConsensus {
         Ok(Self(inner))
     }
 
-    /// Returns what answers the other members, for [`Service::Log`](crate::ports::peer_transport::Service::Log).
+    /// Returns what answers the other members, for [`Service::Log`](nomad_ports::peer_transport::Service::Log).
     pub fn handler(&self) -> Arc<dyn PeerHandler> {
         Arc::new(Handler::new(Arc::downgrade(&self.0)))
     }

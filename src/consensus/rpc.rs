@@ -15,7 +15,7 @@ use super::{
         Participant, RaftEntry, RaftLogId, RaftMembership, RaftVote, Record, SnapshotMeta, Types,
     },
 };
-use crate::core::node_id::NodeId;
+use nomad_core::node_id::NodeId;
 
 /// The longest message.
 pub const MESSAGE_MAX: usize = 4 << 20;

@@ -25,10 +25,8 @@ use super::{
     options::{OpenError, RaftOptions},
     types::{Bond, RaftEntry, RaftLogId, RaftVote, SnapshotMeta, Types},
 };
-use crate::{
-    core::node_id::NodeId,
-    storage::{self, Engine, FaultPoint, Faults, Place},
-};
+use nomad_core::node_id::NodeId;
+use nomad_storage::{self as storage, Engine, FaultPoint, Faults, Place};
 
 const KEY_FORMAT: &[u8] = b"\x01format";
 const KEY_NODE: &[u8] = b"\x01node";

@@ -11,10 +11,8 @@ use super::{
     test_cluster::{Cluster, GROUP, id, ids, seat},
     types::Participant,
 };
-use crate::{
-    core::table::{Applied, Command, Seat},
-    ports::{Consensus as _, consensus::ConsensusError},
-};
+use nomad_core::table::{Applied, Command, Seat};
+use nomad_ports::{Consensus as _, consensus::ConsensusError};
 
 fn participant(n: u8, claim: u64) -> Participant {
     Participant { node: id(n), claim }

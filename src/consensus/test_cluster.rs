@@ -13,20 +13,18 @@ use tempfile::TempDir;
 use tokio::{sync::watch, time::Instant};
 
 use super::{RaftConsensus, RaftOptions};
-use crate::{
-    core::{
-        group::{Member, RetrievalMode, SettingChange, Settings, StorageMode},
-        log_state::LogState,
-        node_id::NodeId,
-        table::{Applied, Command, Seat, Table},
-        world::Position,
-    },
-    network::{MemoryLinks, MemoryNetwork},
-    ports::{
-        Consensus as _, PeerTransport as _, consensus::ConsensusError, peer_transport::Service,
-    },
-    storage::FaultPoint,
+use nomad_core::{
+    group::{Member, RetrievalMode, SettingChange, Settings, StorageMode},
+    log_state::LogState,
+    node_id::NodeId,
+    table::{Applied, Command, Seat, Table},
+    world::Position,
 };
+use nomad_network::{MemoryLinks, MemoryNetwork};
+use nomad_ports::{
+    Consensus as _, PeerTransport as _, consensus::ConsensusError, peer_transport::Service,
+};
+use nomad_storage::FaultPoint;
 
 /// Virtual time: no test waits that long.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -18,11 +18,9 @@ use super::{
     test_cluster::{id, table_of},
     types::{Participant, RaftEntry, RaftLogId, RaftMembership, RaftVote, SnapshotMeta, number_of},
 };
-use crate::{
-    core::trace::TraceContext,
-    network::MemoryNetwork,
-    ports::{Consensus as _, PeerHandler},
-};
+use nomad_core::trace::TraceContext;
+use nomad_network::MemoryNetwork;
+use nomad_ports::{Consensus as _, PeerHandler};
 
 /// The number of a node under its first claim.
 fn number(n: u8) -> u64 {

@@ -24,7 +24,8 @@ use super::{
     test_cluster::{id, table_of},
     types::{Bond, Participant, RaftEntry, RaftLogId, Record, StorageError, Types, first_entries},
 };
-use crate::{core::table::Command, storage::FaultPoint};
+use nomad_core::table::Command;
+use nomad_storage::FaultPoint;
 
 struct Stores;
 

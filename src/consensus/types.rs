@@ -10,7 +10,7 @@ use openraft::{EntryPayload, LogId, Vote};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::core::{
+use nomad_core::{
     node_id::NodeId,
     table::{Applied, Command, Table},
 };

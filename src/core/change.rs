@@ -67,6 +67,20 @@ pub enum Decision {
     Remove,
 }
 
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The object is kept under this version.
+    Kept {
+        /// Its new version.
+        version: Version,
+        /// False when it replaced one.
+        created: bool,
+    },
+    /// The object is there no more.
+    Removed,
+}
+
 /// Why a write has no effect. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {

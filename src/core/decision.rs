@@ -194,7 +194,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::{
+    use crate::{
         table::Seat,
         view::{Founder, RoleState},
         world::Position,

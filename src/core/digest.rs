@@ -175,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::core::{object::ObjectId, register::shard_of};
+    use crate::{object::ObjectId, register::shard_of};
 
     fn version(time: u64) -> Version {
         Version { time, node: 1 }

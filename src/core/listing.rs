@@ -259,7 +259,7 @@ impl Merge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{register::replicas, table::Old, view::Founder};
+    use crate::{register::replicas, table::Old, view::Founder};
 
     fn id(text: &str) -> ObjectId {
         ObjectId::parse(text).unwrap()

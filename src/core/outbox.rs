@@ -13,9 +13,9 @@ mod loading;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::entry::Entry;
-pub use self::event::{Draft, Effect, Event, Figures, Kept, MergeEnd, Refused, Shelf, Written};
+pub use self::event::{Draft, Effect, Event, Figures, Kept, MergeEnd, Refused, Shelf};
 use super::{
-    change::Decision,
+    change::{Decision, Written},
     hlc::HybridClock,
     object::{ObjectId, Version},
     register::{Now, OpId, Ticket, Tombstone, Value},

@@ -115,7 +115,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::{
+    use crate::{
         table::{Command, Seat},
         view::{Founder, Sighting},
     };

@@ -5,11 +5,9 @@ use std::{
     sync::Arc,
 };
 
-#[cfg(test)]
-use super::group::{RetrievalMode, StorageMode};
 use super::{
     control::ControlError,
-    group::{Member, PeerError, Settings},
+    group::{Member, PeerError, RetrievalMode, Settings, StorageMode},
     node_id::NodeId,
     offer::Offer,
     table::{Seat, Table},
@@ -135,9 +133,9 @@ pub struct Founder {
     pub settings: Settings,
 }
 
-#[cfg(test)]
 impl Founder {
-    /// A peer at the origin of a world of 10 by 10, for tests.
+    /// A peer at the origin of a world of 10 by 10, for the tests of all rooms.
+    #[doc(hidden)]
     pub fn example(key: u8) -> Self {
         Self {
             this: Member {

@@ -83,7 +83,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::core::{
+    use crate::{
         table::{Command, Seat},
         view::Founder,
     };

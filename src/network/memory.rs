@@ -15,15 +15,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::{
-    core::{
-        node_id::NodeId,
-        trace::{SpanId, TraceContext, TraceId},
-    },
-    ports::{
-        PeerHandler, PeerTransport,
-        peer_transport::{LinkError, LinkEvent, Service},
-    },
+use nomad_core::{
+    node_id::NodeId,
+    trace::{SpanId, TraceContext, TraceId},
+};
+use nomad_ports::{
+    PeerHandler, PeerTransport,
+    peer_transport::{LinkError, LinkEvent, Service},
 };
 
 /// The most link events that wait to be looked at; more are lost.

@@ -11,15 +11,13 @@ use std::{
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::{
-    core::{
-        directory::merged,
-        node_id::NodeId,
-        offer::{Answer, OFFERS_MAX, Offer, Seeker, Whereabouts},
-        world::Position,
-    },
-    ports::overlay::{Found, Overlay, OverlayState},
+use nomad_core::{
+    directory::merged,
+    node_id::NodeId,
+    offer::{Answer, OFFERS_MAX, Offer, Seeker, Whereabouts},
+    world::Position,
 };
+use nomad_ports::overlay::{Found, Overlay, OverlayState};
 
 #[derive(Debug, Default)]
 struct Place {

@@ -7,7 +7,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::ports::PeerProbe;
+use nomad_ports::PeerProbe;
 
 /// The longest that one look takes.
 const LIMIT: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ use std::{
 use libp2p_identity::Keypair;
 
 use super::DataDirError;
-use crate::core::node_id::NodeId;
+use nomad_core::node_id::NodeId;
 
 /// Who the node is.
 #[derive(Debug, Clone)]

@@ -2,18 +2,16 @@
 
 use std::sync::OnceLock;
 
-use crate::{
-    core::{
-        object::{Object, ObjectId, Tier, Version},
-        register::{Register, ShardState, Value},
-        time::UnixSecs,
-    },
-    ports::{
-        ObjectStore,
-        object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
-    },
-    storage::FjallStore,
+use nomad_core::{
+    object::{Object, ObjectId, Tier, Version},
+    register::{Register, ShardState, Value},
+    time::UnixSecs,
 };
+use nomad_ports::{
+    ObjectStore,
+    object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
+};
+use nomad_storage::FjallStore;
 
 const OPENING: &str = "it is being opened; try again in a moment";
 

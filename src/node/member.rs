@@ -3,15 +3,13 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{advertise::reachable, identity::Identity, sockets::Sockets};
-use crate::{
-    config::Config,
-    consensus::RaftTimes,
-    core::{
-        group::{Member, Settings},
-        membership::MembershipConfig,
-        view::Founder,
-        world::World,
-    },
+use nomad_config::Config;
+use nomad_consensus::RaftTimes;
+use nomad_core::{
+    group::{Member, Settings},
+    membership::MembershipConfig,
+    view::Founder,
+    world::World,
 };
 
 /// Says what this node is.

@@ -9,7 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{core::membership::Durable, ports::DurableState};
+use nomad_core::membership::Durable;
+use nomad_ports::DurableState;
 
 /// The format that this version writes.
 const FORMAT: u32 = 1;

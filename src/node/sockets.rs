@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{Addresses, StartError, identity::Identity};
-use crate::{config::PortsConfig, ports::Entropy};
+use nomad_config::PortsConfig;
+use nomad_ports::Entropy;
 
 /// Where a port is drawn from when none is configured.
 const REST_PORTS: RangeInclusive<u16> = 8080..=9999;

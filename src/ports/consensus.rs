@@ -6,8 +6,8 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::watch;
 
-pub use crate::core::log_state::LogState;
-use crate::core::{
+pub use nomad_core::log_state::LogState;
+use nomad_core::{
     node_id::NodeId,
     table::{Applied, Command, Table},
 };

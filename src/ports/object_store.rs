@@ -7,27 +7,13 @@ use std::fmt;
 
 use thiserror::Error;
 
-pub use crate::core::listing::Page;
-use crate::core::{
-    change::{Change, Refusal},
+pub use nomad_core::listing::Page;
+use nomad_core::{
+    change::{Change, Refusal, Written},
     object::{Object, ObjectId, Tier, Version},
     register::{Ballot, Register, ShardState, Value},
     time::UnixSecs,
 };
-
-/// What a write did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
-    /// The object is kept under this version.
-    Kept {
-        /// Its new version.
-        version: Version,
-        /// False when it replaced one.
-        created: bool,
-    },
-    /// The object is there no more.
-    Removed,
-}
 
 /// How a submitted write ended.
 pub type WriteResult = Result<Result<Written, Refusal>, StoreError>;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-pub use crate::core::offer::Found;
-use crate::core::{
+pub use nomad_core::offer::Found;
+use nomad_core::{
     node_id::NodeId,
     offer::{Answer, Offer, Seeker, Whereabouts},
     world::Position,

@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use crate::core::{
+use nomad_core::{
     object::{ObjectId, Version},
     register::{Ended, Order},
     time::MonotonicUs,

@@ -9,7 +9,7 @@ use super::{
     format::{self, encode_clock},
     stage::Staged,
 };
-use crate::core::{hlc::HybridClock, time::UnixMs};
+use nomad_core::{hlc::HybridClock, time::UnixMs};
 
 /// The most sealed memtables that a batch is written behind. From four on the engine itself would wait for their flush,
 /// and go on waiting after the flush has failed.
@@ -20,7 +20,9 @@ const FLUSH_PAUSES_MAX: u32 = 6_000;
 
 /// The open database.
 pub struct Engine {
+    /// The database.
     pub db: Database,
+    /// Its one keyspace.
     pub objects: Keyspace,
 }
 

@@ -23,17 +23,15 @@ use super::{
     table::View,
     writer::{Writer, value_bytes},
 };
-use crate::{
-    core::{
-        hlc::HybridClock,
-        object::{Object, ObjectId, Tier, Version},
-        register::{Register, ShardState, Value},
-        time::{UnixMs, UnixSecs},
-    },
-    ports::{
-        ObjectStore,
-        object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
-    },
+use nomad_core::{
+    hlc::HybridClock,
+    object::{Object, ObjectId, Tier, Version},
+    register::{Register, ShardState, Value},
+    time::{UnixMs, UnixSecs},
+};
+use nomad_ports::{
+    ObjectStore,
+    object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
 };
 
 /// The most jobs that wait for the writer.

@@ -16,13 +16,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{
-    core::{
-        object::{Object, ObjectId, Tier, Version},
-        time::{UnixMs, UnixSecs},
-    },
-    ports::object_store::StoreError,
+use nomad_core::{
+    object::{Object, ObjectId, Tier, Version},
+    time::{UnixMs, UnixSecs},
 };
+use nomad_ports::object_store::StoreError;
 
 /// The format of the directory that this program writes, and the oldest that it reads.
 pub const FORMAT: u8 = 2;

@@ -10,17 +10,15 @@ use super::{
     stage::{Queued, Stage, Staged},
     table::Map,
 };
-use crate::{
-    core::{
-        hlc::HybridClock,
-        object::{Object, ObjectId, Tier, Version},
-        register::{Register, ShardState, Value},
-        time::{UnixMs, UnixSecs},
-    },
-    ports::{
-        Clock, ObjectStore,
-        object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
-    },
+use nomad_core::{
+    hlc::HybridClock,
+    object::{Object, ObjectId, Tier, Version},
+    register::{Register, ShardState, Value},
+    time::{UnixMs, UnixSecs},
+};
+use nomad_ports::{
+    Clock, ObjectStore,
+    object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
 };
 
 /// A store in memory.

@@ -12,14 +12,12 @@ use super::{
     },
     table::{Entry, Table},
 };
-use crate::{
-    core::{
-        object::{Object, ObjectId, Tier},
-        register::{Register, ShardState, Value, shard_of},
-        time::UnixSecs,
-    },
-    ports::object_store::{Expired, Page, RegisterHead, StoreError},
+use nomad_core::{
+    object::{Object, ObjectId, Tier},
+    register::{Register, ShardState, Value, shard_of},
+    time::UnixSecs,
 };
+use nomad_ports::object_store::{Expired, Page, RegisterHead, StoreError};
 
 /// The most records that one page of a listing looks at, however many of them have expired.
 const SCAN_MAX: usize = 100_000;

@@ -13,14 +13,12 @@
 use bytes::Bytes;
 
 use super::format::{self, decode_version, encode_object, encode_version};
-use crate::{
-    core::{
-        object::{Object, ObjectId, Version},
-        register::{Ballot, Past, Register, ShardState, Tombstone, Value, shard_of},
-        time::UnixSecs,
-    },
-    ports::object_store::{RegisterHead, StoreError},
+use nomad_core::{
+    object::{Object, ObjectId, Version},
+    register::{Ballot, Past, Register, ShardState, Tombstone, Value, shard_of},
+    time::UnixSecs,
 };
+use nomad_ports::object_store::{RegisterHead, StoreError};
 
 pub const TAG_REGISTER: u8 = 5;
 const TAG_SHARD: u8 = 6;

@@ -19,14 +19,12 @@ use super::{
     records::register_key,
     table::Table as _,
 };
-use crate::{
-    core::{
-        durability::Durability,
-        object::{ObjectId, Tier, Version},
-        time::UnixMs,
-    },
-    ports::object_store::StoreError,
+use nomad_core::{
+    durability::Durability,
+    object::{ObjectId, Tier, Version},
+    time::UnixMs,
 };
+use nomad_ports::object_store::StoreError;
 
 /// Memory for writes not yet in a sorted table. Small, so that a node with a million objects stays small.
 const MEMTABLE_BYTES: u64 = 16 << 20;

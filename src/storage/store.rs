@@ -7,18 +7,16 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::{FjallStore, OpenError, StoreOptions};
-use crate::{
-    core::{
-        change::{Change, Condition, Content, ContentError, Refusal},
-        object::{Object, ObjectId, ObjectIdError, Tier, Version},
-        time::UnixSecs,
-    },
-    ports::{
-        ObjectStore as _,
-        object_store::{
-            Completion, Job, Page, Receipt, StoreCounts, StoreError, StoreHealth, Swept, WriteJob,
-            WriteResult, Written,
-        },
+use nomad_core::{
+    change::{Change, Condition, Content, ContentError, Refusal, Written},
+    object::{Object, ObjectId, ObjectIdError, Tier, Version},
+    time::UnixSecs,
+};
+use nomad_ports::{
+    ObjectStore as _,
+    object_store::{
+        Completion, Job, Page, Receipt, StoreCounts, StoreError, StoreHealth, Swept, WriteJob,
+        WriteResult,
     },
 };
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fjall::{Keyspace, Readable as _, Snapshot};
 
 use super::engine::Engine;
-use crate::ports::object_store::StoreError;
+use nomad_ports::object_store::StoreError;
 
 /// A record's key and its bytes.
 pub type Entry = Result<(Bytes, Bytes), StoreError>;

@@ -24,15 +24,13 @@ use super::{
     recovery,
     stage::{Answer, Queued, Stage, Staged},
 };
-use crate::{
-    core::{
-        durability::Durability,
-        hlc::HybridClock,
-        register::Value,
-        time::{MonotonicUs, UnixMs},
-    },
-    ports::object_store::{Job, StoreError, StoreHealth},
+use nomad_core::{
+    durability::Durability,
+    hlc::HybridClock,
+    register::Value,
+    time::{MonotonicUs, UnixMs},
 };
+use nomad_ports::object_store::{Job, StoreError, StoreHealth};
 
 /// The most jobs, and the most bytes of values, in one batch.
 const BATCH_MAX: usize = 1_024;

@@ -20,10 +20,8 @@ use tracing::{Subscriber, info, warn};
 use tracing_subscriber::{Layer, registry::LookupSpan};
 
 use super::{TelemetryError, exported};
-use crate::{
-    config::OtlpConfig,
-    core::trace::{SpanId, TraceId},
-};
+use nomad_config::OtlpConfig;
+use nomad_core::trace::{SpanId, TraceId};
 
 /// How long the end of the process waits for the collector.
 const FLUSH_MAX: Duration = Duration::from_secs(3);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nomad::core::register::SHARDS;
+use nomad_core::register::SHARDS;
 
 use crate::support::{
     cli::nomad,

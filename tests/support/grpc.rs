@@ -1,7 +1,7 @@
 //! gRPC clients of a node, and what every refusal of the contract must look like.
 
 use bytes::Bytes;
-use nomad::proto::{
+use nomad_proto::{
     groupstorage::group_storage_service_client::GroupStorageServiceClient, models::GameObjectGrpc,
     peerservice::peer_service_client::PeerServiceClient,
     peerstorage::peer_storage_service_client::PeerStorageServiceClient,

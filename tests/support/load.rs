@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use nomad::proto::{
+use nomad_proto::{
     groupstorage::{
         DeleteObjectRequest, GetObjectRequest, PutObjectRequest, UpdateObjectRequest,
         group_storage_service_client::GroupStorageServiceClient,

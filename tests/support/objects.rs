@@ -6,7 +6,7 @@
 use std::{error::Error as _, time::Duration};
 
 use bytes::Bytes;
-use nomad::proto::{
+use nomad_proto::{
     groupstorage::{
         DeleteObjectRequest, GetObjectRequest, PutObjectRequest, UpdateObjectRequest,
         group_storage_service_client::GroupStorageServiceClient,

@@ -9,24 +9,20 @@ use super::{
     door::{ASK_LIMIT, VERSION},
 };
 use crate::{
-    actors::{
-        codec,
-        recorder::Outcome,
-        shell::{Context, Handling, Reply},
-    },
-    core::{
-        control::ControlError,
-        group::PeerError,
-        ledger::{
-            Answer, Event, Failure, Held, LedgerPage, Notice, Question, Reference, Ticket, Word,
-        },
-        node_id::NodeId,
-        object::ObjectId,
-        register::Value,
-        replication::may_be_forgotten,
-    },
-    ports::peer_transport::{LinkError, Service},
+    codec,
+    recorder::Outcome,
+    shell::{Context, Handling, Reply},
 };
+use nomad_core::{
+    control::ControlError,
+    group::PeerError,
+    ledger::{Answer, Event, Failure, Held, LedgerPage, Notice, Question, Reference, Ticket, Word},
+    node_id::NodeId,
+    object::ObjectId,
+    register::Value,
+    replication::may_be_forgotten,
+};
+use nomad_ports::peer_transport::{LinkError, Service};
 
 type Asking = BoxFuture<'static, Result<Answer, String>>;
 

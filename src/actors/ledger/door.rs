@@ -12,17 +12,15 @@ use tracing::debug;
 
 use super::LedgerMsg;
 use crate::{
-    actors::{
-        codec,
-        shell::{Address, Context, Kit},
-    },
-    core::{
-        ledger::{Answer, Notice, Question},
-        node_id::NodeId,
-        trace::TraceContext,
-    },
-    ports::PeerHandler,
+    codec,
+    shell::{Address, Context, Kit},
 };
+use nomad_core::{
+    ledger::{Answer, Notice, Question},
+    node_id::NodeId,
+    trace::TraceContext,
+};
+use nomad_ports::PeerHandler;
 
 /// The version of the encoding.
 pub(super) const VERSION: u8 = 1;

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
-    actors::{
-        AskError,
-        test_group::{CLEANUP, Group, Member, keep, node, pass, until},
-        test_kit::{object, until_restarted},
-    },
-    core::view::Liveness,
-    ports::PeerHandler as _,
+    AskError,
+    test_group::{CLEANUP, Group, Member, keep, node, pass, until},
+    test_kit::{object, until_restarted},
 };
+use nomad_core::view::Liveness;
+use nomad_ports::PeerHandler as _;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -145,11 +143,11 @@ async fn a_node_reads_what_it_holds_from_its_store_and_a_new_voter_asks_the_othe
         let id = object(&format!("o{n}"));
         let register = group.member(1).store.register(&id).unwrap();
         assert_eq!(register, None);
-        let value = crate::core::register::Value::Tombstone(crate::core::register::Tombstone {
+        let value = nomad_core::register::Value::Tombstone(nomad_core::register::Tombstone {
             version: Version { time: 1, node: 1 },
         });
-        let accepted = crate::core::register::Ballot { epoch: 1, counter: 1, node: 1 };
-        let dead = crate::core::register::Register {
+        let accepted = nomad_core::register::Ballot { epoch: 1, counter: 1, node: 1 };
+        let dead = nomad_core::register::Register {
             promised: accepted,
             accepted,
             value,
@@ -281,7 +279,7 @@ async fn what_other_nodes_send_is_not_believed_before_it_is_read() {
     pass(SECOND).await;
     let first = group.member(1);
     let door = LedgerDoor::new(first.kit.clone(), first.ledger.clone());
-    let trace = crate::core::trace::TraceContext::default();
+    let trace = nomad_core::trace::TraceContext::default();
     for body in [&[][..], &[1], &[2, 0], &[1, 255, 255], &vec![1; 3 << 20]] {
         let body = bytes::Bytes::copy_from_slice(body);
         assert!(door.answer(node(2), trace, body.clone()).await.is_err());

@@ -7,17 +7,15 @@ use futures::future::BoxFuture;
 
 use super::MembershipMsg;
 use crate::{
-    actors::{
-        codec,
-        shell::{Address, Context, Kit},
-    },
-    core::{
-        membership::{MembershipAnswer, MembershipRequest},
-        node_id::NodeId,
-        trace::TraceContext,
-    },
-    ports::PeerHandler,
+    codec,
+    shell::{Address, Context, Kit},
 };
+use nomad_core::{
+    membership::{MembershipAnswer, MembershipRequest},
+    node_id::NodeId,
+    trace::TraceContext,
+};
+use nomad_ports::PeerHandler;
 
 /// The version of the encoding, before each message.
 const VERSION: u8 = 1;

@@ -10,25 +10,23 @@ use super::{
     door::{decode, encode, limit},
 };
 use crate::{
-    actors::{
-        group_table::{GroupTableMsg, LogTask},
-        shell::{Address, Context, Handling},
+    group_table::{GroupTableMsg, LogTask},
+    shell::{Address, Context, Handling},
+};
+use nomad_core::{
+    decision::denied,
+    membership::{
+        AskFailure, Durable, Effect, Event, MembershipAnswer, MembershipRequest, ProposeFailure,
+        Report, RequestId, Ticket,
     },
-    core::{
-        decision::denied,
-        membership::{
-            AskFailure, Durable, Effect, Event, MembershipAnswer, MembershipRequest,
-            ProposeFailure, Report, RequestId, Ticket,
-        },
-        node_id::NodeId,
-        offer::Found,
-        time::MonotonicUs,
-        view::Liveness,
-    },
-    ports::{
-        DurableState,
-        peer_transport::{LinkError, Service},
-    },
+    node_id::NodeId,
+    offer::Found,
+    time::MonotonicUs,
+    view::Liveness,
+};
+use nomad_ports::{
+    DurableState,
+    peer_transport::{LinkError, Service},
 };
 
 /// The most states that wait to be kept. The core waits for each before it goes on, so that more are a defect.

@@ -3,10 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use super::MembershipMsg;
-use crate::{
-    actors::shell::{Address, Context},
-    core::membership::Event,
-};
+use crate::shell::{Address, Context};
+use nomad_core::membership::Event;
 
 /// The debt. Dropped unpaid, also by an actor that is killed, it tells membership of the failure.
 pub struct Owed {

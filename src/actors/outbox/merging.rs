@@ -8,16 +8,14 @@ use std::{
 };
 
 use super::OutboxMsg;
-use crate::{
-    actors::shell::{Address, Context, Handling},
-    core::{
-        object::ObjectId,
-        outbox::{Event, Kept, MergeEnd, value_bytes},
-        register::Value,
-        trace::TraceContext,
-    },
-    ports::ObjectStore,
+use crate::shell::{Address, Context, Handling};
+use nomad_core::{
+    object::ObjectId,
+    outbox::{Event, Kept, MergeEnd, value_bytes},
+    register::Value,
+    trace::TraceContext,
 };
+use nomad_ports::ObjectStore;
 
 /// The most entries that are read at a time.
 const PAGE: usize = 256;

@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    actors::{
-        AskError, Kit,
-        recorder::Filter,
-        shell::{Address, worker},
-        supervisor::{Root, nested},
-        test_kit::{kit, object, until_restarted},
-    },
-    core::change::{Condition, Content},
-    ports::object_store::StoreHealth,
-    storage::MemoryStore,
+    AskError, Kit,
+    recorder::Filter,
+    shell::{Address, worker},
+    supervisor::{Root, nested},
+    test_kit::{kit, object, until_restarted},
 };
+use nomad_core::change::{Condition, Content};
+use nomad_ports::object_store::StoreHealth;
+use nomad_storage::MemoryStore;
 
 /// Registers: what they hold, and how merges end.
 #[derive(Default)]

@@ -7,17 +7,15 @@ use futures::future::BoxFuture;
 
 use super::RepairSweeperMsg;
 use crate::{
-    actors::{
-        codec,
-        shell::{Address, Context, Kit},
-    },
-    core::{
-        node_id::NodeId,
-        repair::{Answer, Question},
-        trace::TraceContext,
-    },
-    ports::PeerHandler,
+    codec,
+    shell::{Address, Context, Kit},
 };
+use nomad_core::{
+    node_id::NodeId,
+    repair::{Answer, Question},
+    trace::TraceContext,
+};
+use nomad_ports::PeerHandler;
 
 /// The version of the encoding.
 pub(super) const VERSION: u8 = 1;

@@ -5,15 +5,13 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures::{StreamExt as _, stream};
 use thiserror::Error;
 
-use crate::{
-    core::{
-        object::ObjectId,
-        register::{Ended, Order},
-        time::MonotonicUs,
-        trace::TraceContext,
-    },
-    ports::{ObjectStore, Rounds},
+use nomad_core::{
+    object::ObjectId,
+    register::{Ended, Order},
+    time::MonotonicUs,
+    trace::TraceContext,
 };
+use nomad_ports::{ObjectStore, Rounds};
 
 /// How many of a caller's objects are repaired at a time.
 const AT_A_TIME: usize = 16;

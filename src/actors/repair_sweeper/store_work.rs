@@ -2,19 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::{
-    core::{
-        digest::BucketSet,
-        node_id::NodeId,
-        object::ObjectId,
-        register::Value,
-        repair::{self, Failure, Head, Outlived, Part, Place, Scope, Seen, Survey},
-        time::UnixSecs,
-    },
-    ports::{
-        ObjectStore,
-        object_store::{Expired, RegisterHead, StoreError},
-    },
+use nomad_core::{
+    digest::BucketSet,
+    node_id::NodeId,
+    object::ObjectId,
+    register::Value,
+    repair::{self, Failure, Head, Outlived, Part, Place, Scope, Seen, Survey},
+    time::UnixSecs,
+};
+use nomad_ports::{
+    ObjectStore,
+    object_store::{Expired, RegisterHead, StoreError},
 };
 
 fn failed(error: &StoreError) -> Failure {

@@ -3,16 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{RepairSweeper, RepairSweeperMsg, store_work};
-use crate::{
-    actors::shell::{Context, Handling, Reply},
-    core::{
-        digest::Sum,
-        node_id::NodeId,
-        repair::{Answer, Event, Failure, Scope, Survey, Ticket},
-        time::MonotonicUs,
-    },
-    ports::ObjectStore,
+use crate::shell::{Context, Handling, Reply};
+use nomad_core::{
+    digest::Sum,
+    node_id::NodeId,
+    repair::{Answer, Event, Failure, Scope, Survey, Ticket},
+    time::MonotonicUs,
 };
+use nomad_ports::ObjectStore;
 
 /// For how long a pass is good enough while objects are written: each difference is looked at again before it is repaired.
 const FRESH_US: u64 = 5_000_000;

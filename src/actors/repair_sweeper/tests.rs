@@ -2,13 +2,11 @@
 
 use super::*;
 use crate::{
-    actors::{
-        test_group::{CLEANUP, Group, keep, node, pass, until},
-        test_kit::{object, until_restarted},
-    },
-    core::{register::Value, time::UnixSecs, view::Liveness},
-    ports::PeerHandler as _,
+    test_group::{CLEANUP, Group, keep, node, pass, until},
+    test_kit::{object, until_restarted},
 };
+use nomad_core::{register::Value, time::UnixSecs, view::Liveness};
+use nomad_ports::PeerHandler as _;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -168,7 +166,7 @@ async fn a_register_that_does_not_read_back_ends_no_comparison() {
     pass(CLEANUP).await;
     let before = total(&group, |status| status.interrupted);
     // Another member has what this one has not, and one has a register of an object that never was.
-    let register = crate::core::register::Register::default();
+    let register = nomad_core::register::Register::default();
     keep(&group.member(1).store, &object("b"), Some(register));
     for member in &group.members {
         member.sweeper.tell(&group.from, Context::default(), RepairSweeperMsg::Hurry);
@@ -185,7 +183,7 @@ async fn questions_of_strangers_and_of_other_epochs_are_not_answered() {
     pass(SECOND).await;
     let first = group.member(1);
     let door = RepairDoor::new(first.kit.clone(), first.sweeper.clone());
-    let trace = crate::core::trace::TraceContext::default();
+    let trace = nomad_core::trace::TraceContext::default();
     for body in [&[][..], &[1], &[2, 0], &[1, 255], &vec![1; 1 << 20]] {
         assert!(door.answer(node(2), trace, bytes::Bytes::copy_from_slice(body)).await.is_err());
     }
@@ -200,7 +198,7 @@ async fn questions_of_strangers_and_of_other_epochs_are_not_answered() {
     assert_eq!(ask(2, &floor("group-x", epoch + 1)).await, Answer::Elsewhere);
     assert_eq!(ask(2, &floor("group-y", epoch)).await, Answer::Elsewhere);
     assert_eq!(ask(9, &floor("group-x", epoch)).await, Answer::Elsewhere);
-    let ids = vec![object("a"); crate::core::repair::HEADS_MAX + 1];
+    let ids = vec![object("a"); nomad_core::repair::HEADS_MAX + 1];
     let many = Question::Heads { group: "group-x".into(), epoch, ids };
     assert_eq!(ask(2, &many).await, Answer::Elsewhere);
     group.registers.floors.lock().unwrap().clear();

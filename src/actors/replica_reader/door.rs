@@ -8,19 +8,17 @@ use futures::future::BoxFuture;
 
 use super::ReplicaReaderMsg;
 use crate::{
-    actors::{
-        codec,
-        group_view::GroupView,
-        shell::{Address, Context, Kit},
-    },
-    core::{
-        listing::{Answer, LISTED_MAX, Question, Wanted},
-        node_id::NodeId,
-        object::{ObjectId, Tier},
-        trace::TraceContext,
-    },
-    ports::PeerHandler,
+    codec,
+    group_view::GroupView,
+    shell::{Address, Context, Kit},
 };
+use nomad_core::{
+    listing::{Answer, LISTED_MAX, Question, Wanted},
+    node_id::NodeId,
+    object::{ObjectId, Tier},
+    trace::TraceContext,
+};
+use nomad_ports::PeerHandler;
 
 /// The version of the encoding.
 pub(super) const VERSION: u8 = 1;

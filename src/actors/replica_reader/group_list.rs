@@ -8,17 +8,15 @@ use super::{
     ReadError, ReadPath, ReplicaReaderMsg,
     door::{ASK_LIMIT, VERSION},
 };
-use crate::{
-    actors::{codec, shell::Context},
-    core::{
-        listing::{Answer, Known, LISTED_MAX, Merge, Page, Question, Wanted, covers},
-        node_id::NodeId,
-        object::{ObjectId, Tier},
-        replication::NotDone,
-        view::{Liveness, View},
-    },
-    ports::peer_transport::Service,
+use crate::{codec, shell::Context};
+use nomad_core::{
+    listing::{Answer, Known, LISTED_MAX, Merge, Page, Question, Wanted, covers},
+    node_id::NodeId,
+    object::{ObjectId, Tier},
+    replication::NotDone,
+    view::{Liveness, View},
 };
+use nomad_ports::peer_transport::Service;
 
 /// How long a member that looks gone may take to answer.
 const GONE_LIMIT: Duration = Duration::from_millis(250);

@@ -10,19 +10,17 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::sleep;
 
 use super::{ReadError, ReadPath};
-use crate::{
-    actors::{local_read::Fetched, shell::Context},
-    core::{
-        node_id::NodeId,
-        object::{Object, ObjectId},
-        quantile::Quantile,
-        register::{Ended, Order, placement::ReplicaSet},
-        replication::NotDone,
-        trace::TraceContext,
-        view::{Liveness, View},
-    },
-    ports::peer_transport::{LinkError, Service},
+use crate::{local_read::Fetched, shell::Context};
+use nomad_core::{
+    node_id::NodeId,
+    object::{Object, ObjectId},
+    quantile::Quantile,
+    register::{Ended, Order, placement::ReplicaSet},
+    replication::NotDone,
+    trace::TraceContext,
+    view::{Liveness, View},
 };
+use nomad_ports::peer_transport::{LinkError, Service};
 
 /// How long one member may take to answer a read.
 const FETCH_LIMIT: Duration = Duration::from_secs(2);

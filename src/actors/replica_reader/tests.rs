@@ -4,21 +4,19 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    actors::{
-        AskError, codec,
-        test_group::{Group, keep, node, pass},
-        test_kit::{Tree, object},
-    },
-    core::{
-        listing::Question,
-        object::Version,
-        register::{Ballot, Register, Tombstone, Value},
-        view::Liveness,
-    },
-    ports::{
-        PeerHandler as _,
-        object_store::{Job, OutboxChange, OutboxJob},
-    },
+    AskError, codec,
+    test_group::{Group, keep, node, pass},
+    test_kit::{Tree, object},
+};
+use nomad_core::{
+    listing::Question,
+    object::Version,
+    register::{Ballot, Register, Tombstone, Value},
+    view::Liveness,
+};
+use nomad_ports::{
+    PeerHandler as _,
+    object_store::{Job, OutboxChange, OutboxJob},
 };
 
 async fn get(tree: &Tree, id: &str) -> Result<Option<Object>, AskError> {
@@ -162,9 +160,9 @@ async fn a_members_own_fast_writes_are_in_its_listing() {
         Value::Live(Object {
             id: object(id),
             value: "waits".into(),
-            creation_time: crate::core::time::UnixSecs(1),
+            creation_time: nomad_core::time::UnixSecs(1),
             expires_at: None,
-            last_modified: crate::core::time::UnixSecs(1),
+            last_modified: nomad_core::time::UnixSecs(1),
             version,
             content_type: None,
         })
@@ -226,7 +224,7 @@ async fn what_other_nodes_ask_is_checked() {
     let door = ListingDoor::new(first.kit.clone(), first.reader.clone(), Arc::clone(&first.view));
     let ask = async |from, question: &Question| {
         let body = codec::encode(1, question).unwrap();
-        door.answer(from, crate::core::trace::TraceContext::default(), body).await
+        door.answer(from, nomad_core::trace::TraceContext::default(), body).await
     };
     let wanted = Wanted { prefix: String::new(), after: None, limit: usize::MAX };
     let page = |group: &str| Question::Page { group: group.into(), wanted: wanted.clone() };
@@ -236,7 +234,7 @@ async fn what_other_nodes_ask_is_checked() {
     let look = |count| Question::Look { group: "group-x".into(), ids: vec![object("a"); count] };
     assert!(ask(node(2), &look(1_000)).await.is_ok());
     assert!(ask(node(2), &look(1_001)).await.unwrap_err().contains("1001"));
-    let trace = crate::core::trace::TraceContext::default();
+    let trace = nomad_core::trace::TraceContext::default();
     for body in [&[][..], &[1], &[2, 0], &[1, 255, 255], &vec![1; 3 << 20]] {
         let body = bytes::Bytes::copy_from_slice(body);
         assert!(door.answer(node(2), trace, body).await.is_err());

@@ -5,19 +5,15 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use tracing::{info, warn};
 
 use super::{Bond, Kept, Listed, ReplicaWriter, ReplicaWriterMsg, Standing, carrying::carry};
-use crate::{
-    actors::shell::{Context, Handling},
-    core::{
-        hlc,
-        node_id::NodeId,
-        object::{ObjectId, Version},
-        register::{
-            Ballot, Ended, Event, Home, Options, Registers, ShardState, placement::replicas,
-        },
-        table::{Configuration, Table},
-    },
-    ports::{ObjectStore, object_store::StoreError},
+use crate::shell::{Context, Handling};
+use nomad_core::{
+    hlc,
+    node_id::NodeId,
+    object::{ObjectId, Version},
+    register::{Ballot, Ended, Event, Home, Options, Registers, ShardState, placement::replicas},
+    table::{Configuration, Table},
 };
+use nomad_ports::{ObjectStore, object_store::StoreError};
 
 /// How many registers are read at a time.
 const PAGE: usize = 1_000;

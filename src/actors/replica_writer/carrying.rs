@@ -9,17 +9,15 @@ use std::{
 use futures::future::join_all;
 
 use crate::{
-    actors::{
-        outbox::{OutboxError, OutboxMsg},
-        shell::{Address, Context},
-    },
-    core::{
-        object::ObjectId,
-        register::{Ballot, Value},
-        trace::TraceContext,
-    },
-    ports::{ObjectStore, object_store::StoreError},
+    outbox::{OutboxError, OutboxMsg},
+    shell::{Address, Context},
 };
+use nomad_core::{
+    object::ObjectId,
+    register::{Ballot, Value},
+    trace::TraceContext,
+};
+use nomad_ports::{ObjectStore, object_store::StoreError};
 
 /// How many registers are read and handed over at a time.
 const PAGE: usize = 64;

@@ -12,13 +12,11 @@ use tracing::debug;
 
 use super::{ReplicaWriterMsg, wire};
 use crate::{
-    actors::{
-        local_read,
-        shell::{Address, Context, Kit},
-    },
-    core::{node_id::NodeId, object::ObjectId, trace::TraceContext},
-    ports::{ObjectStore, PeerHandler},
+    local_read,
+    shell::{Address, Context, Kit},
 };
+use nomad_core::{node_id::NodeId, object::ObjectId, trace::TraceContext};
+use nomad_ports::{ObjectStore, PeerHandler};
 
 /// The most messages that wait in a worker's mailbox before more of them are dropped: they are sent again.
 const WAITING_MAX: u64 = 16_384;

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::core::register::{Counts, SHARDS};
+use nomad_core::register::{Counts, SHARDS};
 
 /// What all workers have counted since the node started. Each has a place of its own, so that none waits for another.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::core::register::SHARDS;
+use nomad_core::register::SHARDS;
 
 /// The board of finished rescans. Shared by the workers of all shards.
 #[derive(Debug)]

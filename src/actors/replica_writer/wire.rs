@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::core::register::{Body, Message, SHARDS, shard_of};
+use nomad_core::register::{Body, Message, SHARDS, shard_of};
 
 /// The version of the encoding.
 const VERSION: u8 = 2;
@@ -53,7 +53,7 @@ pub fn kind(body: &Body) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{object::ObjectId, register::Ballot};
+    use nomad_core::{object::ObjectId, register::Ballot};
 
     #[test]
     fn a_message_reads_back_and_a_damaged_one_is_refused() {

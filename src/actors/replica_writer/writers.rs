@@ -4,17 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use super::ReplicaWriterMsg;
 use crate::{
-    actors::{
-        outbox::{Drain, Merging},
-        shell::{Address, AskError, Context},
-    },
-    core::{
-        object::ObjectId,
-        outbox::MergeEnd,
-        register::{Ended, Order, Value, shard_of},
-    },
-    ports::Clock,
+    outbox::{Drain, Merging},
+    shell::{Address, AskError, Context},
 };
+use nomad_core::{
+    object::ObjectId,
+    outbox::MergeEnd,
+    register::{Ended, Order, Value, shard_of},
+};
+use nomad_ports::Clock;
 
 /// How long a round may take before its request is given up: a replica set without a quorum is said to be one soon.
 const ROUND_LIMIT: Duration = Duration::from_millis(1_900);

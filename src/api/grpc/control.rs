@@ -9,21 +9,18 @@ use std::{
 };
 
 use super::object;
-use crate::{
-    api::{backend::Call, error::ApiError},
-    core::{
-        control::{ControlError, Request},
-        ledger::{Holder, Listed},
-        membership::MembershipRequest,
-        node_id::NodeId,
-        view::{self, View},
-        world::Position,
-    },
-    proto::superpeerservice::{
-        JoinRequest, JoinResponseWithLedger, LeaveRequest, MetaData, MetaDataCollection,
-        MigrationRequest, MultiMapPair, PositionUpdateRequest, PositionUpdateResponse,
-        VirtualPosition,
-    },
+use crate::{backend::Call, error::ApiError};
+use nomad_core::{
+    control::{ControlError, Request},
+    ledger::{Holder, Listed},
+    membership::MembershipRequest,
+    node_id::NodeId,
+    view::{self, View},
+    world::Position,
+};
+use nomad_proto::superpeerservice::{
+    JoinRequest, JoinResponseWithLedger, LeaveRequest, MetaData, MetaDataCollection,
+    MigrationRequest, MultiMapPair, PositionUpdateRequest, PositionUpdateResponse, VirtualPosition,
 };
 
 /// How much of a name that is none an error shows.

@@ -4,10 +4,8 @@ use std::{str::FromStr, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header::CONTENT_TYPE, request::Parts};
 
-use crate::{
-    api::error::{ApiError, ErrorCode},
-    core::group::ModeError,
-};
+use crate::error::{ApiError, ErrorCode};
+use nomad_core::group::ModeError;
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -102,7 +100,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::core::group::{RetrievalMode, StorageMode};
+    use nomad_core::group::{RetrievalMode, StorageMode};
 
     fn with(name: &'static str, value: &[u8]) -> HeaderMap {
         HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_bytes(value).unwrap())])

@@ -20,12 +20,10 @@ use super::{
     held::{Answered, Held, Messages},
 };
 use crate::{
-    actors::group_view::GroupView,
-    api::{
-        backend::{Backend, Phase},
-        error::{ApiError, ErrorCode},
-    },
+    backend::{Backend, Phase},
+    error::{ApiError, ErrorCode},
 };
+use nomad_actors::group_view::GroupView;
 
 #[tonic::async_trait]
 impl pb::health_server::Health for Services {

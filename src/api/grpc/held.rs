@@ -16,13 +16,11 @@ use tonic::{Code, Extensions, Request, Response, Status, metadata::MetadataMap};
 
 use super::{head, status};
 use crate::{
-    api::{
-        backend::Call,
-        connection::Weight,
-        error::{ApiError, ErrorCode},
-    },
-    core::{group::ModeError, trace::TraceId},
+    backend::Call,
+    connection::Weight,
+    error::{ApiError, ErrorCode},
 };
+use nomad_core::{group::ModeError, trace::TraceId};
 
 /// Says how durable what an answer tells is.
 pub(super) const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");

@@ -11,12 +11,10 @@ use super::{
     held::{Answered, Held},
 };
 use crate::{
-    api::{
-        body::Proven,
-        error::{ApiError, ErrorCode},
-    },
-    proto::link::{Frames, link_server::Link},
+    body::Proven,
+    error::{ApiError, ErrorCode},
 };
+use nomad_proto::link::{Frames, link_server::Link};
 
 #[tonic::async_trait]
 impl Link for Services {

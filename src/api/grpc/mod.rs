@@ -54,16 +54,14 @@ use super::{
     error::{ApiError, ErrorCode},
     listener::{Edge, Protocol},
 };
-use crate::{
-    core::{object::Tier, trace::TraceId},
-    ports::LinkAcceptor,
-    proto::{
-        groupstorage::group_storage_service_server::GroupStorageServiceServer,
-        link::{Frames, link_server::LinkServer},
-        peerservice::peer_service_server::PeerServiceServer,
-        peerstorage::peer_storage_service_server::PeerStorageServiceServer,
-        superpeerservice::super_peer_service_server::SuperPeerServiceServer,
-    },
+use nomad_core::{object::Tier, trace::TraceId};
+use nomad_ports::LinkAcceptor;
+use nomad_proto::{
+    groupstorage::group_storage_service_server::GroupStorageServiceServer,
+    link::{Frames, link_server::LinkServer},
+    peerservice::peer_service_server::PeerServiceServer,
+    peerstorage::peer_storage_service_server::PeerStorageServiceServer,
+    superpeerservice::super_peer_service_server::SuperPeerServiceServer,
 };
 
 /// What a message may have beside the value of its object.

@@ -1,14 +1,12 @@
 //! Objects between the wire and the core.
 
-use crate::{
-    api::error::ApiError,
-    core::{
-        change::Content,
-        object::{Object, ObjectId, parse_content_type},
-        time::UnixSecs,
-    },
-    proto::models::GameObjectGrpc,
+use crate::error::ApiError;
+use nomad_core::{
+    change::Content,
+    object::{Object, ObjectId, parse_content_type},
+    time::UnixSecs,
 };
+use nomad_proto::models::GameObjectGrpc;
 
 /// Takes the object of a `put` or an `update` apart: its id, and what is to be kept.
 ///
@@ -96,7 +94,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{api::error::ErrorCode, core::object::Version};
+    use crate::error::ErrorCode;
+    use nomad_core::object::Version;
 
     fn sent() -> GameObjectGrpc {
         GameObjectGrpc {

@@ -6,7 +6,7 @@ use super::{
     Services, control,
     held::{Answered, Held},
 };
-use crate::proto::{
+use nomad_proto::{
     peerservice::{
         self as peer, AddPeerRequest, AddPeerResponse, RemovePeerRequest, RemovePeerResponse,
         SuperPeerLeaveResponse, peer_service_server::PeerService,

@@ -29,12 +29,10 @@ use super::{
     status,
 };
 use crate::{
-    api::{
-        backend::{Call, Phase},
-        error::ApiError,
-    },
-    proto::FILE_DESCRIPTOR_SET,
+    backend::{Call, Phase},
+    error::ApiError,
 };
+use nomad_proto::FILE_DESCRIPTOR_SET;
 
 /// The most bytes of a question, which is a name.
 pub(super) const QUESTION_BYTES_MAX: usize = 64 << 10;

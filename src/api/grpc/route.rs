@@ -117,7 +117,7 @@ mod tests {
     use prost_types::FileDescriptorSet;
 
     use super::*;
-    use crate::proto::FILE_DESCRIPTOR_SET;
+    use nomad_proto::FILE_DESCRIPTOR_SET;
 
     #[test]
     fn every_method_of_the_contract_is_served_by_exactly_one_listener_and_nothing_else_is() {

@@ -8,22 +8,20 @@ use super::{
     held::{Answered, Held, Messages},
     object,
 };
-use crate::{
-    api::error::ApiError,
-    core::{
-        change::{Change, Condition, Refusal},
-        object::{ObjectId, Tier},
+use crate::error::ApiError;
+use nomad_core::change::Written;
+use nomad_core::{
+    change::{Change, Condition, Refusal},
+    object::{ObjectId, Tier},
+};
+use nomad_proto::{
+    groupstorage::{
+        self as group, AddToGroupLedgerRequest, AddToGroupLedgerResponse, HealthCheckResponse,
+        RemovePeerGroupLedgerRequest, RemovePeerGroupLedgerResponse,
+        group_storage_service_server::GroupStorageService,
     },
-    ports::object_store::Written,
-    proto::{
-        groupstorage::{
-            self as group, AddToGroupLedgerRequest, AddToGroupLedgerResponse, HealthCheckResponse,
-            RemovePeerGroupLedgerRequest, RemovePeerGroupLedgerResponse,
-            group_storage_service_server::GroupStorageService,
-        },
-        models::GameObjectGrpc,
-        peerstorage::{self as overlay, peer_storage_service_server::PeerStorageService},
-    },
+    models::GameObjectGrpc,
+    peerstorage::{self as overlay, peer_storage_service_server::PeerStorageService},
 };
 
 #[tonic::async_trait]

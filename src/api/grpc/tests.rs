@@ -15,7 +15,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::GrpcEdge;
-use crate::api::test_backend::TestNode;
+use crate::test_backend::TestNode;
 
 pub(super) const GROUP: &str = "/grpc.groupstorage.GroupStorageService";
 pub(super) const OVERLAY: &str = "/grpc.peerstorage.PeerStorageService";

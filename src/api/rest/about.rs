@@ -12,13 +12,11 @@ use super::{
     row::Row,
 };
 use crate::{
-    api::{
-        backend::Backend,
-        error::{ApiError, ErrorCode},
-        status::{PositionStatus, Status},
-    },
-    core::{offer::Offer, table::Table, view::View},
+    backend::Backend,
+    error::{ApiError, ErrorCode},
+    status::{PositionStatus, Status},
 };
+use nomad_core::{offer::Offer, table::Table, view::View};
 
 pub static STORAGE_HEALTH: Row = Row::get(&["GET /nomad/storage/get/health"]);
 pub static STATUS: Row = Row::get(&["GET /nomad/v1/status"]);

@@ -12,10 +12,8 @@ use super::{
     problem,
     row::{BodyKind, Row},
 };
-use crate::{
-    actors::vitals::{Cause, Reading},
-    api::error::{ApiError, ErrorCode},
-};
+use crate::error::{ApiError, ErrorCode};
+use nomad_actors::vitals::{Cause, Reading};
 
 pub static ACTORS: Row = Row::get(&["GET /nomad/debug/actors"]);
 pub static KILL: Row = Row::post(&["POST /nomad/debug/actors/{name}/kill"], BodyKind::Nothing);

@@ -16,16 +16,14 @@ use super::{
     row::{At, BodyKind, Head},
 };
 use crate::{
-    api::{
-        backend::{Backend, Call},
-        brought,
-        error::{ApiError, ErrorCode},
-    },
-    core::{
-        group::{ModeError, RetrievalMode, StorageMode},
-        object::{ObjectId, Tier},
-        trace::{TraceContext, TraceId},
-    },
+    backend::{Backend, Call},
+    brought,
+    error::{ApiError, ErrorCode},
+};
+use nomad_core::{
+    group::{ModeError, RetrievalMode, StorageMode},
+    object::{ObjectId, Tier},
+    trace::{TraceContext, TraceId},
 };
 
 const MODE: HeaderName = HeaderName::from_static("nomad-mode");

@@ -5,7 +5,7 @@ use futures::{Stream, StreamExt as _};
 use http::{HeaderMap, header};
 
 use super::row::BodyKind;
-use crate::api::error::{ApiError, ErrorCode};
+use crate::error::{ApiError, ErrorCode};
 
 /// The bytes that a JSON body may have beside its value: the other members, escaped.
 const BESIDE_VALUE_BYTES: u64 = 16 << 10;

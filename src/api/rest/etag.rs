@@ -5,10 +5,8 @@ use std::fmt::Write as _;
 use http::{HeaderMap, HeaderName, header};
 
 use super::json::shorten;
-use crate::{
-    api::error::{ApiError, ErrorCode},
-    core::object::Version,
-};
+use crate::error::{ApiError, ErrorCode};
+use nomad_core::object::Version;
 
 /// Returns the entity tag of a version.
 pub fn of(version: Version) -> String {

@@ -14,13 +14,11 @@ use utoipa::{
 };
 
 use super::json::Members;
-use crate::{
-    api::error::ApiError,
-    core::{
-        change::Content,
-        object::{Object, ObjectId, Version, parse_content_type},
-        time::UnixSecs,
-    },
+use crate::error::ApiError;
+use nomad_core::{
+    change::Content,
+    object::{Object, ObjectId, Version, parse_content_type},
+    time::UnixSecs,
 };
 
 /// An object.

@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::api::error::ApiError;
+use crate::error::ApiError;
 
 /// The most members that an object may have, known or not.
 const MEMBERS_MAX: usize = 64;

@@ -11,7 +11,8 @@ use super::{
     problem,
     row::{BodyKind, Row},
 };
-use crate::{api::backend::Call, core::control::Request};
+use crate::backend::Call;
+use nomad_core::control::Request;
 
 pub static LEAVE: Row = Row::post(&["POST /nomad/v1/leave"], BodyKind::Nothing);
 

@@ -16,12 +16,10 @@ use super::{
     problem,
     row::Row,
 };
-use crate::{
-    api::{backend::Call, error::ApiError},
-    core::{
-        ledger::Listed,
-        object::{ObjectId, ObjectMeta, Tier, Version},
-    },
+use crate::{backend::Call, error::ApiError};
+use nomad_core::{
+    ledger::Listed,
+    object::{ObjectId, ObjectMeta, Tier, Version},
 };
 
 pub static OBJECTS: Row = Row::get(&["GET /nomad/v1/objects"]);

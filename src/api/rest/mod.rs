@@ -374,7 +374,7 @@ fn not_taken(shared: &Shared, refused: &NotAllowed) -> Response {
 fn refuse(
     shared: &Shared,
     kind: &'static str,
-    trace: Option<crate::core::trace::TraceContext>,
+    trace: Option<nomad_core::trace::TraceContext>,
     error: ApiError,
 ) -> Response {
     let call = Call::begin(&shared.backend, "rest", kind, trace, None);

@@ -18,18 +18,16 @@ use super::{
     storage::{missing, refused},
 };
 use crate::{
-    api::{
-        backend::Call,
-        error::{ApiError, ErrorCode},
-    },
-    core::{
-        change::{Change, Condition, Content, Refusal},
-        group::StorageMode,
-        object::{Object, ObjectId, Tier, Version},
-        range::{self, RangeAnswer},
-        time::UnixSecs,
-    },
-    ports::object_store::Written,
+    backend::Call,
+    error::{ApiError, ErrorCode},
+};
+use nomad_core::change::Written;
+use nomad_core::{
+    change::{Change, Condition, Content, Refusal},
+    group::StorageMode,
+    object::{Object, ObjectId, Tier, Version},
+    range::{self, RangeAnswer},
+    time::UnixSecs,
 };
 
 pub static OBJECT: Row = Row::new(

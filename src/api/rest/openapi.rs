@@ -22,7 +22,7 @@ use super::{
     row::Row,
     settings, storage, trace,
 };
-use crate::api::error::{ApiError, ErrorCode};
+use crate::error::{ApiError, ErrorCode};
 
 pub static OPENAPI: Row = Row::get(&["GET /nomad/openapi.json"]);
 pub static SWAGGER: Row = Row::get(&["GET /swagger/{file}"]);
@@ -157,7 +157,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::api::rest::DOCUMENTED;
+    use crate::rest::DOCUMENTED;
 
     #[test]
     fn the_document_has_the_calls_of_the_route_table_and_no_others() {

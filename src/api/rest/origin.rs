@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, uri::Authority};
 
 use super::json::shorten;
-use crate::api::error::{ApiError, ErrorCode};
+use crate::error::{ApiError, ErrorCode};
 
 /// Checks where a request comes from and which name it was sent to, on a node that listens on `listen`.
 ///

@@ -6,12 +6,10 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use crate::{
-    api::{
-        brought::REQUEST_ID,
-        error::{ApiError, ErrorCode},
-    },
-    core::trace::TraceId,
+    brought::REQUEST_ID,
+    error::{ApiError, ErrorCode},
 };
+use nomad_core::trace::TraceId;
 
 /// The header that says how durable what the answer tells is.
 pub const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");

@@ -7,7 +7,8 @@ use std::{convert::Infallible, future, ops::Range};
 use http::{HeaderMap, Method};
 use warp::{Filter, Rejection, path::FullPath, reject};
 
-use crate::{api::brought, core::trace::TraceContext};
+use crate::brought;
+use nomad_core::trace::TraceContext;
 
 /// The body that a path reads on `PUT` and `POST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,10 +11,8 @@ use super::{
     problem,
     row::{BodyKind, Row},
 };
-use crate::{
-    api::{backend::Call, error::ApiError},
-    core::group::SettingChange,
-};
+use crate::{backend::Call, error::ApiError};
+use nomad_core::group::SettingChange;
 
 pub static STORAGE: Row = Row::post(&["POST /nomad/config/storage"], BodyKind::Small);
 pub static RETRIEVAL: Row = Row::post(&["POST /nomad/config/retrieval"], BodyKind::Small);

@@ -16,13 +16,11 @@ use super::{
     problem,
     row::{BodyKind, Row},
 };
-use crate::{
-    api::{backend::Call, error::ApiError},
-    core::{
-        change::{Change, Condition, Refusal},
-        group::{RetrievalMode, StorageMode},
-        object::{ObjectId, Tier, Version},
-    },
+use crate::{backend::Call, error::ApiError};
+use nomad_core::{
+    change::{Change, Condition, Refusal},
+    group::{RetrievalMode, StorageMode},
+    object::{ObjectId, Tier, Version},
 };
 
 // ---- routes ----

@@ -15,13 +15,11 @@ use super::{
     row::{BodyKind, Row},
 };
 use crate::{
-    actors::recorder::{CAPTURE_MAX, CaptureState, Filter, Record, Recorder},
-    api::{
-        backend::Phase,
-        error::{ApiError, ErrorCode},
-    },
-    core::trace::{SpanId, TraceId},
+    backend::Phase,
+    error::{ApiError, ErrorCode},
 };
+use nomad_actors::recorder::{CAPTURE_MAX, CaptureState, Filter, Record, Recorder};
+use nomad_core::trace::{SpanId, TraceId};
 
 pub static TRACE: Row = Row::new(
     "GET, HEAD, POST, DELETE",

@@ -166,7 +166,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::cli::bench::{grpc, plan::Plan, record::Recorder, report::Measured, target::Target};
+    use crate::bench::{grpc, plan::Plan, record::Recorder, report::Measured, target::Target};
 
     #[derive(Parser)]
     struct Cli {

@@ -16,7 +16,7 @@ use super::{
     target::StorageAddress,
     workload::Operation,
 };
-use crate::proto::{
+use nomad_proto::{
     groupstorage::{
         DeleteObjectRequest, GetObjectRequest, PutObjectRequest, UpdateObjectRequest,
         group_storage_service_client::GroupStorageServiceClient,

@@ -188,7 +188,7 @@ pub(super) fn parse_size(text: &str) -> Result<usize, PlanProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::target::Api;
+    use crate::bench::target::Api;
 
     fn grpc_plan() -> Plan {
         Plan::new(Target::Grpc { storage: "127.0.0.1:6735".parse().unwrap() })

@@ -243,7 +243,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cli::bench::{client::Failure, record::Timing};
+    use crate::bench::{client::Failure, record::Timing};
 
     fn report(rate: Option<f64>) -> Report {
         let target = Target::Grpc { storage: "127.0.0.1:6735".parse().unwrap() };

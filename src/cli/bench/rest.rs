@@ -202,7 +202,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::cli::bench::{
+    use crate::bench::{
         target::Target,
         workload::{ValuePool, Workload},
     };

@@ -176,7 +176,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cli::bench::{
+    use crate::bench::{
         plan::Plan,
         target::Target,
         workload::{ValuePool, Workload},

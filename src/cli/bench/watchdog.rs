@@ -53,7 +53,7 @@ mod tests {
     use std::future::pending;
 
     use super::*;
-    use crate::cli::bench::clock;
+    use crate::bench::clock;
 
     const LIMIT: Duration = Duration::from_secs(10);
 

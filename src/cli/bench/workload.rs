@@ -141,7 +141,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::cli::bench::target::Target;
+    use crate::bench::target::Target;
 
     fn plan(mix: &str) -> Plan {
         let target = Target::Grpc { storage: "127.0.0.1:1".parse().unwrap() };

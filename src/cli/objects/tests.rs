@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 
 use super::*;
-use crate::cli::{
+use crate::{
     args::{Cli, Command},
     help,
 };

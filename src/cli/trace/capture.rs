@@ -4,7 +4,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{PATH, step::Page, tree};
-use crate::cli::{
+use crate::{
     args::{CaptureArgs, Output, TraceFilter},
     error::CliError,
     objects::pretty,
@@ -12,7 +12,7 @@ use crate::cli::{
 };
 
 /// Does what the flags say: begin, end, or show.
-pub(in crate::cli) async fn run(rest: &Rest, args: &CaptureArgs) -> Result<Vec<u8>, CliError> {
+pub(crate) async fn run(rest: &Rest, args: &CaptureArgs) -> Result<Vec<u8>, CliError> {
     if args.stop {
         rest.send(Ask::new(Method::DELETE, PATH, "end the capture")).await?;
         return Ok(said(args.output, &json!({ "stopped": true }), "the capture has ended".into()));

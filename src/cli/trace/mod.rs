@@ -24,7 +24,7 @@ use super::{
     rest::{Ask, Rest},
     status::Status,
 };
-use crate::ports::{Clock as _, SystemClock};
+use nomad_ports::{Clock as _, SystemClock};
 
 const PATH: &str = "/nomad/debug/trace";
 /// How long the node may hold back an answer that has nothing to tell yet.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::shown::time;
+use crate::shown::time;
 
 /// Steps as `GET /nomad/debug/trace` and `GET /nomad/debug/trace/capture` give them.
 #[derive(Debug, Default, Deserialize)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::step::Step;
-use crate::cli::shown::{micros, one_line, padded, time};
+use crate::shown::{micros, one_line, padded, time};
 
 /// The steps as one tree per request, oldest request first.
 pub(super) fn render(steps: &[Step]) -> String {

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Slot};
-use crate::core::{
+use crate::{
     digest::{BUCKETS, BucketSet, Digest, Fingerprint, bucket_of},
     node_id::NodeId,
     object::{ObjectId, Version},

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use self::answering::Word;
 use self::{correcting::Correction, own::Scan};
 use super::{Answer, Census, Change, Held, LIMIT_ENTRIES, Ledger, Notice, Question};
-use crate::core::{
+use crate::{
     digest::BUCKETS,
     node_id::NodeId,
     object::{ObjectId, Version},

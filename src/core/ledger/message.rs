@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Held, Inventory, LedgerPage};
-use crate::core::{
+use crate::{
     digest::{BucketSet, Sum},
     node_id::NodeId,
     object::ObjectId,

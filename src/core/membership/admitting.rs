@@ -6,7 +6,7 @@ use super::{
     AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRequest, ProposeFailure,
     Purpose, Refusal, RequestId, search,
 };
-use crate::core::{
+use crate::{
     node_id::NodeId,
     table::{Applied, Command, Seat, Table},
 };

@@ -6,7 +6,7 @@ use super::{
     Health, Membership, MembershipAnswer, MembershipRequest, Refusal, Report, RequestId, Stage,
     admitting::Why,
 };
-use crate::core::{group::Member, node_id::NodeId, offer::Offer, table::Seat};
+use crate::{group::Member, node_id::NodeId, offer::Offer, table::Seat};
 
 /// How soon a leave is asked for again while it is under way.
 const LEAVE_MS: u64 = 300;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::group::Settings;
+use crate::group::Settings;
 
 /// What a membership has kept durably. It is written before it is used: see [`Effect::Persist`](super::Effect).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

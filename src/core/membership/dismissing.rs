@@ -6,7 +6,7 @@ use super::{
     AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRequest, Purpose, Refusal,
     RequestId, Stage, admitting::Why, moving::Goal,
 };
-use crate::core::{node_id::NodeId, offer::Found};
+use crate::{node_id::NodeId, offer::Found};
 
 /// The most groups that a node stays away from. The one whose time ends first makes room.
 const RESTS_MAX: usize = 8;

@@ -7,7 +7,7 @@ use super::{
     event::{Denied, RequestId, Ticket},
     message::{MembershipAnswer, MembershipRequest},
 };
-use crate::core::{
+use crate::{
     node_id::NodeId,
     offer::{Found, Offer, Seeker, Whereabouts},
     table::{Command, Table},

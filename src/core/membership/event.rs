@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::message::{AskFailure, MembershipAnswer, MembershipRequest};
-use crate::core::{
+use crate::{
     group::{Member, SettingChange},
     log_state::LogState,
     node_id::NodeId,
@@ -220,7 +220,7 @@ pub enum Denied {
     NoAnswer(NodeId),
     /// The table refused the entry.
     #[error(transparent)]
-    Table(#[from] crate::core::table::Refused),
+    Table(#[from] crate::table::Refused),
     /// The outcome is unknown.
     #[error("no answer in time; look at the group before you try again")]
     Unknown,

@@ -5,7 +5,7 @@ use super::{
     AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRequest, Purpose, Refusal,
     RequestId, Stage, joining::Target, moving::Goal,
 };
-use crate::core::{
+use crate::{
     node_id::NodeId,
     table::{Refused, Table},
 };

@@ -6,7 +6,7 @@ use super::{
     AVOID_MAX, AskFailure, Effect, Enough, Lived, Membership, MembershipAnswer, MembershipRequest,
     Purpose, Report, Stage, moving::Goal, search,
 };
-use crate::core::{
+use crate::{
     log_state::LogState,
     node_id::NodeId,
     offer::{Found, Offer},

@@ -11,7 +11,7 @@ use super::{
     merging::Merging,
     voters::Electorate,
 };
-use crate::core::{
+use crate::{
     group::Member,
     node_id::NodeId,
     offer::Offer,

@@ -7,7 +7,7 @@ use super::{
     AskFailure, Denied, Effect, Lived, Membership, MembershipAnswer, MembershipRequest, Purpose,
     Stage, joining::Target, moving::Goal,
 };
-use crate::core::{
+use crate::{
     node_id::NodeId,
     table::{Command, Table},
 };
@@ -211,11 +211,7 @@ impl Membership {
         }));
     }
 
-    fn all_know_the_end(
-        &mut self,
-        table: &Table,
-        into: Option<&crate::core::offer::Offer>,
-    ) -> bool {
+    fn all_know_the_end(&mut self, table: &Table, into: Option<&crate::offer::Offer>) -> bool {
         let this = self.node();
         let patience = self.pace.now().plus(self.config.election_timeout_us);
         let Some(lead) = &mut self.lead else { return true };
@@ -252,12 +248,7 @@ impl Membership {
     }
 
     /// A super-peer says that the group is no more.
-    pub(super) fn on_gone(
-        &mut self,
-        from: NodeId,
-        group: &str,
-        into: Option<crate::core::offer::Offer>,
-    ) {
+    pub(super) fn on_gone(&mut self, from: NodeId, group: &str, into: Option<crate::offer::Offer>) {
         let is_ours = self.durable.home.as_deref() == Some(group);
         let is_member = self.table().is_some_and(|table| table.seats.contains_key(&from));
         if !is_ours || !is_member || !matches!(self.stage, Stage::Seated(_)) {

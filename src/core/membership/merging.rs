@@ -8,7 +8,7 @@ use super::{
     AskFailure, Effect, Enough, Lived, Membership, MembershipAnswer, MembershipRequest, Purpose,
     Refusal, pace::Pace, search,
 };
-use crate::core::{
+use crate::{
     offer::{Found, OFFERS_MAX, Offer},
     table::Table,
 };

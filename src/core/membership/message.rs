@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Denied, Order};
-use crate::core::{group::Member, node_id::NodeId, offer::Offer, table::Seat};
+use crate::{group::Member, node_id::NodeId, offer::Offer, table::Seat};
 
 /// A question or a demand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

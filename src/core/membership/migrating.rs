@@ -6,7 +6,7 @@ use super::{
     Refusal, RequestId, Stage, admitting::Why, answering::is_sound_offer, joining::Target,
     moving::Goal,
 };
-use crate::core::{node_id::NodeId, offer::Found, table::Table};
+use crate::{node_id::NodeId, offer::Found, table::Table};
 
 /// How long the search for the other group takes at most.
 const FIND_US: u64 = 2_000_000;
@@ -54,7 +54,7 @@ impl Membership {
         found: Found,
     ) {
         let home = self.durable.home.clone();
-        let is_meant = |offer: &&crate::core::offer::Offer| {
+        let is_meant = |offer: &&crate::offer::Offer| {
             offer.super_peer == to && Some(&offer.group) != home.as_ref()
         };
         let Some(offer) = found.offers.iter().find(is_meant) else {

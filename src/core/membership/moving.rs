@@ -6,7 +6,7 @@ use super::{
     Durable, Effect, Lived, Membership, MembershipAnswer, Purpose, RequestId, Stage, Ticket,
     joining::{Joining, Target},
 };
-use crate::core::{
+use crate::{
     group::founded_name,
     log_state::LogState,
     node_id::NodeId,

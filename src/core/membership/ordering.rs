@@ -7,7 +7,7 @@ use super::{
     AskFailure, Denied, Effect, Lived, Membership, MembershipAnswer, MembershipRequest, Order,
     ProposeFailure, Purpose, RequestId, Stage, inviting::Guest, moving::Goal,
 };
-use crate::core::{
+use crate::{
     group::Member,
     node_id::NodeId,
     table::{Applied, Command, Table},

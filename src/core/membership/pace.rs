@@ -3,7 +3,7 @@
 //! Time that nobody lived through does not count: when a process was stopped, or its clock leapt, no other node was
 //! silent for that long, and no grace has passed. So a step counts for two seconds at most.
 
-use crate::core::time::MonotonicUs;
+use crate::time::MonotonicUs;
 
 /// A point in lived time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

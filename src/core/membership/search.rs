@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::core::{
+use crate::{
     node_id::NodeId,
     offer::{Offer, Seeker},
     world::Position,

@@ -7,7 +7,7 @@ use super::{
     AskFailure, ENDED_MAX, Effect, Enough, Health, Lived, Membership, MembershipAnswer,
     MembershipRequest, Purpose, Report, Stage, leaving::Leaving, moving::Goal,
 };
-use crate::core::{group::Member, node_id::NodeId, offer::Found};
+use crate::{group::Member, node_id::NodeId, offer::Found};
 
 /// How soon something is asked again that the table does not show yet.
 const RETRY_US: u64 = 1_000_000;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Effect, Lived, Membership, Report, Seen, Stage};
-use crate::core::{
+use crate::{
     node_id::NodeId,
     offer::{Offer, Seeker, Whereabouts},
     table::Table,

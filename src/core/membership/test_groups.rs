@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
-use crate::core::{
+use crate::{
     group::{RetrievalMode, Settings, StorageMode},
     offer::{Found, Offer},
     table::{Command, Seat},

@@ -1,7 +1,7 @@
 //! Orders about a group: who may give them, and what they change.
 
 use super::{test_bench::*, *};
-use crate::core::{
+use crate::{
     group::{SettingChange, StorageMode},
     offer::Offer,
     table::{Command, Refused},

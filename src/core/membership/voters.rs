@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::core::{node_id::NodeId, table::Table};
+use crate::{node_id::NodeId, table::Table};
 
 /// What an arrangement is made from.
 pub(super) struct Electorate<'a> {
@@ -74,7 +74,7 @@ impl Electorate<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{
+    use crate::{
         group::{Member, RetrievalMode, Settings, StorageMode},
         table::{Command, Seat},
         world::Position,

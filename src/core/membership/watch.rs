@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Seen, pace::Lived};
-use crate::core::{node_id::NodeId, time::MonotonicUs, view::Liveness};
+use crate::{node_id::NodeId, time::MonotonicUs, view::Liveness};
 
 /// How many reports in a row have to miss a member before the pair's fault is reported: links of a newcomer take a moment.
 const MISSED_MAX: u32 = 2;

@@ -1,8 +1,8 @@
 //! How what this node kept of a group that is no more gets into the outbox: as it is, unless something newer is here.
 
-use super::{Effect, Outbox, Refused, Shelf, Written, entry_bytes, value_bytes};
-use crate::core::{
-    change::Refusal,
+use super::{Effect, Outbox, Refused, Shelf, entry_bytes, value_bytes};
+use crate::{
+    change::{Refusal, Written},
     object::ObjectId,
     register::{OpId, Value},
 };

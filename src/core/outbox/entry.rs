@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::core::{object::Version, register::Value, time::MonotonicUs};
+use crate::{object::Version, register::Value, time::MonotonicUs};
 
 /// An entry of the outbox.
 #[derive(Debug)]

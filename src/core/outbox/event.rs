@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use super::Limits;
-use crate::core::{
-    change::{Change, Refusal},
+use crate::{
+    change::{Change, Refusal, Written},
     object::{ObjectId, Version},
     register::{OpId, Ticket, Value},
     time::UnixMs,
@@ -101,20 +101,6 @@ pub enum MergeEnd {
     Busy,
     /// This node is no member yet.
     NotReady,
-}
-
-/// What a fast write did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
-    /// The object is kept under this version.
-    Kept {
-        /// Its new version.
-        version: Version,
-        /// False when it replaced one.
-        created: bool,
-    },
-    /// The object is there no more.
-    Removed,
 }
 
 /// Why a request is refused. Nothing was changed, but for [`NotKept`](Self::NotKept).

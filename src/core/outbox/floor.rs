@@ -1,7 +1,7 @@
 //! The watermark of fast writes (rule 12): up to which version this node submits nothing any more.
 
 use super::{Effect, Outbox, Task};
-use crate::core::{
+use crate::{
     object::{ObjectId, Version},
     register::{Now, OpId},
 };

@@ -4,7 +4,7 @@ use super::{
     Effect, Entry, Event, HELD_MAX, Kept, Outbox, PATIENT_LOADS, Phase, Refused, Shelf, Task,
     entry_bytes, pause_us,
 };
-use crate::core::{object::Version, register::Now};
+use crate::{object::Version, register::Now};
 
 impl Outbox {
     pub(super) fn begin_loading(&mut self, now: Now, effects: &mut Vec<Effect>) {

@@ -9,7 +9,7 @@ use super::{
     Ballot, Body, Effect, Ended, Message, Registers, ShardState, Step, Timer, line::Task,
     placement::names, promises,
 };
-use crate::core::{
+use crate::{
     node_id::NodeId,
     object::ObjectId,
     table::{CHAIN_MAX, Configuration},

@@ -4,7 +4,7 @@ use super::{
     Ended, Named, OpId, Past, Registers, Step, Tombstone, Value,
     line::{Task, Waiter},
 };
-use crate::core::{
+use crate::{
     change::{Change, Decision},
     object::ObjectId,
 };
@@ -109,7 +109,7 @@ impl Registers {
         match task {
             Task::Clear(version) => match found {
                 Value::Tombstone(tombstone) => tombstone.version != *version,
-                Value::Absent => *version != crate::core::object::Version::default(),
+                Value::Absent => *version != crate::object::Version::default(),
                 Value::Live(_) => true,
             },
             _ => false,

@@ -1,7 +1,7 @@
 //! What a shard of registers is told, and what it wants done.
 
 use super::{Message, Register, ShardState, Value};
-use crate::core::{
+use crate::{
     change::{Change, Refusal},
     node_id::NodeId,
     object::{Object, ObjectId, Version},

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Ballot, Body, Effect, Ended, Message, OpId, Register, ShardState, Ticket};
-use crate::core::{node_id::NodeId, object::ObjectId, trace::TraceContext};
+use crate::{node_id::NodeId, object::ObjectId, trace::TraceContext};
 
 /// What is done once something is durable.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Ballot, Ended, Named, OpId, Past, Value, placement::Places, placement::ReplicaSet};
-use crate::core::{
+use crate::{
     change::Change,
     object::{ObjectId, Version},
     time::MonotonicUs,

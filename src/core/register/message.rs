@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Ballot, Past, Value};
-use crate::core::{object::ObjectId, table::Configuration};
+use crate::{object::ObjectId, table::Configuration};
 
 /// Counters reach from 0 to below this one. No round comes near it.
 pub(super) const COUNTER_MAX: u64 = 1 << 62;

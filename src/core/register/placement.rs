@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::core::{
+use crate::{
     node_id::NodeId,
     object::ObjectId,
     table::{Configuration, Old},
@@ -205,7 +205,7 @@ impl ReplicaSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::register::shard_of;
+    use crate::register::shard_of;
 
     fn node(n: u8) -> NodeId {
         NodeId::from_key([n; 32])

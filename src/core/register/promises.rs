@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{Ballot, ShardState, options::Faults};
-use crate::core::object::ObjectId;
+use crate::object::ObjectId;
 
 /// How far above the counters in use the ceiling is set.
 const AHEAD: u64 = 1 << 20;

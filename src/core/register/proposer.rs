@@ -10,7 +10,7 @@ use super::{
     message::COUNTER_MAX,
     placement::{Places, ReplicaSet},
 };
-use crate::core::{
+use crate::{
     node_id::NodeId, object::ObjectId, table::Configuration, time::MonotonicUs, trace::TraceContext,
 };
 

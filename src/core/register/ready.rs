@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Ballot, Options, Past, Value};
-use crate::core::object::ObjectId;
+use crate::object::ObjectId;
 
 #[derive(Debug, Default)]
 pub(super) struct Ready {

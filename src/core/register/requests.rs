@@ -5,7 +5,7 @@ use super::{
     keeping::After,
     line::{Query, Round, Task, Waiter},
 };
-use crate::core::object::ObjectId;
+use crate::object::ObjectId;
 
 impl Registers {
     /// Ends a request, unless it has ended.

@@ -7,7 +7,7 @@ use super::{
     Effect, Registers,
     line::{Task, Waiting},
 };
-use crate::core::object::ObjectId;
+use crate::object::ObjectId;
 
 #[derive(Debug)]
 pub(super) struct Rescan {

@@ -11,7 +11,7 @@ use super::{
     promises::Promises,
     ready::Ready,
 };
-use crate::core::{node_id::NodeId, object::Version, time::MonotonicUs, trace::TraceContext};
+use crate::{node_id::NodeId, object::Version, time::MonotonicUs, trace::TraceContext};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl Registers {

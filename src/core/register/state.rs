@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Ballot, Past};
-use crate::core::{
+use crate::{
     object::{Object, Version},
     table::Configuration,
     time::UnixSecs,

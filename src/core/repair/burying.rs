@@ -7,7 +7,7 @@ use super::{
     Answer, Burial, Effect, Failure, Now, Outlived, Question, Survey, Sweeper, Ticket,
     running::{Reason, Task},
 };
-use crate::core::{node_id::NodeId, object::Version, register::Order, time::MonotonicUs};
+use crate::{node_id::NodeId, object::Version, register::Order, time::MonotonicUs};
 
 /// The most expired objects that are looked at, at a time.
 pub const OUTLIVED_MAX: usize = 512;

@@ -11,7 +11,7 @@ use super::{
     Sweeper, Ticket,
     running::{Reason, Task},
 };
-use crate::core::{
+use crate::{
     digest::{BucketSet, Digest},
     node_id::NodeId,
     object::ObjectId,

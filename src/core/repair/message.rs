@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::{
+use crate::{
     digest::{BucketSet, Sum},
     object::{ObjectId, Version},
     register::{Ballot, shard_of},

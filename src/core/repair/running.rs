@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Effect, Now, Options, Ticket};
-use crate::core::{
+use crate::{
     node_id::NodeId,
     object::ObjectId,
     register::{Ended, Order},

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{PART_MAX, Part, Place, Shared};
-use crate::core::{
+use crate::{
     digest::{BucketSet, Digest, Fingerprint, bucket_of},
     node_id::NodeId,
     object::{ObjectId, Version},

@@ -8,7 +8,7 @@ use super::{
     comparing::Comparison,
     running::Running,
 };
-use crate::core::{
+use crate::{
     digest::BucketSet,
     node_id::NodeId,
     object::{ObjectId, Version},

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::group::{RetrievalMode, StorageMode};
+use crate::group::{RetrievalMode, StorageMode};
 
 fn node(n: u8) -> NodeId {
     NodeId::from_key([n; 32])

@@ -21,14 +21,12 @@ use super::{
     outbox::Item,
     work::{Gauge, Work},
 };
-use crate::{
-    core::{
-        time::MonotonicUs,
-        trace::{SpanId, TraceContext, TraceId},
-    },
-    ports::{PeerHandler, peer_transport::Service},
-    proto::link::{Frame, frame::Kind},
+use nomad_core::{
+    time::MonotonicUs,
+    trace::{SpanId, TraceContext, TraceId},
 };
+use nomad_ports::{PeerHandler, peer_transport::Service};
+use nomad_proto::link::{Frame, frame::Kind};
 
 /// The handlers by service, and the requests in hand on all links.
 #[derive(Default)]

@@ -23,7 +23,7 @@ use tokio::{net::TcpStream, task::AbortHandle};
 use tonic::body::Body;
 
 use super::{options::LinkOptions, outgoing::Outgoing};
-use crate::proto::link::{Frames, link_client::LinkClient};
+use nomad_proto::link::{Frames, link_client::LinkClient};
 
 /// After how long without a sign of life the kernel asks, how often it asks again, and when it gives up.
 const PROBE_AFTER: Duration = Duration::from_secs(2);

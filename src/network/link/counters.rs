@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::ports::peer_transport::LinkFlow;
+use nomad_ports::peer_transport::LinkFlow;
 
 /// Figures of all links that there were to one node.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use super::{
     greet::Messages,
     link::{CLOSED, Fate, Link},
 };
-use crate::proto::link::Frames;
+use nomad_proto::link::Frames;
 
 /// How often a link that was replaced is looked at, until nothing is under way on it.
 const LINGER_TICK: Duration = Duration::from_millis(100);

@@ -12,10 +12,8 @@ use super::{
     outgoing::Out,
     table::Place,
 };
-use crate::{
-    core::node_id::NodeId,
-    proto::link::{Frames, Hello, Welcome, refusal::Reason},
-};
+use nomad_core::node_id::NodeId;
+use nomad_proto::link::{Frames, Hello, Welcome, refusal::Reason};
 
 /// The messages of a stream.
 pub(super) type Messages = BoxStream<'static, Result<Frames, String>>;

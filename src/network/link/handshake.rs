@@ -6,11 +6,9 @@
 
 use libp2p_identity::{Keypair, ed25519::PublicKey};
 
-use crate::{
-    core::node_id::NodeId,
-    ports::Entropy,
-    proto::link::{Frames, Hello, Proof, Refusal, refusal::Reason},
-};
+use nomad_core::node_id::NodeId;
+use nomad_ports::Entropy;
+use nomad_proto::link::{Frames, Hello, Proof, Refusal, refusal::Reason};
 
 /// The version of the protocol that this program speaks.
 pub(super) const VERSION: u32 = 1;
@@ -180,7 +178,7 @@ pub(super) fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::OsEntropy;
+    use nomad_ports::OsEntropy;
 
     fn own() -> Own {
         let key = Keypair::generate_ed25519();

@@ -23,14 +23,12 @@ use super::{
     outbox::{Answered, Item, NotTaken, Outbox},
     work::Gauge,
 };
-use crate::{
-    core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext},
-    ports::{
-        Clock,
-        peer_transport::{LinkError, Service},
-    },
-    proto::link::{Frame, Frames, frame::Kind},
+use nomad_core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
+use nomad_ports::{
+    Clock,
+    peer_transport::{LinkError, Service},
 };
+use nomad_proto::link::{Frame, Frames, frame::Kind};
 
 /// Between which two processes a link is, and when each of them began it, in counts of links that each has opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,11 +13,9 @@ use super::{
     link::{Fate, Link},
     outgoing::{Out, Outgoing},
 };
-use crate::{
-    core::node_id::NodeId,
-    ports::peer_transport::{LinkEnd, LinkError},
-    proto::link::Frames,
-};
+use nomad_core::node_id::NodeId;
+use nomad_ports::peer_transport::{LinkEnd, LinkError};
+use nomad_proto::link::Frames;
 
 impl Inner {
     /// See [`LinkMaker::hold`].

@@ -56,14 +56,12 @@ use self::{
     table::Table,
 };
 pub use self::{connection::watch_socket, options::LinkOptions, table::LinkSink};
-use crate::{
-    core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext},
-    ports::{
-        Clock, Entropy, LinkAcceptor, LinkMaker, PeerHandler, PeerTransport,
-        peer_transport::{LinkEnd, LinkError, LinkReading, Service},
-    },
-    proto::link::{Frames, refusal::Reason},
+use nomad_core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
+use nomad_ports::{
+    Clock, Entropy, LinkAcceptor, LinkMaker, PeerHandler, PeerTransport,
+    peer_transport::{LinkEnd, LinkError, LinkReading, Service},
 };
+use nomad_proto::link::{Frames, refusal::Reason};
 
 /// A node's key that is of another kind than its name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

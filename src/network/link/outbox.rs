@@ -13,11 +13,9 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{options::LinkOptions, work::Work};
-use crate::{
-    core::time::MonotonicUs,
-    ports::peer_transport::Service,
-    proto::link::{Frame, frame::Kind},
-};
+use nomad_core::time::MonotonicUs;
+use nomad_ports::peer_transport::Service;
+use nomad_proto::link::{Frame, frame::Kind};
 
 /// What a message counts beside its body.
 const OVERHEAD_BYTES: usize = 48;

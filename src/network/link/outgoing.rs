@@ -10,7 +10,7 @@ use futures::Stream;
 use tokio::sync::mpsc;
 
 use super::link::{CLOSED, Link};
-use crate::proto::link::Frames;
+use nomad_proto::link::Frames;
 
 /// What a stream sends: the handshake's messages, then the link's.
 pub(super) enum Out {

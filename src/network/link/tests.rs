@@ -26,10 +26,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::*;
-use crate::{
-    ports::{OsEntropy, SystemClock, peer_transport::LinkEvent},
-    proto::link::link_server::{Link as LinkService, LinkServer},
-};
+use nomad_ports::{OsEntropy, SystemClock, peer_transport::LinkEvent};
+use nomad_proto::link::link_server::{Link as LinkService, LinkServer};
 
 /// How long anything in a test may take that needs no time.
 const PATIENCE: Duration = Duration::from_secs(20);

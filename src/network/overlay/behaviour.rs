@@ -22,7 +22,7 @@ use libp2p::{
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::core::{
+use nomad_core::{
     offer::{Answer, Seeker},
     world::Position,
 };

@@ -36,10 +36,8 @@ use super::{
     shared::{Finder, Shared},
     strangers::Strangers,
 };
-use crate::{
-    core::{node_id::NodeId, time::MonotonicUs},
-    ports::overlay::OverlayState,
-};
+use nomad_core::{node_id::NodeId, time::MonotonicUs};
+use nomad_ports::overlay::OverlayState;
 
 /// How often the driver looks at what is due.
 const TICK: Duration = Duration::from_millis(250);

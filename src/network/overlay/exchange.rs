@@ -9,7 +9,7 @@ use libp2p::{
 };
 
 use super::{behaviour::Question, driver::Driver, events::node_of, shared::Finder};
-use crate::core::{
+use nomad_core::{
     offer::{Announcement, Answer},
     world::Position,
 };

@@ -40,17 +40,15 @@ use self::{
     remembered::Remembered,
     shared::{Finder, Shared},
 };
-use crate::{
-    core::{
-        directory::merged,
-        node_id::NodeId,
-        offer::{Answer, OFFERS_MAX, Offer, Seeker, Whereabouts},
-        world::Position,
-    },
-    ports::{
-        Clock,
-        overlay::{Found, Overlay, OverlayRun, OverlayState},
-    },
+use nomad_core::{
+    directory::merged,
+    node_id::NodeId,
+    offer::{Answer, OFFERS_MAX, Offer, Seeker, Whereabouts},
+    world::Position,
+};
+use nomad_ports::{
+    Clock,
+    overlay::{Found, Overlay, OverlayRun, OverlayState},
 };
 
 /// The most answers of one search that wait to be looked at.

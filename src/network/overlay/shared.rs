@@ -12,15 +12,13 @@ use libp2p::PeerId;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::behaviour::Question;
-use crate::{
-    core::{
-        directory::{Directory, Verdict, merged},
-        node_id::NodeId,
-        offer::{Announcement, Answer, OFFERS_MAX, Offer, Seeker, Whereabouts},
-        world::Position,
-    },
-    ports::{Clock, overlay::OverlayState},
+use nomad_core::{
+    directory::{Directory, Verdict, merged},
+    node_id::NodeId,
+    offer::{Announcement, Answer, OFFERS_MAX, Offer, Seeker, Whereabouts},
+    world::Position,
 };
+use nomad_ports::{Clock, overlay::OverlayState};
 
 /// The most searches at the same time.
 const FINDERS_MAX: usize = 64;

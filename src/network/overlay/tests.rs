@@ -14,7 +14,8 @@ use tracing::{
 };
 
 use super::*;
-use crate::{core::offer::GROUP_NAME_MAX, ports::SystemClock};
+use nomad_core::offer::GROUP_NAME_MAX;
+use nomad_ports::SystemClock;
 
 const HERE: Position = Position { x: 0.0, y: 0.0 };
 /// Far longer than anything here takes; what is awaited comes much earlier.

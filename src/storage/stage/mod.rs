@@ -19,17 +19,14 @@ use super::{
     records::register_key,
     table::Table,
 };
-use crate::{
-    core::{
-        change::{Change, Decision},
-        hlc::HybridClock,
-        object::{Object, ObjectId, Tier, Version},
-        time::{MonotonicUs, UnixMs},
-    },
-    ports::object_store::{
-        Completion, Job, JobDone, OutboxJob, Receipt, StoreError, Swept, WriteJob, WriteResult,
-        Written,
-    },
+use nomad_core::{
+    change::{Change, Decision, Written},
+    hlc::HybridClock,
+    object::{Object, ObjectId, Tier, Version},
+    time::{MonotonicUs, UnixMs},
+};
+use nomad_ports::object_store::{
+    Completion, Job, JobDone, OutboxJob, Receipt, StoreError, Swept, WriteJob, WriteResult,
 };
 
 /// A job, and since when it waits.

@@ -6,16 +6,14 @@ use bytes::Bytes;
 
 use super::Stage;
 use crate::{
-    core::{
-        object::{ObjectId, Version},
-        register::Value,
-    },
-    ports::object_store::{OutboxChange, StoreError},
-    storage::{
-        records::{decode_outbox, encode_outbox, outbox_bytes, outbox_key},
-        table::Table,
-    },
+    records::{decode_outbox, encode_outbox, outbox_bytes, outbox_key},
+    table::Table,
 };
+use nomad_core::{
+    object::{ObjectId, Version},
+    register::Value,
+};
+use nomad_ports::object_store::{OutboxChange, StoreError};
 
 /// An entry before and after a change.
 struct Slot {

@@ -6,24 +6,22 @@ use bytes::Bytes;
 
 use super::Stage;
 use crate::{
-    core::{
-        object::{Object, ObjectId, Tier},
-        register::{Register, Value, shard_of},
-        time::UnixSecs,
-    },
-    ports::object_store::{JobDone, RegisterJob, StoreError},
-    storage::{
-        format::{encode_object, encode_version, expiry_key, object_key, tier_tag},
-        records::{self, Held, RegisterRecord, expiring_key, register_key, register_keys},
-        table::Table,
-    },
+    format::{encode_object, encode_version, expiry_key, object_key, tier_tag},
+    records::{self, Held, RegisterRecord, expiring_key, register_key, register_keys},
+    table::Table,
 };
+use nomad_core::{
+    object::{Object, ObjectId, Tier},
+    register::{Register, Value, shard_of},
+    time::UnixSecs,
+};
+use nomad_ports::object_store::{JobDone, RegisterJob, StoreError};
 
 /// A job without its caller.
 pub struct Wanted {
     shard: u8,
     wipe: bool,
-    state: Option<crate::core::register::ShardState>,
+    state: Option<nomad_core::register::ShardState>,
     writes: Vec<(ObjectId, Option<Register>)>,
 }
 

@@ -4,18 +4,16 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::{
-    core::{
-        change::{Condition, Content},
-        register::{Ballot, Register, ShardState, Tombstone, Value, shard_of},
-        time::UnixSecs,
-    },
-    ports::object_store::{OutboxChange, RegisterJob},
-    storage::{
-        reading,
-        records::{TAG_EXPIRING, TAG_REGISTER},
-        table::Map,
-    },
+    reading,
+    records::{TAG_EXPIRING, TAG_REGISTER},
+    table::Map,
 };
+use nomad_core::{
+    change::{Condition, Content},
+    register::{Ballot, Register, ShardState, Tombstone, Value, shard_of},
+    time::UnixSecs,
+};
+use nomad_ports::object_store::{OutboxChange, RegisterJob};
 
 /// A map with what a writer knows of it.
 struct Kept {
@@ -213,7 +211,7 @@ fn a_wipe_forgets_the_group_that_the_registers_were_of() {
     let state = ShardState {
         group: "group-a".into(),
         claim: 1,
-        configuration: crate::core::table::Configuration {
+        configuration: nomad_core::table::Configuration {
             epoch: 1,
             members: Default::default(),
             replication_factor: 3,

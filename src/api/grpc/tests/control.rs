@@ -6,28 +6,26 @@ use tonic_types::StatusExt as _;
 
 use super::{GROUP, call, edges};
 use crate::{
-    api::{
-        grpc::GrpcEdge,
-        test_backend::{NODE, TestNode},
+    grpc::GrpcEdge,
+    test_backend::{NODE, TestNode},
+};
+use nomad_core::{
+    control::{ControlError, Request},
+    node_id::NodeId,
+    offer::Offer,
+    world::Position,
+};
+use nomad_proto::{
+    groupstorage::{
+        AddToGroupLedgerRequest, AddToGroupLedgerResponse, PutObjectRequest, PutObjectResponse,
+        RemovePeerGroupLedgerRequest, RemovePeerGroupLedgerResponse,
     },
-    core::{
-        control::{ControlError, Request},
-        node_id::NodeId,
-        offer::Offer,
-        world::Position,
-    },
-    proto::{
-        groupstorage::{
-            AddToGroupLedgerRequest, AddToGroupLedgerResponse, PutObjectRequest, PutObjectResponse,
-            RemovePeerGroupLedgerRequest, RemovePeerGroupLedgerResponse,
-        },
-        models::GameObjectGrpc,
-        peerservice::{AddPeerRequest, RemovePeerRequest, RepairObjectRequest},
-        superpeerservice::{
-            self, JoinRequest, JoinResponseWithLedger, LeaveRequest, MigrationRequest,
-            NotifyPeersRequest, PingRequest, PositionUpdateRequest, PositionUpdateResponse,
-            VirtualPosition,
-        },
+    models::GameObjectGrpc,
+    peerservice::{AddPeerRequest, RemovePeerRequest, RepairObjectRequest},
+    superpeerservice::{
+        self, JoinRequest, JoinResponseWithLedger, LeaveRequest, MigrationRequest,
+        NotifyPeersRequest, PingRequest, PositionUpdateRequest, PositionUpdateResponse,
+        VirtualPosition,
     },
 };
 

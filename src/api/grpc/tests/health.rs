@@ -11,10 +11,8 @@ use tonic_health::pb::{
 use tonic_types::StatusExt as _;
 
 use super::{GROUP, call, edges, framed};
-use crate::{
-    api::{backend::Phase, grpc::GrpcEdge, test_backend::TestNode},
-    config::Config,
-};
+use crate::{backend::Phase, grpc::GrpcEdge, test_backend::TestNode};
+use nomad_config::Config;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";

@@ -9,18 +9,16 @@ use tonic::{Code, Status};
 
 use super::{GROUP, call, edges, framed, send};
 use crate::{
-    api::{
-        error::{ApiError, ErrorCode},
-        grpc::{
-            GrpcEdge,
-            route::{PEER, Route, STORAGE},
-        },
-        test_backend::TestNode,
+    error::{ApiError, ErrorCode},
+    grpc::{
+        GrpcEdge,
+        route::{PEER, Route, STORAGE},
     },
-    proto::{
-        groupstorage::{GetObjectRequest, GetObjectResponse, PutObjectRequest},
-        models::GameObjectGrpc,
-    },
+    test_backend::TestNode,
+};
+use nomad_proto::{
+    groupstorage::{GetObjectRequest, GetObjectResponse, PutObjectRequest},
+    models::GameObjectGrpc,
 };
 
 fn reflects(route: &Route) -> bool {

@@ -6,18 +6,16 @@ use tonic_types::StatusExt as _;
 
 use super::{GROUP, OVERLAY, call, call_with, edges, send};
 use crate::{
-    api::{
-        grpc::GrpcEdge,
-        test_backend::{NOW, TestNode},
+    grpc::GrpcEdge,
+    test_backend::{NOW, TestNode},
+};
+use nomad_core::trace::TraceId;
+use nomad_proto::{
+    groupstorage::{
+        DeleteObjectRequest, DeleteObjectResponse, GetObjectRequest, GetObjectResponse,
+        PutObjectRequest, PutObjectResponse, UpdateObjectRequest, UpdateObjectResponse,
     },
-    core::trace::TraceId,
-    proto::{
-        groupstorage::{
-            DeleteObjectRequest, DeleteObjectResponse, GetObjectRequest, GetObjectResponse,
-            PutObjectRequest, PutObjectResponse, UpdateObjectRequest, UpdateObjectResponse,
-        },
-        models::GameObjectGrpc,
-    },
+    models::GameObjectGrpc,
 };
 
 fn object(id: &str, value: &'static [u8]) -> GameObjectGrpc {

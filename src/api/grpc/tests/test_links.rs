@@ -10,22 +10,20 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::mpsc};
 use tonic::{Code, transport::Endpoint};
 
 use crate::{
-    actors::{Context, shell::worker, supervisor::Root},
-    api::{
-        admission::Admission,
-        grpc::peer_edge,
-        listener::{Args, Gate, Listener, ListenerMsg},
-        test_backend::TestNode,
-    },
-    config::Config,
-    core::{node_id::NodeId, trace::TraceContext},
-    network::link::{LinkOptions, LinkSink, Links},
-    ports::{
-        LinkMaker as _, OsEntropy, PeerHandler, PeerTransport as _, SystemClock,
-        peer_transport::{LinkEvent, Service},
-    },
-    proto::link::{Frames, Hello, link_client::LinkClient},
+    admission::Admission,
+    grpc::peer_edge,
+    listener::{Args, Gate, Listener, ListenerMsg},
+    test_backend::TestNode,
 };
+use nomad_actors::{Context, shell::worker, supervisor::Root};
+use nomad_config::Config;
+use nomad_core::{node_id::NodeId, trace::TraceContext};
+use nomad_network::link::{LinkOptions, LinkSink, Links};
+use nomad_ports::{
+    LinkMaker as _, OsEntropy, PeerHandler, PeerTransport as _, SystemClock,
+    peer_transport::{LinkEvent, Service},
+};
+use nomad_proto::link::{Frames, Hello, link_client::LinkClient};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -60,7 +58,7 @@ fn links() -> (Arc<Links>, NodeId, mpsc::Receiver<LinkEvent>) {
 struct Open {
     test: TestNode,
     root: Root,
-    listener: crate::actors::Address<ListenerMsg>,
+    listener: nomad_actors::Address<ListenerMsg>,
     links: Arc<Links>,
     node: NodeId,
     address: SocketAddr,

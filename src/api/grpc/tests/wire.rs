@@ -16,29 +16,27 @@ use tonic_types::StatusExt as _;
 
 use super::edges;
 use crate::{
-    actors::{Context, shell::worker, supervisor::Root},
-    api::{
-        admission::{Admission, Permit},
-        backend::Phase,
-        listener::{Args, Gate, Listener, ListenerMsg},
-        test_backend::TestNode,
+    admission::{Admission, Permit},
+    backend::Phase,
+    listener::{Args, Gate, Listener, ListenerMsg},
+    test_backend::TestNode,
+};
+use nomad_actors::{Context, shell::worker, supervisor::Root};
+use nomad_config::Config;
+use nomad_proto::{
+    groupstorage::{
+        GetObjectRequest, PutObjectRequest,
+        group_storage_service_client::GroupStorageServiceClient,
+        health_check_response::ServingStatus,
     },
-    config::Config,
-    proto::{
-        groupstorage::{
-            GetObjectRequest, PutObjectRequest,
-            group_storage_service_client::GroupStorageServiceClient,
-            health_check_response::ServingStatus,
-        },
-        models::GameObjectGrpc,
-    },
+    models::GameObjectGrpc,
 };
 
 /// A node whose storage listener is open.
 struct Open {
     node: TestNode,
     root: Root,
-    listener: crate::actors::Address<ListenerMsg>,
+    listener: nomad_actors::Address<ListenerMsg>,
     channel: Channel,
 }
 

@@ -3,15 +3,13 @@
 use serde_json::json;
 
 use super::Client;
-use crate::{
-    api::test_backend::{NODE, NOW, TestNode},
-    core::{
-        control::{ControlError, Request},
-        node_id::NodeId,
-        offer::Offer,
-        view::{Liveness, RoleState, Sighting},
-        world::Position,
-    },
+use crate::test_backend::{NODE, NOW, TestNode};
+use nomad_core::{
+    control::{ControlError, Request},
+    node_id::NodeId,
+    offer::Offer,
+    view::{Liveness, RoleState, Sighting},
+    world::Position,
 };
 
 #[tokio::test]

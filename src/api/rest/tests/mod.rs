@@ -10,10 +10,8 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 
 use super::{DOCUMENTED, RestEdge, edge, row::Row};
-use crate::{
-    api::{listener::Edge as _, test_backend::TestNode},
-    config::Config,
-};
+use crate::{listener::Edge as _, test_backend::TestNode};
+use nomad_config::Config;
 
 /// A whole answer.
 struct Said {

@@ -5,11 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Client;
-use crate::{
-    api::{backend::Phase, test_backend::NODE},
-    config::Config,
-    ports::object_store::StoreHealth,
-};
+use crate::{backend::Phase, test_backend::NODE};
+use nomad_config::Config;
+use nomad_ports::object_store::StoreHealth;
 
 #[tokio::test]
 async fn settings_are_set_by_body_or_query() {

@@ -10,10 +10,8 @@ use http_body_util::StreamBody;
 use serde_json::json;
 
 use super::{super::listing, Client};
-use crate::{
-    api::test_backend::{NODE, NOW},
-    config::Config,
-};
+use crate::test_backend::{NODE, NOW};
+use nomad_config::Config;
 
 #[tokio::test]
 async fn ids_in_paths_are_decoded_once_and_checked() {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::cli::bench::{
+use crate::bench::{
     client::{Failure, Reply},
     mix::Mix,
     report::OpenLoopReport,

@@ -10,18 +10,16 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Response, transport::Server};
 
 use super::*;
-use crate::{
-    cli::bench::{
-        client::CONNECTION,
-        target::Target,
-        workload::{ValuePool, Workload},
-    },
-    proto::groupstorage::{
-        AddToGroupLedgerRequest, AddToGroupLedgerResponse, DeleteObjectResponse, GetObjectResponse,
-        HealthCheckResponse, PutObjectResponse, RemovePeerGroupLedgerRequest,
-        RemovePeerGroupLedgerResponse, UpdateObjectResponse,
-        group_storage_service_server::{GroupStorageService, GroupStorageServiceServer},
-    },
+use crate::bench::{
+    client::CONNECTION,
+    target::Target,
+    workload::{ValuePool, Workload},
+};
+use nomad_proto::groupstorage::{
+    AddToGroupLedgerRequest, AddToGroupLedgerResponse, DeleteObjectResponse, GetObjectResponse,
+    HealthCheckResponse, PutObjectResponse, RemovePeerGroupLedgerRequest,
+    RemovePeerGroupLedgerResponse, UpdateObjectResponse,
+    group_storage_service_server::{GroupStorageService, GroupStorageServiceServer},
 };
 
 /// Objects in a map, and the modes that were asked for.
@@ -100,7 +98,7 @@ impl GroupStorageService for MapService {
 }
 
 /// A service that serves.
-pub(in crate::cli::bench) struct Serving {
+pub(in crate::bench) struct Serving {
     service: MapService,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
@@ -128,7 +126,7 @@ async fn serve_at(address: &str) -> (StorageAddress, Serving) {
 }
 
 /// Serves an empty map, and gives the plan of one worker for it.
-pub(in crate::cli::bench) async fn serve() -> (Plan, Serving) {
+pub(in crate::bench) async fn serve() -> (Plan, Serving) {
     let (storage, serving) = serve_at("127.0.0.1:0").await;
     (Plan { concurrency: 1, ..Plan::new(Target::Grpc { storage }) }, serving)
 }

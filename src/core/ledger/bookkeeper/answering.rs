@@ -1,7 +1,7 @@
 //! What a node answers about the ledger: to other members, and to its own clients.
 
 use super::{Bookkeeper, Effect, Now, Reference};
-use crate::core::{
+use crate::{
     ledger::{Answer, LIMIT_ENTRIES, LedgerPage, Notice, Question},
     node_id::NodeId,
     object::ObjectId,

@@ -1,7 +1,7 @@
 //! Compares what is kept of a member with what it says when it is asked, and puts right what differs. One member at a time.
 
 use super::{Bookkeeper, Effect, Failure, HELD_MAX, Now, Peer, Ticket};
-use crate::core::{
+use crate::{
     digest::{BUCKETS, BucketSet, Sum, bucket_of},
     ledger::{Answer, Inventory, LIMIT_ENTRIES, Question},
     node_id::NodeId,

@@ -1,7 +1,7 @@
 //! What this node holds itself: read from its store a part at a time, and kept up to date by what its workers say.
 
 use super::{Bookkeeper, Effect, Failure, NOTICE_PAUSE_US, Now, Ticket};
-use crate::core::{
+use crate::{
     digest::BUCKETS_PER_SHARD,
     ledger::{Change, Held, LIMIT_ENTRIES, Notice},
     object::ObjectId,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom as _};
 
 use super::*;
-use crate::core::{
+use crate::{
     digest::{Digest, Fingerprint, bucket_of},
     register::{SHARDS, shard_of},
 };
@@ -384,7 +384,7 @@ fn questions_of_strangers_are_not_answered_and_damaged_inventories_change_nothin
         (later, asked.unwrap())
     };
     let (later, ticket) = ask(keeper);
-    let sums = vec![crate::core::digest::Sum { count: 9, sum: 9 }; usize::from(BUCKETS)];
+    let sums = vec![crate::digest::Sum { count: 9, sum: 9 }; usize::from(BUCKETS)];
     let root = Answer::Root { life: 5, seq: 5, root: sums[0] };
     let next = keeper.step(later, Event::Answered { ticket, answer: Ok(root) });
     let [Effect::Ask { ticket, question: Question::Buckets { .. }, .. }] = &next[..] else {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom as _};
 
 use super::*;
-use crate::core::{
+use crate::{
     digest::{BUCKETS, Sum},
     register::{Ballot, shard_of},
     repair::{Burial, Head, Shared, walk},

@@ -4,10 +4,8 @@ use super::{
     played::{Played, alone, request},
     *,
 };
-use crate::{
-    network::link::handshake::{Part, VERSION},
-    proto::link::{Frame, Hello, Proof, frame::Kind},
-};
+use crate::link::handshake::{Part, VERSION};
+use nomad_proto::link::{Frame, Hello, Proof, frame::Kind};
 
 #[tokio::test(start_paused = true)]
 async fn a_proven_peer_is_answered_and_no_other() {

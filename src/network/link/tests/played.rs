@@ -1,7 +1,7 @@
 //! A peer played by hand, that keeps to the handshake or not, over a stream in memory.
 
 use super::*;
-use crate::proto::link::{Frame, Hello, Proof, frame::Kind};
+use nomad_proto::link::{Frame, Hello, Proof, frame::Kind};
 
 /// A node's links without a listener.
 pub(super) fn alone(options: LinkOptions) -> (Arc<Links>, Arc<Echo>, mpsc::Receiver<LinkEvent>) {
@@ -29,8 +29,8 @@ impl PausedClock {
 }
 
 impl Clock for PausedClock {
-    fn wall(&self) -> crate::core::time::UnixMs {
-        crate::core::time::UnixMs(1_700_000_000_000 + self.0.elapsed().as_millis() as u64)
+    fn wall(&self) -> nomad_core::time::UnixMs {
+        nomad_core::time::UnixMs(1_700_000_000_000 + self.0.elapsed().as_millis() as u64)
     }
 
     fn monotonic(&self) -> MonotonicUs {

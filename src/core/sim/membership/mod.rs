@@ -1,0 +1,387 @@
+//! A network of memberships under a seeded schedule: messages are lost, late, doubled; nodes crash, come back, elsewhere
+//! too; clocks leap; links are cut between pairs and between halves.
+
+pub mod chaos;
+pub mod check;
+pub mod raft;
+pub mod settled;
+pub mod shell;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+};
+
+use crate::{
+    group::{Member, RetrievalMode, Settings, StorageMode},
+    log_state::LogState,
+    membership::{
+        AskFailure, Durable, Enough, Event, Faults, Membership, MembershipAnswer, MembershipConfig,
+        MembershipRequest, RequestId, Ticket,
+    },
+    node_id::NodeId,
+    offer::{Offer, Seeker, Whereabouts},
+    table::Table,
+    time::MonotonicUs,
+    world::Position,
+};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+use check::Judge;
+use raft::{Disk, Raft, RaftMsg};
+
+pub const MS: u64 = 1_000;
+pub const S: u64 = 1_000_000;
+
+/// One machine: what is on its disk, and the process, if one runs.
+pub struct Node {
+    pub id: NodeId,
+    pub permanent: bool,
+    pub address: String,
+    pub durable: Durable,
+    pub disk: Option<Disk>,
+    /// Tells one log from the next at this node.
+    pub log_number: u64,
+    pub epoch_seen: (u64, u64),
+    pub process: Option<Process>,
+    pub life: u64,
+    pub clock_offset: u64,
+    pub up_since: u64,
+    /// Set while an order to go is on its way.
+    pub told_to_go: bool,
+    /// The claim under which that was so before the last start: its super-peer may still have it on its list.
+    pub told_claim: Option<u64>,
+}
+
+/// A running process.
+pub struct Process {
+    pub membership: Membership,
+    pub raft: Option<Raft>,
+    pub open: BTreeSet<Ticket>,
+    pub asked: BTreeMap<RequestId, (usize, u64, Ticket, u64)>,
+    pub ordered: BTreeSet<RequestId>,
+    pub next_request: u64,
+    pub wake: u64,
+    pub keep: BTreeMap<NodeId, String>,
+    /// Whether each link stands, and since when that is so.
+    pub links: BTreeMap<NodeId, (bool, u64)>,
+    pub offer: Option<Offer>,
+    pub seeker: Option<Seeker>,
+    pub whereabouts: Option<Whereabouts>,
+}
+
+pub enum What {
+    Wake,
+    RaftTick,
+    CheckLinks,
+    Step(Box<Event>),
+    Persist(Ticket, Durable),
+    LogTask(Ticket, LogTask),
+    Find {
+        ticket: Ticket,
+        near: Position,
+        until: u64,
+        enough: Enough,
+    },
+    Ask {
+        from: usize,
+        life: u64,
+        ticket: Ticket,
+        question: Box<MembershipRequest>,
+    },
+    Answer {
+        ticket: Ticket,
+        by: NodeId,
+        answer: Box<MembershipAnswer>,
+    },
+    TimedOut(Ticket, TicketKind),
+    /// Meant for one claim of the receiver; for any where it is an answer.
+    Raft {
+        from: usize,
+        group: String,
+        claim: Option<u64>,
+        message: RaftMsg,
+    },
+}
+
+#[derive(Clone, Copy)]
+pub enum TicketKind {
+    Ask,
+    Propose,
+    Arrange,
+}
+
+pub enum LogTask {
+    Found(Box<Table>),
+    Follow(String, u64),
+    Leave,
+}
+
+struct Item {
+    at: u64,
+    seq: u64,
+    node: usize,
+    /// The life of the process that it is for; `None` = whichever runs then.
+    life: Option<u64>,
+    what: What,
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.seq) == (other.at, other.seq)
+    }
+}
+impl Eq for Item {}
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Item {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.seq).cmp(&(other.at, other.seq))
+    }
+}
+
+/// The network and everything in it.
+pub struct Sim {
+    pub now: u64,
+    pub rng: SmallRng,
+    pub nodes: Vec<Node>,
+    pub judge: Judge,
+    pub config: MembershipConfig,
+    pub loss: f64,
+    pub dup: f64,
+    pub delay_us: u64,
+    pub cut: BTreeSet<(usize, usize)>,
+    /// Since when each pair can speak without a break.
+    pub joined_since: BTreeMap<(usize, usize), u64>,
+    pub old_offers: Vec<Offer>,
+    pub steps: u64,
+    pub proposals: u64,
+    pub trace: bool,
+    queue: BinaryHeap<Reverse<Item>>,
+    seq: u64,
+}
+
+/// Short times, so that a run sees everything: the proportions are those of the defaults.
+pub fn config(faults: Faults) -> MembershipConfig {
+    let settings = Settings {
+        storage_mode: StorageMode::Fast,
+        retrieval_mode: RetrievalMode::Fast,
+        migration: false,
+        replication_factor: 3,
+    };
+    let mut config = MembershipConfig::with(5, settings);
+    config.discovery_window_us = 2 * S;
+    config.provisional_poll_us = 6 * S;
+    config.election_timeout_us = 5 * S;
+    config.health_check_us = 2 * S;
+    config.remove_after_us = 15 * S;
+    config.quorum_loss_grace_us = 20 * S;
+    config.suspect_after_us = 3 * S;
+    config.rest_us = 20 * S;
+    config.faults = faults;
+    config
+}
+
+pub fn pair(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
+}
+
+impl Sim {
+    pub fn new(seed: u64, count: usize, config: MembershipConfig) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let nodes = (0..count)
+            .map(|n| {
+                let mut key = [n as u8 + 1; 32];
+                key[0] = rng.random();
+                Node {
+                    id: NodeId::from_key(key),
+                    permanent: false,
+                    address: format!("n{n}:0"),
+                    durable: Durable::default(),
+                    disk: None,
+                    log_number: 0,
+                    epoch_seen: (0, 0),
+                    process: None,
+                    life: 0,
+                    clock_offset: rng.random_range(0..1_000 * S),
+                    up_since: 0,
+                    told_to_go: false,
+                    told_claim: None,
+                }
+            })
+            .collect();
+        Self {
+            now: S,
+            rng,
+            nodes,
+            judge: Judge::of(config.voters),
+            config,
+            loss: 0.0,
+            dup: 0.0,
+            delay_us: 20 * MS,
+            cut: BTreeSet::new(),
+            joined_since: BTreeMap::new(),
+            old_offers: Vec::new(),
+            steps: 0,
+            proposals: 0,
+            trace: std::env::var("NOMAD_TRACE").is_ok(),
+            queue: BinaryHeap::new(),
+            seq: 0,
+        }
+    }
+
+    pub fn at(&mut self, in_us: u64, node: usize, life: Option<u64>, what: What) {
+        self.seq += 1;
+        let at = self.now + in_us;
+        self.queue.push(Reverse(Item { at, seq: self.seq, node, life, what }));
+    }
+
+    pub fn delay(&mut self) -> u64 {
+        self.rng.random_range(MS..=self.delay_us.max(2 * MS))
+    }
+
+    pub fn index_of(&self, node: NodeId) -> Option<usize> {
+        self.nodes.iter().position(|n| n.id == node)
+    }
+
+    pub fn index_at(&self, address: &str) -> Option<usize> {
+        self.nodes.iter().position(|n| n.address == address)
+    }
+
+    pub fn speaks(&self, a: usize, b: usize) -> bool {
+        let runs = |n: usize| self.nodes[n].process.is_some();
+        runs(a) && runs(b) && !self.cut.contains(&pair(a, b))
+    }
+
+    pub fn member(&self, n: usize) -> Member {
+        let node = &self.nodes[n];
+        Member {
+            node: node.id,
+            rest: String::new(),
+            peer: node.address.clone(),
+            storage: String::new(),
+            position: Position { x: (n % 4) as f64, y: (n / 4) as f64 },
+        }
+    }
+
+    /// Starts a node's process.
+    pub fn start(&mut self, n: usize) {
+        let member = self.member(n);
+        let seed = self.rng.random();
+        let now = self.now;
+        let jitter = self.rng.random_range(0..S);
+        let node = &mut self.nodes[n];
+        node.life += 1;
+        node.up_since = now;
+        if std::mem::take(&mut node.told_to_go) {
+            node.told_claim = Some(node.durable.claim);
+        }
+        let membership = Membership::new(
+            self.config.clone(),
+            member,
+            node.permanent,
+            node.durable.clone(),
+            seed,
+        );
+        let raft = node.disk.clone().map(|disk| Raft::open(node.id, disk, now, jitter));
+        let log = raft.as_ref().map_or_else(LogState::default, |raft| raft.state(now));
+        node.process = Some(Process {
+            membership,
+            raft,
+            open: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            ordered: BTreeSet::new(),
+            next_request: 0,
+            wake: u64::MAX,
+            keep: BTreeMap::new(),
+            links: BTreeMap::new(),
+            offer: None,
+            seeker: None,
+            whereabouts: None,
+        });
+        let life = Some(node.life);
+        self.note(n, "starts");
+        self.at(0, n, life, What::Step(Box::new(Event::Started { log })));
+        let first = self.rng.random_range(0..raft::HEARTBEAT_US);
+        self.at(first, n, life, What::RaftTick);
+        self.network_changed();
+    }
+
+    /// Kills a node's process; what is on disk stays.
+    pub fn crash(&mut self, n: usize) {
+        self.note(n, "crashes");
+        self.save_disk(n);
+        self.nodes[n].process = None;
+        self.network_changed();
+    }
+
+    pub fn save_disk(&mut self, n: usize) {
+        let node = &mut self.nodes[n];
+        if let Some(raft) = node.process.as_ref().and_then(|process| process.raft.as_ref()) {
+            node.disk = Some(raft.disk.clone());
+        }
+    }
+
+    /// Links follow what the network does after a moment.
+    pub fn network_changed(&mut self) {
+        for a in 0..self.nodes.len() {
+            for b in a + 1..self.nodes.len() {
+                if !self.speaks(a, b) {
+                    self.joined_since.remove(&(a, b));
+                } else {
+                    self.joined_since.entry((a, b)).or_insert(self.now);
+                }
+            }
+            if self.nodes[a].process.is_some() {
+                let soon = self.rng.random_range(5 * MS..300 * MS);
+                let life = Some(self.nodes[a].life);
+                self.at(soon, a, life, What::CheckLinks);
+            }
+        }
+    }
+
+    /// Runs until a time.
+    pub fn run_until(&mut self, end: u64) {
+        while self.queue.peek().is_some_and(|Reverse(item)| item.at <= end) {
+            let Some(Reverse(item)) = self.queue.pop() else { break };
+            self.now = item.at;
+            let node = &self.nodes[item.node];
+            let is_for_it = item.life.is_none_or(|life| life == node.life);
+            if node.process.is_some() && is_for_it {
+                self.happen(item.node, item.what);
+            }
+        }
+        self.now = end;
+    }
+
+    pub fn note(&self, n: usize, what: &str) {
+        if self.trace {
+            eprintln!("{:>10.3} n{n} {what}", self.now as f64 / S as f64);
+        }
+    }
+
+    pub fn clock(&self, n: usize) -> MonotonicUs {
+        MonotonicUs(self.now + self.nodes[n].clock_offset)
+    }
+
+    /// Sends something from one node to another, as this network does.
+    pub fn send(&mut self, from: usize, to: usize, what: impl Fn() -> What) {
+        if !self.speaks(from, to) || self.rng.random_bool(self.loss) {
+            return;
+        }
+        let copies = 1 + usize::from(self.rng.random_bool(self.dup));
+        for _ in 0..copies {
+            let delay = self.delay();
+            self.at(delay, to, None, what());
+        }
+    }
+
+    pub fn failed(&mut self, n: usize, ticket: Ticket, failure: AskFailure) {
+        let life = Some(self.nodes[n].life);
+        let event = Event::Answered { ticket, by: None, answer: Err(failure) };
+        self.at(MS, n, life, What::Step(Box::new(event)));
+    }
+}

@@ -1,0 +1,532 @@
+//! What the actor's shell does in a real node, done by the simulation: carries effects out, reports what came of them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    membership::{AskFailure, Effect, Event, MembershipRequest, ProposeFailure, RequestId, Ticket},
+    node_id::NodeId,
+    offer::Found,
+    table::Table,
+    view::RoleState,
+    world::Position,
+};
+use rand::Rng;
+
+use super::{
+    LogTask, MS, S, Sim, TicketKind, What, check,
+    raft::{Disk, HEARTBEAT_US, Raft, RaftMsg, RaftOut},
+};
+
+const ASK_TIMEOUT_US: u64 = 2 * S;
+const PROPOSE_TIMEOUT_US: u64 = 4 * S;
+
+impl Sim {
+    pub fn happen(&mut self, n: usize, what: What) {
+        match what {
+            What::Wake => {
+                let is_due = self.nodes[n].process.as_ref().is_some_and(|p| p.wake <= self.now);
+                if is_due {
+                    self.step(n, Event::Tick);
+                }
+            }
+            What::RaftTick => self.raft_tick(n),
+            What::CheckLinks => self.check_links(n),
+            What::Step(event) => self.step(n, *event),
+            What::Persist(ticket, durable) => {
+                self.nodes[n].durable = durable;
+                self.step(n, Event::Persisted(ticket));
+            }
+            What::LogTask(ticket, task) => self.log_task(n, ticket, task),
+            What::Find { .. } => self.find(n, what),
+            What::Ask { from, life, ticket, question } => {
+                if self.speaks(from, n) {
+                    self.asked(n, from, life, ticket, *question);
+                }
+            }
+            What::Answer { ticket, by, answer } => {
+                if self.close(n, ticket) {
+                    let answer = Ok(*answer);
+                    self.step(n, Event::Answered { ticket, by: Some(by), answer });
+                }
+            }
+            What::TimedOut(ticket, kind) => self.timed_out(n, ticket, kind),
+            What::Raft { from, group, claim, message } => {
+                self.raft_message(n, from, &group, claim, message);
+            }
+        }
+    }
+
+    fn close(&mut self, n: usize, ticket: Ticket) -> bool {
+        self.nodes[n].process.as_mut().is_some_and(|process| process.open.remove(&ticket))
+    }
+
+    fn timed_out(&mut self, n: usize, ticket: Ticket, kind: TicketKind) {
+        if !self.close(n, ticket) {
+            return;
+        }
+        self.step(
+            n,
+            match kind {
+                TicketKind::Ask => {
+                    Event::Answered { ticket, by: None, answer: Err(AskFailure::Unknown) }
+                }
+                TicketKind::Propose => {
+                    Event::Proposed { ticket, outcome: Err(ProposeFailure::Unknown) }
+                }
+                TicketKind::Arrange => Event::Arranged { ticket, done: false },
+            },
+        );
+    }
+
+    fn open(&mut self, n: usize, ticket: Ticket, kind: TicketKind, limit_us: u64) {
+        let Some(process) = &mut self.nodes[n].process else { return };
+        assert!(process.open.insert(ticket), "a ticket was used twice");
+        let life = Some(self.nodes[n].life);
+        self.at(limit_us, n, life, What::TimedOut(ticket, kind));
+    }
+
+    /// Takes one step of a membership and carries out what it wants.
+    pub fn step(&mut self, n: usize, event: Event) {
+        self.steps += 1;
+        let clock = self.clock(n);
+        if self.trace && !matches!(event, Event::Tick | Event::LogChanged(_)) {
+            self.note(n, &format!("<- {event:?}"));
+        }
+        let Some(process) = &mut self.nodes[n].process else { return };
+        let effects = process.membership.step(clock, event);
+        for effect in effects {
+            self.carry_out(n, effect);
+        }
+        self.check_step(n);
+        self.after_raft(n);
+    }
+
+    /// What must hold of a node after each of its steps.
+    fn check_step(&mut self, n: usize) {
+        let node = &self.nodes[n];
+        let Some(process) = &node.process else { return };
+        let state = process.membership.state();
+        let acts = state.leads() || matches!(state, RoleState::Peer | RoleState::Electing);
+        if let (true, Some(raft)) = (acts, &process.raft) {
+            let home = node.durable.home.as_ref();
+            assert_eq!(Some(&raft.disk.group), home, "{state:?} in a group that is not its own");
+            let (group, id, claim) = (raft.disk.group.clone(), node.id, node.durable.claim);
+            self.judge.acts(&group, id, claim);
+        }
+    }
+
+    fn carry_out(&mut self, n: usize, effect: Effect) {
+        if self.trace && !matches!(effect, Effect::WakeAt(_)) {
+            self.note(n, &format!("-> {effect:?}"));
+        }
+        let life = Some(self.nodes[n].life);
+        match effect {
+            Effect::Persist { ticket, durable } => {
+                let took = self.rng.random_range(MS..30 * MS);
+                self.at(took, n, life, What::Persist(ticket, durable));
+            }
+            Effect::Find { ticket, near, window_us, enough } => {
+                let until = self.now + window_us;
+                self.at(50 * MS, n, life, What::Find { ticket, near, until, enough });
+            }
+            Effect::AskAddress { ticket, address, question } => {
+                self.check_question(n, &question);
+                self.open(n, ticket, TicketKind::Ask, ASK_TIMEOUT_US);
+                match self.index_at(&address) {
+                    Some(to) if to != n => self.ask(n, to, ticket, question),
+                    _ => self.unreachable(n, ticket),
+                }
+            }
+            Effect::AskNode { ticket, node, question } => {
+                self.check_question(n, &question);
+                self.open(n, ticket, TicketKind::Ask, ASK_TIMEOUT_US);
+                let process = self.nodes[n].process.as_ref().unwrap();
+                let is_up = process.links.get(&node).is_some_and(|(is_up, _)| *is_up);
+                match self.index_of(node) {
+                    Some(to) if is_up => self.ask(n, to, ticket, question),
+                    _ => self.unreachable(n, ticket),
+                }
+            }
+            Effect::Reply { request, answer } => {
+                let process = self.nodes[n].process.as_mut().unwrap();
+                let (to, life, ticket, _) =
+                    process.asked.remove(&request).expect("a question was answered twice");
+                let by = self.nodes[n].id;
+                if self.nodes[to].life == life {
+                    self.send(n, to, || What::Answer {
+                        ticket,
+                        by,
+                        answer: Box::new(answer.clone()),
+                    });
+                }
+            }
+            Effect::Done { request, .. } => {
+                let process = self.nodes[n].process.as_mut().unwrap();
+                assert!(process.ordered.remove(&request), "an order was answered twice");
+            }
+            Effect::Propose { ticket, command } => {
+                // Nothing is tried again and again at once.
+                self.proposals += 1;
+                let most = 200 + 4 * (self.now / S) * self.nodes.len() as u64;
+                assert!(self.proposals < most, "too many proposals");
+                self.open(n, ticket, TicketKind::Propose, PROPOSE_TIMEOUT_US);
+                let raft = self.raft(n);
+                if !raft.is_some_and(|raft| raft.propose(ticket, command)) {
+                    self.close(n, ticket);
+                    let outcome = Err(ProposeFailure::NotLeader);
+                    self.at(0, n, life, What::Step(Box::new(Event::Proposed { ticket, outcome })));
+                }
+            }
+            Effect::Arrange { ticket, voters, learners } => {
+                self.open(n, ticket, TicketKind::Arrange, PROPOSE_TIMEOUT_US);
+                if let Some(raft) = self.raft(n) {
+                    raft.arrange(ticket, voters, learners);
+                }
+            }
+            Effect::FoundLog { ticket, table } => self.later(n, ticket, LogTask::Found(table)),
+            Effect::FollowLog { ticket, group, claim } => {
+                self.later(n, ticket, LogTask::Follow(group, claim));
+            }
+            Effect::LeaveLog { ticket } => self.later(n, ticket, LogTask::Leave),
+            Effect::Campaign => {
+                let now = self.now;
+                if let Some(raft) = self.raft(n) {
+                    raft.campaign(now);
+                }
+            }
+            Effect::PauseHeartbeats(heir) => {
+                if let Some(raft) = self.raft(n) {
+                    raft.pause(heir.is_some());
+                }
+            }
+            Effect::Announce(offer) => {
+                let process = self.nodes[n].process.as_mut().unwrap();
+                let before = std::mem::replace(&mut process.offer, offer);
+                self.old_offers.extend(before);
+                if self.old_offers.len() > 8 {
+                    self.old_offers.remove(0);
+                }
+            }
+            Effect::Seek(seeker) => self.nodes[n].process.as_mut().unwrap().seeker = seeker,
+            Effect::TellWhereabouts(place) => {
+                self.nodes[n].process.as_mut().unwrap().whereabouts = place;
+            }
+            Effect::KeepLinks(keep) => {
+                self.nodes[n].process.as_mut().unwrap().keep = keep;
+                let soon = self.rng.random_range(MS..50 * MS);
+                self.at(soon, n, life, What::CheckLinks);
+            }
+            Effect::Rescan { epoch } => {
+                let took = self.rng.random_range(0..200 * MS);
+                self.at(took, n, life, What::Step(Box::new(Event::Rescanned { epoch })));
+                let group = self.nodes[n].durable.home.clone().unwrap_or_default();
+                let id = self.nodes[n].id;
+                self.judge.rescanned(id, &group, epoch);
+            }
+            Effect::WakeAt(at) => {
+                let at = at.0.saturating_sub(self.nodes[n].clock_offset).max(self.now + 1);
+                let in_us = at - self.now;
+                let process = self.nodes[n].process.as_mut().unwrap();
+                if process.wake <= self.now || at < process.wake {
+                    process.wake = at;
+                    self.at(in_us, n, life, What::Wake);
+                }
+            }
+            Effect::Report(_) => {}
+        }
+    }
+
+    /// A claim is used only once it is durable.
+    fn check_question(&self, n: usize, question: &MembershipRequest) {
+        if let MembershipRequest::Join { group, seat } = question {
+            let durable = &self.nodes[n].durable;
+            let is_durable = durable.home.as_ref() == Some(group) && durable.claim == seat.claim;
+            assert!(is_durable, "the claim {} is used before it is durable", seat.claim);
+        }
+    }
+
+    fn raft(&mut self, n: usize) -> Option<&mut Raft> {
+        self.nodes[n].process.as_mut()?.raft.as_mut()
+    }
+
+    fn later(&mut self, n: usize, ticket: Ticket, task: LogTask) {
+        let took = self.rng.random_range(MS..30 * MS);
+        let life = Some(self.nodes[n].life);
+        self.at(took, n, life, What::LogTask(ticket, task));
+    }
+
+    fn log_task(&mut self, n: usize, ticket: Ticket, task: LogTask) {
+        let (now, jitter) = (self.now, self.rng.random_range(0..S));
+        self.save_disk(n);
+        let node = &mut self.nodes[n];
+        let disk = match task {
+            LogTask::Found(table) => Some(Disk::founded(*table)),
+            LogTask::Follow(group, claim) => {
+                let is_it = |disk: &Disk| disk.group == group && disk.claim == claim;
+                let kept = node.disk.take().filter(is_it);
+                Some(kept.unwrap_or_else(|| Disk::empty(group, claim)))
+            }
+            LogTask::Leave => None,
+        };
+        node.log_number += 1;
+        node.disk = disk.clone();
+        let mut raft = disk.map(|disk| Raft::open(node.id, disk, now, jitter));
+        if let Some(raft) = raft.as_mut().filter(|raft| raft.disk.log.len() == 2) {
+            // A founder leads at once.
+            raft.campaign(now);
+        }
+        node.process.as_mut().unwrap().raft = raft;
+        self.step(n, Event::LogReady { ticket, done: true });
+    }
+
+    fn ask(&mut self, n: usize, to: usize, ticket: Ticket, question: MembershipRequest) {
+        let life = self.nodes[n].life;
+        if !self.speaks(n, to) {
+            self.unreachable(n, ticket);
+            return;
+        }
+        self.send(n, to, || {
+            let question = Box::new(question.clone());
+            What::Ask { from: n, life, ticket, question }
+        });
+    }
+
+    fn unreachable(&mut self, n: usize, ticket: Ticket) {
+        self.close(n, ticket);
+        self.failed(n, ticket, AskFailure::Unreachable);
+    }
+
+    fn asked(
+        &mut self,
+        n: usize,
+        from: usize,
+        life: u64,
+        ticket: Ticket,
+        question: MembershipRequest,
+    ) {
+        let (id, now) = (self.nodes[from].id, self.now);
+        let process = self.nodes[n].process.as_mut().unwrap();
+        process.next_request += 1;
+        let request = RequestId(process.next_request);
+        process.asked.insert(request, (from, life, ticket, now));
+        let asked_back = match &question {
+            MembershipRequest::Confirm { group, claim } => Some((group.clone(), *claim)),
+            _ => None,
+        };
+        if let Some((group, claim)) = asked_back {
+            let it = self.nodes[n].id;
+            self.judge.asked_back(&group, it, claim);
+        }
+        self.step(n, Event::Asked { from: id, request, question });
+    }
+
+    fn check_links(&mut self, n: usize) {
+        let process = self.nodes[n].process.as_ref().unwrap();
+        let stands = |node: &NodeId, address: &String| {
+            self.index_at(address)
+                .is_some_and(|to| self.nodes[to].id == *node && self.speaks(n, to))
+        };
+        let link = |(node, at): (&NodeId, &String)| {
+            let is_up = stands(node, at);
+            let before = process.links.get(node).filter(|(was_up, _)| *was_up == is_up);
+            (*node, *before.unwrap_or(&(is_up, self.now)))
+        };
+        let now: BTreeMap<_, _> = process.keep.iter().map(link).collect();
+        let before =
+            std::mem::replace(&mut self.nodes[n].process.as_mut().unwrap().links, now.clone());
+        for (node, (was_up, _)) in &before {
+            if *was_up && !now.contains_key(node) {
+                self.step(n, Event::LinkDown(*node));
+            }
+        }
+        for (node, (is_up, since)) in now {
+            if before.get(&node) != Some(&(is_up, since)) {
+                self.step(n, if is_up { Event::LinkUp(node) } else { Event::LinkDown(node) });
+            }
+        }
+    }
+
+    /// Answers a search when it has enough, or at the end of its window.
+    fn find(&mut self, n: usize, what: What) {
+        let What::Find { ticket, near, until, enough } = what else { return };
+        let found = self.look_around(n, near);
+        if self.now >= until || enough.is_met(&found) {
+            self.step(n, Event::Found { ticket, found });
+        } else {
+            let pause = (until - self.now).min(250 * MS);
+            let life = Some(self.nodes[n].life);
+            self.at(pause, n, life, What::Find { ticket, near, until, enough });
+        }
+    }
+
+    fn look_around(&mut self, n: usize, near: Position) -> Found {
+        let mut found = Found::default();
+        for to in 0..self.nodes.len() {
+            if to == n || !self.speaks(n, to) || self.rng.random_bool(self.loss) {
+                continue;
+            }
+            let process = self.nodes[to].process.as_ref().unwrap();
+            found.answered += 1;
+            found.offers.extend(process.offer.clone());
+            found.seekers.extend(process.seeker);
+            found.whereabouts.extend(process.whereabouts.clone());
+        }
+        // Now and then one is out of date.
+        if self.loss > 0.0 && self.rng.random_bool(0.1) {
+            let known = |offer: &&crate::offer::Offer| {
+                !found.offers.iter().any(|other| other.group == offer.group)
+            };
+            let old = self.old_offers.last().filter(known).cloned();
+            found.offers.extend(old);
+        }
+        let far = |site: Position| (site.x - near.x).powi(2) + (site.y - near.y).powi(2);
+        found.offers.sort_by(|a, b| far(a.site).total_cmp(&far(b.site)));
+        found
+    }
+
+    fn raft_tick(&mut self, n: usize) {
+        let (now, jitter) = (self.now, self.rng.random_range(0..S));
+        let life = self.nodes[n].life;
+        self.at(HEARTBEAT_US, n, Some(life), What::RaftTick);
+        if let Some(raft) = self.raft(n) {
+            raft.tick(now, jitter);
+            // The silence of the quorum grows without any other event.
+            raft.changed |= raft.leads() && (now / HEARTBEAT_US).is_multiple_of(2);
+            self.after_raft(n);
+        }
+    }
+
+    fn raft_message(
+        &mut self,
+        n: usize,
+        from: usize,
+        group: &str,
+        claim: Option<u64>,
+        message: RaftMsg,
+    ) {
+        let (now, jitter) = (self.now, self.rng.random_range(0..S));
+        if !self.speaks(from, n) {
+            return;
+        }
+        let id = self.nodes[from].id;
+        if let Some(raft) = self.raft(n).filter(|raft| {
+            raft.disk.group == group && claim.is_none_or(|claim| raft.disk.claim == claim)
+        }) {
+            raft.receive(id, message, now, jitter);
+            self.after_raft(n);
+        }
+    }
+
+    /// Sends what the log wants sent, judges what it applied, tells the membership what has changed.
+    fn after_raft(&mut self, n: usize) {
+        let life = Some(self.nodes[n].life);
+        let Some(raft) = self.raft(n) else { return };
+        let (out, group) = (std::mem::take(&mut raft.out), raft.disk.group.clone());
+        for out in out {
+            match out {
+                RaftOut::Send(node, claim, message) => {
+                    let keep = &self.nodes[n].process.as_ref().unwrap().keep;
+                    let to = keep.get(&node).and_then(|address| self.index_at(address));
+                    if let Some(to) = to.filter(|to| self.nodes[*to].id == node) {
+                        self.send_raft(n, to, &group, Some(claim), message);
+                    }
+                }
+                RaftOut::Back(node, message) => {
+                    if let Some(to) = self.index_of(node) {
+                        self.send_raft(n, to, &group, None, message);
+                    }
+                }
+                RaftOut::Proposed(ticket, applied) => {
+                    if self.close(n, ticket) {
+                        let outcome = applied.ok_or(ProposeFailure::Unknown);
+                        let event = Event::Proposed { ticket, outcome };
+                        self.at(0, n, life, What::Step(Box::new(event)));
+                    }
+                }
+                RaftOut::Arranged(ticket, done) => {
+                    if self.close(n, ticket) {
+                        let event = Event::Arranged { ticket, done };
+                        self.at(0, n, life, What::Step(Box::new(event)));
+                    }
+                }
+                RaftOut::Applied(index, term, entry, table) => {
+                    let mut judge = std::mem::take(&mut self.judge);
+                    judge.applied(index, term, &entry, &table, self);
+                    self.judge = judge;
+                    self.check_epoch(n, &table);
+                }
+                RaftOut::Led(term) => {
+                    let id = self.nodes[n].id;
+                    self.note(n, &format!("leads {group} in term {term}"));
+                    self.judge.led(&group, term, id);
+                }
+            }
+        }
+        let now = self.now;
+        if let Some(raft) = self.raft(n).filter(|raft| raft.changed) {
+            raft.changed = false;
+            let state = raft.state(now);
+            self.at(0, n, life, What::Step(Box::new(Event::LogChanged(state))));
+        }
+    }
+
+    /// At one node, epochs of one log only grow.
+    fn check_epoch(&mut self, n: usize, table: &Arc<Table>) {
+        let node = &mut self.nodes[n];
+        let (number, epoch) = node.epoch_seen;
+        // A node that starts applies its log anew.
+        if number == node.log_number && node.up_since != self.now {
+            assert!(table.epoch() >= epoch || node.process.is_none(), "an epoch came back");
+        }
+        node.epoch_seen = (node.log_number, table.epoch());
+    }
+
+    fn send_raft(
+        &mut self,
+        n: usize,
+        to: usize,
+        group: &str,
+        claim: Option<u64>,
+        message: RaftMsg,
+    ) {
+        self.send(n, to, || What::Raft {
+            from: n,
+            group: group.to_owned(),
+            claim,
+            message: message.clone(),
+        });
+    }
+}
+
+impl check::World for Sim {
+    fn was_reached(&self, table: &Table, node: NodeId, claim: u64) -> bool {
+        let group = table.name.as_str();
+        let Some(n) = self.index_of(node) else { return false };
+        let it = &self.nodes[n];
+        let holds = it.durable.claim == claim && it.durable.home.as_deref() == Some(group);
+        if !holds || it.told_to_go || it.told_claim == Some(claim) {
+            return false;
+        }
+        let long = self.config.remove_after_us + 5 * self.config.health_check_us;
+        let joined = |from: usize, to: usize| {
+            let since = self.joined_since.get(&super::pair(from, to));
+            let process = self.nodes[from].process.as_ref();
+            let link = process.and_then(|process| process.links.get(&self.nodes[to].id));
+            since.is_some_and(|since| self.now - since > long)
+                && link.is_some_and(|(is_up, since)| {
+                    *is_up && self.now - since > 5 * self.config.health_check_us
+                })
+        };
+        let in_group = |other: usize| {
+            let node = &self.nodes[other];
+            node.durable.home.as_deref() == Some(group)
+                && node.process.as_ref().is_some_and(|p| {
+                    let leads = p.raft.as_ref().is_some_and(Raft::leads);
+                    leads || p.membership.state() == RoleState::Peer
+                })
+        };
+        let Some(l) = self.index_of(table.super_peer) else { return false };
+        let mut others = (0..self.nodes.len()).filter(|r| *r != n && *r != l && in_group(*r));
+        joined(l, n) || others.any(|r| joined(r, n) && joined(r, l))
+    }
+}

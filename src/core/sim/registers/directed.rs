@@ -1,0 +1,512 @@
+//! Schedules written by hand: what random ones seldom meet. Every message waits until it is delivered by name, and what is to
+//! be kept is durable at once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::{
+    change::{Change, Condition, Content},
+    node_id::NodeId,
+    object::{ObjectId, Version},
+    register::{
+        Ballot, Body, Effect, Ended, Event, Faults, Home, Message, Now, OpId, Options, Order,
+        Register, Registers, ShardState, Shelf, Value, is_rescanned, keeps,
+    },
+    table::{Configuration, Old},
+    time::{MonotonicUs, UnixMs, UnixSecs},
+    trace::TraceContext,
+};
+use bytes::Bytes;
+
+use super::{GROUP, S, book::token_of};
+use crate::sim::linearizability::{
+    Action, Condition as Told, History, Operation, Outcome, Seen, Token, Verdict,
+};
+
+/// A kind of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Prepare,
+    Promise,
+    Accept,
+    Accepted,
+    Conflict,
+    Query,
+    Reading,
+    Drop,
+    Chain,
+    Behind,
+}
+
+fn kind_of(body: &Body) -> Kind {
+    match body {
+        Body::Prepare { .. } => Kind::Prepare,
+        Body::Promise { .. } => Kind::Promise,
+        Body::Accept { .. } => Kind::Accept,
+        Body::Accepted { .. } => Kind::Accepted,
+        Body::Conflict { .. } => Kind::Conflict,
+        Body::Query { .. } => Kind::Query,
+        Body::Reading { .. } => Kind::Reading,
+        Body::Drop { .. } => Kind::Drop,
+        Body::Chain { .. } => Kind::Chain,
+        Body::Behind => Kind::Behind,
+    }
+}
+
+/// A node whose disk is as fast as its memory.
+pub struct Actor {
+    pub registers: Registers,
+    pub disk: BTreeMap<ObjectId, Register>,
+    pub state: Option<ShardState>,
+}
+
+struct ActorShelf<'a> {
+    disk: &'a BTreeMap<ObjectId, Register>,
+    cut_off: &'a BTreeSet<usize>,
+}
+
+impl Shelf for ActorShelf<'_> {
+    fn register(&self, id: &ObjectId) -> Result<Option<Register>, String> {
+        Ok(self.disk.get(id).cloned())
+    }
+
+    fn reaches(&self, other: NodeId) -> bool {
+        self.cut_off.iter().all(|n| node(*n) != other)
+    }
+}
+
+/// A few nodes, and the messages that wait between them.
+pub struct Stage {
+    pub actors: Vec<Actor>,
+    pub net: VecDeque<(usize, usize, Message)>,
+    pub chain: Vec<Configuration>,
+    pub ended: BTreeMap<(usize, OpId), Ended>,
+    pub rescanned: BTreeSet<(usize, u64)>,
+    pub left_behind: BTreeSet<usize>,
+    /// The request that all orders belong to.
+    pub trace: TraceContext,
+    /// Nodes to which no link stands.
+    pub cut_off: BTreeSet<usize>,
+    /// The object that all is about.
+    pub id: ObjectId,
+    pub sent: usize,
+    pub now: u64,
+    pub wall_s: u64,
+    /// A mistake of the shell: what a node does not keep any more is not deleted.
+    pub no_purge: bool,
+    options: Options,
+    next_op: OpId,
+    history: History,
+    places: BTreeMap<(usize, OpId), usize>,
+    versions: BTreeMap<Version, Token>,
+    time: u64,
+}
+
+pub fn node(n: usize) -> NodeId {
+    NodeId::from_key([n as u8 + 1; 32])
+}
+
+pub fn nodes(which: &[usize]) -> BTreeSet<NodeId> {
+    which.iter().map(|n| node(*n)).collect()
+}
+
+/// An object that these members keep, best first, if three of `members` keep each.
+pub fn object_on(replicas: &[usize], members: &[usize]) -> ObjectId {
+    let names = (0..).map(|n| ObjectId::parse(&format!("o{n}")).unwrap());
+    let wanted: Vec<_> = replicas.iter().map(|n| node(*n)).collect();
+    let mut fitting =
+        names.filter(|id| crate::register::replicas(id, &nodes(members), 3) == wanted);
+    fitting.next().unwrap()
+}
+
+impl Stage {
+    /// Nodes 0 to `count`, of which `members` are the first configuration, with three replicas.
+    pub fn new(count: usize, members: &[usize], faults: Faults) -> Self {
+        let first =
+            Configuration { epoch: 1, members: nodes(members), replication_factor: 3, old: None };
+        let options = Options { faults, ..Options::default() };
+        let actors = (0..count).map(|n| Actor {
+            registers: Registers::new(home(n), None, None, options.clone()),
+            disk: BTreeMap::new(),
+            state: None,
+        });
+        let mut stage = Self {
+            actors: actors.collect(),
+            net: VecDeque::new(),
+            chain: vec![first],
+            ended: BTreeMap::new(),
+            rescanned: BTreeSet::new(),
+            left_behind: BTreeSet::new(),
+            trace: TraceContext::default(),
+            cut_off: BTreeSet::new(),
+            id: ObjectId::parse("o").unwrap(),
+            sent: 0,
+            now: S,
+            wall_s: 1_000,
+            no_purge: false,
+            options,
+            next_op: 0,
+            history: History::default(),
+            places: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            time: 0,
+        };
+        for n in members {
+            stage.configure(*n);
+        }
+        stage
+    }
+
+    /// Lets the table go on to a joint configuration.
+    pub fn join(&mut self, members: &[usize]) {
+        let last = self.chain.last().unwrap();
+        let old = Old {
+            members: last.members.clone(),
+            replication_factor: last.replication_factor,
+            forced: false,
+        };
+        let next = Configuration {
+            epoch: last.epoch + 1,
+            members: nodes(members),
+            replication_factor: last.replication_factor,
+            old: Some(old),
+        };
+        self.chain.push(next);
+    }
+
+    /// Lets the table go on by force, without some members.
+    pub fn force(&mut self, lost: &[usize]) {
+        let mut next = self.chain.last().unwrap().clone();
+        next.epoch += 1;
+        let old = next.old.as_mut().unwrap();
+        old.forced = true;
+        for n in lost {
+            old.members.remove(&node(*n));
+            next.members.remove(&node(*n));
+        }
+        self.chain.push(next);
+    }
+
+    /// Lets the table go on to a stable configuration.
+    pub fn settle(&mut self) {
+        let last = self.chain.last().unwrap();
+        let next = Configuration { epoch: last.epoch + 1, old: None, ..last.clone() };
+        self.chain.push(next);
+    }
+
+    /// A node hears from the table.
+    pub fn configure(&mut self, n: usize) {
+        self.step(n, Event::Configured { chain: self.chain.clone() });
+    }
+
+    pub fn step(&mut self, n: usize, event: Event) {
+        let now = Now {
+            monotonic: MonotonicUs(self.now),
+            wall: UnixMs(self.wall_s * 1_000),
+            entropy: self.now ^ n as u64,
+        };
+        let actor = &mut self.actors[n];
+        let effects = actor.registers.step(
+            now,
+            event,
+            &ActorShelf { disk: &actor.disk, cut_off: &self.cut_off },
+        );
+        for effect in effects {
+            self.carry_out(n, effect);
+        }
+    }
+
+    fn carry_out(&mut self, n: usize, effect: Effect) {
+        let actor = &mut self.actors[n];
+        match effect {
+            Effect::Keep { ticket, state, writes } => {
+                if state.is_some() {
+                    actor.state = state;
+                }
+                for (id, register) in writes {
+                    match register {
+                        Some(register) => actor.disk.insert(id, register),
+                        None => actor.disk.remove(&id),
+                    };
+                }
+                self.step(n, Event::Kept { ticket });
+            }
+            Effect::Adopt { state } => {
+                let configuration = state.configuration.clone();
+                if !configuration.is_joint() && !self.no_purge {
+                    actor.disk.retain(|id, _| keeps(node(n), id, &configuration));
+                }
+                let held = actor.disk.iter().filter(|(_, held)| held.accepted > Ballot::NONE);
+                let held = held.map(|(id, _)| id.clone());
+                let is_joint = configuration.is_joint();
+                let rescan =
+                    held.filter(|id| is_joint && is_rescanned(id, &configuration)).collect();
+                actor.state = Some(state);
+                self.step(n, Event::Adopted { epoch: configuration.epoch, rescan });
+            }
+            Effect::Send { to, message, .. } => {
+                self.sent += 1;
+                let to = (0..self.actors.len()).find(|m| node(*m) == to).unwrap();
+                self.net.push_back((n, to, message));
+            }
+            Effect::End { op, ended } => self.end(n, op, ended),
+            Effect::Rescanned { epoch } => {
+                self.rescanned.insert((n, epoch));
+            }
+            Effect::LeftBehind { .. } => {
+                self.left_behind.insert(n);
+            }
+        }
+    }
+
+    /// Ends a process and starts it again.
+    pub fn restart(&mut self, n: usize) {
+        let actor = &mut self.actors[n];
+        actor.registers = Registers::new(home(n), actor.state.clone(), None, self.options.clone());
+        self.step(n, Event::Tick);
+    }
+
+    /// Asks for something that no client is told.
+    pub fn order(&mut self, n: usize, order: Order) -> OpId {
+        self.order_for(n, order, 1_000 * S)
+    }
+
+    pub fn order_for(&mut self, n: usize, order: Order, wait_us: u64) -> OpId {
+        self.next_op += 1;
+        let op = self.next_op;
+        let deadline = MonotonicUs(self.now + wait_us);
+        let (id, trace) = (self.id.clone(), self.trace);
+        self.step(n, Event::Begin { op, id, order, deadline, trace });
+        op
+    }
+
+    /// A client asks for something.
+    pub fn client(&mut self, n: usize, action: Action) -> OpId {
+        self.client_until(n, action, None)
+    }
+
+    /// A client writes what expires, or anything else.
+    pub fn client_until(&mut self, n: usize, action: Action, expires: Option<u64>) -> OpId {
+        self.time += 1;
+        let wall = (self.wall_s, self.wall_s);
+        let operation = Operation { action, began: self.time, ended: None, wall, by: n };
+        self.history.operations.push(operation);
+        let place = self.history.operations.len() - 1;
+        self.places.insert((n, self.next_op + 1), place);
+        let condition = |told: Told| match told {
+            Told::Any => Condition::Any,
+            Told::Absent => Condition::Absent,
+            Told::Present => Condition::Present,
+            Told::Is(token) => {
+                let is_it = |(_, of): &(&Version, &Token)| **of == token;
+                Condition::Version(*self.versions.iter().find(is_it).unwrap().0)
+            }
+        };
+        let order = match action {
+            Action::Read => Order::Read,
+            Action::Expire => Order::Expire,
+            Action::Write { token, condition: told } => {
+                if let Some(at) = expires {
+                    self.history.expiries.insert(token, at);
+                }
+                let content = Content {
+                    value: Bytes::copy_from_slice(&token.to_le_bytes()),
+                    creation_time: None,
+                    expires_at: expires.map(UnixSecs),
+                    content_type: None,
+                };
+                Order::Change(Change::Write { content, condition: condition(told) })
+            }
+            Action::Delete { condition: told } => {
+                Order::Change(Change::Delete { condition: condition(told) })
+            }
+        };
+        self.order(n, order)
+    }
+
+    pub fn create(&mut self, n: usize, token: Token) -> OpId {
+        self.client(n, Action::Write { token, condition: Told::Absent })
+    }
+
+    pub fn delete(&mut self, n: usize) -> OpId {
+        self.client(n, Action::Delete { condition: Told::Any })
+    }
+
+    pub fn read(&mut self, n: usize) -> OpId {
+        self.client(n, Action::Read)
+    }
+
+    /// Removes the tombstone that a node holds.
+    pub fn clear(&mut self, n: usize) -> OpId {
+        let version = self.actors[n].disk[&self.id].value.version().unwrap();
+        self.order(n, Order::Clear(version))
+    }
+
+    fn end(&mut self, n: usize, op: OpId, ended: Ended) {
+        self.time += 1;
+        self.ended.insert((n, op), ended.clone());
+        let Some(place) = self.places.get(&(n, op)) else { return };
+        let operation = &mut self.history.operations[*place];
+        operation.wall.1 = self.wall_s;
+        let outcome = match ended {
+            Ended::Written { version: Some(version), created } => {
+                if let Action::Write { token, .. } = operation.action {
+                    self.versions.insert(version, token);
+                }
+                Outcome::Done { created: Some(created) }
+            }
+            Ended::Written { version: None, .. } | Ended::Done => Outcome::Done { created: None },
+            Ended::Refused(_) => Outcome::Refused(Seen::Unsaid),
+            Ended::Read(object) => Outcome::Read(object.map(|object| token_of(&object.value))),
+            Ended::Unknown => return,
+            _ => panic!("n{n} has no quorum for {op}"),
+        };
+        operation.ended = Some((self.time, outcome));
+    }
+
+    /// Takes the oldest such message off the network.
+    pub fn lose(&mut self, from: usize, to: usize, kind: Kind) -> Message {
+        let is_it = |(f, t, message): &(usize, usize, Message)| {
+            (*f, *t) == (from, to) && kind_of(&message.body) == kind
+        };
+        let place = self.net.iter().position(is_it);
+        let waiting: Vec<_> = self.net.iter().map(|(f, t, m)| (*f, *t, kind_of(&m.body))).collect();
+        let place = place.unwrap_or_else(|| panic!("no {kind:?} {from} to {to} in {waiting:?}"));
+        self.net.remove(place).unwrap().2
+    }
+
+    /// Delivers the oldest such message.
+    pub fn deliver(&mut self, from: usize, to: usize, kind: Kind) {
+        let message = self.lose(from, to, kind);
+        self.hear(from, to, message);
+    }
+
+    /// Delivers a message that was taken off the network.
+    pub fn hear(&mut self, from: usize, to: usize, message: Message) {
+        let trace = TraceContext::default();
+        self.step(to, Event::Heard { from: node(from), message, trace });
+    }
+
+    /// Delivers a request and its answer.
+    pub fn ask(&mut self, from: usize, to: usize, kind: Kind) {
+        let before = self.net.len();
+        self.deliver(from, to, kind);
+        let answers: Vec<_> = self.net.drain(before - 1..).collect();
+        for (f, t, message) in answers {
+            if (f, t) == (to, from) {
+                self.hear(f, t, message);
+            } else {
+                self.net.push_back((f, t, message));
+            }
+        }
+    }
+
+    /// Delivers everything that waits and all that follows from it.
+    pub fn flow(&mut self) {
+        while let Some((from, to, message)) = self.net.pop_front() {
+            self.hear(from, to, message);
+        }
+    }
+
+    /// Delivers everything among some nodes; the rest waits.
+    pub fn flow_among(&mut self, which: &[usize]) {
+        let is_among =
+            |(from, to, _): &(usize, usize, Message)| which.contains(from) && which.contains(to);
+        while let Some(place) = self.net.iter().position(is_among) {
+            let (from, to, message) = self.net.remove(place).unwrap();
+            self.hear(from, to, message);
+        }
+    }
+
+    /// Loses everything that waits.
+    pub fn lose_all(&mut self) {
+        self.net.clear();
+    }
+
+    /// Lets some time pass at a node.
+    pub fn pass(&mut self, n: usize, us: u64) {
+        self.now += us;
+        self.step(n, Event::Tick);
+    }
+
+    /// Reads at a node that hears of one other replica alone, which does not agree with it: a round settles it.
+    pub fn read_with(&mut self, n: usize, other: usize) {
+        self.read(n);
+        self.ask(n, other, Kind::Query);
+        self.pass(n, 20_000);
+        self.lose_but(n, other);
+        self.flow_among(&[n, other]);
+    }
+
+    /// Loses everything but what goes between two nodes.
+    pub fn lose_but(&mut self, a: usize, b: usize) {
+        self.net.retain(|(from, to, _)| (*from, *to) == (a, b) || (*from, *to) == (b, a));
+    }
+
+    /// Lets time pass at a node until it begins its round anew; what it sends again meanwhile is lost.
+    pub fn retry(&mut self, n: usize) {
+        for _ in 0..40 {
+            let before: Vec<_> = self.net.iter().cloned().collect();
+            self.now += 2 * S;
+            self.step(n, Event::Tick);
+            let is_new = |(from, _, message): &&(usize, usize, Message)| {
+                *from == n && kind_of(&message.body) == Kind::Prepare
+            };
+            let ballots: BTreeSet<_> = before.iter().filter(is_new).map(ballot_of).collect();
+            if self.net.iter().filter(is_new).any(|sent| !ballots.contains(&ballot_of(sent))) {
+                let kept = |sent: &(usize, usize, Message)| {
+                    before.contains(sent) || !ballots.contains(&ballot_of(sent))
+                };
+                self.net.retain(kept);
+                return;
+            }
+            self.net = before.into();
+        }
+        panic!("n{n} does not begin anew");
+    }
+
+    /// Raises the counter of a node above those of the others.
+    pub fn raise_counter(&mut self, n: usize) {
+        let other = ObjectId::parse("other").unwrap();
+        let waiting = self.net.len();
+        for _ in 0..50 {
+            self.next_op += 1;
+            let (op, deadline) = (self.next_op, MonotonicUs(self.now + S));
+            let trace = TraceContext::default();
+            let order = Order::Repair;
+            self.step(n, Event::Begin { op, id: other.clone(), order, deadline, trace });
+            self.step(n, Event::Abandon { op });
+        }
+        self.net.truncate(waiting);
+    }
+
+    /// Lets the time pass after which objects expire.
+    pub fn expire(&mut self, wall_s: u64) {
+        self.wall_s = wall_s;
+        for operation in &mut self.history.operations {
+            if operation.ended.is_none() {
+                operation.wall.1 = wall_s;
+            }
+        }
+    }
+
+    /// The value that a node holds.
+    pub fn held(&self, n: usize) -> Option<&Value> {
+        self.actors[n].disk.get(&self.id).map(|register| &register.value)
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        println!("{}", self.history);
+        self.history.check(100_000)
+    }
+}
+
+fn home(n: usize) -> Home {
+    Home { node: node(n), group: GROUP.into(), claim: 1 }
+}
+
+fn ballot_of((_, _, message): &(usize, usize, Message)) -> Option<Ballot> {
+    match &message.body {
+        Body::Prepare { ballot, .. } => Some(*ballot),
+        _ => None,
+    }
+}

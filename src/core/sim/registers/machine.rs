@@ -1,0 +1,358 @@
+//! One machine: its disk, with what is on the way to it, and the process, if one runs.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    hlc::HybridClock,
+    node_id::NodeId,
+    object::{ObjectId, Version},
+    register::{
+        Ballot, Body, Effect, Ended, Event, Home, OpId, Order, Register, Registers, ShardState,
+        Shelf, Ticket, Value, is_rescanned, keeps,
+    },
+    table::Configuration,
+    time::MonotonicUs,
+    trace::TraceContext,
+};
+use rand::Rng;
+
+use super::{GROUP, MS, What, World};
+
+pub struct Machine {
+    pub id: NodeId,
+    pub claim: u64,
+    /// Whether its old claim has still to leave the table, since its disk is lost.
+    pub is_lost: bool,
+    pub disk: Disk,
+    pub jobs: VecDeque<Job>,
+    /// When the job given last is done.
+    pub busy_until: u64,
+    pub process: Option<Box<Process>>,
+    pub life: u64,
+    pub wall_offset_ms: i64,
+    pub monotonic_offset: u64,
+    /// Fast writes that are not replicated yet. On another disk than the registers.
+    pub outbox: BTreeMap<ObjectId, Value>,
+    pub fast_clock: HybridClock,
+    /// No fast write of this version or an older one comes from here any more.
+    pub watermark: Version,
+}
+
+#[derive(Default, Clone)]
+pub struct Disk {
+    pub state: Option<ShardState>,
+    pub registers: BTreeMap<ObjectId, Register>,
+    /// What a node that forgets its configurations goes back to.
+    pub first: Option<Configuration>,
+}
+
+/// Something to be made durable, in order.
+pub enum Job {
+    Keep(Ticket, Option<ShardState>, Vec<(ObjectId, Option<Register>)>),
+    Adopt(ShardState),
+}
+
+pub struct Process {
+    pub registers: Registers,
+    pub tick_at: u64,
+    pub ops: BTreeMap<OpId, Purpose>,
+    pub next_op: OpId,
+    pub next_ticket: Ticket,
+}
+
+/// What a request was made for.
+pub enum Purpose {
+    /// A client's operation, by its place in the object's history.
+    Client(ObjectId, usize),
+    /// A fast write on its way.
+    Merge(ObjectId, Version),
+    /// Cleaning up.
+    Clear(ObjectId, Version),
+    /// Nothing that is written down.
+    Other,
+}
+
+/// What a process reads: never what is on its way to the disk, which it knows better.
+pub struct DiskShelf<'a> {
+    disk: &'a Disk,
+    jobs: &'a VecDeque<Job>,
+}
+
+impl Shelf for DiskShelf<'_> {
+    fn register(&self, id: &ObjectId) -> Result<Option<Register>, String> {
+        let is_pending = |job: &Job| match job {
+            Job::Keep(_, _, writes) => writes.iter().any(|(written, _)| written == id),
+            Job::Adopt(_) => true,
+        };
+        assert!(!self.jobs.iter().any(is_pending), "{id} is read while it is being written");
+        Ok(self.disk.registers.get(id).cloned())
+    }
+}
+
+impl Machine {
+    pub fn new(id: NodeId, wall_offset_ms: i64) -> Self {
+        Self {
+            fast_clock: HybridClock::new(id.tag(), None),
+            id,
+            claim: 1,
+            is_lost: false,
+            disk: Disk::default(),
+            jobs: VecDeque::new(),
+            busy_until: 0,
+            process: None,
+            life: 0,
+            wall_offset_ms,
+            monotonic_offset: wall_offset_ms as u64 * 7_919 * MS,
+            outbox: BTreeMap::new(),
+            watermark: Version::default(),
+        }
+    }
+
+    pub fn shelf(&self) -> DiskShelf<'_> {
+        DiskShelf { disk: &self.disk, jobs: &self.jobs }
+    }
+
+    /// Makes what a job says durable.
+    fn apply(&mut self, job: &Job, keeps_all: bool) {
+        match job {
+            Job::Keep(_, state, writes) => {
+                if let Some(state) = state {
+                    self.disk.state = Some(state.clone());
+                }
+                for (id, register) in writes {
+                    match register {
+                        Some(register) => {
+                            self.disk.registers.insert(id.clone(), register.clone());
+                        }
+                        None => {
+                            self.disk.registers.remove(id);
+                        }
+                    }
+                }
+            }
+            Job::Adopt(state) => {
+                let configuration = &state.configuration;
+                self.disk.first.get_or_insert_with(|| configuration.clone());
+                if !configuration.is_joint() && !keeps_all {
+                    self.disk.registers.retain(|id, _| keeps(self.id, id, configuration));
+                }
+                self.disk.state = Some(state.clone());
+            }
+        }
+    }
+
+    /// The objects that a rescan is about.
+    fn to_rescan(&self, configuration: &Configuration) -> Vec<ObjectId> {
+        let held = self.disk.registers.iter();
+        let accepted = held.filter(|(_, held)| held.accepted > Ballot::NONE).map(|(id, _)| id);
+        accepted.filter(|id| is_rescanned(id, configuration)).cloned().collect()
+    }
+}
+
+impl World {
+    /// Starts a machine's process.
+    pub fn start(&mut self, n: usize) {
+        let machine = &mut self.machines[n];
+        if machine.process.is_some() {
+            return;
+        }
+        machine.life += 1;
+        let home = Home { node: machine.id, group: GROUP.into(), claim: machine.claim };
+        let state = machine.disk.state.clone();
+        let greatest = machine.disk.registers.values().filter_map(|r| r.value.version()).max();
+        let registers = Registers::new(home, state, greatest, self.plan.options.clone());
+        let due = registers.next_due();
+        machine.process = Some(Box::new(Process {
+            registers,
+            tick_at: u64::MAX,
+            ops: BTreeMap::new(),
+            next_op: 0,
+            next_ticket: 1,
+        }));
+        self.note(n, || "starts".into());
+        if due.is_some() {
+            let life = Some(self.machines[n].life);
+            self.at(0, n, life, What::Tick);
+        }
+        let soon = self.rng.random_range(0..50 * MS);
+        self.at(soon, n, None, What::Learn);
+    }
+
+    /// Kills a machine's process. Of what was on its way to the disk some of the oldest is there.
+    pub fn crash(&mut self, n: usize) {
+        let kept = self.rng.random_range(0..=self.machines[n].jobs.len());
+        self.note(n, || format!("crashes, {kept} more are kept"));
+        let no_purge = self.mistakes.no_purge;
+        let forgets = self.mistakes.epoch_is_not_durable && self.rng.random_bool(0.5);
+        let machine = &mut self.machines[n];
+        let jobs = std::mem::take(&mut machine.jobs);
+        for job in jobs.iter().take(kept) {
+            self.book.keeps(job);
+            machine.apply(job, no_purge);
+        }
+        if let (true, Some(state), Some(first)) =
+            (forgets, &mut machine.disk.state, &machine.disk.first)
+        {
+            state.configuration = first.clone();
+        }
+        machine.life += 1;
+        machine.busy_until = 0;
+        let wall_s = self.wall_ms(n) / 1_000;
+        if let Some(process) = self.machines[n].process.take() {
+            self.book.crashed(process.ops.values(), wall_s);
+        }
+        self.book.crashes += 1;
+    }
+
+    /// The disk is lost. The machine comes back under another claim.
+    pub fn wipe(&mut self, n: usize) {
+        self.crash(n);
+        self.note(n, || "loses its disk".into());
+        let lost: Vec<_> = std::mem::take(&mut self.machines[n].outbox).into_iter().collect();
+        self.book.lost(lost);
+        let machine = &mut self.machines[n];
+        machine.disk = Disk::default();
+        if !self.mistakes.amnesia {
+            machine.claim += 1;
+            machine.is_lost = true;
+        }
+        self.book.wipes += 1;
+        self.start(n);
+    }
+
+    /// The oldest job of a machine is done.
+    pub fn stored(&mut self, n: usize) {
+        let no_purge = self.mistakes.no_purge;
+        let machine = &mut self.machines[n];
+        let Some(job) = machine.jobs.pop_front() else { return };
+        if let Job::Keep(_, _, writes) = &job {
+            for (id, register) in writes {
+                let before = machine.disk.registers.get(id);
+                if let (Some(before), Some(after)) = (before, register) {
+                    assert!(before.promised <= after.promised, "{id} promises less than before");
+                }
+            }
+        }
+        self.book.keeps(&job);
+        machine.apply(&job, no_purge);
+        let event = match job {
+            Job::Keep(ticket, ..) => Event::Kept { ticket },
+            Job::Adopt(state) => {
+                let rescan = machine.to_rescan(&state.configuration);
+                Event::Adopted { epoch: state.configuration.epoch, rescan }
+            }
+        };
+        self.step(n, event);
+    }
+
+    fn give(&mut self, n: usize, job: Job) {
+        let wait =
+            if self.plan.fsync_us == 0 { 0 } else { self.rng.random_range(0..self.plan.fsync_us) };
+        let machine = &mut self.machines[n];
+        let done = (self.now + wait).max(machine.busy_until);
+        machine.busy_until = done;
+        machine.jobs.push_back(job);
+        let life = Some(machine.life);
+        self.at(done - self.now, n, life, What::Stored);
+    }
+
+    /// Does what a process says.
+    pub fn carry_out(&mut self, n: usize, effect: Effect) {
+        match effect {
+            Effect::Keep { ticket, state, writes } => {
+                let machine = &mut self.machines[n];
+                let process = machine.process.as_mut().unwrap();
+                assert_eq!(ticket, process.next_ticket, "tickets are given in order");
+                process.next_ticket += 1;
+                let is_adopting = machine.jobs.iter().any(|job| matches!(job, Job::Adopt(_)));
+                assert!(!is_adopting, "nothing is kept while a configuration is adopted");
+                self.give(n, Job::Keep(ticket, state, writes));
+            }
+            Effect::Adopt { state } => {
+                self.note(n, || format!("adopts {}", state.configuration.epoch));
+                assert!(self.machines[n].jobs.is_empty(), "all is durable before an adoption");
+                self.give(n, Job::Adopt(state));
+            }
+            Effect::Send { to, message, .. } => {
+                if !self.mistakes.blind {
+                    self.look(n, &message.body);
+                }
+                self.send(n, to, &message);
+            }
+            Effect::End { op, ended } => self.end(n, op, ended),
+            Effect::Rescanned { epoch } => {
+                self.note(n, || format!("has rescanned {epoch}"));
+                let (wait, claim) = (self.rng.random_range(0..30 * MS), self.machines[n].claim);
+                self.at(wait, n, None, What::Acknowledge { claim, epoch });
+            }
+            Effect::LeftBehind { epoch, oldest } => {
+                panic!("n{n} is left behind at {epoch}, the oldest is {oldest}")
+            }
+        }
+    }
+
+    /// A reply leaves only after what it says is on the disk.
+    fn look(&self, n: usize, body: &Body) {
+        let disk = &self.machines[n].disk;
+        let floor = disk.state.as_ref().map_or(Ballot::NONE, |state| state.floor);
+        let held = |id: &ObjectId| disk.registers.get(id);
+        let is_there = match body {
+            Body::Promise { id, ballot, .. } => {
+                let ceiling = disk.state.as_ref().map_or(Ballot::NONE, |state| state.ceiling);
+                held(id).map_or(floor, |held| held.promised).max(ceiling) >= *ballot
+            }
+            Body::Accepted { id, ballot } => {
+                held(id).map_or(floor, |held| held.accepted) >= *ballot
+            }
+            Body::Reading { id, accepted, .. } => {
+                held(id).map_or(floor, |held| held.accepted) >= *accepted
+            }
+            _ => true,
+        };
+        assert!(is_there, "n{n} says what is not durable: {body:?}");
+    }
+
+    /// Makes a request of a machine's process.
+    pub fn begin(
+        &mut self,
+        n: usize,
+        id: &ObjectId,
+        order: Order,
+        wait_us: u64,
+        purpose: Purpose,
+    ) -> Option<OpId> {
+        let deadline = MonotonicUs(self.now + self.machines[n].monotonic_offset + wait_us);
+        let process = self.machines[n].process.as_mut()?;
+        process.next_op += 1;
+        let op = process.next_op;
+        process.ops.insert(op, purpose);
+        self.note(n, || format!("begins {op} {id} {order:?}"));
+        let trace = TraceContext::default();
+        self.step(n, Event::Begin { op, id: id.clone(), order, deadline, trace });
+        Some(op)
+    }
+
+    fn end(&mut self, n: usize, op: OpId, ended: Ended) {
+        self.note(n, || format!("ends {op} {ended:?}"));
+        let process = self.machines[n].process.as_mut().unwrap();
+        let Some(purpose) = process.ops.remove(&op) else { panic!("n{n} ends {op} twice") };
+        let (now, wall_s) = (self.now, self.wall_ms(n) / 1_000);
+        match purpose {
+            Purpose::Client(id, place) => self.book.ended(&id, place, now, wall_s, &ended),
+            Purpose::Merge(id, version) => {
+                let outbox = &mut self.machines[n].outbox;
+                let is_it = outbox.get(&id).is_some_and(|held| held.version() == Some(version));
+                // Sometimes it is not deleted in time, and comes again.
+                if ended == Ended::Done && is_it && (self.is_healed || self.rng.random_bool(0.8)) {
+                    outbox.remove(&id);
+                }
+            }
+            Purpose::Clear(id, version) => {
+                if ended == Ended::Done {
+                    self.book.cleared(&id, version);
+                }
+            }
+            Purpose::Other => {}
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! A group of register shards under a seeded schedule: messages are lost, doubled, late and disordered; nodes crash with
+//! what was not durable, lose their disks, come back; clocks leap; members come and go, and the replication factor changes.
+
+pub mod book;
+pub mod chaos;
+pub mod clients;
+pub mod contracts;
+pub mod directed;
+pub mod group;
+pub mod machine;
+pub mod schedules;
+pub mod settled;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+};
+
+use crate::{
+    node_id::NodeId,
+    object::{ObjectId, Version},
+    register::{Event, Faults, Message, Now, Options, SHARDS},
+    table::Table,
+    time::{MonotonicUs, UnixMs},
+    trace::TraceContext,
+};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+use book::Book;
+use machine::{Machine, Purpose};
+
+pub const MS: u64 = 1_000;
+pub const S: u64 = 1_000_000;
+pub const GROUP: &str = "group-x";
+
+/// Mistakes of the shell around the core, put in on purpose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mistakes {
+    pub core: Faults,
+    /// A node forgets the configurations that it has adopted.
+    pub epoch_is_not_durable: bool,
+    /// Registers that this node does not keep any more are not deleted.
+    pub no_purge: bool,
+    /// A node whose disk is lost comes back as if nothing had happened.
+    pub amnesia: bool,
+    /// Tombstones are removed whatever fast writes are on their way.
+    pub no_watermark: bool,
+    /// The simulation's own look at the disk before a reply leaves is left out.
+    pub blind: bool,
+}
+
+impl Mistakes {
+    pub const NONE: Self = Self {
+        core: Faults::NONE,
+        epoch_is_not_durable: false,
+        no_purge: false,
+        amnesia: false,
+        no_watermark: false,
+        blind: false,
+    };
+
+    /// Tells whether it is fast writes that such a mistake loses: there are more of them then.
+    pub fn is_about_fast_writes(&self) -> bool {
+        self.no_watermark || self.core.expire_as_newest
+    }
+}
+
+/// What a run is like. Drawn from its seed.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub machines: usize,
+    pub replication_factor: u32,
+    pub loss: f64,
+    pub dup: f64,
+    /// How often a message takes long.
+    pub late: f64,
+    pub late_us: u64,
+    pub delay_us: u64,
+    pub fsync_us: u64,
+    /// The share of all disturbances that each kind has.
+    pub crash: u32,
+    pub cut: u32,
+    pub change: u32,
+    pub clock: u32,
+    pub wipe: u32,
+    pub factor: u32,
+    /// How often one object is chosen rather than any.
+    pub hot: f64,
+    pub operations_max: usize,
+    pub steps: usize,
+    pub pause_us: u64,
+    pub options: Options,
+}
+
+impl Plan {
+    pub fn draw(rng: &mut SmallRng, mistakes: Mistakes) -> Self {
+        let mut pick = |from: &[u32]| from[rng.random_range(0..from.len())];
+        let percent = |n: u32| f64::from(n) / 100.0;
+        let mut options = Options {
+            resend_us: u64::from(pick(&[15, 30, 60])) * MS,
+            resend_max_us: 100 * MS,
+            patience_us: u64::from(pick(&[1, 5, 20])) * MS,
+            straggle_us: 300 * MS,
+            back_off_us: MS,
+            back_off_max_us: 400 * MS,
+            rescans_max: pick(&[1, 2, 64]) as usize,
+            batch_max: pick(&[1, 2, 128]) as usize,
+            ready_max: pick(&[1, 4_096, 4_096]) as usize,
+            held_max: pick(&[0, 4, 256]) as usize,
+            ..Options::default()
+        };
+        options.faults = mistakes.core;
+        Self {
+            machines: pick(&[3, 4, 5, 6, 6]) as usize,
+            replication_factor: pick(&[2, 3, 3, 3, 3, 4, 5]),
+            loss: percent(pick(&[0, 2, 8, 15])),
+            dup: percent(pick(&[0, 3, 10])),
+            late: percent(pick(&[0, 5, 20])),
+            late_us: u64::from(pick(&[100, 1_000, 4_000])) * MS,
+            delay_us: u64::from(pick(&[1, 5, 20])) * MS,
+            fsync_us: u64::from(pick(&[0, 2, 10, 30])) * MS,
+            crash: pick(&[0, 3, 10]),
+            cut: pick(&[0, 3, 10]),
+            change: pick(&[0, 6, 12, 20]),
+            clock: pick(&[0, 3]),
+            wipe: pick(&[0, 2, 6]),
+            factor: pick(&[0, 0, 10, 30]),
+            hot: percent(pick(&[0, 50, 80])),
+            operations_max: pick(&[8, 14, 20]) as usize,
+            steps: pick(&[60, 100, 160]) as usize,
+            pause_us: u64::from(pick(&[5, 15, 40])) * MS,
+            options,
+        }
+    }
+}
+
+pub enum What {
+    /// A message arrives.
+    Deliver { from: usize, bytes: Vec<u8> },
+    /// The oldest thing that a process wants kept is durable.
+    Stored,
+    /// A time that a process waits for.
+    Tick,
+    /// A member hears from the group's table.
+    Learn,
+    /// The group's table hears from a member.
+    Acknowledge { claim: u64, epoch: u64 },
+    /// A crashed process starts again.
+    Start,
+}
+
+struct Item {
+    at: u64,
+    seq: u64,
+    node: usize,
+    /// The life of the process that it is for; `None` = whichever runs then.
+    life: Option<u64>,
+    what: What,
+}
+
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.seq) == (other.at, other.seq)
+    }
+}
+impl Eq for Item {}
+impl PartialOrd for Item {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Item {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.seq).cmp(&(other.at, other.seq))
+    }
+}
+
+/// The group and everything in it.
+pub struct World {
+    pub now: u64,
+    pub rng: SmallRng,
+    pub plan: Plan,
+    pub mistakes: Mistakes,
+    pub machines: Vec<Machine>,
+    pub table: Table,
+    pub book: Book,
+    pub cut: BTreeSet<(usize, usize)>,
+    /// Until when a machine's messages crawl.
+    pub slow_until: Vec<u64>,
+    pub is_healed: bool,
+    pub steps: u64,
+    pub trace: bool,
+    queue: BinaryHeap<Reverse<Item>>,
+    seq: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, mistakes: Mistakes) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let plan = Plan::draw(&mut rng, mistakes);
+        Self::with(rng, plan, mistakes)
+    }
+
+    pub fn with(mut rng: SmallRng, plan: Plan, mistakes: Mistakes) -> Self {
+        let machines: Vec<_> = (0..plan.machines)
+            .map(|n| {
+                let mut key: [u8; 32] = rng.random();
+                key[31] = n as u8;
+                Machine::new(NodeId::from_key(key), rng.random_range(0..400))
+            })
+            .collect();
+        let founder = group::seat(&machines[0]);
+        let settings = group::settings(plan.replication_factor);
+        let mut world = Self {
+            now: S,
+            rng,
+            mistakes,
+            table: Table::found(GROUP.into(), founder, settings, 64),
+            slow_until: vec![0; machines.len()],
+            machines,
+            book: Book::default(),
+            cut: BTreeSet::new(),
+            is_healed: false,
+            steps: 0,
+            trace: std::env::var("NOMAD_TRACE").is_ok(),
+            queue: BinaryHeap::new(),
+            seq: 0,
+            plan,
+        };
+        for n in 0..world.machines.len() {
+            world.start(n);
+        }
+        world
+    }
+
+    pub fn at(&mut self, in_us: u64, node: usize, life: Option<u64>, what: What) {
+        self.seq += 1;
+        let at = self.now + in_us;
+        self.queue.push(Reverse(Item { at, seq: self.seq, node, life, what }));
+    }
+
+    pub fn note(&self, n: usize, what: impl FnOnce() -> String) {
+        if self.trace {
+            eprintln!("{:>10.4} n{n} {}", self.now as f64 / S as f64, what());
+        }
+    }
+
+    pub fn index_of(&self, node: NodeId) -> Option<usize> {
+        self.machines.iter().position(|machine| machine.id == node)
+    }
+
+    /// What the clocks of a machine show.
+    pub fn clocks(&mut self, n: usize) -> Now {
+        let machine = &self.machines[n];
+        Now {
+            monotonic: MonotonicUs(self.now + machine.monotonic_offset),
+            wall: UnixMs(self.wall_ms(n)),
+            entropy: self.rng.random(),
+        }
+    }
+
+    pub fn wall_ms(&self, n: usize) -> u64 {
+        (1_000_000 + (self.now / MS) as i64 + self.machines[n].wall_offset_ms) as u64
+    }
+
+    /// Runs until a time.
+    pub fn run_until(&mut self, end: u64) {
+        while self.queue.peek().is_some_and(|Reverse(item)| item.at <= end) {
+            let Some(Reverse(item)) = self.queue.pop() else { break };
+            self.now = item.at;
+            if item.life.is_none_or(|life| life == self.machines[item.node].life) {
+                self.happen(item.node, item.what);
+            }
+        }
+        self.now = end;
+    }
+
+    fn happen(&mut self, n: usize, what: What) {
+        match what {
+            What::Deliver { from, bytes } => self.arrive(from, n, &bytes),
+            What::Stored => self.stored(n),
+            What::Tick => {
+                if let Some(process) = &mut self.machines[n].process {
+                    process.tick_at = u64::MAX;
+                    self.step(n, Event::Tick);
+                }
+            }
+            What::Learn => self.learn(n),
+            What::Acknowledge { claim, epoch } => self.acknowledge(n, claim, epoch),
+            What::Start => self.start(n),
+        }
+    }
+
+    /// Sends a message, as this network does.
+    pub fn send(&mut self, from: usize, to: NodeId, message: &Message) {
+        let Some(to) = self.index_of(to) else { panic!("a message to nobody") };
+        assert_ne!(from, to, "a message to the sender itself");
+        self.note(from, || format!("-> n{to} e{} {}", message.epoch, book::shown(&message.body)));
+        self.book.messages += 1;
+        let bytes = postcard::to_stdvec(message).unwrap();
+        let is_lost = !self.is_healed && self.rng.random_bool(self.plan.loss);
+        if is_lost || self.cut.contains(&(from.min(to), from.max(to))) {
+            return;
+        }
+        let is_doubled = !self.is_healed && self.rng.random_bool(self.plan.dup);
+        if is_doubled {
+            let delay = self.delay(from, to);
+            self.at(delay, to, None, What::Deliver { from, bytes: bytes.clone() });
+        }
+        let delay = self.delay(from, to);
+        self.at(delay, to, None, What::Deliver { from, bytes });
+    }
+
+    fn delay(&mut self, from: usize, to: usize) -> u64 {
+        let plain = self.rng.random_range(MS / 10..=self.plan.delay_us);
+        if self.is_healed {
+            return plain;
+        }
+        let is_slow = self.slow_until[from] > self.now || self.slow_until[to] > self.now;
+        let is_late = is_slow || self.rng.random_bool(self.plan.late);
+        if is_late { self.rng.random_range(0..self.plan.late_us) } else { plain }
+    }
+
+    fn arrive(&mut self, from: usize, to: usize, bytes: &[u8]) {
+        if self.machines[to].process.is_none() || self.cut.contains(&(from.min(to), from.max(to))) {
+            return;
+        }
+        let message: Message = postcard::from_bytes(bytes).unwrap();
+        let from = self.machines[from].id;
+        self.note(to, || format!("<- e{} {}", message.epoch, book::shown(&message.body)));
+        self.step(to, Event::Heard { from, message, trace: TraceContext::default() });
+    }
+
+    /// Lets the process of a machine take a step, and does what it says.
+    pub fn step(&mut self, n: usize, event: Event) {
+        self.steps += 1;
+        let now = self.clocks(n);
+        let machine = &mut self.machines[n];
+        let Some(mut process) = machine.process.take() else { return };
+        let effects = process.registers.step(now, event, &machine.shelf());
+        let due = process.registers.next_due();
+        machine.process = Some(process);
+        for effect in effects {
+            self.carry_out(n, effect);
+        }
+        self.plan_tick(n, due);
+    }
+
+    fn plan_tick(&mut self, n: usize, due: Option<MonotonicUs>) {
+        let machine = &mut self.machines[n];
+        let (Some(due), Some(process)) = (due, &mut machine.process) else { return };
+        let at = due.0.saturating_sub(machine.monotonic_offset).max(self.now);
+        if at < process.tick_at {
+            process.tick_at = at;
+            let life = Some(machine.life);
+            self.at(at - self.now, n, life, What::Tick);
+        }
+    }
+}
+
+/// The objects of a run: `count` of one kind.
+pub fn object(kind: char, n: usize) -> ObjectId {
+    let _ = SHARDS;
+    ObjectId::parse(&format!("{kind}{n}")).unwrap()
+}
+
+/// The version right below.
+pub fn below(version: Version) -> Version {
+    match version.node.checked_sub(1) {
+        Some(node) => Version { node, ..version },
+        None => Version { time: version.time.saturating_sub(1), node: u64::MAX },
+    }
+}
+
+#[allow(unused_imports)]
+use Purpose as _;

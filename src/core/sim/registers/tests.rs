@@ -1,0 +1,142 @@
+//! The registers under a seeded simulation: whatever happens, safe operations are linearizable for each object, no newest fast
+//! write is lost, nothing that was deleted comes back, and after healing everything ends.
+//!
+//! `cargo test` runs a fixed range of seeds. `NOMAD_SOAK=N` draws N new ones, `NOMAD_SEED` runs that one alone, and
+//! `NOMAD_TRACE=1` tells its whole story.
+
+
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::register::Faults;
+use rand::{TryRngCore, rngs::OsRng};
+use super::{Mistakes, World};
+
+/// How many seeds the fixed range has, over all tests of it.
+const SEEDS: u64 = 20_000;
+
+/// One run: bad times, then good ones.
+fn run(seed: u64, mistakes: Mistakes) -> World {
+    let mut world = World::new(seed, mistakes);
+    world.chaos();
+    world.settle();
+    world
+}
+
+/// Runs a seed and says what went wrong.
+fn outcome(seed: u64, mistakes: Mistakes) -> Result<World, String> {
+    catch_unwind(AssertUnwindSafe(|| run(seed, mistakes))).map_err(|why| {
+        let text = why.downcast_ref::<String>().cloned();
+        text.or_else(|| why.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "it panicked".to_owned())
+    })
+}
+
+/// The seeds of one of the parts that the range is cut into, so that the parts run side by side.
+fn seeds(part: u64, parts: u64) -> Vec<u64> {
+    let number = |name: &str| {
+        std::env::var(name).ok().map(|text| {
+            text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is no unsigned number"))
+        })
+    };
+    if let Some(seed) = number("NOMAD_SEED") {
+        return if part == 0 { vec![seed] } else { Vec::new() };
+    }
+    match number("NOMAD_SOAK") {
+        Some(count) => (0..count / parts).map(|_| OsRng.try_next_u64().unwrap()).collect(),
+        None => (part * SEEDS / parts..(part + 1) * SEEDS / parts).collect(),
+    }
+}
+
+/// Goal: no history of crashes, losses, doublings, delays, cuts, leaps of the clock, lost disks and changes of the group
+/// breaks a promise. Method: see `tests/register_sim`.
+fn runs_clean(part: u64, parts: u64) {
+    let seeds = seeds(part, parts);
+    println!("{} seeds from NOMAD_SEED={:?} on", seeds.len(), seeds.first());
+    let mut sums = [0; 10];
+    for seed in seeds {
+        match outcome(seed, Mistakes::default()) {
+            Ok(world) => {
+                let book = &world.book;
+                let of_run = [
+                    world.steps,
+                    book.messages,
+                    book.told,
+                    book.unknown,
+                    book.changes,
+                    book.forced,
+                    book.crashes,
+                    book.wipes,
+                    book.drops,
+                    book.gave_up,
+                ];
+                sums.iter_mut().zip(of_run).for_each(|(sum, more)| *sum += more);
+            }
+            Err(why) => panic!("NOMAD_SEED={seed}: {why}"),
+        }
+    }
+    let [steps, messages, told, unknown, changes, forced, crashes, wipes, drops, gave_up] = sums;
+    println!(
+        "{steps} steps, {messages} messages, {told} operations told, {unknown} unknown, {changes} configurations, \
+         {forced} forced,          {crashes} crashes, {wipes} disks lost, {drops} tombstones removed, {gave_up} searches given up"
+    );
+}
+
+#[test]
+fn every_object_is_linearizable_in_the_first_half_of_the_seeds() {
+    runs_clean(0, 2);
+}
+
+#[test]
+fn every_object_is_linearizable_in_the_second_half_of_the_seeds() {
+    runs_clean(1, 2);
+}
+
+/// Goal: the checks above see a mistake. Method: the same runs with one mistake put in, until one is caught, which has to be
+/// within so many seeds and by the promise that the mistake breaks.
+fn is_caught(mistakes: Mistakes, within: u64, by: &str) {
+    let caught = (0..within).find_map(|seed| {
+        let why = outcome(seed, mistakes).err()?;
+        println!("NOMAD_SEED={seed}: {}", why.lines().next().unwrap_or_default());
+        why.contains(by).then_some(seed)
+    });
+    assert!(caught.is_some(), "{mistakes:?} went unseen in {within} seeds");
+}
+
+fn core(core: Faults) -> Mistakes {
+    Mistakes { core, ..Mistakes::default() }
+}
+
+macro_rules! mistakes {
+    ($($(#[$doc:meta])* $name:ident: $mistakes:expr, $within:expr, $by:expr;)*) => {$(
+        $(#[$doc])*
+        #[test]
+        fn $name() {
+            is_caught($mistakes, $within, $by);
+        }
+    )*};
+}
+
+const F: Faults = Faults::NONE;
+const M: Mistakes = Mistakes::NONE;
+const ORDER: &str = "is not linearizable";
+
+mistakes! {
+    a_counter_that_is_not_durable_is_caught: core(Faults { volatile_counter: true, ..F }), 300, "";
+    a_reply_before_its_state_is_durable_is_caught: core(Faults { reply_before_durable: true, ..F }), 20, "what is not durable";
+    a_lost_acceptor_write_is_caught: Mistakes { blind: true, ..core(Faults { reply_before_durable: true, ..F }) }, 1_000, ORDER;
+    a_joint_quorum_of_the_new_set_alone_is_caught: core(Faults { joint_quorum_of_new: true, ..F }), 100, ORDER;
+    a_joint_quorum_of_the_old_set_alone_is_caught: core(Faults { joint_quorum_of_old: true, ..F }), 100, ORDER;
+    a_change_that_is_evaluated_again_is_caught: core(Faults { evaluate_again: true, ..F }), 100, ORDER;
+    a_promise_that_is_not_durable_is_caught: core(Faults { volatile_promise: true, ..F }), 2_000, "";
+    a_past_that_is_lost_is_caught: core(Faults { past_is_lost: true, ..F }), 5_000, ORDER;
+    an_unconfirmed_refusal_is_caught: core(Faults { unconfirmed_refusal: true, ..F }), 500, ORDER;
+    a_read_of_the_highest_is_caught: core(Faults { read_highest: true, ..F }), 500, ORDER;
+    no_rescan_is_caught: core(Faults { no_rescan: true, ..F }), 100, ORDER;
+    a_rescan_that_is_reported_before_it_is_done_is_caught: core(Faults { rescanned_at_once: true, ..F }), 100, ORDER;
+    a_piggyback_without_a_promise_is_caught: core(Faults { piggyback_without_promise: true, ..F }), 800, ORDER;
+    an_expiry_that_wins_over_newer_writes_is_caught: core(Faults { expire_as_newest: true, ..F }), 4_000, "the newest fast write";
+    an_epoch_that_is_not_durable_is_caught: Mistakes { epoch_is_not_durable: true, ..M }, 500, ORDER;
+    amnesia_is_caught: Mistakes { amnesia: true, ..M }, 200, ORDER;
+    no_watermark_is_caught: Mistakes { no_watermark: true, ..M }, 4_000, "the newest fast write";
+}

@@ -1,0 +1,12 @@
+//! What can be said of the tree without running a node: its rules, its texts, its configuration files.
+
+mod config;
+mod documents;
+mod tidy;
+
+use std::path::PathBuf;
+
+/// The root of the tree.
+fn root() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", ".."].iter().collect()
+}
