@@ -8,7 +8,7 @@ use std::{fs, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use nomad::cli::bench::{Mix, Plan, Report, fill, run};
+use nomad::cli::bench::{BenchPlan, BenchReport, Mix, fill, run};
 use serde::Serialize;
 use support::{
     args::{CommonArgs, Output},
@@ -97,11 +97,11 @@ async fn bench(flags: Flags) -> Result<()> {
     let idle = highest(&sample(pid, IDLE_SECONDS).await?)?;
     eprintln!("idle: {:.1} MiB", idle.total);
 
-    let filling = Plan {
+    let filling = BenchPlan {
         key_count: flags.objects,
         concurrency: 256,
         timeout: Duration::from_secs(60),
-        ..Plan::new(server.grpc_target()?)
+        ..BenchPlan::new(server.grpc_target()?)
     };
     let filled = fill(filling, |progress| {
         let now = resident(pid).map_or(0.0, |resident| resident.total);
@@ -140,15 +140,15 @@ async fn bench(flags: Flags) -> Result<()> {
 }
 
 /// Loads both edges for the wanted time and samples memory each second. As many objects are put as deleted.
-async fn mixed_load(server: &Server, flags: &Flags) -> Result<(Vec<Spread>, Vec<Report>)> {
+async fn mixed_load(server: &Server, flags: &Flags) -> Result<(Vec<Spread>, Vec<BenchReport>)> {
     let seconds = flags.seconds.max(1);
-    let plan = |target| Plan {
+    let plan = |target| BenchPlan {
         mix: Mix { get: 70, put: 10, update: 10, delete: 10 },
         key_count: flags.objects,
         concurrency: 32,
         warmup: Duration::ZERO,
         duration: SECOND * (seconds * flags.minutes.max(1)),
-        ..Plan::new(target)
+        ..BenchPlan::new(target)
     };
     let grpc = run(plan(server.grpc_target()?), |_| {});
     let rest = async {

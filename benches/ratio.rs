@@ -11,7 +11,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use nomad::cli::bench::{Mix, Plan, Report, fill, run};
+use nomad::cli::bench::{BenchPlan, BenchReport, Mix, fill, run};
 use serde::Serialize;
 use support::{
     args::{CommonArgs, Output},
@@ -106,8 +106,8 @@ fn rows() -> Vec<Row> {
 /// One server of a row and what it has done so far.
 struct Subject {
     server: Server,
-    plan: Plan,
-    reports: Vec<Report>,
+    plan: BenchPlan,
+    reports: Vec<BenchReport>,
     counters_before: Option<Counters>,
 }
 
@@ -209,7 +209,7 @@ async fn measure(row: &Row, flags: &Flags) -> Result<RowResult> {
         }
         for subject in turn {
             tokio::time::sleep(PAUSE).await;
-            let plan = Plan { seed: u64::from(round) + 1, ..subject.plan.clone() };
+            let plan = BenchPlan { seed: u64::from(round) + 1, ..subject.plan.clone() };
             subject.reports.push(run(plan, |_| {}).await?);
         }
     }
@@ -231,19 +231,19 @@ async fn measure(row: &Row, flags: &Flags) -> Result<RowResult> {
 async fn prepare(row: &Row, kind: Kind, flags: &Flags) -> Result<Subject> {
     let mut server = Server::start(kind, &flags.common.scratch)?;
     let target = if row.is_rest { server.rest_target()? } else { server.grpc_target()? };
-    let plan = Plan {
+    let plan = BenchPlan {
         mix: row.mix,
         value_size_bytes: row.value_size_bytes,
         key_count: KEY_COUNT,
         concurrency: row.concurrency,
         duration: flags.duration(),
         warmup: flags.duration() / 5,
-        ..Plan::new(target)
+        ..BenchPlan::new(target)
     };
     let keeps_objects =
         !matches!(kind, Kind::Yardstick(Yardstick::BareWarp | Yardstick::BareTonic));
     if row.mix.get > 0 && keeps_objects {
-        let filling = Plan { concurrency: 64, ..plan.clone() };
+        let filling = BenchPlan { concurrency: 64, ..plan.clone() };
         fill(filling, |_| {}).await.with_context(|| format!("filling {}", kind.name()))?;
     }
     let counters_before = if row.mix.put > 0 { server.counters().await? } else { None };

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use nomad::cli::bench::{Mix, Plan, Report, fill, run};
+use nomad::cli::bench::{BenchPlan, BenchReport, Mix, fill, run};
 use serde::Serialize;
 use slow::{Held, HoldArgs, Style};
 use support::{
@@ -140,14 +140,14 @@ async fn measure(row: Row, flags: &Flags) -> Result<RowResult> {
         true => (server.rest_target()?, server.rest()?),
         false => (server.grpc_target()?, server.storage()?),
     };
-    let plan = Plan {
+    let plan = BenchPlan {
         mix: Mix::GETS,
         key_count: KEY_COUNT,
         concurrency: flags.clients,
         rate: flags.rate,
         duration: flags.duration,
         warmup: flags.duration / 5,
-        ..Plan::new(target)
+        ..BenchPlan::new(target)
     };
     if kind != Kind::Yardstick(Yardstick::BareWarp) {
         fill(plan.clone(), |_| {}).await?;
@@ -202,8 +202,8 @@ fn next_line(holder: &mut Process) -> Result<Held> {
     holder.wait_for(LINE_LIMIT, |line| serde_json::from_str(line).ok())
 }
 
-fn result(row: Row, without: &[Report], with: &[Report], held: Vec<Held>) -> RowResult {
-    let side = |reports: &[Report]| Side {
+fn result(row: Row, without: &[BenchReport], with: &[BenchReport], held: Vec<Held>) -> RowResult {
+    let side = |reports: &[BenchReport]| Side {
         p99_us: Spread::of(reports.iter().map(|it| it.overall.latency_us.p99)),
         p50_us: Spread::of(reports.iter().map(|it| it.overall.latency_us.p50)),
         per_second: Spread::of(reports.iter().map(|it| it.overall.throughput)),

@@ -13,7 +13,7 @@ pub mod yardstick;
 use std::{future::Future, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-use nomad::cli::bench::Report;
+use nomad::cli::bench::BenchReport;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The node's allocator, so that the yardsticks and the client pay the same for memory.
@@ -46,7 +46,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// Shows the first error of each kind that a load met; a result with errors is never a pass.
-pub fn show_errors(what: &str, reports: &[Report]) {
+pub fn show_errors(what: &str, reports: &[BenchReport]) {
     for (code, example) in reports.iter().flat_map(|report| &report.error_examples) {
         eprintln!("{what}: {code}: {example}");
     }

@@ -3,7 +3,7 @@
 use std::{env, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
-use nomad::cli::bench::{Api, Target};
+use nomad::cli::bench::{BenchApi, BenchTarget};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -117,14 +117,14 @@ impl Server {
     }
 
     /// The target of REST load.
-    pub fn rest_target(&self) -> Result<Target> {
+    pub fn rest_target(&self) -> Result<BenchTarget> {
         let base = format!("http://{}", self.rest()?).parse()?;
-        Ok(Target::Rest { base, api: Api::Objects })
+        Ok(BenchTarget::Rest { base, api: BenchApi::Objects })
     }
 
     /// The target of gRPC load.
-    pub fn grpc_target(&self) -> Result<Target> {
-        Ok(Target::Grpc { storage: self.storage()?.parse()? })
+    pub fn grpc_target(&self) -> Result<BenchTarget> {
+        Ok(BenchTarget::Grpc { storage: self.storage()?.parse()? })
     }
 
     /// Its counters; `None` for a server that writes nothing.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
-use super::shell::{Context, Handling, Message};
+use super::shell::{ActorMessage, Context, Handling};
 use nomad_core::time::MonotonicUs;
 
 /// A timer that rings once, and can be set to another time. It ends with its actor.
@@ -13,7 +13,7 @@ pub(super) struct Alarm(Option<(MonotonicUs, AbortHandle)>);
 
 impl Alarm {
     /// Sets it to ring at `due`, or not at all: the actor then gets `message`, as the start of a new request.
-    pub fn set<M: Message>(
+    pub fn set<M: ActorMessage>(
         &mut self,
         cx: &Handling<'_, M>,
         due: Option<MonotonicUs>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     local_store::LocalStoreMsg,
     recorder::Outcome,
-    shell::{Address, Described, Handling, Message, Role},
+    shell::{ActorMessage, Address, Described, Handling, Role},
 };
 use nomad_ports::object_store::{StoreError, Swept};
 
@@ -35,13 +35,13 @@ impl Described for ExpiryMsg {
     }
 }
 
-impl Message for ExpiryMsg {}
+impl ActorMessage for ExpiryMsg {}
 
 // ---- arguments ----
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct ExpiryArgs {
     /// The store's writer.
     pub store: Address<LocalStoreMsg>,
     /// How often to sweep.
@@ -51,15 +51,15 @@ pub struct Args {
 // ---- state ----
 
 /// The actor.
-pub struct Expiry {
-    args: Args,
+pub struct ExpiryActor {
+    args: ExpiryArgs,
     /// Tells the timers of this incarnation from those of one that failed.
     incarnation: u64,
     /// How many ticks have passed since the running sweep last had an answer; `None` = none is running.
     waiting_ticks: Option<u32>,
 }
 
-impl Expiry {
+impl ExpiryActor {
     fn sweep(&mut self, cx: &Handling<'_, ExpiryMsg>) {
         self.waiting_ticks = Some(0);
         let message = LocalStoreMsg::Sweep { limit: BATCH_MAX, to: cx.me.clone() };
@@ -69,11 +69,11 @@ impl Expiry {
 
 // ---- handler ----
 
-impl Role for Expiry {
+impl Role for ExpiryActor {
     type Msg = ExpiryMsg;
-    type Args = Args;
+    type Args = ExpiryArgs;
 
-    fn start(args: &Args, me: &Handling<'_, ExpiryMsg>) -> Result<Self, String> {
+    fn start(args: &ExpiryArgs, me: &Handling<'_, ExpiryMsg>) -> Result<Self, String> {
         let incarnation = me.kit.entropy.next_u64();
         me.tick_after(args.interval, ExpiryMsg::Tick(incarnation));
         Ok(Self { args: args.clone(), incarnation, waiting_ticks: None })
@@ -126,8 +126,8 @@ mod tests {
 
     async fn tree() -> Tree {
         Tree::with(|kit, store| {
-            let args = Args { store: store.clone(), interval: Duration::from_secs(60) };
-            vec![worker::<Expiry>(kit, "expiry", "storage", args).1]
+            let args = ExpiryArgs { store: store.clone(), interval: Duration::from_secs(60) };
+            vec![worker::<ExpiryActor>(kit, "expiry", "storage", args).1]
         })
         .await
     }

@@ -10,7 +10,7 @@ use super::{
     group_view::GroupView,
     group_write::WritePath,
     named_writes::NamedWrites,
-    outbox::{self, Gauge, Outbox, OutboxMsg},
+    outbox::{self, OutboxActor, OutboxGauge, OutboxMsg},
     replica_reader::{self, ListingDoor, ReadPath, ReplicaReader},
     replica_writer::{
         self, Endings, HoldsListener, ReplicaDoor, ReplicaWriter, Rescans, RoundsGauge, Writers,
@@ -22,7 +22,7 @@ use nomad_core::{outbox::Limits, register::SHARDS};
 use nomad_ports::{ObjectStore, PeerTransport};
 
 /// What they are made with.
-pub struct Parts {
+pub struct GroupStorageParts {
     /// What all actors share.
     pub kit: Kit,
     /// The name of their supervisor.
@@ -41,7 +41,7 @@ pub struct Parts {
     pub left_behind: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for GroupStorageParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Parts(below {})", self.supervisor)
     }
@@ -60,7 +60,7 @@ pub struct GroupStorage {
     /// Who keeps fast writes.
     pub outbox: Address<OutboxMsg>,
     /// What the outbox holds.
-    pub gauge: Arc<Gauge>,
+    pub gauge: Arc<OutboxGauge>,
     /// What has become of the rounds.
     pub rounds: Arc<RoundsGauge>,
     /// Which rescans are done.
@@ -81,14 +81,15 @@ impl fmt::Debug for GroupStorage {
 
 impl GroupStorage {
     /// Makes them.
-    pub fn new(parts: &Parts) -> Self {
-        let Parts { kit, supervisor, store, transport, view, .. } = parts;
+    pub fn new(parts: &GroupStorageParts) -> Self {
+        let GroupStorageParts { kit, supervisor, store, transport, view, .. } = parts;
         let (rescans, endings) = (Arc::<Rescans>::default(), Arc::<Endings>::default());
         let rounds = Arc::<RoundsGauge>::default();
         let later = Arc::<OnceLock<Address<OutboxMsg>>>::default();
-        let (gauge, mut children, mut workers) = (Arc::<Gauge>::default(), Vec::new(), Vec::new());
+        let (gauge, mut children, mut workers) =
+            (Arc::<OutboxGauge>::default(), Vec::new(), Vec::new());
         for shard in 0..SHARDS {
-            let args = replica_writer::Args {
+            let args = replica_writer::ReplicaWriterArgs {
                 shard,
                 store: Arc::clone(store),
                 transport: Arc::clone(transport),
@@ -107,19 +108,19 @@ impl GroupStorage {
             children.push(child);
         }
         let writers = Writers::new(workers.clone(), Arc::clone(&kit.clock));
-        let args = outbox::Args {
+        let args = outbox::OutboxArgs {
             store: Arc::clone(store),
             drain: Arc::new(writers.clone()),
             limits: parts.limits,
             node_tag: view.load().this.node.tag(),
             gauge: Arc::clone(&gauge),
-            running: outbox::Running::default(),
+            running: outbox::ActiveMerges::default(),
         };
-        let (outbox, child) = worker::<Outbox>(kit, "outbox", supervisor, args);
+        let (outbox, child) = worker::<OutboxActor>(kit, "outbox", supervisor, args);
         children.push(child);
         // Set once: there is one outbox.
         let _ = later.set(outbox.clone());
-        let args = replica_reader::Args { store: Arc::clone(store) };
+        let args = replica_reader::ReplicaReaderArgs { store: Arc::clone(store) };
         let (reader, child) = worker::<ReplicaReader>(kit, "replica_reader", supervisor, args);
         children.push(child);
         let listing = Arc::new(ListingDoor::new(kit.clone(), reader.clone(), Arc::clone(view)));

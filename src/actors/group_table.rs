@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use super::{
     membership::Owed,
     recorder::Outcome,
-    shell::{Described, Handling, Message, Role},
+    shell::{ActorMessage, Described, Handling, Role},
 };
 use nomad_core::{
-    membership::{Event, ProposeFailure, Ticket},
+    membership::{MembershipEvent, ProposeFailure, Ticket},
     node_id::NodeId,
-    table::{Command, Table},
+    table::{GroupTable, TableCommand},
 };
 use nomad_ports::{Consensus, consensus::ConsensusError};
 
@@ -31,7 +31,7 @@ pub enum LogTask {
         /// Named by the answer.
         ticket: Ticket,
         /// The entry.
-        command: Command,
+        command: TableCommand,
     },
     /// Set who votes and who follows.
     Arrange {
@@ -47,7 +47,7 @@ pub enum LogTask {
         /// Named by the answer.
         ticket: Ticket,
         /// Its table.
-        table: Box<Table>,
+        table: Box<GroupTable>,
     },
     /// Make ready to be fed.
     Follow {
@@ -107,18 +107,18 @@ impl Described for GroupTableMsg {
     }
 }
 
-impl Message for GroupTableMsg {}
+impl ActorMessage for GroupTableMsg {}
 
 // ---- arguments ----
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct GroupTableArgs {
     /// The log. It outlives the actor.
     pub consensus: Arc<dyn Consensus>,
 }
 
-impl fmt::Debug for Args {
+impl fmt::Debug for GroupTableArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Args")
     }
@@ -127,18 +127,18 @@ impl fmt::Debug for Args {
 // ---- state ----
 
 /// The actor. Its tasks end with it, and with them what they owe.
-pub struct GroupTable {
+pub struct GroupTableActor {
     consensus: Arc<dyn Consensus>,
     tasks: JoinSet<()>,
 }
 
 // ---- handler ----
 
-impl Role for GroupTable {
+impl Role for GroupTableActor {
     type Msg = GroupTableMsg;
-    type Args = Args;
+    type Args = GroupTableArgs;
 
-    fn start(args: &Args, cx: &Handling<'_, GroupTableMsg>) -> Result<Self, String> {
+    fn start(args: &GroupTableArgs, cx: &Handling<'_, GroupTableMsg>) -> Result<Self, String> {
         cx.tick_after(RESUME, GroupTableMsg::Look);
         Ok(Self { consensus: Arc::clone(&args.consensus), tasks: JoinSet::new() })
     }
@@ -180,7 +180,7 @@ impl Role for GroupTable {
     }
 }
 
-async fn run(consensus: &dyn Consensus, task: LogTask) -> Event {
+async fn run(consensus: &dyn Consensus, task: LogTask) -> MembershipEvent {
     match task {
         LogTask::Propose { ticket, command } => {
             let outcome = consensus.propose(command).await.map_err(|error| match error {
@@ -190,11 +190,11 @@ async fn run(consensus: &dyn Consensus, task: LogTask) -> Event {
                 | ConsensusError::NoSeat { .. }
                 | ConsensusError::Failed { .. } => ProposeFailure::NoLog,
             });
-            Event::Proposed { ticket, outcome }
+            MembershipEvent::Proposed { ticket, outcome }
         }
         LogTask::Arrange { ticket, voters, learners } => {
             let done = consensus.arrange(voters, learners).await.is_ok();
-            Event::Arranged { ticket, done }
+            MembershipEvent::Arranged { ticket, done }
         }
         LogTask::Found { ticket, table } => ready(ticket, consensus.found(*table).await),
         LogTask::Follow { ticket, group, claim } => {
@@ -204,9 +204,9 @@ async fn run(consensus: &dyn Consensus, task: LogTask) -> Event {
     }
 }
 
-fn ready(ticket: Ticket, done: Result<(), ConsensusError>) -> Event {
+fn ready(ticket: Ticket, done: Result<(), ConsensusError>) -> MembershipEvent {
     if let Err(error) = &done {
         tracing::error!(%error, "the group's log is not ready");
     }
-    Event::LogReady { ticket, done: done.is_ok() }
+    MembershipEvent::LogReady { ticket, done: done.is_ok() }
 }

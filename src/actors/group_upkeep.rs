@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use super::{
     group_view::GroupView,
-    ledger::{self, HeldNow, Ledger, LedgerDoor, LedgerGauge, LedgerMsg},
+    ledger::{self, HeldNow, LedgerActor, LedgerDoor, LedgerGauge, LedgerMsg},
     outbox::OutboxMsg,
     repair_sweeper::{self, RepairDoor, RepairGauge, RepairSweeper, RepairSweeperMsg},
     replica_writer::Writers,
@@ -16,7 +16,7 @@ use super::{
 };
 use nomad_core::{
     object::{ObjectId, Version},
-    register::{Ended, Order},
+    register::{RegisterOrder, RegisterOutcome},
     time::MonotonicUs,
     trace::TraceContext,
 };
@@ -88,14 +88,14 @@ impl Upkeep {
     /// Makes the ledger, which compares digests and removes what has expired every `cleanup` (`schedule.ledgerCleanup`).
     pub fn ledger(&self, cleanup: Duration) -> LedgerParts {
         let gauge = Arc::<LedgerGauge>::default();
-        let args = ledger::Args {
+        let args = ledger::LedgerArgs {
             store: Arc::clone(&self.store),
             transport: Arc::clone(&self.transport),
             view: Arc::clone(&self.view),
             cleanup,
             gauge: Arc::clone(&gauge),
         };
-        let (ledger, child) = worker::<Ledger>(&self.kit, "ledger", self.supervisor, args);
+        let (ledger, child) = worker::<LedgerActor>(&self.kit, "ledger", self.supervisor, args);
         let holds = ledger::holds_listener(ledger.clone());
         let door = Arc::new(LedgerDoor::new(self.kit.clone(), ledger.clone()));
         LedgerParts { child, ledger, gauge, holds, door }
@@ -111,7 +111,7 @@ impl Upkeep {
     ) -> RepairParts {
         let gauge = Arc::<RepairGauge>::default();
         let clock = Arc::clone(&self.kit.clock);
-        let args = repair_sweeper::Args {
+        let args = repair_sweeper::RepairSweeperArgs {
             store: Arc::clone(&self.store),
             transport: Arc::clone(&self.transport),
             view: Arc::clone(&self.view),
@@ -138,18 +138,18 @@ impl Rounds for GroupRounds {
     fn run(
         &self,
         id: ObjectId,
-        order: Order,
+        order: RegisterOrder,
         trace: TraceContext,
         deadline: MonotonicUs,
-    ) -> BoxFuture<'static, Ended> {
+    ) -> BoxFuture<'static, RegisterOutcome> {
         let (writers, from) = (self.writers.clone(), Arc::clone(&self.from));
         Box::pin(async move {
             let cx = Context { trace, deadline: Some(deadline) };
             match writers.run(&from, cx, &id, order).await {
                 Ok(ended) => ended,
                 // The worker is being started again: nothing was done.
-                Err(AskError::Gone { .. }) => Ended::Busy,
-                Err(AskError::DeadlinePassed { .. }) => Ended::Unknown,
+                Err(AskError::Gone { .. }) => RegisterOutcome::Busy,
+                Err(AskError::DeadlinePassed { .. }) => RegisterOutcome::Unknown,
             }
         })
     }

@@ -6,24 +6,24 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{
-    named_writes::{Begun, NamedWrites},
+    named_writes::{NamedWriteState, NamedWrites},
     outbox::{OutboxError, OutboxMsg},
     replica_reader::{ReadError, ReadPath},
     replica_writer::Writers,
     shell::{Address, AskError, Context},
 };
 use nomad_core::{
-    change::{Change, Condition, Refusal, Written},
+    change::{Change, Condition, WriteRefusal, Written},
     group::StorageMode,
     object::ObjectId,
-    register::{Ended, Order, Value},
+    register::{RegisterOrder, RegisterOutcome, Value},
     replication::NotDone,
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 
 /// Why an object could not be written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum WriteError {
+pub enum GroupWriteError {
     /// This node's store cannot write.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,7 +68,7 @@ impl WritePath {
         id: &ObjectId,
         change: Change,
         mode: StorageMode,
-    ) -> Result<Result<Written, Refusal>, WriteError> {
+    ) -> Result<Result<Written, WriteRefusal>, GroupWriteError> {
         if let Some(reason) = self.store.health().refusal().filter(|_| !change.is_delete()) {
             return Err(StoreError::ReadOnly { reason: reason.to_owned() }.into());
         }
@@ -85,14 +85,14 @@ impl WritePath {
         cx: Context,
         id: &ObjectId,
         change: Change,
-    ) -> Result<Result<Written, Refusal>, WriteError> {
-        let ended = self.writers.run(from, cx, id, Order::Change(change)).await?;
+    ) -> Result<Result<Written, WriteRefusal>, GroupWriteError> {
+        let ended = self.writers.run(from, cx, id, RegisterOrder::Change(change)).await?;
         match ended {
-            Ended::Written { version: Some(version), created } => {
+            RegisterOutcome::Written { version: Some(version), created } => {
                 Ok(Ok(Written::Kept { version, created }))
             }
-            Ended::Written { version: None, .. } => Ok(Ok(Written::Removed)),
-            Ended::Refused(refusal) => Ok(Err(refusal)),
+            RegisterOutcome::Written { version: None, .. } => Ok(Ok(Written::Removed)),
+            RegisterOutcome::Refused(refusal) => Ok(Err(refusal)),
             other => Err(NotDone::of(&other).unwrap_or(NotDone::Unknown).into()),
         }
     }
@@ -103,11 +103,11 @@ impl WritePath {
         cx: Context,
         id: &ObjectId,
         change: Change,
-    ) -> Result<Result<Written, Refusal>, WriteError> {
+    ) -> Result<Result<Written, WriteRefusal>, GroupWriteError> {
         let turn = match cx.trace.name().map(|name| self.named.begin(name, id)) {
-            Some(Begun::Done(written)) => return Ok(Ok(written)),
-            Some(Begun::Running) => return Err(NotDone::Running.into()),
-            Some(Begun::First(turn)) => Some(turn),
+            Some(NamedWriteState::Done(written)) => return Ok(Ok(written)),
+            Some(NamedWriteState::Running) => return Err(NotDone::Running.into()),
+            Some(NamedWriteState::First(turn)) => Some(turn),
             None => None,
         };
         let seen = self.see(cx, id, &change).await?;

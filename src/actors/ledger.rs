@@ -22,13 +22,13 @@ use super::{
     alarm::Alarm,
     group_view::GroupView,
     recorder::Outcome,
-    shell::{Address, Context, Described, Handling, Message, Reply, Role},
+    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
     control::ControlError,
     ledger::{
-        Answer, Bookkeeper, Change, Effect, Event, Failure, Held, LedgerPage, Notice, Now,
-        Question, Site, Standing, Ticket,
+        Bookkeeper, Failure, HeldObject, LedgerAnswer, LedgerChange, LedgerEffect, LedgerEvent,
+        LedgerPage, LedgerRequest, LedgerScope, LedgerStanding, Notice, Now, Ticket,
     },
     node_id::NodeId,
     object::{ObjectId, Version},
@@ -48,7 +48,7 @@ const SCAN_MAX: usize = 1_000;
 #[derive(Debug)]
 pub enum LedgerMsg {
     /// Tell: what this node holds has changed, durably; oldest first.
-    Changed(Vec<Change>),
+    Changed(Vec<LedgerChange>),
     /// Tell: read what this node holds from its store again.
     Recount,
     /// Tell: the node's view of its group has changed.
@@ -65,16 +65,16 @@ pub enum LedgerMsg {
         /// The member; it has proved that.
         from: NodeId,
         /// Its question.
-        question: Question,
+        question: LedgerRequest,
         /// Takes the answer.
-        reply: Reply<Answer>,
+        reply: Reply<LedgerAnswer>,
     },
     /// Tell: what became of an effect of this life of the actor. Later lives leave it unread.
     Happened {
         /// The life.
         life: u64,
         /// What happened.
-        event: Event,
+        event: LedgerEvent,
     },
     /// Ask: a part of the ledger.
     Page {
@@ -113,7 +113,7 @@ impl Described for LedgerMsg {
             Self::ViewChanged => "ViewChanged",
             Self::Heard { .. } => "Heard",
             Self::Asked { question, .. } => question.kind(),
-            Self::Happened { event: Event::Scanned { .. }, .. } => "Scanned",
+            Self::Happened { event: LedgerEvent::Scanned { .. }, .. } => "Scanned",
             Self::Happened { .. } => "Answered",
             Self::Page { .. } => "Page",
             Self::Refer { .. } => "Refer",
@@ -146,7 +146,7 @@ impl Described for LedgerMsg {
     }
 }
 
-impl Message for LedgerMsg {
+impl ActorMessage for LedgerMsg {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Asked { reply, .. } => reply.is_closed(),
@@ -166,8 +166,10 @@ pub fn holds_listener(ledger: Address<LedgerMsg>) -> Arc<dyn Fn(Vec<HeldNow>) + 
     let from: Arc<str> = "writer".into();
     Arc::new(move |held| {
         let change = |(id, held): HeldNow| match held {
-            Some((version, expires_at)) => Change::Held(Held { id, version, expires_at }),
-            None => Change::Dropped(id),
+            Some((version, expires_at)) => {
+                LedgerChange::Held(HeldObject { id, version, expires_at })
+            }
+            None => LedgerChange::Dropped(id),
         };
         let message = match held.is_empty() {
             true => LedgerMsg::Recount,
@@ -182,7 +184,7 @@ pub fn holds_listener(ledger: Address<LedgerMsg>) -> Arc<dyn Fn(Vec<HeldNow>) + 
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct LedgerArgs {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
     /// The way to other members.
@@ -195,7 +197,7 @@ pub struct Args {
     pub gauge: Arc<LedgerGauge>,
 }
 
-impl fmt::Debug for Args {
+impl fmt::Debug for LedgerArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Args")
     }
@@ -203,15 +205,15 @@ impl fmt::Debug for Args {
 
 /// How the objects stand as the ledger has it, for whoever wants to see it.
 #[derive(Debug, Default)]
-pub struct LedgerGauge(Mutex<Standing>);
+pub struct LedgerGauge(Mutex<LedgerStanding>);
 
 impl LedgerGauge {
     /// Returns how the objects stand.
-    pub fn read(&self) -> Standing {
+    pub fn read(&self) -> LedgerStanding {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, standing: Standing) {
+    fn set(&self, standing: LedgerStanding) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }
 }
@@ -219,21 +221,21 @@ impl LedgerGauge {
 // ---- state ----
 
 /// The actor.
-pub struct Ledger {
+pub struct LedgerActor {
     core: Bookkeeper,
-    args: Args,
+    args: LedgerArgs,
     life: u64,
     alarm: Alarm,
     watcher: AbortHandle,
 }
 
-impl fmt::Debug for Ledger {
+impl fmt::Debug for LedgerActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Ledger")
     }
 }
 
-impl Drop for Ledger {
+impl Drop for LedgerActor {
     fn drop(&mut self) {
         self.watcher.abort();
     }
@@ -241,11 +243,11 @@ impl Drop for Ledger {
 
 // ---- handler ----
 
-impl Role for Ledger {
+impl Role for LedgerActor {
     type Msg = LedgerMsg;
-    type Args = Args;
+    type Args = LedgerArgs;
 
-    fn start(args: &Args, cx: &Handling<'_, LedgerMsg>) -> Result<Self, String> {
+    fn start(args: &LedgerArgs, cx: &Handling<'_, LedgerMsg>) -> Result<Self, String> {
         let mut changes = args.view.watch();
         let (me, from) = (cx.me.clone(), Arc::clone(cx.me.name()));
         let watcher = tokio::spawn(async move {
@@ -269,13 +271,13 @@ impl Role for Ledger {
         message: LedgerMsg,
     ) -> Result<Outcome, String> {
         let event = match message {
-            LedgerMsg::Changed(changes) => Event::Changed(changes),
-            LedgerMsg::Recount => Event::Recount,
+            LedgerMsg::Changed(changes) => LedgerEvent::Changed(changes),
+            LedgerMsg::Recount => LedgerEvent::Recount,
             LedgerMsg::ViewChanged => {
                 self.look(cx);
                 return Ok(Outcome::Done("looked"));
             }
-            LedgerMsg::Heard { from, notice } => Event::Noticed { from, notice },
+            LedgerMsg::Heard { from, notice } => LedgerEvent::Noticed { from, notice },
             LedgerMsg::Asked { from, question, reply } => {
                 return Ok(self.on_asked(cx, from, question, reply));
             }
@@ -290,7 +292,7 @@ impl Role for Ledger {
             LedgerMsg::Forget { peer, reply } => return Ok(self.on_forget(cx, &peer, reply)),
             LedgerMsg::Tick => {
                 self.alarm.rang();
-                Event::Tick
+                LedgerEvent::Tick
             }
         };
         self.step(cx, event);
@@ -298,27 +300,29 @@ impl Role for Ledger {
     }
 }
 
-impl Ledger {
+impl LedgerActor {
     fn now(cx: &Handling<'_, LedgerMsg>) -> Now {
         Now { monotonic: cx.kit.clock.monotonic(), wall: cx.kit.clock.wall() }
     }
 
     fn look(&mut self, cx: &Handling<'_, LedgerMsg>) {
-        let site = Site::of(&self.args.view.load());
-        self.step(cx, Event::Viewed(site));
+        let site = LedgerScope::of(&self.args.view.load());
+        self.step(cx, LedgerEvent::Viewed(site));
     }
 
-    fn step(&mut self, cx: &Handling<'_, LedgerMsg>, event: Event) {
+    fn step(&mut self, cx: &Handling<'_, LedgerMsg>, event: LedgerEvent) {
         let effects = self.core.step(Self::now(cx), event);
         self.carry_out(cx, effects);
     }
 
-    fn carry_out(&mut self, cx: &Handling<'_, LedgerMsg>, effects: Vec<Effect>) {
+    fn carry_out(&mut self, cx: &Handling<'_, LedgerMsg>, effects: Vec<LedgerEffect>) {
         for effect in effects {
             match effect {
-                Effect::Tell { to, notice } => self.tell(cx, to, &notice),
-                Effect::Ask { ticket, to, question } => self.ask_for(cx, ticket, to, &question),
-                Effect::Scan { ticket, shard, after } => self.scan(cx, ticket, shard, after),
+                LedgerEffect::Tell { to, notice } => self.tell(cx, to, &notice),
+                LedgerEffect::Ask { ticket, to, question } => {
+                    self.ask_for(cx, ticket, to, &question)
+                }
+                LedgerEffect::Scan { ticket, shard, after } => self.scan(cx, ticket, shard, after),
             }
         }
         self.alarm.set(cx, self.core.next_due(), || LedgerMsg::Tick);
@@ -340,7 +344,7 @@ impl Ledger {
                 tracing::debug!(%error, "the ledger cannot read the store; it tries again");
                 Failure
             });
-            let event = Event::Scanned { ticket, part };
+            let event = LedgerEvent::Scanned { ticket, part };
             me.tell(me.name(), cx, LedgerMsg::Happened { life, event });
         });
     }
@@ -351,13 +355,13 @@ fn read_part(
     store: &dyn ObjectStore,
     shard: u8,
     after: Option<&ObjectId>,
-) -> Result<(Vec<Held>, Option<ObjectId>), StoreError> {
+) -> Result<(Vec<HeldObject>, Option<ObjectId>), StoreError> {
     let heads = store.registers(shard, after, SCAN_MAX)?;
     let until = heads.last().map(|head| head.id.clone());
     let held = |head: RegisterHead| {
         let RegisterHead { id, version, is_live, expires_at, is_damaged, .. } = head;
         let version = version.filter(|_| is_live && !is_damaged)?;
-        Some(Held { id, version, expires_at })
+        Some(HeldObject { id, version, expires_at })
     };
     Ok((heads.into_iter().filter_map(held).collect(), until))
 }

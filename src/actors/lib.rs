@@ -35,5 +35,5 @@ mod test_group;
 mod test_kit;
 pub mod vitals;
 
-pub use recorder::Recorder;
-pub use shell::{Address, AskError, Context, Described, Kit, Message, Reply, Role};
+pub use recorder::TraceRecorder;
+pub use shell::{ActorMessage, Address, AskError, Context, Described, Kit, Reply, Role};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use nomad_core::{
-    listing::{Known, LISTED_MAX, Queued, Wanted},
+    listing::{Known, LISTED_MAX, ListingQuery, QueuedWrites},
     object::{Object, ObjectId, Tier, Version},
     register::{Tombstone, Value},
     time::UnixSecs,
@@ -104,10 +104,10 @@ pub fn look(
 /// When the store cannot read.
 pub fn queued(
     store: &dyn ObjectStore,
-    wanted: &Wanted,
+    wanted: &ListingQuery,
     now: UnixSecs,
-) -> Result<Queued, StoreError> {
-    let mut queued = Queued::default();
+) -> Result<QueuedWrites, StoreError> {
+    let mut queued = QueuedWrites::default();
     let first = ObjectId::parse(&wanted.prefix).ok().filter(|id| wanted.covers(id));
     if let Some(id) = first
         && let Some(value) = store.outbox_entry(&id)?

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{
     expiry::ExpiryMsg,
-    recorder::{Outcome, Record, Recorder},
-    shell::{Address, Context, Described, Handling, Message, Reply, Role},
+    recorder::{Outcome, TraceRecord, TraceRecorder},
+    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
     change::{Change, Written},
@@ -17,7 +17,7 @@ use nomad_core::{
 };
 use nomad_ports::{
     Clock, ObjectStore,
-    object_store::{Completion, Job, Receipt, StoreError, StoreHealth, WriteJob, WriteResult},
+    object_store::{Completion, Receipt, StoreError, StoreHealth, StoreJob, WriteJob, WriteResult},
 };
 
 // ---- messages ----
@@ -72,7 +72,7 @@ impl Described for LocalStoreMsg {
     }
 }
 
-impl Message for LocalStoreMsg {
+impl ActorMessage for LocalStoreMsg {
     fn is_abandoned(&self) -> bool {
         matches!(self, Self::Write { reply, .. } if reply.is_closed())
     }
@@ -82,7 +82,7 @@ impl Message for LocalStoreMsg {
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct LocalStoreArgs {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
 }
@@ -98,7 +98,7 @@ pub struct LocalStore {
 /// A caller waiting for its batch, with what the batch's record needs.
 struct Waiting {
     reply: Reply<WriteResult>,
-    recorder: Arc<Recorder>,
+    recorder: Arc<TraceRecorder>,
     clock: Arc<dyn Clock>,
     cx: Context,
     from: Arc<str>,
@@ -123,7 +123,7 @@ impl Completion for Waiting {
             Err(error) => Outcome::Failed(error.to_string().into()),
         };
         let now = self.clock.monotonic();
-        self.recorder.add(Record {
+        self.recorder.add(TraceRecord {
             seq: 0,
             trace: self.cx.trace.trace,
             span: self.recorder.new_span(),
@@ -147,9 +147,9 @@ impl Completion for Waiting {
 
 impl Role for LocalStore {
     type Msg = LocalStoreMsg;
-    type Args = Args;
+    type Args = LocalStoreArgs;
 
-    fn start(args: &Args, _: &Handling<'_, LocalStoreMsg>) -> Result<Self, String> {
+    fn start(args: &LocalStoreArgs, _: &Handling<'_, LocalStoreMsg>) -> Result<Self, String> {
         check(&*args.store)?;
         Ok(Self { store: Arc::clone(&args.store), writer: "writer".into() })
     }
@@ -171,14 +171,14 @@ impl Role for LocalStore {
                     to: Arc::clone(&self.writer),
                     id: id.clone(),
                 });
-                self.store.submit(Job::Write(WriteJob { tier, id, change, done }));
+                self.store.submit(StoreJob::Write(WriteJob { tier, id, change, done }));
             }
             LocalStoreMsg::Sweep { limit, to } => {
                 let (from, context) = (Arc::clone(cx.me.name()), cx.cx);
                 let done = move |swept| {
                     to.tell(&from, context, ExpiryMsg::Swept(swept));
                 };
-                self.store.submit(Job::Sweep { limit, done: Box::new(done) });
+                self.store.submit(StoreJob::Sweep { limit, done: Box::new(done) });
             }
         }
         Ok(Outcome::Done("handed to the writer"))

@@ -17,16 +17,16 @@ use super::{
     group_view::GroupView,
     recorder::Outcome,
     replica_writer::{Endings, Rescans},
-    shell::{Address, Described, Handling, Message, Reply, Role},
+    shell::{ActorMessage, Address, Described, Handling, Reply, Role},
 };
 use nomad_core::{
-    control::{ControlError, Request},
-    decision::{Decision, decide, decide_setting},
+    control::{ControlError, ControlRequest},
+    decision::{ControlDecision, decide, decide_setting},
     group::SettingChange,
     log_state::LogState,
     membership::{
-        Durable, Event, Membership, MembershipAnswer, MembershipConfig, MembershipRequest, Order,
-        RequestId,
+        Durable, Membership, MembershipAnswer, MembershipConfig, MembershipEvent, MembershipOrder,
+        MembershipRequest, RequestId,
     },
     node_id::NodeId,
     time::MonotonicUs,
@@ -48,7 +48,7 @@ pub enum MembershipMsg {
     /// Ask: what a client or an older node wants of the group.
     Control {
         /// What it wants.
-        request: Request,
+        request: ControlRequest,
         /// Takes what became of it: `true` = done, `false` = there was nothing to do.
         reply: Reply<Result<bool, ControlError>>,
     },
@@ -77,7 +77,7 @@ pub enum MembershipMsg {
         /// The life.
         life: u64,
         /// What happened.
-        event: Event,
+        event: MembershipEvent,
     },
     /// Timer: the time that the core wanted to be woken at has come.
     Tick,
@@ -123,7 +123,7 @@ impl Described for MembershipMsg {
     }
 }
 
-impl Message for MembershipMsg {
+impl ActorMessage for MembershipMsg {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Control { reply, .. } | Self::Set { reply, .. } => reply.is_closed(),
@@ -137,7 +137,7 @@ impl Message for MembershipMsg {
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct MembershipArgs {
     /// The core's configuration.
     pub config: MembershipConfig,
     /// The view that it publishes; what it says of the node itself is what it starts from, also after a failure.
@@ -158,7 +158,7 @@ pub struct Args {
     pub endings: Arc<Endings>,
 }
 
-impl fmt::Debug for Args {
+impl fmt::Debug for MembershipArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Args")
     }
@@ -176,7 +176,7 @@ struct Ordered {
 /// The actor.
 pub struct MembershipActor {
     core: Membership,
-    args: Args,
+    args: MembershipArgs,
     life: u64,
     log: LogState,
     keeper: effects::Keeper,
@@ -204,9 +204,9 @@ impl Drop for MembershipActor {
 
 impl Role for MembershipActor {
     type Msg = MembershipMsg;
-    type Args = Args;
+    type Args = MembershipArgs;
 
-    fn start(args: &Args, cx: &Handling<'_, MembershipMsg>) -> Result<Self, String> {
+    fn start(args: &MembershipArgs, cx: &Handling<'_, MembershipMsg>) -> Result<Self, String> {
         let durable: Durable =
             args.durable.load().map_err(|error| error.to_string())?.unwrap_or_default();
         let life = cx.kit.entropy.next_u64();
@@ -233,11 +233,11 @@ impl Role for MembershipActor {
             rescan: None,
             watcher,
         };
-        actor.step(cx, Event::Started { log });
+        actor.step(cx, MembershipEvent::Started { log });
         // Links outlive this actor, and what stands is not told again.
         let standing = args.transport.readings().into_iter().filter(|link| link.up_since.is_some());
         for link in standing {
-            actor.step(cx, Event::LinkUp(link.node));
+            actor.step(cx, MembershipEvent::LinkUp(link.node));
         }
         Ok(actor)
     }
@@ -261,13 +261,13 @@ impl Role for MembershipActor {
                     return Ok(Outcome::Refused("too many questions wait"));
                 };
                 self.questions.insert(request, reply);
-                Event::Asked { from, request, question }
+                MembershipEvent::Asked { from, request, question }
             }
-            MembershipMsg::Link(LinkEvent::Up(node)) => Event::LinkUp(node),
-            MembershipMsg::Link(LinkEvent::Down { node, .. }) => Event::LinkDown(node),
+            MembershipMsg::Link(LinkEvent::Up(node)) => MembershipEvent::LinkUp(node),
+            MembershipMsg::Link(LinkEvent::Down { node, .. }) => MembershipEvent::LinkDown(node),
             MembershipMsg::LogChanged(log) => {
                 self.log = log.clone();
-                Event::LogChanged(log)
+                MembershipEvent::LogChanged(log)
             }
             MembershipMsg::Happened { life, .. } if life != self.life => {
                 return Ok(Outcome::Dropped("it was owed to an earlier life"));
@@ -276,10 +276,10 @@ impl Role for MembershipActor {
                 self.catch_up(cx);
                 event
             }
-            MembershipMsg::Tick => Event::Tick,
+            MembershipMsg::Tick => MembershipEvent::Tick,
             MembershipMsg::NotKept { reason } => return Err(reason),
-            MembershipMsg::LeftBehind => Event::LeftBehind,
-            MembershipMsg::Stop => Event::Stopping,
+            MembershipMsg::LeftBehind => MembershipEvent::LeftBehind,
+            MembershipMsg::Stop => MembershipEvent::Stopping,
         };
         self.step(cx, event);
         Ok(Outcome::Done("stepped"))
@@ -292,14 +292,14 @@ impl MembershipActor {
         let log = self.args.log.borrow().clone();
         if log != self.log {
             self.log = log.clone();
-            self.step(cx, Event::LogChanged(log));
+            self.step(cx, MembershipEvent::LogChanged(log));
         }
     }
 
     fn on_control(
         &mut self,
         cx: &Handling<'_, MembershipMsg>,
-        request: Request,
+        request: ControlRequest,
         reply: Reply<Result<bool, ControlError>>,
     ) -> Outcome {
         let view = self.args.view.load_full();
@@ -311,7 +311,7 @@ impl MembershipActor {
     fn on_decision(
         &mut self,
         cx: &Handling<'_, MembershipMsg>,
-        decision: Result<Decision, ControlError>,
+        decision: Result<ControlDecision, ControlError>,
         reply: Reply<Result<bool, ControlError>>,
     ) -> Outcome {
         let order = match decision {
@@ -319,22 +319,22 @@ impl MembershipActor {
                 reply.send(Err(error));
                 return Outcome::Refused("not granted");
             }
-            Ok(Decision::Answer(answer)) => {
+            Ok(ControlDecision::Answer(answer)) => {
                 reply.send(Ok(answer));
                 return Outcome::Done("answered at once");
             }
-            Ok(Decision::Describe(member)) => {
+            Ok(ControlDecision::Describe(member)) => {
                 self.republish(|view| view.this = member.clone());
                 reply.send(Ok(true));
-                self.step(cx, Event::Described(member));
+                self.step(cx, MembershipEvent::Described(member));
                 return Outcome::Done("stepped");
             }
-            Ok(Decision::Settings(settings)) => {
+            Ok(ControlDecision::Settings(settings)) => {
                 self.republish(|view| view.settings = settings);
                 reply.send(Ok(true));
                 return Outcome::Done("changed");
             }
-            Ok(Decision::Order(order)) => order,
+            Ok(ControlDecision::Order(order)) => order,
         };
         self.order(cx, order, reply)
     }
@@ -342,7 +342,7 @@ impl MembershipActor {
     fn order(
         &mut self,
         cx: &Handling<'_, MembershipMsg>,
-        order: Order,
+        order: MembershipOrder,
         reply: Reply<Result<bool, ControlError>>,
     ) -> Outcome {
         let Some(request) = self.admit() else {
@@ -350,16 +350,18 @@ impl MembershipActor {
             return Outcome::Refused("too many orders wait");
         };
         let about = match &order {
-            Order::AddPeer { address } => address.clone(),
-            Order::Migrate { node, .. }
-            | Order::RemovePeer(node)
-            | Order::PeerLeaves(node)
-            | Order::Look(node)
-            | Order::Stand { node, .. } => node.to_string(),
-            Order::Leave | Order::SuperPeerLeave | Order::Write(_) => String::new(),
+            MembershipOrder::AddPeer { address } => address.clone(),
+            MembershipOrder::Migrate { node, .. }
+            | MembershipOrder::RemovePeer(node)
+            | MembershipOrder::PeerLeaves(node)
+            | MembershipOrder::Look(node)
+            | MembershipOrder::Stand { node, .. } => node.to_string(),
+            MembershipOrder::Leave
+            | MembershipOrder::SuperPeerLeave
+            | MembershipOrder::Write(_) => String::new(),
         };
         self.orders.insert(request, Ordered { about, reply });
-        self.step(cx, Event::Ordered { request, order });
+        self.step(cx, MembershipEvent::Ordered { request, order });
         Outcome::Done("stepped")
     }
 
@@ -374,7 +376,7 @@ impl MembershipActor {
         Some(RequestId(self.next_request))
     }
 
-    fn step(&mut self, cx: &Handling<'_, MembershipMsg>, event: Event) {
+    fn step(&mut self, cx: &Handling<'_, MembershipMsg>, event: MembershipEvent) {
         let effects = self.core.step(cx.kit.clock.monotonic(), event);
         self.publish(cx);
         for effect in effects {

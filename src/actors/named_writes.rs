@@ -28,7 +28,7 @@ struct Book {
 
 /// What a write with a name is.
 #[derive(Debug)]
-pub enum Begun {
+pub enum NamedWriteState {
     /// The first of its name: it is to be done.
     First(Turn),
     /// It runs.
@@ -46,15 +46,15 @@ pub struct Turn {
 
 impl NamedWrites {
     /// Begins a write.
-    pub fn begin(&self, name: u128, id: &ObjectId) -> Begun {
+    pub fn begin(&self, name: u128, id: &ObjectId) -> NamedWriteState {
         let key = (name, id.clone());
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match book.writes.get(&key) {
-            Some(Some(written)) => Begun::Done(*written),
-            Some(None) => Begun::Running,
+            Some(Some(written)) => NamedWriteState::Done(*written),
+            Some(None) => NamedWriteState::Running,
             None => {
                 book.writes.insert(key.clone(), None);
-                Begun::First(Turn { book: self.clone(), key })
+                NamedWriteState::First(Turn { book: self.clone(), key })
             }
         }
     }
@@ -91,19 +91,22 @@ mod tests {
     fn a_write_is_done_once_and_forgotten_late() {
         let (writes, id) = (NamedWrites::default(), ObjectId::parse("a").unwrap());
         let first = |name| match writes.begin(name, &id) {
-            Begun::First(turn) => turn,
+            NamedWriteState::First(turn) => turn,
             other => panic!("{other:?}"),
         };
         let turn = first(1);
-        assert!(matches!(writes.begin(1, &id), Begun::Running));
+        assert!(matches!(writes.begin(1, &id), NamedWriteState::Running));
         drop(turn);
         first(1).done(Written::Removed);
-        assert!(matches!(writes.begin(1, &id), Begun::Done(Written::Removed)));
-        assert!(matches!(writes.begin(1, &ObjectId::parse("b").unwrap()), Begun::First(_)));
+        assert!(matches!(writes.begin(1, &id), NamedWriteState::Done(Written::Removed)));
+        assert!(matches!(
+            writes.begin(1, &ObjectId::parse("b").unwrap()),
+            NamedWriteState::First(_)
+        ));
         for name in 2..=REMEMBERED_MAX as u128 + 1 {
             first(name).done(Written::Removed);
         }
-        assert!(matches!(writes.begin(1, &id), Begun::First(_)));
-        assert!(matches!(writes.begin(2, &id), Begun::Done(_)));
+        assert!(matches!(writes.begin(1, &id), NamedWriteState::First(_)));
+        assert!(matches!(writes.begin(2, &id), NamedWriteState::Done(_)));
     }
 }

@@ -20,21 +20,24 @@ use tokio::task::AbortHandle;
 use tracing::warn;
 
 use self::merging::Loading;
-pub use self::merging::{Drain, Merging, Running};
+pub use self::merging::{ActiveMerges, Drain, PendingMerge};
 use super::{
-    recorder::{Outcome, Record},
-    shell::{Context, Described, Handling, Message, Reply, Role},
+    recorder::{Outcome, TraceRecord},
+    shell::{ActorMessage, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
-    change::{Change, Refusal, Written},
+    change::{Change, WriteRefusal, Written},
     object::{ObjectId, Version},
-    outbox::{self, Draft, Effect, Event, Figures, Limits, MergeEnd, Refused, Shelf},
+    outbox::{
+        self, Draft, Figures, Limits, MergeEnd, OutboxEffect, OutboxEvent, OutboxRefusal,
+        OutboxShelf,
+    },
     register::{Now, OpId, Ticket, Value},
     time::MonotonicUs,
 };
 use nomad_ports::{
     ObjectStore,
-    object_store::{Job, JobDone, OutboxChange, OutboxJob, StoreError},
+    object_store::{JobDone, OutboxChange, OutboxJob, StoreError, StoreJob},
 };
 
 /// How long a merge may take before it counts as failed.
@@ -47,14 +50,14 @@ const MERGE_US: u64 = 10_000_000;
 pub enum OutboxError {
     /// It does not take it.
     #[error(transparent)]
-    Refused(Refused),
+    Refused(OutboxRefusal),
     /// The store does not.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 /// How a fast write ended.
-pub type PutResult = Result<Result<Written, Refusal>, OutboxError>;
+pub type PutResult = Result<Result<Written, WriteRefusal>, OutboxError>;
 
 /// What the outbox can be asked and told.
 #[derive(Debug)]
@@ -101,7 +104,7 @@ pub enum OutboxMsg {
         /// The object that it is about, if it is about one.
         about: Option<ObjectId>,
         /// What happened.
-        event: Event,
+        event: OutboxEvent,
     },
     /// Timer: the time that the core wanted to be woken at has come.
     Tick,
@@ -115,8 +118,8 @@ impl Described for OutboxMsg {
             Self::Floor { .. } => "Floor",
             Self::Discard { .. } => "Discard",
             Self::Nudge => "Nudge",
-            Self::Happened { event: Event::Merged { .. }, .. } => "Merged",
-            Self::Happened { event: Event::Stored { .. }, .. } => "Stored",
+            Self::Happened { event: OutboxEvent::Merged { .. }, .. } => "Merged",
+            Self::Happened { event: OutboxEvent::Stored { .. }, .. } => "Stored",
             Self::Happened { .. } => "Loaded",
             Self::Tick => "Tick",
         }
@@ -138,11 +141,11 @@ impl Described for OutboxMsg {
                 format!("{bytes} bytes, condition {condition:?}, seen {:?}", seen.version())
             }
             Self::Discard { upto, .. } => format!("up to {upto}"),
-            Self::Happened { event: Event::Merged { end, .. }, .. } => format!("{end:?}"),
-            Self::Happened { event: Event::Stored { is_durable, .. }, .. } => {
+            Self::Happened { event: OutboxEvent::Merged { end, .. }, .. } => format!("{end:?}"),
+            Self::Happened { event: OutboxEvent::Stored { is_durable, .. }, .. } => {
                 format!("durable: {is_durable}")
             }
-            Self::Happened { event: Event::Loaded { page }, .. } => {
+            Self::Happened { event: OutboxEvent::Loaded { page }, .. } => {
                 format!("{} entries", page.len())
             }
             _ => self.kind().to_owned(),
@@ -150,7 +153,7 @@ impl Described for OutboxMsg {
     }
 }
 
-impl Message for OutboxMsg {
+impl ActorMessage for OutboxMsg {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Put { reply, .. } | Self::Carry { reply, .. } => reply.is_closed(),
@@ -165,7 +168,7 @@ impl Message for OutboxMsg {
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct OutboxArgs {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
     /// The way to the registers.
@@ -175,16 +178,16 @@ pub struct Args {
     /// The tag of this node in the versions that it gives.
     pub node_tag: u64,
     /// Where others read what it holds.
-    pub gauge: Arc<Gauge>,
+    pub gauge: Arc<OutboxGauge>,
     /// What is being merged, by any life of the actor.
-    pub running: Running,
+    pub running: ActiveMerges,
 }
 
 /// What the outbox holds and has done since the node started, for whoever wants to see it.
 #[derive(Debug, Default)]
-pub struct Gauge(Mutex<Figures>);
+pub struct OutboxGauge(Mutex<Figures>);
 
-impl Gauge {
+impl OutboxGauge {
     /// Returns the figures.
     pub fn read(&self) -> Figures {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -205,9 +208,9 @@ enum Asker {
 }
 
 /// The actor.
-pub struct Outbox {
+pub struct OutboxActor {
     core: outbox::Outbox,
-    args: Args,
+    args: OutboxArgs,
     life: u64,
     /// What the lives before this one have done.
     before: Figures,
@@ -216,13 +219,13 @@ pub struct Outbox {
     timer: Option<(MonotonicUs, AbortHandle)>,
 }
 
-impl fmt::Debug for Outbox {
+impl fmt::Debug for OutboxActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Outbox")
     }
 }
 
-impl Drop for Outbox {
+impl Drop for OutboxActor {
     fn drop(&mut self) {
         if let Some((_, timer)) = &self.timer {
             timer.abort();
@@ -233,7 +236,7 @@ impl Drop for Outbox {
 /// What the core reads of the store.
 struct Kept<'a>(&'a dyn ObjectStore);
 
-impl Shelf for Kept<'_> {
+impl OutboxShelf for Kept<'_> {
     fn entry(&self, id: &ObjectId) -> Result<Option<Value>, String> {
         self.0.outbox_entry(id).map_err(|error| {
             if matches!(error, StoreError::Damaged { .. }) {
@@ -250,11 +253,11 @@ impl Shelf for Kept<'_> {
 
 // ---- handler ----
 
-impl Role for Outbox {
+impl Role for OutboxActor {
     type Msg = OutboxMsg;
-    type Args = Args;
+    type Args = OutboxArgs;
 
-    fn start(args: &Args, cx: &Handling<'_, OutboxMsg>) -> Result<Self, String> {
+    fn start(args: &OutboxArgs, cx: &Handling<'_, OutboxMsg>) -> Result<Self, String> {
         let mut actor = Self {
             core: outbox::Outbox::new(args.node_tag, args.limits),
             args: args.clone(),
@@ -264,7 +267,7 @@ impl Role for Outbox {
             next_op: 0,
             timer: None,
         };
-        actor.step(cx, None, Event::Tick);
+        actor.step(cx, None, OutboxEvent::Tick);
         Ok(actor)
     }
 
@@ -276,26 +279,26 @@ impl Role for Outbox {
         let (about, event) = match message {
             OutboxMsg::Put { id, change, seen, reply } => {
                 let op = self.ask(Asker::Put(reply, cx.cx));
-                (None, Event::Put { op, id, draft: Box::new(Draft { change, seen }) })
+                (None, OutboxEvent::Put { op, id, draft: Box::new(Draft { change, seen }) })
             }
             OutboxMsg::Carry { id, value, reply } => {
                 let op = self.ask(Asker::Put(reply, cx.cx));
-                (None, Event::Carry { op, id, value: Box::new(value) })
+                (None, OutboxEvent::Carry { op, id, value: Box::new(value) })
             }
             OutboxMsg::Floor { reply } => {
-                (None, Event::Floor { op: self.ask(Asker::Floor(reply)) })
+                (None, OutboxEvent::Floor { op: self.ask(Asker::Floor(reply)) })
             }
             OutboxMsg::Discard { upto, reply } => {
-                (None, Event::Discard { op: self.ask(Asker::Discard(reply)), upto })
+                (None, OutboxEvent::Discard { op: self.ask(Asker::Discard(reply)), upto })
             }
-            OutboxMsg::Nudge => (None, Event::Nudge),
+            OutboxMsg::Nudge => (None, OutboxEvent::Nudge),
             OutboxMsg::Happened { life, .. } if life != self.life => {
                 return Ok(Outcome::Dropped("it was owed to an earlier life"));
             }
             OutboxMsg::Happened { about, event, .. } => (about, event),
             OutboxMsg::Tick => {
                 self.timer = None;
-                (None, Event::Tick)
+                (None, OutboxEvent::Tick)
             }
         };
         self.step(cx, about.as_ref(), event);
@@ -303,14 +306,14 @@ impl Role for Outbox {
     }
 }
 
-impl Outbox {
+impl OutboxActor {
     fn ask(&mut self, asker: Asker) -> OpId {
         self.next_op += 1;
         self.askers.insert(self.next_op, asker);
         self.next_op
     }
 
-    fn step(&mut self, cx: &Handling<'_, OutboxMsg>, about: Option<&ObjectId>, event: Event) {
+    fn step(&mut self, cx: &Handling<'_, OutboxMsg>, about: Option<&ObjectId>, event: OutboxEvent) {
         let now = Now {
             monotonic: cx.kit.clock.monotonic(),
             wall: cx.kit.clock.wall(),
@@ -328,34 +331,39 @@ impl Outbox {
         self.args.gauge.set(figures);
     }
 
-    fn perform(&mut self, cx: &Handling<'_, OutboxMsg>, about: Option<&ObjectId>, effect: Effect) {
+    fn perform(
+        &mut self,
+        cx: &Handling<'_, OutboxMsg>,
+        about: Option<&ObjectId>,
+        effect: OutboxEffect,
+    ) {
         match effect {
-            Effect::Keep { ticket, op, id, value, written } => {
+            OutboxEffect::Keep { ticket, op, id, value, written } => {
                 let done = self.kept(cx, (ticket, op), id.clone(), written);
                 self.change(
                     OutboxChange { put: vec![(id, value)], ..OutboxChange::default() },
                     done,
                 );
             }
-            Effect::Remove { ticket, entries } => {
+            OutboxEffect::Remove { ticket, entries } => {
                 let done = self.stored(cx, ticket);
                 self.change(OutboxChange { remove: entries, ..OutboxChange::default() }, done);
             }
-            Effect::Raise { ticket, floor } => {
+            OutboxEffect::Raise { ticket, floor } => {
                 let done = self.stored(cx, ticket);
                 self.change(OutboxChange { floor: Some(floor), ..OutboxChange::default() }, done);
             }
-            Effect::Load { after } => {
+            OutboxEffect::Load { after } => {
                 Loading::begin(cx, self.life, Arc::clone(&self.args.store), after);
             }
-            Effect::Merge { id, value } => self.merge(cx, about, id, value),
-            Effect::Refuse { op, refused } => self.refuse(op, refused),
-            Effect::Promised { op, floor } => {
+            OutboxEffect::Merge { id, value } => self.merge(cx, about, id, value),
+            OutboxEffect::Refuse { op, refused } => self.refuse(op, refused),
+            OutboxEffect::Promised { op, floor } => {
                 if let Some(Asker::Floor(reply)) = self.askers.remove(&op) {
                     reply.send(Ok(floor));
                 }
             }
-            Effect::Discarded { op } => {
+            OutboxEffect::Discarded { op } => {
                 if let Some(Asker::Discard(reply)) = self.askers.remove(&op) {
                     reply.send(Ok(()));
                 }
@@ -364,12 +372,12 @@ impl Outbox {
     }
 
     fn change(&self, change: OutboxChange, done: JobDone) {
-        self.args.store.submit(Job::Outbox(OutboxJob { change, done }));
+        self.args.store.submit(StoreJob::Outbox(OutboxJob { change, done }));
     }
 
-    fn refuse(&mut self, op: OpId, refused: Refused) {
+    fn refuse(&mut self, op: OpId, refused: OutboxRefusal) {
         match (self.askers.remove(&op), refused) {
-            (Some(Asker::Put(reply, _)), Refused::Condition(refusal)) => {
+            (Some(Asker::Put(reply, _)), OutboxRefusal::Condition(refusal)) => {
                 reply.send(Ok(Err(refusal)));
             }
             (Some(Asker::Put(reply, _)), refused) => reply.send(Err(OutboxError::Refused(refused))),
@@ -397,7 +405,7 @@ impl Outbox {
             let mut context = Context::default();
             if let Some(Asker::Put(reply, asked)) = asker {
                 context.trace = asked.trace;
-                kit.recorder.add(Record {
+                kit.recorder.add(TraceRecord {
                     seq: 0,
                     trace: asked.trace.trace,
                     span: kit.recorder.new_span(),
@@ -418,7 +426,7 @@ impl Outbox {
                 });
                 reply.send(result.map(|()| Ok(written)).map_err(OutboxError::Store));
             }
-            let event = Event::Stored { ticket, is_durable };
+            let event = OutboxEvent::Stored { ticket, is_durable };
             me.tell(me.name(), context, OutboxMsg::Happened { life, about: Some(id), event });
         })
     }
@@ -427,7 +435,7 @@ impl Outbox {
         let (me, life) = (cx.me.clone(), self.life);
         let context = Context { deadline: None, ..cx.cx };
         Box::new(move |result| {
-            let event = Event::Stored { ticket, is_durable: result.is_ok() };
+            let event = OutboxEvent::Stored { ticket, is_durable: result.is_ok() };
             me.tell(me.name(), context, OutboxMsg::Happened { life, about: None, event });
         })
     }
@@ -444,7 +452,7 @@ impl Outbox {
         let trace = if is_first { cx.cx.trace } else { cx.kit.recorder.new_trace() };
         let deadline = Some(cx.kit.clock.monotonic().plus_us(MERGE_US));
         let context = Context { trace, deadline };
-        match Merging::begin(cx.me.clone(), trace, self.life, &self.args.running, id.clone()) {
+        match PendingMerge::begin(cx.me.clone(), trace, self.life, &self.args.running, id.clone()) {
             Ok(merging) => self.args.drain.merge(context, id, value, merging),
             // An earlier life has begun one; to be tried again.
             Err(refused) => refused.tell(MergeEnd::NoQuorum),

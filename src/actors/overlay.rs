@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     recorder::Outcome,
-    shell::{Described, Handling, Message, Role},
+    shell::{ActorMessage, Described, Handling, Role},
 };
 use nomad_ports::OverlayRun;
 
@@ -37,13 +37,13 @@ impl Described for OverlayMsg {
     }
 }
 
-impl Message for OverlayMsg {}
+impl ActorMessage for OverlayMsg {}
 
 // ---- arguments ----
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct OverlayArgs {
     /// What it runs.
     pub run: Arc<dyn OverlayRun>,
 }
@@ -51,7 +51,7 @@ pub struct Args {
 // ---- state ----
 
 /// The actor. Dropping it ends the run.
-pub struct Overlay {
+pub struct OverlayActor {
     /// Tells the end of this incarnation's run from that of an earlier one.
     incarnation: u64,
     _watch: AbortOnDropHandle<()>,
@@ -59,11 +59,11 @@ pub struct Overlay {
 
 // ---- handler ----
 
-impl Role for Overlay {
+impl Role for OverlayActor {
     type Msg = OverlayMsg;
-    type Args = Args;
+    type Args = OverlayArgs;
 
-    fn start(args: &Args, me: &Handling<'_, OverlayMsg>) -> Result<Self, String> {
+    fn start(args: &OverlayArgs, me: &Handling<'_, OverlayMsg>) -> Result<Self, String> {
         let incarnation = me.kit.entropy.next_u64();
         let (to, cx) = (me.me.clone(), me.cx);
         // A task of its own, so that its panic is seen.
@@ -150,7 +150,7 @@ mod tests {
         let ends = vec![End::Never, End::Never, End::Panics, End::Says].into();
         let run = Arc::new(Runs { ends, started, alive: Arc::clone(&alive) });
         let kit = kit();
-        let (_, spec) = worker::<Overlay>(&kit, "overlay", "node", Args { run });
+        let (_, spec) = worker::<OverlayActor>(&kit, "overlay", "node", OverlayArgs { run });
         let root = Root::start(&kit, "node", vec![spec]).await.unwrap();
         for _ in 0..3 {
             starts.recv().await.unwrap();

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     recorder::Outcome,
-    shell::{Address, Context, Described, Handling, Kit, Message, Role, worker},
+    shell::{ActorMessage, Address, Context, Described, Handling, Kit, Role, worker},
     supervisor::{ChildSpec, Children, dynamic},
 };
 use nomad_core::{node_id::NodeId, trace::TraceContext};
@@ -77,8 +77,8 @@ impl PeerLinks {
         let short = format!("link:{}", id.get(id.len().saturating_sub(8)..).unwrap_or(&id));
         let is_taken = taken.values().any(|kept| **kept.link.name() == *short);
         let name = if is_taken { format!("link:{id}") } else { short };
-        let args = Args { node, links: Arc::clone(&self.links) };
-        let (link, spec) = worker::<Link>(&self.kit, &name, NAME, args);
+        let args = LinkArgs { node, links: Arc::clone(&self.links) };
+        let (link, spec) = worker::<LinkActor>(&self.kit, &name, NAME, args);
         self.children.start(spec);
         Kept { peer, link }
     }
@@ -172,7 +172,7 @@ pub enum LinkMsg {
     },
 }
 
-impl Message for LinkMsg {}
+impl ActorMessage for LinkMsg {}
 
 impl Described for LinkMsg {
     fn kind(&self) -> &'static str {
@@ -195,7 +195,7 @@ impl Described for LinkMsg {
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct LinkArgs {
     /// The other node.
     pub node: NodeId,
     /// What makes its link.
@@ -205,8 +205,8 @@ pub struct Args {
 // ---- state ----
 
 /// The actor: one link's life.
-pub struct Link {
-    args: Args,
+pub struct LinkActor {
+    args: LinkArgs,
     /// The task that holds the link; `None` during a pause.
     holding: Option<Holding>,
     pauses: ExponentialBackoff,
@@ -224,7 +224,7 @@ impl Drop for Holding {
     }
 }
 
-impl Link {
+impl LinkActor {
     fn hold(&mut self, handling: &Handling<'_, LinkMsg>) {
         let (me, trace) = (handling.me.clone(), handling.kit.recorder.new_trace());
         let number = handling.kit.entropy.next_u64();
@@ -250,11 +250,11 @@ fn pauses(handling: &Handling<'_, LinkMsg>) -> ExponentialBackoff {
 
 // ---- handler ----
 
-impl Role for Link {
+impl Role for LinkActor {
     type Msg = LinkMsg;
-    type Args = Args;
+    type Args = LinkArgs;
 
-    fn start(args: &Args, handling: &Handling<'_, LinkMsg>) -> Result<Self, String> {
+    fn start(args: &LinkArgs, handling: &Handling<'_, LinkMsg>) -> Result<Self, String> {
         let mut link = Self { args: args.clone(), holding: None, pauses: pauses(handling) };
         link.hold(handling);
         Ok(link)

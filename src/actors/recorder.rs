@@ -51,7 +51,7 @@ impl fmt::Display for Outcome {
 
 /// One step of a request: a message that an actor handled, a request that an edge answered, a batch that was written.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct TraceRecord {
     /// Its place in the order of recording; steps are recorded when they end.
     pub seq: u64,
     /// The request it belongs to.
@@ -96,7 +96,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn matches(&self, record: &Record) -> bool {
+    fn matches(&self, record: &TraceRecord) -> bool {
         let object = self.object.as_deref();
         object.is_none_or(|id| record.object.as_ref().is_some_and(|own| own.as_str() == id))
             && self.trace.is_none_or(|trace| trace == record.trace)
@@ -118,11 +118,11 @@ pub struct CaptureState {
 struct Capture {
     filter: Filter,
     limit: usize,
-    kept: Vec<Record>,
+    kept: Vec<TraceRecord>,
 }
 
 /// Records steps. Shared by all actors and edges of one node.
-pub struct Recorder {
+pub struct TraceRecorder {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     next_span: AtomicU64,
@@ -138,7 +138,7 @@ pub struct Recorder {
 }
 
 struct Ring {
-    records: VecDeque<Record>, // invariant: at most records_max long
+    records: VecDeque<TraceRecord>, // invariant: at most records_max long
     records_max: usize,
 }
 
@@ -154,13 +154,13 @@ thread_local! {
     };
 }
 
-impl fmt::Debug for Recorder {
+impl fmt::Debug for TraceRecorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Recorder")
     }
 }
 
-impl Recorder {
+impl TraceRecorder {
     /// Makes a ring of at most `records_max` records.
     pub fn new(records_max: usize, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
         let first = entropy.next_u64();
@@ -201,7 +201,7 @@ impl Recorder {
     }
 
     /// Adds a step; its `seq` is given here.
-    pub fn add(&self, mut record: Record) {
+    pub fn add(&self, mut record: TraceRecord) {
         record.seq = self.next_seq.fetch_add(1, Relaxed);
         let captured = self.wants_detail().then(|| record.clone());
         record.detail = None;
@@ -225,7 +225,7 @@ impl Recorder {
         }
     }
 
-    fn keep(&self, record: Record) {
+    fn keep(&self, record: TraceRecord) {
         let mut capture = lock(&self.capture);
         let Some(capture) = capture.as_mut() else { return };
         if capture.filter.matches(&record) {
@@ -250,7 +250,7 @@ impl Recorder {
     }
 
     /// Returns where the capture stands, and what it kept.
-    pub fn captured(&self) -> Option<(CaptureState, Vec<Record>)> {
+    pub fn captured(&self) -> Option<(CaptureState, Vec<TraceRecord>)> {
         let capture = lock(&self.capture);
         let capture = capture.as_ref()?;
         let state = CaptureState { limit: capture.limit, kept: capture.kept.len() };
@@ -258,7 +258,7 @@ impl Recorder {
     }
 
     /// Returns the newest `limit` wanted records, oldest first. With an object, the whole requests that touched it.
-    pub fn find(&self, filter: &Filter, limit: usize) -> Vec<Record> {
+    pub fn find(&self, filter: &Filter, limit: usize) -> Vec<TraceRecord> {
         let Some(object) = &filter.object else { return self.newest(limit, |r| filter.matches(r)) };
         let hits = self.newest(limit, |record| filter.matches(record));
         debug_assert!(
@@ -269,7 +269,7 @@ impl Recorder {
     }
 
     /// Returns the newest `limit` records that are `wanted`, oldest first.
-    fn newest(&self, limit: usize, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
+    fn newest(&self, limit: usize, wanted: impl Fn(&TraceRecord) -> bool) -> Vec<TraceRecord> {
         let mut found = Vec::new();
         for ring in &self.rings {
             let ring = lock(ring);
@@ -303,12 +303,12 @@ mod tests {
     use super::*;
     use nomad_ports::{OsEntropy, clock::ManualClock};
 
-    fn recorder(records_max: usize) -> Recorder {
-        Recorder::new(records_max, Arc::new(ManualClock::default()), Arc::new(OsEntropy))
+    fn recorder(records_max: usize) -> TraceRecorder {
+        TraceRecorder::new(records_max, Arc::new(ManualClock::default()), Arc::new(OsEntropy))
     }
 
-    fn record(trace: u128, object: Option<&str>) -> Record {
-        Record {
+    fn record(trace: u128, object: Option<&str>) -> TraceRecord {
+        TraceRecord {
             seq: 0,
             trace: TraceId(trace),
             span: SpanId(1),

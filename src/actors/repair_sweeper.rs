@@ -29,15 +29,15 @@ use super::{
     codec,
     group_view::GroupView,
     recorder::Outcome,
-    shell::{Context, Described, Handling, Message, Reply, Role},
+    shell::{ActorMessage, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
     node_id::NodeId,
     object::{ObjectId, Version},
-    register::{Ended, Order},
+    register::{RegisterOrder, RegisterOutcome},
     repair::{
-        Answer, Effect, Event, Failure, Now, OUTLIVED_MAX, Options, Question, RepairStatus, Scope,
-        Sweeper, Ticket,
+        Failure, Now, OUTLIVED_MAX, RepairAnswer, RepairEffect, RepairEvent, RepairOptions,
+        RepairRequest, RepairStatus, Scope, Sweeper, Ticket,
     },
 };
 use nomad_ports::{ObjectStore, PeerTransport, Rounds, peer_transport::Service};
@@ -70,16 +70,16 @@ pub enum RepairSweeperMsg {
         /// The member; it has proved that.
         from: NodeId,
         /// Its question.
-        question: Question,
+        question: RepairRequest,
         /// Takes the answer.
-        reply: Reply<Answer>,
+        reply: Reply<RepairAnswer>,
     },
     /// Tell: what became of an effect of this life of the actor. Later lives leave it unread.
     Happened {
         /// The life.
         life: u64,
         /// What happened.
-        event: Event,
+        event: RepairEvent,
     },
     /// Tell: a pass over the registers has ended, in this life of the actor.
     Surveyed {
@@ -100,13 +100,15 @@ impl Described for RepairSweeperMsg {
             Self::ViewChanged => "ViewChanged",
             Self::Asked { question, .. } => question.kind(),
             Self::Happened { event, .. } => match event {
-                Event::Answered(..) => "Answered",
-                Event::Walked(..) => "Walked",
-                Event::Looked(..) => "Looked",
-                Event::Outlived(..) => "Outlived",
-                Event::Floor(..) => "Promised",
-                Event::Ended(..) => "Ended",
-                Event::Viewed(_) | Event::Surveyed(..) | Event::Tick => "Happened",
+                RepairEvent::Answered(..) => "Answered",
+                RepairEvent::Walked(..) => "Walked",
+                RepairEvent::Looked(..) => "Looked",
+                RepairEvent::Outlived(..) => "Outlived",
+                RepairEvent::Floor(..) => "Promised",
+                RepairEvent::Ended(..) => "Ended",
+                RepairEvent::Viewed(_) | RepairEvent::Surveyed(..) | RepairEvent::Tick => {
+                    "Happened"
+                }
             },
             Self::Surveyed { .. } => "Surveyed",
             Self::Tick => "Tick",
@@ -117,13 +119,13 @@ impl Described for RepairSweeperMsg {
         match self {
             Self::Repair { ids, .. } => format!("{} objects", ids.len()),
             Self::Asked { from, .. } => format!("{} of {from}", self.kind()),
-            Self::Happened { event: Event::Ended(_, ended), .. } => format!("{ended:?}"),
+            Self::Happened { event: RepairEvent::Ended(_, ended), .. } => format!("{ended:?}"),
             _ => self.kind().to_owned(),
         }
     }
 }
 
-impl Message for RepairSweeperMsg {
+impl ActorMessage for RepairSweeperMsg {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Repair { reply, .. } => reply.is_closed(),
@@ -137,7 +139,7 @@ impl Message for RepairSweeperMsg {
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct RepairSweeperArgs {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
     /// The way to other members.
@@ -147,12 +149,12 @@ pub struct Args {
     /// Who runs rounds.
     pub rounds: Arc<dyn Rounds>,
     /// How much, and how often.
-    pub options: Options,
+    pub options: RepairOptions,
     /// Where others read what has been done.
     pub gauge: Arc<RepairGauge>,
 }
 
-impl fmt::Debug for Args {
+impl fmt::Debug for RepairSweeperArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Args")
     }
@@ -160,9 +162,9 @@ impl fmt::Debug for Args {
 
 /// Returns how much and how often: comparisons every `repair` (`schedule.repair`), and expired objects every `cleanup`
 /// (`schedule.dbCleanup`). Tombstones are looked for as often as differences, and at least every ten minutes.
-pub fn options(repair: Duration, cleanup: Duration) -> Options {
+pub fn options(repair: Duration, cleanup: Duration) -> RepairOptions {
     let us = |duration: Duration| duration.as_micros() as u64;
-    Options {
+    RepairOptions {
         interval_us: us(repair),
         soon_us: us(Duration::from_secs(2).min(repair)),
         expire_us: us(cleanup),
@@ -192,7 +194,7 @@ impl RepairGauge {
 /// The actor.
 pub struct RepairSweeper {
     core: Sweeper,
-    args: Args,
+    args: RepairSweeperArgs,
     life: u64,
     surveys: Surveys,
     /// One permit for each reading for another member that may run.
@@ -219,9 +221,12 @@ impl Drop for RepairSweeper {
 
 impl Role for RepairSweeper {
     type Msg = RepairSweeperMsg;
-    type Args = Args;
+    type Args = RepairSweeperArgs;
 
-    fn start(args: &Args, cx: &Handling<'_, RepairSweeperMsg>) -> Result<Self, String> {
+    fn start(
+        args: &RepairSweeperArgs,
+        cx: &Handling<'_, RepairSweeperMsg>,
+    ) -> Result<Self, String> {
         let mut changes = args.view.watch();
         let (me, from) = (cx.me.clone(), Arc::clone(cx.me.name()));
         let watcher = tokio::spawn(async move {
@@ -253,7 +258,7 @@ impl Role for RepairSweeper {
             RepairSweeperMsg::Repair { ids, reply } => return Ok(self.on_repair(cx, ids, reply)),
             RepairSweeperMsg::Hurry => {
                 self.core.hurry(cx.kit.clock.monotonic());
-                Event::Tick
+                RepairEvent::Tick
             }
             RepairSweeperMsg::ViewChanged => {
                 self.look(cx);
@@ -274,7 +279,7 @@ impl Role for RepairSweeper {
             }
             RepairSweeperMsg::Tick => {
                 self.alarm.rang();
-                Event::Tick
+                RepairEvent::Tick
             }
         };
         self.step(cx, event);
@@ -285,10 +290,10 @@ impl Role for RepairSweeper {
 impl RepairSweeper {
     fn look(&mut self, cx: &Handling<'_, RepairSweeperMsg>) {
         let scope = Scope::of(&self.args.view.load());
-        self.step(cx, Event::Viewed(scope));
+        self.step(cx, RepairEvent::Viewed(scope));
     }
 
-    fn step(&mut self, cx: &Handling<'_, RepairSweeperMsg>, event: Event) {
+    fn step(&mut self, cx: &Handling<'_, RepairSweeperMsg>, event: RepairEvent) {
         let now = Now { monotonic: cx.kit.clock.monotonic(), wall: cx.kit.clock.wall() };
         for effect in self.core.step(now, event) {
             self.carry_out(cx, effect);
@@ -297,34 +302,36 @@ impl RepairSweeper {
         self.args.gauge.set(self.core.status());
     }
 
-    fn carry_out(&mut self, cx: &Handling<'_, RepairSweeperMsg>, effect: Effect) {
+    fn carry_out(&mut self, cx: &Handling<'_, RepairSweeperMsg>, effect: RepairEffect) {
         match effect {
-            Effect::Survey { ticket, scope, alive } => {
-                self.survey(cx, scope, alive, surveys::Waiter::Core(ticket));
+            RepairEffect::Survey { ticket, scope, alive } => {
+                self.survey(cx, scope, alive, surveys::SurveyWaiter::Core(ticket));
             }
-            Effect::Ask { ticket, to, question } => self.ask(cx, ticket, to, &question),
-            Effect::Walk { ticket, scope, other, buckets, from } => {
+            RepairEffect::Ask { ticket, to, question } => self.ask(cx, ticket, to, &question),
+            RepairEffect::Walk { ticket, scope, other, buckets, from } => {
                 self.read(cx, move |store| {
                     let part = store_work::walk(store, &scope, other, &buckets, &from);
-                    Event::Walked(ticket, part)
+                    RepairEvent::Walked(ticket, part)
                 });
             }
-            Effect::Look { ticket, ids } => {
-                self.read(cx, move |store| Event::Looked(ticket, store_work::heads(store, &ids)));
+            RepairEffect::Look { ticket, ids } => {
+                self.read(cx, move |store| {
+                    RepairEvent::Looked(ticket, store_work::heads(store, &ids))
+                });
             }
-            Effect::Outlived { ticket, after } => {
+            RepairEffect::Outlived { ticket, after } => {
                 let now = cx.kit.clock.wall().secs();
                 self.read(cx, move |store| {
                     let found = store_work::outlived(store, now, after.as_ref(), OUTLIVED_MAX);
-                    Event::Outlived(ticket, found)
+                    RepairEvent::Outlived(ticket, found)
                 });
             }
-            Effect::Floor { ticket } => {
+            RepairEffect::Floor { ticket } => {
                 let floor = self.args.rounds.floor();
-                let floor = async move { Event::Floor(ticket, floor.await.ok_or(Failure)) };
+                let floor = async move { RepairEvent::Floor(ticket, floor.await.ok_or(Failure)) };
                 self.spawn(cx, floor);
             }
-            Effect::Run { ticket, id, order } => self.run(cx, ticket, id, order),
+            RepairEffect::Run { ticket, id, order } => self.run(cx, ticket, id, order),
         }
     }
 
@@ -332,7 +339,7 @@ impl RepairSweeper {
     fn spawn(
         &self,
         cx: &Handling<'_, RepairSweeperMsg>,
-        event: impl Future<Output = Event> + Send + 'static,
+        event: impl Future<Output = RepairEvent> + Send + 'static,
     ) {
         let (me, life) = (cx.me.clone(), self.life);
         let context = Context { deadline: None, ..cx.cx };
@@ -346,7 +353,7 @@ impl RepairSweeper {
     fn read(
         &self,
         cx: &Handling<'_, RepairSweeperMsg>,
-        read: impl FnOnce(&dyn ObjectStore) -> Event + Send + 'static,
+        read: impl FnOnce(&dyn ObjectStore) -> RepairEvent + Send + 'static,
     ) {
         let (store, me, life) = (Arc::clone(&self.args.store), cx.me.clone(), self.life);
         let context = Context { deadline: None, ..cx.cx };
@@ -361,11 +368,11 @@ impl RepairSweeper {
         cx: &Handling<'_, RepairSweeperMsg>,
         ticket: Ticket,
         to: NodeId,
-        question: &Question,
+        question: &RepairRequest,
     ) {
         let transport = Arc::clone(&self.args.transport);
         let (trace, body) = (cx.cx.trace, codec::encode(VERSION, question));
-        let asking: BoxFuture<'static, Result<Answer, String>> = Box::pin(async move {
+        let asking: BoxFuture<'static, Result<RepairAnswer, String>> = Box::pin(async move {
             let asked = transport.ask(to, Service::Repair, trace, body?, ASK_LIMIT).await;
             let bytes = asked.map_err(|error| error.to_string())?;
             codec::decode(VERSION, &bytes)
@@ -375,16 +382,22 @@ impl RepairSweeper {
                 tracing::debug!(%to, reason, "a member does not compare its replicas");
                 Failure
             });
-            Event::Answered(ticket, answer)
+            RepairEvent::Answered(ticket, answer)
         });
     }
 
-    fn run(&self, cx: &Handling<'_, RepairSweeperMsg>, ticket: Ticket, id: ObjectId, order: Order) {
+    fn run(
+        &self,
+        cx: &Handling<'_, RepairSweeperMsg>,
+        ticket: Ticket,
+        id: ObjectId,
+        order: RegisterOrder,
+    ) {
         // Each object's round is a request of its own, to be followed.
         let trace = cx.kit.recorder.new_trace();
         let deadline = cx.kit.clock.monotonic().plus_us(ROUND_LIMIT_US);
         let run = self.args.rounds.run(id, order, trace, deadline);
-        self.spawn(cx, async move { Event::Ended(ticket, run.await) });
+        self.spawn(cx, async move { RepairEvent::Ended(ticket, run.await) });
     }
 
     // ---- other members ----
@@ -393,8 +406,8 @@ impl RepairSweeper {
         &mut self,
         cx: &Handling<'_, RepairSweeperMsg>,
         from: NodeId,
-        question: Question,
-        reply: Reply<Answer>,
+        question: RepairRequest,
+        reply: Reply<RepairAnswer>,
     ) -> Outcome {
         let view = Scope::of(&self.args.view.load());
         let fits = |scope: &Scope| {
@@ -402,26 +415,28 @@ impl RepairSweeper {
         };
         let Some((scope, alive)) = view.filter(|(scope, _)| fits(scope) && from != scope.this)
         else {
-            reply.send(Answer::Elsewhere);
+            reply.send(RepairAnswer::Elsewhere);
             return Outcome::Refused("another group or epoch");
         };
         match question {
-            Question::Compare { root, .. } => {
-                let waiter = surveys::Waiter::Member { from, root, reply };
+            RepairRequest::Compare { root, .. } => {
+                let waiter = surveys::SurveyWaiter::Member { from, root, reply };
                 self.survey(cx, scope, alive, waiter);
             }
-            Question::Walk { buckets, from: place, .. } => self.answer(reply, move |store| {
-                store_work::walk(store, &scope, from, &buckets, &place).map(Answer::Part)
+            RepairRequest::Walk { buckets, from: place, .. } => self.answer(reply, move |store| {
+                store_work::walk(store, &scope, from, &buckets, &place).map(RepairAnswer::Part)
             }),
-            Question::Heads { ids, .. } if ids.len() <= nomad_core::repair::HEADS_MAX => {
-                self.answer(reply, move |store| store_work::heads(store, &ids).map(Answer::Heads));
+            RepairRequest::Heads { ids, .. } if ids.len() <= nomad_core::repair::HEADS_MAX => {
+                self.answer(reply, move |store| {
+                    store_work::heads(store, &ids).map(RepairAnswer::Heads)
+                });
             }
-            Question::Heads { .. } => reply.send(Answer::Elsewhere),
-            Question::Floor { .. } => {
+            RepairRequest::Heads { .. } => reply.send(RepairAnswer::Elsewhere),
+            RepairRequest::Floor { .. } => {
                 let floor = self.args.rounds.floor();
                 tokio::spawn(async move {
                     let floor: Option<Version> = floor.await;
-                    reply.send(floor.map_or(Answer::Later, Answer::Floor));
+                    reply.send(floor.map_or(RepairAnswer::Later, RepairAnswer::Floor));
                 });
             }
         }
@@ -431,11 +446,11 @@ impl RepairSweeper {
     /// Answers another member with what is read from the store, on a thread that may wait.
     fn answer(
         &self,
-        reply: Reply<Answer>,
-        read: impl FnOnce(&dyn ObjectStore) -> Result<Answer, Failure> + Send + 'static,
+        reply: Reply<RepairAnswer>,
+        read: impl FnOnce(&dyn ObjectStore) -> Result<RepairAnswer, Failure> + Send + 'static,
     ) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return reply.send(Answer::Later);
+            return reply.send(RepairAnswer::Later);
         };
         let (store, readings) = (Arc::clone(&self.args.store), Arc::clone(&self.readings));
         tokio::spawn(async move {
@@ -444,7 +459,7 @@ impl RepairSweeper {
                 let _held = (place, permit);
                 // Whoever has asked may have gone while the reading waited.
                 if !reply.is_closed() {
-                    reply.send(read(&*store).unwrap_or(Answer::Later));
+                    reply.send(read(&*store).unwrap_or(RepairAnswer::Later));
                 }
             });
         });
@@ -467,14 +482,14 @@ impl RepairSweeper {
     }
 }
 
-impl From<&Ended> for RepairError {
-    fn from(ended: &Ended) -> Self {
+impl From<&RegisterOutcome> for RepairError {
+    fn from(ended: &RegisterOutcome) -> Self {
         match ended {
-            Ended::NoQuorum { answered, needed } => {
+            RegisterOutcome::NoQuorum { answered, needed } => {
                 Self::NoQuorum { answered: *answered, needed: *needed }
             }
-            Ended::NotReady => Self::NotReady,
-            Ended::Busy => Self::Busy,
+            RegisterOutcome::NotReady => Self::NotReady,
+            RegisterOutcome::Busy => Self::Busy,
             _ => Self::Unknown,
         }
     }

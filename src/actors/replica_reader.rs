@@ -20,17 +20,19 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 
 pub use self::door::ListingDoor;
-use self::group_read::{Enough, Hedge};
+use self::group_read::{AbsenceQuorum, Hedge};
 use super::{
     group_view::GroupView,
     local_read::{self, Fetched},
     recorder::Outcome,
     replica_writer::Writers,
-    shell::{Address, AskError, Context, Described, Handling, Kit, Message, Reply, Role, Step},
+    shell::{
+        ActorMessage, Address, AskError, Context, Described, Handling, Kit, Reply, Role, StepGuard,
+    },
 };
 use nomad_core::{
     group::RetrievalMode,
-    listing::{Known, Page, Queued, Wanted},
+    listing::{Known, ListingPage, ListingQuery, QueuedWrites},
     object::{Object, ObjectId, Tier},
     register::Value,
     replication::NotDone,
@@ -67,11 +69,11 @@ pub enum ReplicaReaderMsg {
         /// The tier to list.
         tier: Tier,
         /// Which page.
-        wanted: Wanted,
+        wanted: ListingQuery,
         /// Whether the fast writes that wait here are wanted too.
         with_queued: bool,
         /// Takes the page.
-        reply: Reply<Result<(Queued, Page), StoreError>>,
+        reply: Reply<Result<(QueuedWrites, ListingPage), StoreError>>,
     },
     /// Ask: what this node knows of objects of the group.
     Look {
@@ -101,7 +103,7 @@ impl Described for ReplicaReaderMsg {
     fn detail(&self) -> String {
         match self {
             Self::Get { tier, mode, .. } => format!("{tier:?} tier, mode {}", mode.as_str()),
-            Self::List { tier, wanted: Wanted { prefix, after, limit }, .. } => {
+            Self::List { tier, wanted: ListingQuery { prefix, after, limit }, .. } => {
                 format!("{tier:?} tier, prefix {prefix:?}, after {after:?}, at most {limit}")
             }
             Self::Look { ids, .. } => format!("{} objects", ids.len()),
@@ -109,7 +111,7 @@ impl Described for ReplicaReaderMsg {
     }
 }
 
-impl Message for ReplicaReaderMsg {
+impl ActorMessage for ReplicaReaderMsg {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Get { reply, .. } => reply.is_closed(),
@@ -199,7 +201,7 @@ impl ReadPath {
                 if mode == RetrievalMode::Parallel {
                     self.read_parallel(cx, id, &view).await?
                 } else {
-                    self.read_near(cx, id, &view, Enough::All).await?
+                    self.read_near(cx, id, &view, AbsenceQuorum::All).await?
                 }
             }
             fetched => fetched,
@@ -228,7 +230,7 @@ impl ReadPath {
         if fetched != Fetched::Nothing || (is_replica && !is_certain) {
             return Ok(fetched.into_value());
         }
-        let read = self.read_near(cx, id, &view, Enough::Majority);
+        let read = self.read_near(cx, id, &view, AbsenceQuorum::Majority);
         if !is_replica {
             return Ok(read.await?.into_value());
         }
@@ -250,7 +252,7 @@ impl ReadPath {
         read: LocalRead<'_>,
     ) -> Result<Fetched, StoreError> {
         let (vitals, from) = (self.actor.vitals(), Arc::clone(from));
-        let mut step = Step::begin(&self.kit, vitals, cx, from, (now, None), &read);
+        let mut step = StepGuard::begin(&self.kit, vitals, cx, from, (now, None), &read);
         let span = step.enter(cx.trace, read.kind());
         let answer = fetch(&*self.store, read.tier, read.id, self.kit.clock.wall().secs());
         drop(span);
@@ -303,7 +305,7 @@ impl Described for LocalRead<'_> {
 
 /// What the actor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct ReplicaReaderArgs {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
 }
@@ -323,9 +325,9 @@ pub struct ReplicaReader {
 
 impl Role for ReplicaReader {
     type Msg = ReplicaReaderMsg;
-    type Args = Args;
+    type Args = ReplicaReaderArgs;
 
-    fn start(args: &Args, _: &Handling<'_, ReplicaReaderMsg>) -> Result<Self, String> {
+    fn start(args: &ReplicaReaderArgs, _: &Handling<'_, ReplicaReaderMsg>) -> Result<Self, String> {
         let listings = Arc::new(Semaphore::new(LISTINGS_MAX));
         let places = Arc::new(Semaphore::new(LISTINGS_WAITING_MAX));
         Ok(Self { store: Arc::clone(&args.store), listings, places })
@@ -358,9 +360,9 @@ impl Role for ReplicaReader {
                     // An entry that leaves the outbox meanwhile is among what is kept.
                     let queued = match with_queued {
                         true => local_read::queued(store, &wanted, now)?,
-                        false => Queued::default(),
+                        false => QueuedWrites::default(),
                     };
-                    let Wanted { prefix, after, limit } = &wanted;
+                    let ListingQuery { prefix, after, limit } = &wanted;
                     let page = store.list(tier, prefix, after.as_deref(), *limit, now)?;
                     Ok((queued, page))
                 }))

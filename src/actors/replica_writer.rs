@@ -1,7 +1,7 @@
 //! The registers of one shard: the shell around `core::register`. Coordinates this node's rounds, and answers those of
 //! other members. One worker per shard, so that rounds of different objects do not wait for each other.
 //!
-//! Nothing leaves before it is durable: the core holds back what depends on a [`Effect::Keep`] until the store has it.
+//! Nothing leaves before it is durable: the core holds back what depends on a [`RegisterEffect::Keep`] until the store has it.
 //! Killed, a worker forgets its rounds and begins again from what is kept; whoever waited learns that the outcome is
 //! unknown.
 
@@ -32,22 +32,22 @@ pub use self::{
 use super::{
     group_view::GroupView,
     outbox::OutboxMsg,
-    recorder::{Outcome, Record},
-    shell::{Address, Context, Described, Handling, Message, Reply, Role},
+    recorder::{Outcome, TraceRecord},
+    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
     node_id::NodeId,
     object::{ObjectId, Version},
     register::{
-        self, Effect, Ended, Event, Now, OpId, Order, Register, Registers, ShardState, Shelf,
-        Ticket, Value,
+        self, Now, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome,
+        RegisterShelf, Registers, ShardState, Ticket, Value,
     },
     time::{MonotonicUs, UnixSecs},
     trace::TraceContext,
 };
 use nomad_ports::{
     ObjectStore, PeerTransport,
-    object_store::{Job, RegisterJob, StoreError, StoreHealth},
+    object_store::{RegisterJob, StoreError, StoreHealth, StoreJob},
     peer_transport::Service,
 };
 
@@ -66,25 +66,25 @@ pub enum ReplicaWriterMsg {
         /// The object.
         id: ObjectId,
         /// What is wanted.
-        order: Order,
+        order: RegisterOrder,
         /// When it is given up.
         round: MonotonicUs,
         /// Takes how it ended.
-        reply: Reply<Ended>,
+        reply: Reply<RegisterOutcome>,
     },
     /// Tell: another member says something.
     Heard {
         /// The member; it has proved that.
         from: NodeId,
         /// What it says.
-        message: register::Message,
+        message: register::RegisterMessage,
     },
     /// Tell: the store has kept something of this life of the worker.
     Kept {
         /// The life.
         life: u64,
         /// What.
-        what: Kept,
+        what: ShardCommit,
         /// Whether it is durable.
         result: Result<(), StoreError>,
     },
@@ -93,7 +93,7 @@ pub enum ReplicaWriterMsg {
         /// The life of the worker that wanted to know.
         life: u64,
         /// What it means.
-        listed: Result<Listed, StoreError>,
+        listed: Result<AdoptionPlan, StoreError>,
     },
     /// Tell: the objects of a group that is no more are in the outbox.
     Carried {
@@ -113,7 +113,7 @@ pub enum ReplicaWriterMsg {
 
 /// What the store was to keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
+pub enum ShardCommit {
     /// What the core has named so.
     Ticket(Ticket),
     /// A configuration, with its epoch and the objects to rescan.
@@ -124,7 +124,7 @@ pub enum Kept {
 
 /// What a configuration means for the registers of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct AdoptionPlan {
     /// What is kept with it.
     state: ShardState,
     /// Registers that are not this node's any more.
@@ -137,18 +137,18 @@ impl Described for ReplicaWriterMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Begin { order, .. } => match order {
-                Order::Change(change) if change.is_delete() => "SafeDelete",
-                Order::Change(_) => "SafeWrite",
-                Order::Read => "SafeRead",
-                Order::Merge(_) => "Merge",
-                Order::Expire => "Expire",
-                Order::Clear(_) => "Clear",
-                Order::Repair => "Repair",
+                RegisterOrder::Change(change) if change.is_delete() => "SafeDelete",
+                RegisterOrder::Change(_) => "SafeWrite",
+                RegisterOrder::Read => "SafeRead",
+                RegisterOrder::Merge(_) => "Merge",
+                RegisterOrder::Expire => "Expire",
+                RegisterOrder::Clear(_) => "Clear",
+                RegisterOrder::Repair => "Repair",
             },
             Self::Heard { message, .. } => wire::kind(&message.body),
-            Self::Kept { what: Kept::Ticket(_), .. } => "Kept",
-            Self::Kept { what: Kept::Adoption(..), .. } => "Adopted",
-            Self::Kept { what: Kept::Wipe, .. } => "Wiped",
+            Self::Kept { what: ShardCommit::Ticket(_), .. } => "Kept",
+            Self::Kept { what: ShardCommit::Adoption(..), .. } => "Adopted",
+            Self::Kept { what: ShardCommit::Wipe, .. } => "Wiped",
             Self::Listed { .. } => "Listed",
             Self::Carried { .. } => "Carried",
             Self::ViewChanged => "ViewChanged",
@@ -173,7 +173,7 @@ impl Described for ReplicaWriterMsg {
             Self::Kept { result, .. } => format!("{result:?}"),
             Self::Carried { result, .. } => format!("{result:?}"),
             Self::Listed { listed, .. } => match listed {
-                Ok(Listed { purge, rescan, .. }) => {
+                Ok(AdoptionPlan { purge, rescan, .. }) => {
                     format!("{} to purge, {} to rescan", purge.len(), rescan.len())
                 }
                 Err(error) => error.to_string(),
@@ -182,7 +182,7 @@ impl Described for ReplicaWriterMsg {
     }
 }
 
-impl Message for ReplicaWriterMsg {
+impl ActorMessage for ReplicaWriterMsg {
     fn is_abandoned(&self) -> bool {
         matches!(self, Self::Begin { reply, .. } if reply.is_closed())
     }
@@ -198,7 +198,7 @@ pub type HoldsListener = Arc<dyn Fn(Vec<Held>) + Send + Sync>;
 
 /// What a worker is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct ReplicaWriterArgs {
     /// Which shard it works for.
     pub shard: u8,
     /// The store.
@@ -223,7 +223,7 @@ pub struct Args {
     pub gauge: Arc<RoundsGauge>,
 }
 
-impl fmt::Debug for Args {
+impl fmt::Debug for ReplicaWriterArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Args(shard {})", self.shard)
     }
@@ -234,7 +234,7 @@ impl fmt::Debug for Args {
 /// Reads registers for the core, and knows the links.
 struct StoreShelf<'a>(&'a dyn ObjectStore, &'a dyn PeerTransport);
 
-impl Shelf for StoreShelf<'_> {
+impl RegisterShelf for StoreShelf<'_> {
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, String> {
         self.0.register(id).map_err(|error| error.to_string())
     }
@@ -252,7 +252,7 @@ struct Bond {
 }
 
 /// Where a worker stands.
-enum Standing {
+enum WriterState {
     /// There is no group, or the store does not work.
     Idle,
     /// The registers of an earlier group are carried over, or removed.
@@ -267,16 +267,16 @@ struct Request {
     /// When it is given up.
     round: MonotonicUs,
     id: ObjectId,
-    order: Order,
-    reply: Reply<Ended>,
+    order: RegisterOrder,
+    reply: Reply<RegisterOutcome>,
 }
 
 /// The worker.
 pub struct ReplicaWriter {
-    args: Args,
+    args: ReplicaWriterArgs,
     life: u64,
-    standing: Standing,
-    ops: HashMap<OpId, Reply<Ended>>,
+    standing: WriterState,
+    ops: HashMap<OpId, Reply<RegisterOutcome>>,
     next_op: OpId,
     early: Vec<Request>,
     /// How many keeps are on their way to the disk.
@@ -294,7 +294,7 @@ impl Drop for ReplicaWriter {
             timer.abort();
         }
         for (_, reply) in self.ops.drain() {
-            reply.send(Ended::Unknown);
+            reply.send(RegisterOutcome::Unknown);
         }
     }
 }
@@ -303,9 +303,12 @@ impl Drop for ReplicaWriter {
 
 impl Role for ReplicaWriter {
     type Msg = ReplicaWriterMsg;
-    type Args = Args;
+    type Args = ReplicaWriterArgs;
 
-    fn start(args: &Args, cx: &Handling<'_, ReplicaWriterMsg>) -> Result<Self, String> {
+    fn start(
+        args: &ReplicaWriterArgs,
+        cx: &Handling<'_, ReplicaWriterMsg>,
+    ) -> Result<Self, String> {
         let mut changes = args.view.watch();
         let (me, from) = (cx.me.clone(), Arc::clone(cx.me.name()));
         let watcher = tokio::spawn(async move {
@@ -317,7 +320,7 @@ impl Role for ReplicaWriter {
         Ok(Self {
             args: args.clone(),
             life: cx.kit.entropy.next_u64(),
-            standing: Standing::Idle,
+            standing: WriterState::Idle,
             ops: HashMap::new(),
             next_op: 0,
             early: Vec::new(),
@@ -340,7 +343,7 @@ impl Role for ReplicaWriter {
             }
             ReplicaWriterMsg::Heard { from, message } => {
                 let trace = cx.cx.trace;
-                self.step(cx, Event::Heard { from, message, trace });
+                self.step(cx, RegisterEvent::Heard { from, message, trace });
             }
             ReplicaWriterMsg::Kept { life, .. }
             | ReplicaWriterMsg::Listed { life, .. }
@@ -365,7 +368,7 @@ impl Role for ReplicaWriter {
             ReplicaWriterMsg::Tick { .. } => {
                 self.timer = None;
                 match self.standing {
-                    Standing::Working(..) => self.step(cx, Event::Tick),
+                    WriterState::Working(..) => self.step(cx, RegisterEvent::Tick),
                     _ => self.on_view(cx),
                 }
             }
@@ -381,7 +384,7 @@ impl ReplicaWriter {
             return Outcome::Done("begun");
         }
         if self.args.view.load().group().is_none() || self.early.len() >= EARLY_MAX {
-            request.reply.send(Ended::NotReady);
+            request.reply.send(RegisterOutcome::NotReady);
             return Outcome::Refused("the node's registers are not ready");
         }
         self.early.push(request);
@@ -389,7 +392,7 @@ impl ReplicaWriter {
     }
 
     fn is_ready(&self) -> bool {
-        matches!(&self.standing, Standing::Working(_, core) if core.epoch().is_some())
+        matches!(&self.standing, WriterState::Working(_, core) if core.epoch().is_some())
     }
 
     fn begin(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, request: Request) {
@@ -399,7 +402,7 @@ impl ReplicaWriter {
         self.next_op += 1;
         let op = self.next_op;
         self.ops.insert(op, reply);
-        self.step(cx, Event::Begin { op, id, order, deadline, trace });
+        self.step(cx, RegisterEvent::Begin { op, id, order, deadline, trace });
     }
 
     /// Begins what has waited for the registers to be ready.
@@ -415,13 +418,13 @@ impl ReplicaWriter {
             if now < request.round {
                 self.begin(cx, request);
             } else {
-                request.reply.send(Ended::NotReady);
+                request.reply.send(RegisterOutcome::NotReady);
             }
         }
     }
 
-    fn step(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, event: Event) {
-        let Standing::Working(_, core) = &mut self.standing else { return };
+    fn step(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, event: RegisterEvent) {
+        let WriterState::Working(_, core) = &mut self.standing else { return };
         let clock = &cx.kit.clock;
         let now = Now {
             monotonic: clock.monotonic(),
@@ -438,24 +441,24 @@ impl ReplicaWriter {
         self.wake_at(cx, due);
     }
 
-    fn carry_out(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, effect: Effect) {
+    fn carry_out(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, effect: RegisterEffect) {
         match effect {
-            Effect::Keep { ticket, state, writes } => {
-                self.keep(cx, Kept::Ticket(ticket), false, state, writes);
+            RegisterEffect::Keep { ticket, state, writes } => {
+                self.keep(cx, ShardCommit::Ticket(ticket), false, state, writes);
             }
-            Effect::Adopt { state } => {
+            RegisterEffect::Adopt { state } => {
                 self.adopting = Some(state);
                 self.list_when_quiet(cx);
             }
-            Effect::Send { to, message, trace } => self.send(to, &message, trace),
-            Effect::End { op, ended } => {
+            RegisterEffect::Send { to, message, trace } => self.send(to, &message, trace),
+            RegisterEffect::End { op, ended } => {
                 if let Some(reply) = self.ops.remove(&op) {
                     reply.send(ended);
                 }
             }
-            Effect::LeftBehind { epoch, oldest } => self.on_left_behind(epoch, oldest),
-            Effect::Rescanned { epoch } => {
-                if let Standing::Working(bond, _) = &self.standing {
+            RegisterEffect::LeftBehind { epoch, oldest } => self.on_left_behind(epoch, oldest),
+            RegisterEffect::Rescanned { epoch } => {
+                if let WriterState::Working(bond, _) = &self.standing {
                     self.args.rescans.done(self.args.shard, &bond.group, epoch);
                 }
             }
@@ -473,7 +476,7 @@ impl ReplicaWriter {
         (self.args.left_behind)();
     }
 
-    fn send(&self, to: NodeId, message: &register::Message, trace: TraceContext) {
+    fn send(&self, to: NodeId, message: &register::RegisterMessage, trace: TraceContext) {
         match wire::encode(self.args.shard, message) {
             // What is lost is sent again by whoever waits for the answer.
             Ok(body) => drop(self.args.transport.tell(to, Service::Replica, trace, body)),
@@ -485,7 +488,7 @@ impl ReplicaWriter {
     fn keep(
         &mut self,
         cx: &Handling<'_, ReplicaWriterMsg>,
-        what: Kept,
+        what: ShardCommit,
         wipe: bool,
         state: Option<ShardState>,
         writes: Vec<(ObjectId, Option<Register>)>,
@@ -502,7 +505,7 @@ impl ReplicaWriter {
                 Err(error) => Outcome::Failed(error.to_string().into()),
             };
             let run_us = kit.clock.monotonic().since(start);
-            kit.recorder.add(Record {
+            kit.recorder.add(TraceRecord {
                 seq: 0,
                 trace: of.trace.trace,
                 span: kit.recorder.new_span(),
@@ -525,18 +528,24 @@ impl ReplicaWriter {
             me.tell(me.name(), cx, ReplicaWriterMsg::Kept { life, what, result });
         });
         let shard = self.args.shard;
-        self.args.store.submit(Job::Registers(RegisterJob { shard, wipe, state, writes, done }));
+        self.args.store.submit(StoreJob::Registers(RegisterJob {
+            shard,
+            wipe,
+            state,
+            writes,
+            done,
+        }));
     }
 
-    fn on_kept(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, what: Kept) {
+    fn on_kept(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, what: ShardCommit) {
         self.keeping = self.keeping.saturating_sub(1);
         match what {
-            Kept::Ticket(ticket) => {
-                self.step(cx, Event::Kept { ticket });
+            ShardCommit::Ticket(ticket) => {
+                self.step(cx, RegisterEvent::Kept { ticket });
                 self.list_when_quiet(cx);
             }
-            Kept::Adoption(epoch, rescan) => self.on_adopted(cx, epoch, rescan),
-            Kept::Wipe => self.on_wiped(cx),
+            ShardCommit::Adoption(epoch, rescan) => self.on_adopted(cx, epoch, rescan),
+            ShardCommit::Wipe => self.on_wiped(cx),
         }
         self.begin_early(cx);
     }
@@ -551,14 +560,14 @@ impl ReplicaWriter {
     /// Begins another life: whatever the present one has under way may or may not have happened.
     fn start_over(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
         self.life = cx.kit.entropy.next_u64();
-        self.standing = Standing::Idle;
+        self.standing = WriterState::Idle;
         self.keeping = 0;
         self.adopting = None;
         if let Some((_, timer)) = self.timer.take() {
             timer.abort();
         }
         for (_, reply) in self.ops.drain() {
-            reply.send(Ended::Unknown);
+            reply.send(RegisterOutcome::Unknown);
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tracing::span::EnteredSpan;
 
 use super::{
-    recorder::{Outcome, Record, Recorder},
+    recorder::{Outcome, TraceRecord, TraceRecorder},
     supervisor::ChildSpec,
     vitals::{Census, Vitals},
 };
@@ -32,7 +32,7 @@ pub struct Kit {
     /// The randomness.
     pub entropy: Arc<dyn Entropy>,
     /// The trace ring.
-    pub recorder: Arc<Recorder>,
+    pub recorder: Arc<TraceRecorder>,
     /// All actors by name.
     pub census: Arc<Census>,
 }
@@ -69,7 +69,7 @@ pub trait Described {
 }
 
 /// A message of an actor.
-pub trait Message: Described + Send + 'static {
+pub trait ActorMessage: Described + Send + 'static {
     /// Tells whether nobody waits for its answer any more.
     fn is_abandoned(&self) -> bool {
         false
@@ -118,29 +118,29 @@ pub enum AskError {
 }
 
 /// Where an actor can be reached, also after it was restarted. Cheap to clone.
-pub struct Address<M: Message> {
+pub struct Address<M: ActorMessage> {
     inner: Arc<AddressInner<M>>,
 }
 
-struct AddressInner<M: Message> {
+struct AddressInner<M: ActorMessage> {
     vitals: Arc<Vitals>,
     clock: Arc<dyn Clock>,
     current: ArcSwapOption<ActorRef<Envelope<M>>>,
 }
 
-impl<M: Message> Clone for Address<M> {
+impl<M: ActorMessage> Clone for Address<M> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<M: Message> fmt::Debug for Address<M> {
+impl<M: ActorMessage> fmt::Debug for Address<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Address({})", self.inner.vitals.name)
     }
 }
 
-impl<M: Message> Address<M> {
+impl<M: ActorMessage> Address<M> {
     fn new(kit: &Kit, vitals: Arc<Vitals>) -> Self {
         let clock = Arc::clone(&kit.clock);
         Self { inner: Arc::new(AddressInner { vitals, clock, current: ArcSwapOption::empty() }) }
@@ -208,7 +208,7 @@ impl<M: Message> Address<M> {
 /// What an actor does with a message. The whole difference between one actor and another.
 pub trait Role: Sized + Send + 'static {
     /// Its messages.
-    type Msg: Message;
+    type Msg: ActorMessage;
     /// What it is started with, also after a failure.
     type Args: Clone + Send + Sync + 'static;
 
@@ -231,7 +231,7 @@ pub trait Role: Sized + Send + 'static {
 }
 
 /// What a handler knows beside its message.
-pub struct Handling<'a, M: Message> {
+pub struct Handling<'a, M: ActorMessage> {
     /// The context that what it sends belongs to.
     pub cx: Context,
     /// Its own address.
@@ -240,9 +240,9 @@ pub struct Handling<'a, M: Message> {
     pub kit: &'a Kit,
 }
 
-impl<M: Message> Handling<'_, M> {
+impl<M: ActorMessage> Handling<'_, M> {
     /// Tells another actor something as part of the same request.
-    pub fn tell<N: Message>(&self, to: &Address<N>, message: N) -> bool {
+    pub fn tell<N: ActorMessage>(&self, to: &Address<N>, message: N) -> bool {
         to.tell(self.me.name(), self.cx, message)
     }
 
@@ -283,7 +283,7 @@ impl<R: Role> Shell<R> {
         let (kit, vitals) = (&self.kit, &self.address.inner.vitals);
         vitals.taken.fetch_add(1, Relaxed);
         let start = kit.clock.monotonic();
-        let mut step = Step::begin(kit, vitals, cx, from, (start, Some(sent)), &message);
+        let mut step = StepGuard::begin(kit, vitals, cx, from, (start, Some(sent)), &message);
         let span = step.span();
         if cx.deadline.is_some_and(|deadline| start >= deadline) {
             step.end(Outcome::Dropped("its deadline had passed"));
@@ -311,14 +311,14 @@ impl<R: Role> Shell<R> {
 }
 
 /// The record of a message being handled; also written when the handler panics.
-pub(super) struct Step<'a> {
+pub(super) struct StepGuard<'a> {
     kit: &'a Kit,
     vitals: &'a Vitals,
     start: MonotonicUs,
-    record: Option<Record>,
+    record: Option<TraceRecord>,
 }
 
-impl<'a> Step<'a> {
+impl<'a> StepGuard<'a> {
     /// Begins a step of the request `cx` at `start`. `sent` is when its message was, if it came through a mailbox.
     pub(super) fn begin(
         kit: &'a Kit,
@@ -328,7 +328,7 @@ impl<'a> Step<'a> {
         (start, sent): (MonotonicUs, Option<MonotonicUs>),
         message: &impl Described,
     ) -> Self {
-        let record = Record {
+        let record = TraceRecord {
             seq: 0,
             trace: cx.trace.trace,
             span: kit.recorder.new_span(),
@@ -378,7 +378,7 @@ impl<'a> Step<'a> {
     }
 }
 
-impl Drop for Step<'_> {
+impl Drop for StepGuard<'_> {
     fn drop(&mut self) {
         self.end(Outcome::Failed("panicked".into()));
     }

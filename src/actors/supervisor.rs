@@ -18,9 +18,9 @@ use tracing::{error, warn};
 
 use super::{
     shell::Kit,
-    vitals::{Cause, Census, Vitals},
+    vitals::{ActorFailure, Census, Vitals},
 };
-use nomad_core::restart::{Intensity, Restarts, Verdict};
+use nomad_core::restart::{Intensity, RestartDecision, Restarts};
 
 type Spawned = Pin<Box<dyn Future<Output = Result<ActorCell, String>> + Send>>;
 
@@ -121,7 +121,7 @@ pub enum SupervisorMsg {
 
 /// What a supervisor is started with.
 #[derive(Clone)]
-pub struct Args {
+pub struct SupervisorArgs {
     kit: Kit,
     name: Arc<str>,
     children: Vec<ChildSpec>,
@@ -147,7 +147,7 @@ impl Child {
 
 /// A supervisor's children.
 pub struct State {
-    args: Args,
+    args: SupervisorArgs,
     children: Vec<Child>,
 }
 
@@ -206,9 +206,9 @@ impl State {
         let Some(child) = self.child(name) else { return Ok(()) };
         let name = Arc::clone(&child.spec.vitals.name);
         child.cell = None;
-        child.spec.vitals.on_failed(Cause { at, text: cause.clone() });
+        child.spec.vitals.on_failed(ActorFailure { at, text: cause.clone() });
         match child.restarts.on_failure(now) {
-            Verdict::RestartAfter { pause_ms } => {
+            RestartDecision::RestartAfter { pause_ms } => {
                 warn!(actor = %name, %cause, pause_ms, "an actor failed and is started again");
                 let me = me.clone();
                 tokio::spawn(async move {
@@ -218,7 +218,7 @@ impl State {
                 });
                 Ok(())
             }
-            Verdict::Escalate => {
+            RestartDecision::Escalate => {
                 let reason = format!("the actor {name} failed too often, last because {cause}");
                 error!(supervisor = %self.args.name, %reason, "a supervisor gives up");
                 if let Some(fatal) = &self.args.fatal {
@@ -238,19 +238,19 @@ impl State {
 
 // ---- handler ----
 
-/// Supervises children as [`Args`] describe them.
+/// Supervises children as [`SupervisorArgs`] describe them.
 #[derive(Debug)]
 pub struct Supervisor;
 
 impl Actor for Supervisor {
     type Msg = SupervisorMsg;
     type State = State;
-    type Arguments = Args;
+    type Arguments = SupervisorArgs;
 
     async fn pre_start(
         &self,
         me: ActorRef<SupervisorMsg>,
-        args: Args,
+        args: SupervisorArgs,
     ) -> Result<State, ActorProcessingErr> {
         if let Some(wanted) = &args.wanted {
             wanted.supervisor.store(Some(Arc::new(me.clone())));
@@ -325,7 +325,8 @@ fn nested_with(
     wanted: Option<Arc<Wanted>>,
 ) -> ChildSpec {
     let vitals = kit.census.enter(name, Some(parent));
-    let args = Args { kit: kit.clone(), name: name.into(), children, wanted, fatal: None };
+    let args =
+        SupervisorArgs { kit: kit.clone(), name: name.into(), children, wanted, fatal: None };
     // A supervisor that gave up once has a failing part below it: fewer tries than a worker.
     let intensity = Intensity { restarts_max: 3, ..Intensity::default() };
     ChildSpec::new(vitals, intensity, move |supervisor| {
@@ -356,7 +357,7 @@ impl Root {
     pub async fn start(kit: &Kit, name: &str, children: Vec<ChildSpec>) -> Result<Self, String> {
         let fatal = Arc::new(OnceLock::new());
         let vitals = kit.census.enter(name, None);
-        let args = Args {
+        let args = SupervisorArgs {
             kit: kit.clone(),
             name: name.into(),
             children,
@@ -397,7 +398,7 @@ impl Root {
 mod tests {
     use crate::{
         recorder::Outcome,
-        shell::{Described, Handling, Message, Role, worker},
+        shell::{ActorMessage, Described, Handling, Role, worker},
         supervisor::{Children, Root, dynamic, nested},
         test_kit::{Tree, kit},
         vitals::{Life, Reading},
@@ -406,7 +407,7 @@ mod tests {
     /// Fails as it starts, every time.
     struct Stillborn;
 
-    impl Message for () {}
+    impl ActorMessage for () {}
 
     impl Described for () {
         fn kind(&self) -> &'static str {

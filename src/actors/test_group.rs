@@ -13,7 +13,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use super::{
     Address, Context, Kit,
     group_view::{GroupView, Published},
-    ledger::{self, Ledger, LedgerDoor, LedgerGauge, LedgerMsg},
+    ledger::{self, LedgerActor, LedgerDoor, LedgerGauge, LedgerMsg},
     repair_sweeper::{self, RepairDoor, RepairGauge, RepairSweeper, RepairSweeperMsg},
     replica_reader::{self, ListingDoor, ReadPath, ReplicaReader, ReplicaReaderMsg},
     replica_writer::Writers,
@@ -22,12 +22,14 @@ use super::{
     test_kit::kit,
 };
 use nomad_core::{
-    ledger::{Change, Held},
+    ledger::{HeldObject, LedgerChange},
     node_id::NodeId,
     object::{Object, ObjectId, Version},
-    register::{Ballot, Ended, Order, Register, Tombstone, Value, replicas, shard_of},
-    repair::Options,
-    table::{Command, Configuration, Seat},
+    register::{
+        Ballot, Register, RegisterOrder, RegisterOutcome, Tombstone, Value, replicas, shard_of,
+    },
+    repair::RepairOptions,
+    table::{Configuration, Seat, TableCommand},
     time::{MonotonicUs, UnixSecs},
     trace::TraceContext,
     view::{Founder, Liveness, Sighting, View},
@@ -35,14 +37,14 @@ use nomad_core::{
 use nomad_network::{MemoryLinks, MemoryNetwork};
 use nomad_ports::{
     ObjectStore, PeerTransport as _, Rounds,
-    object_store::{Job, RegisterJob},
+    object_store::{RegisterJob, StoreJob},
     peer_transport::Service,
 };
 use nomad_storage::MemoryStore;
 
 pub const CLEANUP: Duration = Duration::from_secs(60);
 
-pub fn repair_options() -> Options {
+pub fn repair_options() -> RepairOptions {
     repair_sweeper::options(Duration::from_secs(600), CLEANUP)
 }
 
@@ -59,7 +61,7 @@ pub struct Registers {
     /// What each member has promised; none = it does not.
     pub floors: Mutex<BTreeMap<NodeId, Version>>,
     /// How many rounds were run, reads left out.
-    pub run: Mutex<Vec<(ObjectId, Order)>>,
+    pub run: Mutex<Vec<(ObjectId, RegisterOrder)>>,
 }
 
 impl Registers {
@@ -86,55 +88,62 @@ impl Registers {
             let change = match live {
                 Some(Object { version, expires_at, .. }) => {
                     let (version, expires_at) = (*version, *expires_at);
-                    Change::Held(Held { id: id.clone(), version, expires_at })
+                    LedgerChange::Held(HeldObject { id: id.clone(), version, expires_at })
                 }
-                None => Change::Dropped(id.clone()),
+                None => LedgerChange::Dropped(id.clone()),
             };
             ledger.tell(&"writer".into(), Context::default(), LedgerMsg::Changed(vec![change]));
         }
     }
 
-    fn round(&self, now: UnixSecs, id: &ObjectId, order: Order) -> Ended {
+    fn round(&self, now: UnixSecs, id: &ObjectId, order: RegisterOrder) -> RegisterOutcome {
         let stores = self.stores();
         let members: BTreeSet<_> = stores.keys().copied().collect();
         let of = replicas(id, &members, 3);
         let away = self.away.lock().unwrap().clone();
         let up: Vec<_> = of.iter().filter(|node| !away.contains(node)).copied().collect();
-        if order != Order::Read {
+        if order != RegisterOrder::Read {
             self.run.lock().unwrap().push((id.clone(), order.clone()));
         }
         if up.len() <= of.len() / 2 {
-            return Ended::NoQuorum { answered: up.len() as u32, needed: of.len() as u32 / 2 + 1 };
+            return RegisterOutcome::NoQuorum {
+                answered: up.len() as u32,
+                needed: of.len() as u32 / 2 + 1,
+            };
         }
         let found = up.iter().filter_map(|node| stores[node].0.register(id).unwrap());
         let Some(mut register) = found.max_by_key(|register| register.accepted) else {
-            return if order == Order::Read { Ended::Read(None) } else { Ended::Done };
+            return if order == RegisterOrder::Read {
+                RegisterOutcome::Read(None)
+            } else {
+                RegisterOutcome::Done
+            };
         };
         match order {
-            Order::Read => return Ended::Read(register.value.live(now).cloned()),
-            Order::Repair => {}
-            Order::Expire if register.value.live(now).is_none() => {
+            RegisterOrder::Read => return RegisterOutcome::Read(register.value.live(now).cloned()),
+            RegisterOrder::Repair => {}
+            RegisterOrder::Expire if register.value.live(now).is_none() => {
                 let (version, _) = self.next();
                 register.value = Value::Tombstone(Tombstone { version });
             }
-            Order::Clear(version) if register.value.version() == Some(version) => {
+            RegisterOrder::Clear(version) if register.value.version() == Some(version) => {
                 if up.len() < of.len() {
-                    return Ended::Busy;
+                    return RegisterOutcome::Busy;
                 }
                 self.keep(&up, id, None);
-                return Ended::Done;
+                return RegisterOutcome::Done;
             }
-            _ => return Ended::Done,
+            _ => return RegisterOutcome::Done,
         }
         register.accepted = self.next().1;
         self.keep(&up, id, Some(&register));
-        Ended::Done
+        RegisterOutcome::Done
     }
 }
 
 /// Keeps a register in a store.
 pub fn keep(store: &MemoryStore, id: &ObjectId, register: Option<Register>) {
-    store.submit(Job::Registers(RegisterJob {
+    store.submit(StoreJob::Registers(RegisterJob {
         shard: shard_of(id),
         wipe: false,
         state: None,
@@ -153,10 +162,10 @@ impl Rounds for RoundsOf {
     fn run(
         &self,
         id: ObjectId,
-        order: Order,
+        order: RegisterOrder,
         _: TraceContext,
         _: MonotonicUs,
-    ) -> BoxFuture<'static, Ended> {
+    ) -> BoxFuture<'static, RegisterOutcome> {
         let (registers, now) = (Arc::clone(&self.registers), self.kit.clock.wall().secs());
         async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -297,9 +306,9 @@ fn view_of(key: u8, count: u8, voters: u8) -> View {
     let seat = |key| Seat { member: Founder::example(key).this, claim: 1, permanent: false };
     let add: Vec<_> = (2..=count).map(seat).collect();
     if !add.is_empty() {
-        table.apply(&Command::Change { add, remove: Vec::new() });
+        table.apply(&TableCommand::Change { add, remove: Vec::new() });
         let (node, epoch) = (table.super_peer, table.epoch());
-        table.apply(&Command::Acknowledge { node, epoch });
+        table.apply(&TableCommand::Acknowledge { node, epoch });
     }
     assert!(!Configuration::is_joint(table.configuration()));
     view.this = Founder::example(key).this;
@@ -325,16 +334,16 @@ async fn member(
     let store = Arc::new(MemoryStore::new(Arc::clone(&kit.clock)));
     let view = Published::new(view_of(key, count, voters));
     let ledger_gauge = Arc::new(LedgerGauge::default());
-    let args = ledger::Args {
+    let args = ledger::LedgerArgs {
         store: store.clone(),
         transport: links.clone(),
         view: Arc::clone(&view),
         cleanup: CLEANUP,
         gauge: Arc::clone(&ledger_gauge),
     };
-    let (ledger, ledger_spec) = worker::<Ledger>(&kit, "ledger", "storage", args);
+    let (ledger, ledger_spec) = worker::<LedgerActor>(&kit, "ledger", "storage", args);
     let repair_gauge = Arc::new(RepairGauge::default());
-    let args = repair_sweeper::Args {
+    let args = repair_sweeper::RepairSweeperArgs {
         store: store.clone(),
         transport: links.clone(),
         view: Arc::clone(&view),
@@ -345,7 +354,7 @@ async fn member(
     let (sweeper, sweeper_spec) = worker::<RepairSweeper>(&kit, "repair_sweeper", "storage", args);
     links.serve(Service::Ledger, Arc::new(LedgerDoor::new(kit.clone(), ledger.clone())));
     links.serve(Service::Repair, Arc::new(RepairDoor::new(kit.clone(), sweeper.clone())));
-    let args = replica_reader::Args { store: store.clone() };
+    let args = replica_reader::ReplicaReaderArgs { store: store.clone() };
     let (reader, reader_spec) = worker::<ReplicaReader>(&kit, "replica_reader", "storage", args);
     let door = ListingDoor::new(kit.clone(), reader.clone(), Arc::clone(&view));
     links.serve(Service::Listing, Arc::new(door));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Address, Context, Kit, Recorder,
+    Address, Context, Kit, TraceRecorder,
     local_store::{self, LocalStore, LocalStoreMsg},
     replica_reader::{self, ReplicaReader, ReplicaReaderMsg},
     shell::worker,
@@ -45,7 +45,7 @@ impl Clock for TokioClock {
 pub fn kit() -> Kit {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
     let entropy = Arc::new(OsEntropy);
-    let recorder = Recorder::new(1_000, Arc::clone(&clock), entropy.clone());
+    let recorder = TraceRecorder::new(1_000, Arc::clone(&clock), entropy.clone());
     Kit { clock, entropy, recorder: Arc::new(recorder), census: Arc::default() }
 }
 
@@ -69,9 +69,9 @@ impl Tree {
         let kit = kit();
         let store = Arc::new(MemoryStore::new(Arc::clone(&kit.clock)));
         let dynamic: Arc<dyn ObjectStore> = store.clone();
-        let args = local_store::Args { store: Arc::clone(&dynamic) };
+        let args = local_store::LocalStoreArgs { store: Arc::clone(&dynamic) };
         let (writer, writer_spec) = worker::<LocalStore>(&kit, "local_store", "storage", args);
-        let args = replica_reader::Args { store: dynamic };
+        let args = replica_reader::ReplicaReaderArgs { store: dynamic };
         let (reader, reader_spec) =
             worker::<ReplicaReader>(&kit, "replica_reader", "storage", args);
         let mut children = vec![writer_spec, reader_spec];

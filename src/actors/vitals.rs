@@ -45,7 +45,7 @@ impl Life {
 
 /// Why an actor was started again, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
+pub struct ActorFailure {
     /// When it failed.
     pub at: UnixMs,
     /// What it failed of.
@@ -78,7 +78,7 @@ struct Times {
 struct Fate {
     life: Life,
     restarts: u64,
-    causes: VecDeque<Cause>,
+    causes: VecDeque<ActorFailure>,
     cell: Option<ActorCell>,
 }
 
@@ -102,7 +102,7 @@ pub struct Reading {
     /// Times that it was started again.
     pub restarts: u64,
     /// The last causes of restarts, oldest first.
-    pub causes: Vec<Cause>,
+    pub causes: Vec<ActorFailure>,
     /// Median and 99th percentile of the microseconds in the mailbox.
     pub wait_us: (u64, u64),
     /// Median and 99th percentile of the microseconds in the handler.
@@ -143,7 +143,7 @@ impl Vitals {
         fate.cell = Some(cell);
     }
 
-    pub(super) fn on_failed(&self, cause: Cause) {
+    pub(super) fn on_failed(&self, cause: ActorFailure) {
         let mut fate = lock(&self.fate);
         fate.life = Life::Restarting;
         fate.restarts += 1;

@@ -23,18 +23,18 @@ use nomad_actors::{
     ledger::{LedgerGauge, LedgerMsg},
     local_store::LocalStoreMsg,
     membership::MembershipMsg,
-    outbox::Gauge,
-    recorder::{Outcome, Record},
+    outbox::OutboxGauge,
+    recorder::{Outcome, TraceRecord},
     repair_sweeper::{RepairGauge, RepairSweeperMsg},
     replica_reader::ReadPath,
 };
 use nomad_config::{Config, Durability};
 use nomad_core::{
-    change::{Change, Refusal, Written},
-    control::{ControlError, Request},
+    change::{Change, WriteRefusal, Written},
+    control::{ControlError, ControlRequest},
     group::{RetrievalMode, SettingChange, Settings, StorageMode},
     ledger::{LIMIT_ENTRIES, LedgerPage},
-    listing::{Page, Wanted},
+    listing::{ListingPage, ListingQuery},
     object::{Object, ObjectId, Tier},
     offer::Offer,
     replication,
@@ -46,7 +46,7 @@ use nomad_ports::{PeerProbe, overlay::OverlayState};
 
 /// Where a node is between its start and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum NodePhase {
     /// Not ready yet.
     Starting,
     /// Ready.
@@ -99,7 +99,7 @@ pub struct Backend {
     /// How the group's objects stand.
     pub ledger_gauge: Arc<LedgerGauge>,
     /// What waits to be replicated.
-    pub outbox_gauge: Arc<Gauge>,
+    pub outbox_gauge: Arc<OutboxGauge>,
     /// Who repairs replicas.
     pub sweeper: Address<RepairSweeperMsg>,
     /// What it has done.
@@ -107,7 +107,7 @@ pub struct Backend {
     /// What lies around the group.
     pub network: Network,
     /// The node's phase.
-    pub phase: watch::Receiver<Phase>,
+    pub phase: watch::Receiver<NodePhase>,
     /// The effective configuration.
     pub config: Config,
     /// Permits.
@@ -259,7 +259,7 @@ impl Call {
         id: &ObjectId,
         change: Change,
         mode: Option<StorageMode>,
-    ) -> Result<(Result<Written, Refusal>, HeaderValue), ApiError> {
+    ) -> Result<(Result<Written, WriteRefusal>, HeaderValue), ApiError> {
         self.about(id);
         let mode = {
             let view = self.backend.view.load();
@@ -297,11 +297,11 @@ impl Call {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Page, ApiError> {
+    ) -> Result<ListingPage, ApiError> {
         let limit = limit.min(self.backend.config.limits.page_size);
         replication::serves(&self.backend.view.load(), tier)?;
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        let wanted = Wanted { prefix, after, limit };
+        let wanted = ListingQuery { prefix, after, limit };
         Ok(self.backend.reads.list(&self.edge_name, self.cx, tier, wanted).await?)
     }
 
@@ -323,7 +323,7 @@ impl Call {
     /// When there is no answer in time.
     pub async fn control(
         &mut self,
-        request: Request,
+        request: ControlRequest,
     ) -> Result<Result<bool, ControlError>, ApiError> {
         let make = |reply| MembershipMsg::Control { request, reply };
         Ok(self.backend.membership.ask(&self.edge_name, self.cx, make).await?)
@@ -419,7 +419,7 @@ impl Call {
         let kit = &self.backend.kit;
         let [client, ..] = &*NAMES;
         let run_us = kit.clock.monotonic().since(self.start);
-        kit.recorder.add(Record {
+        kit.recorder.add(TraceRecord {
             seq: 0,
             trace: self.cx.trace.trace,
             span: self.cx.trace.span,

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     admission::Permit,
     body::{LimitedBody, Proven},
-    listener::{Edge, Gate, Protocol},
+    listener::{Edge, Gate, HttpProtocol},
     streams::Streams,
 };
 use nomad_config::LimitsConfig;
@@ -62,7 +62,7 @@ pub(super) async fn serve<E: Edge>(
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&pace), E::PROTOCOL));
     // A connection that breaks is the client's affair: its requests are recorded where they are handled.
     match E::PROTOCOL {
-        Protocol::Http1 => {
+        HttpProtocol::Http1 => {
             let connection = hyper::server::conn::http1::Builder::new()
                 .header_read_timeout(None)
                 .max_buf_size((limits.header_bytes as usize).max(8 << 10))
@@ -81,7 +81,7 @@ pub(super) async fn serve<E: Edge>(
                 }
             }
         }
-        Protocol::Http2 => {
+        HttpProtocol::Http2 => {
             let streams = Streams::default();
             let connection = hyper::server::conn::http2::Builder::new(streams.executor())
                 .max_concurrent_streams(limits.requests.min(STREAMS_MAX) as u32)
@@ -324,7 +324,7 @@ impl Drop for Busy {
 struct Watched {
     stream: TcpStream,
     pace: Arc<Pace>,
-    protocol: Protocol,
+    protocol: HttpProtocol,
     preface_bytes: usize,
 }
 
@@ -332,16 +332,16 @@ impl Watched {
     /// The HTTP/2 client preface and the header of the settings frame behind it.
     const PREFACE_BYTES: usize = 24 + 9;
 
-    fn new(stream: TcpStream, pace: Arc<Pace>, protocol: Protocol) -> Self {
+    fn new(stream: TcpStream, pace: Arc<Pace>, protocol: HttpProtocol) -> Self {
         Self { stream, pace, protocol, preface_bytes: 0 }
     }
 
     fn on_read(&mut self, len: usize) {
         match self.protocol {
-            Protocol::Http1 if len > 0 && self.pace.requests.load(Relaxed) == 0 => {
+            HttpProtocol::Http1 if len > 0 && self.pace.requests.load(Relaxed) == 0 => {
                 self.pace.mark(&self.pace.head_since);
             }
-            Protocol::Http2 if self.preface_bytes < Self::PREFACE_BYTES => {
+            HttpProtocol::Http2 if self.preface_bytes < Self::PREFACE_BYTES => {
                 self.preface_bytes += len;
                 if self.preface_bytes >= Self::PREFACE_BYTES {
                     self.pace.head_since.store(0, Relaxed);

@@ -6,15 +6,15 @@ use http::StatusCode;
 use tonic::Code;
 
 use nomad_actors::{
-    AskError, group_write::WriteError, outbox::OutboxError, repair_sweeper::RepairError,
+    AskError, group_write::GroupWriteError, outbox::OutboxError, repair_sweeper::RepairError,
     replica_reader::ReadError,
 };
 use nomad_core::{
-    change::{ContentError, Refusal},
+    change::{ContentError, WriteRefusal},
     control::ControlError,
     group::{ModeError, PeerError, ReplicationFactorError},
     object::{ObjectIdError, VersionError},
-    outbox::Refused,
+    outbox::OutboxRefusal,
     replication::{NotDone, NotServed},
     world::PositionError,
 };
@@ -317,27 +317,27 @@ impl From<ReadError> for ApiError {
     }
 }
 
-impl From<WriteError> for ApiError {
-    fn from(error: WriteError) -> Self {
+impl From<GroupWriteError> for ApiError {
+    fn from(error: GroupWriteError) -> Self {
         match error {
-            WriteError::Store(error) => error.into(),
-            WriteError::Ask(error) => error.into(),
-            WriteError::NotDone(error) => error.into(),
-            WriteError::Read(error) => error.into(),
-            WriteError::Outbox(OutboxError::Refused(refused)) => refused.into(),
-            WriteError::Outbox(OutboxError::Store(error)) => error.into(),
+            GroupWriteError::Store(error) => error.into(),
+            GroupWriteError::Ask(error) => error.into(),
+            GroupWriteError::NotDone(error) => error.into(),
+            GroupWriteError::Read(error) => error.into(),
+            GroupWriteError::Outbox(OutboxError::Refused(refused)) => refused.into(),
+            GroupWriteError::Outbox(OutboxError::Store(error)) => error.into(),
         }
     }
 }
 
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> Self {
+impl From<OutboxRefusal> for ApiError {
+    fn from(refused: OutboxRefusal) -> Self {
         let code = match refused {
-            Refused::Condition(refusal) => return refusal.into(),
-            Refused::Full { .. } => ErrorCode::ResourceExhausted,
-            Refused::NotLoaded => ErrorCode::Unavailable,
-            Refused::Unreadable(_) => ErrorCode::Internal,
-            Refused::NotKept => ErrorCode::DeadlineExceeded,
+            OutboxRefusal::Condition(refusal) => return refusal.into(),
+            OutboxRefusal::Full { .. } => ErrorCode::ResourceExhausted,
+            OutboxRefusal::NotLoaded => ErrorCode::Unavailable,
+            OutboxRefusal::Unreadable(_) => ErrorCode::Internal,
+            OutboxRefusal::NotKept => ErrorCode::DeadlineExceeded,
         };
         Self::new(code, refused.to_string())
     }
@@ -366,12 +366,12 @@ impl From<ContentError> for ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<WriteRefusal> for ApiError {
+    fn from(refusal: WriteRefusal) -> Self {
         let code = match refusal {
-            Refusal::Exists { .. } => ErrorCode::AlreadyExists,
-            Refusal::Missing => ErrorCode::NotFound,
-            Refusal::VersionMismatch { .. } => ErrorCode::FailedPrecondition,
+            WriteRefusal::Exists { .. } => ErrorCode::AlreadyExists,
+            WriteRefusal::Missing => ErrorCode::NotFound,
+            WriteRefusal::VersionMismatch { .. } => ErrorCode::FailedPrecondition,
         };
         Self::new(code, refusal.to_string())
     }

@@ -21,7 +21,7 @@ use tokio_util::{
 use super::{admission::Admission, body::LimitedBody, connection, error::ApiError};
 use nomad_actors::{
     recorder::Outcome,
-    shell::{Described, Handling, Message, Reply, Role},
+    shell::{ActorMessage, Described, Handling, Reply, Role},
 };
 use nomad_config::LimitsConfig;
 
@@ -34,7 +34,7 @@ pub trait Edge: Clone + Send + Sync + 'static {
         + 'static;
 
     /// Which protocol it speaks.
-    const PROTOCOL: Protocol;
+    const PROTOCOL: HttpProtocol;
 
     /// The most bytes that a request's body may have.
     fn body_bytes_max(&self) -> u64;
@@ -66,7 +66,7 @@ pub trait Edge: Clone + Send + Sync + 'static {
 
 /// What a listener speaks, without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub enum HttpProtocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2 with prior knowledge, as gRPC does.
@@ -96,7 +96,7 @@ pub enum ListenerMsg {
     },
 }
 
-impl Message for ListenerMsg {}
+impl ActorMessage for ListenerMsg {}
 
 impl Described for ListenerMsg {
     fn kind(&self) -> &'static str {
@@ -110,11 +110,11 @@ type Serve = dyn Fn(&CancellationToken, &TaskTracker) -> Result<(), String> + Se
 
 /// What the actor is started with: how to serve each of its sockets.
 #[derive(Clone, Default)]
-pub struct Args {
+pub struct ListenerArgs {
     serve: Vec<Arc<Serve>>,
 }
 
-impl Args {
+impl ListenerArgs {
     /// Adds a socket and the edge that answers on it.
     #[must_use]
     pub fn with<E: Edge>(mut self, socket: StdListener, gate: Gate, edge: E) -> Self {
@@ -153,9 +153,9 @@ pub struct Listener {
 
 impl Role for Listener {
     type Msg = ListenerMsg;
-    type Args = Args;
+    type Args = ListenerArgs;
 
-    fn start(args: &Args, _: &Handling<'_, ListenerMsg>) -> Result<Self, String> {
+    fn start(args: &ListenerArgs, _: &Handling<'_, ListenerMsg>) -> Result<Self, String> {
         let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
         let guard = stop.clone().drop_guard();
         args.serve.iter().try_for_each(|serve| serve(&stop, &connections))?;

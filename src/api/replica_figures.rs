@@ -10,7 +10,9 @@ use prometheus_client::{
 };
 use serde::Serialize;
 
-use nomad_actors::{Kit, outbox::Gauge, replica_reader::ReadPath, replica_writer::RoundsGauge};
+use nomad_actors::{
+    Kit, outbox::OutboxGauge, replica_reader::ReadPath, replica_writer::RoundsGauge,
+};
 use nomad_core::{hlc, outbox::Figures};
 
 /// Reads them.
@@ -18,7 +20,7 @@ pub struct ReplicaFigures {
     /// For the time.
     pub kit: Kit,
     /// What waits to be replicated.
-    pub outbox: Arc<Gauge>,
+    pub outbox: Arc<OutboxGauge>,
     /// What has become of the rounds.
     pub rounds: Arc<RoundsGauge>,
     /// The way to read, which counts hedges.

@@ -3,14 +3,14 @@
 use serde::Serialize;
 
 use super::{
-    backend::{Backend, Phase},
+    backend::{Backend, NodePhase},
     replica_figures::OutboxStatus,
     upkeep_figures::{LedgerStatus, RepairStatusShown},
 };
 use nomad_core::{
     group::Settings,
     object::Tier,
-    table::{Seat, Table},
+    table::{GroupTable, Seat},
     view::{RoleState, View},
     world::Position,
 };
@@ -19,14 +19,14 @@ impl Backend {
     /// Says why the node is not ready, if it is not. Ready is a node that has started, does not stop, and is in a group.
     pub fn unready(&self) -> Option<&'static str> {
         match *self.phase.borrow() {
-            Phase::Starting => Some("the node is starting"),
-            Phase::Serving => self.view.load().unready(),
-            Phase::Draining => Some(SHUTTING_DOWN),
+            NodePhase::Starting => Some("the node is starting"),
+            NodePhase::Serving => self.view.load().unready(),
+            NodePhase::Draining => Some(SHUTTING_DOWN),
         }
     }
 
     /// Describes this node.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> NodeStatus {
         let view = self.view.load();
         let (health, counts) = (self.store_stats)();
         let unready = self.unready();
@@ -36,7 +36,7 @@ impl Backend {
         let reason = reason.or_else(|| read_only.map(|why| format!("writes are refused: {why}")));
         let network = (self.network.state)();
         let standing = self.ledger_gauge.read();
-        Status {
+        NodeStatus {
             node_id: view.this.node.to_string(),
             role: view.role(),
             state: view.state.as_str(),
@@ -88,7 +88,7 @@ fn members(view: &View, this_is_leaving: bool) -> Vec<MemberStatus> {
 /// What `GET /nomad/v1/status` tells.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
+pub struct NodeStatus {
     /// The node's id.
     pub node_id: String,
     /// `peer` or `super-peer`.
@@ -173,7 +173,7 @@ pub struct MemberStatus {
 }
 
 impl MemberStatus {
-    fn of(view: &View, table: &Table, seat: &Seat, this_is_leaving: bool) -> Self {
+    fn of(view: &View, table: &GroupTable, seat: &Seat, this_is_leaving: bool) -> Self {
         // The table learns a moment later what a node says of itself.
         let is_this = seat.member.node == view.this.node;
         let member = if is_this { &view.this } else { &seat.member };

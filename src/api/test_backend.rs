@@ -12,12 +12,12 @@ use tokio::sync::watch;
 
 use super::{
     admission::Admission,
-    backend::{Backend, Network, Phase},
+    backend::{Backend, Network, NodePhase},
     metrics::{Metrics, StoreStats},
 };
 use nomad_actors::{
-    Kit, Recorder,
-    group_storage::{GroupStorage, Parts},
+    Kit, TraceRecorder,
+    group_storage::{GroupStorage, GroupStorageParts},
     group_upkeep::Upkeep,
     group_view::{GroupView, Published},
     local_store,
@@ -30,14 +30,14 @@ use nomad_actors::{
 };
 use nomad_config::Config;
 use nomad_core::{
-    control::{ControlError, Request},
-    decision::{Decision, decide, decide_setting},
+    control::{ControlError, ControlRequest},
+    decision::{ControlDecision, decide, decide_setting},
     group::{Member, Settings},
-    membership::Order,
+    membership::MembershipOrder,
     node_id::NodeId,
     offer::Offer,
     outbox::Limits,
-    table::{Command, Seat, Table},
+    table::{GroupTable, Seat, TableCommand},
     time::UnixMs,
     view::{Founder, Liveness, Sighting, View},
     world::World,
@@ -61,7 +61,7 @@ pub struct TestNode {
     /// The clock of everything.
     pub clock: Arc<ManualClock>,
     /// The node's phase.
-    pub phase: watch::Sender<Phase>,
+    pub phase: watch::Sender<NodePhase>,
     /// What its membership is asked, and what it answers, if it has one.
     pub membership: Arc<Script>,
     /// The groups that it has heard of.
@@ -75,7 +75,7 @@ pub struct Script {
     /// Set to answer as the core decides, and to publish what that changes; what would need others is `true` at once.
     decides: bool,
     /// What it was asked, oldest first.
-    pub asked: Mutex<Vec<Request>>,
+    pub asked: Mutex<Vec<ControlRequest>>,
     /// What it answers next, first to last.
     pub answers: Mutex<VecDeque<Result<bool, ControlError>>>,
 }
@@ -87,20 +87,20 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn decided(&self, decision: Decision) -> bool {
+    fn decided(&self, decision: ControlDecision) -> bool {
         let mut view = View::clone(&self.view.load());
         match decision {
-            Decision::Answer(answer) => return answer,
-            Decision::Describe(member) => view.this = member,
-            Decision::Settings(settings) => view.settings = settings,
-            Decision::Order(Order::Write(command)) => {
-                let mut table = Table::clone(view.table.as_ref().unwrap());
+            ControlDecision::Answer(answer) => return answer,
+            ControlDecision::Describe(member) => view.this = member,
+            ControlDecision::Settings(settings) => view.settings = settings,
+            ControlDecision::Order(MembershipOrder::Write(command)) => {
+                let mut table = GroupTable::clone(view.table.as_ref().unwrap());
                 table.apply(&command);
                 let (node, epoch) = (view.this.node, table.epoch());
-                table.apply(&Command::Acknowledge { node, epoch });
+                table.apply(&TableCommand::Acknowledge { node, epoch });
                 view.table = Some(Arc::new(table));
             }
-            Decision::Order(_) => return true,
+            ControlDecision::Order(_) => return true,
         }
         self.view.publish(view);
         true
@@ -168,7 +168,7 @@ impl TestNode {
     async fn build(config: Config, decides: bool) -> Self {
         let clock = Arc::new(ManualClock::at(UnixMs(NOW * 1000)));
         let entropy = Arc::new(OsEntropy);
-        let recorder = Recorder::new(config.trace.records, clock.clone(), entropy.clone());
+        let recorder = TraceRecorder::new(config.trace.records, clock.clone(), entropy.clone());
         let kit = Kit {
             clock: clock.clone(),
             entropy,
@@ -186,7 +186,7 @@ impl TestNode {
         let (membership, membership_spec) =
             worker::<Scripted>(&kit, "membership", "node", (script.clone(), view.clone()));
 
-        let args = local_store::Args { store: port.clone() };
+        let args = local_store::LocalStoreArgs { store: port.clone() };
         let (writer, writer_spec) = worker::<LocalStore>(&kit, "local_store", "node", args);
         let founder = founder(&config);
         let net = MemoryNetwork::new();
@@ -200,7 +200,7 @@ impl TestNode {
             view: view.clone(),
         };
         let ledger = upkeep.ledger(config.schedule.ledger_cleanup);
-        let group_storage = GroupStorage::new(&Parts {
+        let group_storage = GroupStorage::new(&GroupStorageParts {
             kit: kit.clone(),
             supervisor: "node",
             store: port.clone(),
@@ -216,7 +216,7 @@ impl TestNode {
             (config.schedule.repair, config.schedule.db_cleanup),
         );
 
-        let (phase, watched) = watch::channel(Phase::Serving);
+        let (phase, watched) = watch::channel(NodePhase::Serving);
         let admission = Arc::new(Admission::new(limits.requests, limits.request_bytes));
         let store_stats: StoreStats = Arc::new(move || (port.health(), port.counts()));
         let census = kit.census.clone();
@@ -265,9 +265,9 @@ impl TestNode {
         let node = seat.member.node;
         self.change(|view| {
             let table = Arc::make_mut(view.table.as_mut().unwrap());
-            table.apply(&Command::Change { add: vec![seat], remove: Vec::new() });
+            table.apply(&TableCommand::Change { add: vec![seat], remove: Vec::new() });
             let epoch = table.epoch();
-            table.apply(&Command::Acknowledge { node: table.super_peer, epoch });
+            table.apply(&TableCommand::Acknowledge { node: table.super_peer, epoch });
             view.voters.insert(node);
             let seen = Sighting { liveness: Liveness::Alive, last_seen: Some(UnixMs(NOW * 1000)) };
             view.sightings.insert(node, seen);

@@ -10,7 +10,7 @@ use prometheus_client::{
 use serde::Serialize;
 
 use nomad_actors::{Kit, ledger::LedgerGauge, repair_sweeper::RepairGauge};
-use nomad_core::{ledger::Standing, repair::RepairStatus};
+use nomad_core::{ledger::LedgerStanding, repair::RepairStatus};
 
 /// Reads them.
 pub struct UpkeepFigures {
@@ -108,8 +108,8 @@ pub struct LedgerStatus {
     pub under_replicated_ids: Vec<String>,
 }
 
-impl From<Standing> for LedgerStatus {
-    fn from(standing: Standing) -> Self {
+impl From<LedgerStanding> for LedgerStatus {
+    fn from(standing: LedgerStanding) -> Self {
         let ids = standing.under_replicated.iter().map(ToString::to_string);
         Self {
             keeps: standing.keeps,

@@ -9,7 +9,7 @@ use super::{
     args::{Output, ShowArgs},
     error::CliError,
     objects::pretty,
-    rest::{Ask, Rest},
+    rest::{CliRequest, Rest},
     shown::{micros, one_line, padded, time},
 };
 
@@ -65,7 +65,7 @@ struct Percentiles {
 
 /// Shows the actors.
 pub(super) async fn run(rest: &Rest, args: &ShowArgs) -> Result<Vec<u8>, CliError> {
-    let ask = Ask::get("/nomad/debug/actors", "list the node's actors");
+    let ask = CliRequest::get("/nomad/debug/actors", "list the node's actors");
     let answer = rest.send(ask).await?;
     match args.output {
         Output::Json => Ok(pretty(&answer.json()?)),

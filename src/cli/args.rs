@@ -136,7 +136,7 @@ pub(super) enum ConfigCommand {
 /// Which node a command talks to, and how long it waits.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Node")]
-pub(super) struct Connection {
+pub(super) struct ConnectionArgs {
     /// REST base of the node, such as http://127.0.0.1:8080 [env: NOMAD_URL]
     #[arg(long)]
     pub url: Option<RestBase>,
@@ -150,7 +150,7 @@ pub(super) struct Connection {
 
 /// What an object's value is, and where it comes from.
 #[derive(Debug, Args)]
-pub(super) struct Content {
+pub(super) struct ContentArgs {
     /// The object's id: 1 to 1024 bytes of UTF-8
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub id: String,
@@ -178,19 +178,19 @@ pub(super) struct Content {
 #[derive(Debug, Args)]
 pub(super) struct PutArgs {
     #[command(flatten)]
-    pub content: Content,
+    pub content: ContentArgs,
     /// How to print what was done
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
     #[command(flatten)]
-    pub connection: Connection,
+    pub connection: ConnectionArgs,
 }
 
 /// `nomad update`.
 #[derive(Debug, Args)]
 pub(super) struct UpdateArgs {
     #[command(flatten)]
-    pub content: Content,
+    pub content: ContentArgs,
     /// Replace only this version
     #[arg(long, value_name = "VERSION", value_parser = version)]
     pub if_version: Option<String>,
@@ -198,7 +198,7 @@ pub(super) struct UpdateArgs {
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
     #[command(flatten)]
-    pub connection: Connection,
+    pub connection: ConnectionArgs,
 }
 
 /// `nomad get`.
@@ -214,7 +214,7 @@ pub(super) struct GetArgs {
     #[arg(long, value_enum)]
     pub mode: Option<ReadMode>,
     #[command(flatten)]
-    pub connection: Connection,
+    pub connection: ConnectionArgs,
 }
 
 /// `nomad delete`.
@@ -230,7 +230,7 @@ pub(super) struct DeleteArgs {
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
     #[command(flatten)]
-    pub connection: Connection,
+    pub connection: ConnectionArgs,
 }
 
 /// A command that shows one document.
@@ -240,7 +240,7 @@ pub(super) struct ShowArgs {
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
     #[command(flatten)]
-    pub connection: Connection,
+    pub connection: ConnectionArgs,
 }
 
 /// `nomad leave`.
@@ -250,7 +250,7 @@ pub(super) struct LeaveArgs {
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "DURATION")]
     pub within: Duration,
     #[command(flatten)]
-    pub connection: Connection,
+    pub connection: ConnectionArgs,
 }
 
 /// `nomad trace`.
@@ -270,7 +270,7 @@ pub(super) struct TraceArgs {
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
     #[command(flatten)]
-    pub connection: Connection,
+    pub connection: ConnectionArgs,
 }
 
 /// Which steps are wanted.
@@ -310,7 +310,7 @@ pub(super) struct CaptureArgs {
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
     #[command(flatten)]
-    pub connection: Connection,
+    pub connection: ConnectionArgs,
 }
 
 /// `nomad debug ..`.
@@ -323,7 +323,7 @@ pub(super) enum DebugCommand {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         actor: String,
         #[command(flatten)]
-        connection: Connection,
+        connection: ConnectionArgs,
     },
 }
 

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
 use super::{
     bench::{BenchError, RestBase},
-    rest::Refused,
+    rest::CliRefusal,
 };
 use nomad_config::ConfigErrors;
 
@@ -73,7 +73,7 @@ pub(super) enum CliError {
         /// What it was asked to do.
         what: String,
         /// What it said.
-        refused: Box<Refused>,
+        refused: Box<CliRefusal>,
         /// What to do instead; empty or begins with `; `.
         hint: &'static str,
     },

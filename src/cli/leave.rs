@@ -8,9 +8,9 @@ use std::{
 use super::{
     args::LeaveArgs,
     error::CliError,
-    rest::{Ask, Rest},
+    rest::{CliRequest, Rest},
     shown::one_line,
-    status::{self, Status},
+    status::{self, StatusPage},
 };
 use http::Method;
 use serde::Deserialize;
@@ -27,7 +27,7 @@ struct Leaving {
 
 /// Leaves; what happens is told on standard error, the result is returned.
 pub(super) async fn run(rest: &Rest, args: &LeaveArgs) -> Result<Vec<u8>, CliError> {
-    let ask = Ask::new(Method::POST, "/nomad/v1/leave", "leave the group");
+    let ask = CliRequest::new(Method::POST, "/nomad/v1/leave", "leave the group");
     let Leaving { group } = rest.send(ask).await?.json()?;
     let group = group.unwrap_or_default();
     match tokio::time::timeout(args.within, until_left(rest, &group)).await {
@@ -42,7 +42,7 @@ pub(super) async fn run(rest: &Rest, args: &LeaveArgs) -> Result<Vec<u8>, CliErr
 async fn until_left(rest: &Rest, group: &str) -> Result<(), CliError> {
     let mut said = String::new();
     loop {
-        let now: Status = rest.send(status::ask()).await?.json()?;
+        let now: StatusPage = rest.send(status::ask()).await?.json()?;
         if now.group.as_deref() != Some(group) {
             return Ok(());
         }

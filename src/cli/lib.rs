@@ -32,9 +32,9 @@ use http::Method;
 use tokio::runtime::{Builder, Runtime};
 
 use self::{
-    args::{Cli, Command, ConfigCommand, ConfigFile, Connection, DebugCommand, TraceCommand},
+    args::{Cli, Command, ConfigCommand, ConfigFile, ConnectionArgs, DebugCommand, TraceCommand},
     error::CliError,
-    rest::{Ask, Rest, encode},
+    rest::{CliRequest, Rest, encode},
 };
 use nomad_config::{self as config, Loaded, ProcessEnv, Sources};
 
@@ -114,7 +114,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
 
 /// Runs a client command against the node that `connection` names.
 fn ask(
-    connection: &Connection,
+    connection: &ConnectionArgs,
     command: impl AsyncFnOnce(Rest) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let base = node_address::find(connection, std::env::var_os("NOMAD_URL"), &cwd()?)?;
@@ -141,7 +141,7 @@ fn load_config(
 /// `nomad debug kill`.
 async fn kill(rest: &Rest, actor: &str) -> Result<(), CliError> {
     let path = format!("/nomad/debug/actors/{}/kill", encode(actor));
-    rest.send(Ask::new(Method::POST, path, format!("kill {actor:?}"))).await?;
+    rest.send(CliRequest::new(Method::POST, path, format!("kill {actor:?}"))).await?;
     output::write(format!("killed {actor}; nomad actors shows what became of it\n").as_bytes())
 }
 

@@ -5,8 +5,8 @@ use std::io::stdout;
 use tokio::runtime::Builder;
 
 use super::{
-    args::{BenchCommand, Connection},
-    bench::{self, Protocol},
+    args::{BenchCommand, ConnectionArgs},
+    bench::{self, BenchProtocol},
     cwd,
     error::CliError,
     node_address,
@@ -24,8 +24,8 @@ pub(super) fn run(args: BenchCommand) -> Result<(), CliError> {
         }
         let named = match load.protocol() {
             // It is REST by its URL alone, or by its name.
-            Protocol::Rest => load.url.as_ref().is_some_and(|url| !url.is_empty()),
-            Protocol::Grpc => load.storage.is_some(),
+            BenchProtocol::Rest => load.url.as_ref().is_some_and(|url| !url.is_empty()),
+            BenchProtocol::Grpc => load.storage.is_some(),
         };
         let found = if named {
             String::new()
@@ -37,7 +37,7 @@ pub(super) fn run(args: BenchCommand) -> Result<(), CliError> {
                 .map(str::parse)
                 .transpose()
                 .map_err(CliError::BadUrl)?;
-            find(load.protocol(), Connection { url, data_dir, timeout: load.timeout }).await?
+            find(load.protocol(), ConnectionArgs { url, data_dir, timeout: load.timeout }).await?
         };
         let stop = async {
             // Where the signal cannot be had, it ends the process.
@@ -51,21 +51,21 @@ pub(super) fn run(args: BenchCommand) -> Result<(), CliError> {
 }
 
 /// The address to load: a REST base, or the storage listener of the node that REST leads to.
-async fn find(protocol: Protocol, connection: Connection) -> Result<String, CliError> {
+async fn find(protocol: BenchProtocol, connection: ConnectionArgs) -> Result<String, CliError> {
     let cwd = cwd()?;
     let base = match (&connection.url, protocol) {
         // Its own file says more than its REST listener.
-        (None, Protocol::Grpc) => {
+        (None, BenchProtocol::Grpc) => {
             let (_, addresses) = node_address::running(connection.data_dir.as_deref(), &cwd)?;
             return Ok(addresses.storage);
         }
         _ => node_address::find(&connection, None, &cwd)?,
     };
-    if protocol == Protocol::Rest {
+    if protocol == BenchProtocol::Rest {
         return Ok(base.to_string());
     }
     let rest = Rest::new(base, connection.timeout);
-    let status: status::Status = rest.send(status::ask()).await?.json()?;
+    let status: status::StatusPage = rest.send(status::ask()).await?.json()?;
     let this = status.members.into_iter().find(|member| member.node_id == status.node_id);
     Ok(this.map(|member| member.storage).unwrap_or_default())
 }

@@ -14,7 +14,7 @@ use rustix::{
 };
 use serde::Deserialize;
 
-use super::{args::Connection, bench::RestBase, error::CliError};
+use super::{args::ConnectionArgs, bench::RestBase, error::CliError};
 
 /// Where nodes without a data directory of their own keep theirs.
 const DATA_ROOT: &str = "nomad-data";
@@ -33,7 +33,7 @@ pub(super) struct Addresses {
 
 /// Names the node's REST listener. What the command line names comes before what the environment (`nomad_url`) names.
 pub(super) fn find(
-    connection: &Connection,
+    connection: &ConnectionArgs,
     nomad_url: Option<OsString>,
     cwd: &Path,
 ) -> Result<RestBase, CliError> {
@@ -123,8 +123,8 @@ mod tests {
         std::fs::write(dir.join("addresses.json"), text).unwrap();
     }
 
-    fn connection(url: Option<&str>, data_dir: Option<&str>) -> Connection {
-        Connection {
+    fn connection(url: Option<&str>, data_dir: Option<&str>) -> ConnectionArgs {
+        ConnectionArgs {
             url: url.map(|url| url.parse().unwrap()),
             data_dir: data_dir.map(Into::into),
             timeout: Duration::from_secs(1),

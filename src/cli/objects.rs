@@ -12,9 +12,9 @@ use rustix::fs::{FileType, fstat};
 use serde_json::{Value, json};
 
 use super::{
-    args::{Content, DeleteArgs, GetArgs, GetOutput, Output, PutArgs, UpdateArgs},
+    args::{ContentArgs, DeleteArgs, GetArgs, GetOutput, Output, PutArgs, UpdateArgs},
     error::CliError,
-    rest::{Answer, Ask, Rest, encode},
+    rest::{CliAnswer, CliRequest, Rest, encode},
 };
 
 /// The largest value that a node can be configured to take.
@@ -49,7 +49,7 @@ pub(super) async fn update(rest: &Rest, args: UpdateArgs) -> Result<Vec<u8>, Cli
 
 /// Deletes an object and says so.
 pub(super) async fn delete(rest: &Rest, args: DeleteArgs) -> Result<Vec<u8>, CliError> {
-    let mut ask = Ask::new(Method::DELETE, path(&args.id), format!("delete {:?}", args.id));
+    let mut ask = CliRequest::new(Method::DELETE, path(&args.id), format!("delete {:?}", args.id));
     if let Some(version) = &args.if_version {
         ask = ask.header(header::IF_MATCH, quoted(version)?);
     }
@@ -63,7 +63,7 @@ pub(super) async fn get(rest: &Rest, args: GetArgs) -> Result<Vec<u8>, CliError>
     let mode = args.mode.map(|mode| mode.as_str().to_owned());
     match args.output {
         GetOutput::Raw => {
-            let mut ask = Ask::get(path(&args.id), what);
+            let mut ask = CliRequest::get(path(&args.id), what);
             if let Some(mode) = mode {
                 ask = ask.header(MODE, word(&mode)?);
             }
@@ -79,7 +79,7 @@ pub(super) async fn get(rest: &Rest, args: GetArgs) -> Result<Vec<u8>, CliError>
                 None => format!("/nomad/storage/get/{id}"),
                 Some(mode) => format!("/nomad/group-storage/{mode}-get/{id}"),
             };
-            let answer = rest.send(Ask::get(path, what)).await?;
+            let answer = rest.send(CliRequest::get(path, what)).await?;
             Ok(pretty(&object(&answer)?))
         }
     }
@@ -87,14 +87,14 @@ pub(super) async fn get(rest: &Rest, args: GetArgs) -> Result<Vec<u8>, CliError>
 
 /// The node's own mode of reading.
 async fn default_mode(rest: &Rest) -> Result<String, CliError> {
-    let status = rest.send(Ask::get("/nomad/v1/status", "ask for the node's mode")).await?;
+    let status = rest.send(CliRequest::get("/nomad/v1/status", "ask for the node's mode")).await?;
     let status: Value = status.json()?;
     let mode = status.pointer("/settings/retrievalMode").and_then(Value::as_str);
     Ok(mode.unwrap_or("fast").to_owned())
 }
 
 /// The object that the answer holds, with the fields that may be absent when they are empty.
-fn object(answer: &Answer) -> Result<Value, CliError> {
+fn object(answer: &CliAnswer) -> Result<Value, CliError> {
     let mut object: serde_json::Map<String, Value> = answer.json()?;
     for name in ["creationTime", "lastModified", "ttl"] {
         object.entry(name).or_insert(json!(0));
@@ -110,9 +110,9 @@ fn path(id: &str) -> String {
     format!("/nomad/v1/objects/{}", encode(id))
 }
 
-fn write(content: &Content, verb: &str) -> Result<Ask, CliError> {
+fn write(content: &ContentArgs, verb: &str) -> Result<CliRequest, CliError> {
     let what = format!("{verb} {:?}", content.id);
-    let mut ask = Ask::new(Method::PUT, path(&content.id), what).body(value(content)?);
+    let mut ask = CliRequest::new(Method::PUT, path(&content.id), what).body(value(content)?);
     if let Some(ttl) = content.ttl {
         ask = ask.header(TTL, ttl.as_secs().into());
     }
@@ -129,7 +129,7 @@ fn write(content: &Content, verb: &str) -> Result<Ask, CliError> {
 }
 
 /// Whether a value is given at all, which is known before any node is looked for.
-pub(super) fn check(content: &Content) -> Result<(), CliError> {
+pub(super) fn check(content: &ContentArgs) -> Result<(), CliError> {
     match (&content.value, &content.file) {
         (None, None) if !has_input() => Err(CliError::NoValue),
         _ => Ok(()),
@@ -137,7 +137,7 @@ pub(super) fn check(content: &Content) -> Result<(), CliError> {
 }
 
 /// The value's bytes: the argument, a file, or standard input when that is a pipe or a file.
-fn value(content: &Content) -> Result<Vec<u8>, CliError> {
+fn value(content: &ContentArgs) -> Result<Vec<u8>, CliError> {
     let is_stdin = |name: &std::ffi::OsStr| name == "-";
     match (&content.value, &content.file) {
         (Some(value), _) if !is_stdin(value) => Ok(value.clone().into_vec()),
@@ -192,7 +192,7 @@ fn hinted(error: CliError, hint: &'static str) -> CliError {
     }
 }
 
-fn done(answer: &Answer, id: &str, what: &str, output: Output) -> Vec<u8> {
+fn done(answer: &CliAnswer, id: &str, what: &str, output: Output) -> Vec<u8> {
     let version = answer.version();
     let durability = answer.header("nomad-durability");
     match output {

@@ -37,7 +37,7 @@ pub(super) struct Rest {
 
 /// What to ask.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct CliRequest {
     method: Method,
     path: String,
     headers: HeaderMap,
@@ -46,7 +46,7 @@ pub(super) struct Ask {
     what: String,
 }
 
-impl Ask {
+impl CliRequest {
     /// A request of a path that is encoded already. `what` completes "cannot ..".
     pub(super) fn new(method: Method, path: impl Into<String>, what: impl Into<String>) -> Self {
         let (path, what) = (path.into(), what.into());
@@ -86,13 +86,13 @@ impl Ask {
 
 /// A successful answer.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct CliAnswer {
     pub headers: HeaderMap,
     pub body: Bytes,
     url: String,
 }
 
-impl Answer {
+impl CliAnswer {
     /// A header's text, if it is there.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -112,7 +112,7 @@ impl Answer {
 
 /// An error that the node answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct CliRefusal {
     pub status: StatusCode,
     /// The error's code, if the answer is a problem document.
     pub code: Option<String>,
@@ -120,7 +120,7 @@ pub(super) struct Refused {
     pub request: Option<String>,
 }
 
-impl Refused {
+impl CliRefusal {
     fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         let document: Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |name: &str| document.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -135,7 +135,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for CliRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)?;
         match (&self.code, &self.request) {
@@ -160,16 +160,20 @@ impl Rest {
     }
 
     /// Sends a request and reads the whole answer; an error that the node answers is an error here.
-    pub(super) async fn send(&self, ask: Ask) -> Result<Answer, CliError> {
+    pub(super) async fn send(&self, ask: CliRequest) -> Result<CliAnswer, CliError> {
         self.send_within(ask, self.timeout).await
     }
 
     /// As `send`, for a request that the node may hold back for so long before it answers.
-    pub(super) async fn send_held(&self, ask: Ask, held: Duration) -> Result<Answer, CliError> {
+    pub(super) async fn send_held(
+        &self,
+        ask: CliRequest,
+        held: Duration,
+    ) -> Result<CliAnswer, CliError> {
         self.send_within(ask, self.timeout.saturating_add(held)).await
     }
 
-    async fn send_within(&self, ask: Ask, limit: Duration) -> Result<Answer, CliError> {
+    async fn send_within(&self, ask: CliRequest, limit: Duration) -> Result<CliAnswer, CliError> {
         let url = format!("{}{}", self.base, ask.path);
         let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| {
             CliError::Unsendable { what: "the address", reason: format!("{url}: {error}") }
@@ -188,9 +192,9 @@ impl Rest {
         let timed_out = |_| CliError::Timeout { url: self.base.clone(), waited: limit };
         let (head, body) = tokio::time::timeout(limit, exchange).await.map_err(timed_out)??;
         if head.status.is_success() {
-            return Ok(Answer { headers: head.headers, body, url });
+            return Ok(CliAnswer { headers: head.headers, body, url });
         }
-        let refused = Box::new(Refused::read(head.status, &head.headers, &body));
+        let refused = Box::new(CliRefusal::read(head.status, &head.headers, &body));
         Err(CliError::Refused { what: ask.what, refused, hint: "" })
     }
 
@@ -227,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_query_has_the_parameters_that_are_given() {
-        let ask = Ask::get("/p", "").query([
+        let ask = CliRequest::get("/p", "").query([
             ("a", None),
             ("b", Some("1 2".to_owned())),
             ("c", Some("&".to_owned())),
@@ -239,7 +243,7 @@ mod tests {
     fn an_error_shows_what_the_node_said() {
         let mut headers = HeaderMap::new();
         headers.insert("nomad-request-id", HeaderValue::from_static("4bf9"));
-        let read = |body: &str| Refused::read(StatusCode::NOT_FOUND, &headers, body.as_bytes());
+        let read = |body: &str| CliRefusal::read(StatusCode::NOT_FOUND, &headers, body.as_bytes());
         let problem = r#"{"title":"t","detail":"no such object","code":"NOT_FOUND"}"#;
         assert_eq!(read(problem).to_string(), "no such object (NOT_FOUND, request 4bf9)");
         assert_eq!(read("<html>").to_string(), "it answered 404 Not Found (4bf9)");

@@ -8,7 +8,7 @@ use super::{
     args::{Output, ShowArgs},
     error::CliError,
     objects::pretty,
-    rest::{Ask, Rest},
+    rest::{CliRequest, Rest},
     shown::{bytes, columns, one_line, span},
 };
 
@@ -16,7 +16,7 @@ use super::{
 /// be looked at too.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Status {
+pub(super) struct StatusPage {
     pub node_id: String,
     role: String,
     state: String,
@@ -26,12 +26,12 @@ pub(super) struct Status {
     super_peer: Option<String>,
     ready: bool,
     pub reason: Option<String>,
-    pub members: Vec<Member>,
+    pub members: Vec<ShownMember>,
     capacity: u64,
-    position: Position,
-    settings: Settings,
-    store: Store,
-    outbox: Outbox,
+    position: ShownPosition,
+    settings: ShownSettings,
+    store: ShownStore,
+    outbox: ShownOutbox,
     under_replicated_objects: Option<u64>,
     repair: Repair,
     network: String,
@@ -46,7 +46,7 @@ pub(super) struct Status {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Member {
+pub(super) struct ShownMember {
     pub node_id: String,
     role: String,
     state: String,
@@ -54,18 +54,18 @@ pub(super) struct Member {
     pub rest: String,
     peer: String,
     pub storage: String,
-    position: Position,
+    position: ShownPosition,
     last_seen: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Position {
+struct ShownPosition {
     x: f64,
     y: f64,
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for ShownPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { x, y } = self;
         write!(f, "({x}, {y})")
@@ -74,7 +74,7 @@ impl fmt::Display for Position {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Settings {
+struct ShownSettings {
     storage_mode: String,
     retrieval_mode: String,
     migration: bool,
@@ -83,7 +83,7 @@ struct Settings {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Store {
+struct ShownStore {
     state: String,
     durability: String,
     writes: u64,
@@ -95,7 +95,7 @@ struct Store {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Outbox {
+struct ShownOutbox {
     entries: u64,
     bytes: u64,
     oldest: Option<u64>,
@@ -109,8 +109,8 @@ struct Repair {
 }
 
 /// Where the status document is.
-pub(super) fn ask() -> Ask {
-    Ask::get("/nomad/v1/status", "get the node's status")
+pub(super) fn ask() -> CliRequest {
+    CliRequest::get("/nomad/v1/status", "get the node's status")
 }
 
 /// Shows the node.
@@ -122,7 +122,7 @@ pub(super) async fn run(rest: &Rest, args: &ShowArgs) -> Result<Vec<u8>, CliErro
     }
 }
 
-fn page(status: &Status) -> String {
+fn page(status: &StatusPage) -> String {
     let mut page = String::new();
     let mut row = |name: &str, text: String| {
         let _ = writeln!(page, "{name:<10} {}", one_line(&text));
@@ -225,11 +225,11 @@ fn since(now: u64, oldest: Option<u64>) -> String {
 }
 
 /// The members as a table, the super-peer first and this node with a star.
-fn members(status: &Status) -> String {
+fn members(status: &StatusPage) -> String {
     const HEADINGS: [&str; 9] =
         ["member", "state", "votes", "position", "seen", "REST", "peer", "storage", "node"];
     let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
-    let is_led = |member: &&Member| member.role == "super-peer";
+    let is_led = |member: &&ShownMember| member.role == "super-peer";
     let (leading, others): (Vec<_>, Vec<_>) = status.members.iter().partition(is_led);
     for member in leading.into_iter().chain(others) {
         let is_this = member.node_id == status.node_id;

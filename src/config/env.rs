@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, ffi::OsString};
 use config::ValueKind;
 
 use super::{
-    keys::{self, Key},
+    keys::{self, ConfigKey},
     load::Layers,
     nearest,
-    problem::{Origin, Problem, Setting},
+    problem::{ConfigProblem, Origin, Setting},
     raw::RawConfig,
 };
 
@@ -54,7 +54,7 @@ pub(super) fn read(env: &dyn Env, layers: &mut Layers) {
                     let text = ValueKind::String(raw.to_string_lossy().into_owned());
                     let setting = Setting::new(key.path, &text, Origin::Env { name });
                     let allowed = key.kind.allowed();
-                    layers.refuse(key, Problem::NotUtf8 { setting, allowed });
+                    layers.refuse(key, ConfigProblem::NotUtf8 { setting, allowed });
                 }
             },
             None => layers.warnings.extend(warning(&name)),
@@ -62,7 +62,7 @@ pub(super) fn read(env: &dyn Env, layers: &mut Layers) {
     }
 }
 
-fn key_of(name: &str) -> Option<&'static Key> {
+fn key_of(name: &str) -> Option<&'static ConfigKey> {
     RawConfig::keys().iter().find(|key| key.env_name().eq_ignore_ascii_case(name))
 }
 

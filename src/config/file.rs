@@ -12,7 +12,7 @@ use super::{
     keys, lines,
     load::Layers,
     nearest,
-    problem::{Advice, Origin, Problem, Setting},
+    problem::{Advice, ConfigProblem, Origin, Setting},
 };
 
 /// Most bytes of a configuration file.
@@ -20,8 +20,10 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Reads the file into `layers`; whether it was there.
 pub(super) fn read(path: &Path, must_exist: bool, layers: &mut Layers) -> bool {
-    let unreadable =
-        |error: io::Error| Problem::FileUnreadable { path: path.to_owned(), kind: error.kind() };
+    let unreadable = |error: io::Error| ConfigProblem::FileUnreadable {
+        path: path.to_owned(),
+        kind: error.kind(),
+    };
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => return false,
@@ -34,7 +36,7 @@ pub(super) fn read(path: &Path, must_exist: bool, layers: &mut Layers) -> bool {
     if let Err(error) = file.take(MAX_BYTES + 1).read_to_end(&mut bytes) {
         layers.problems.push(unreadable(error));
     } else if bytes.len() as u64 > MAX_BYTES {
-        let problem = Problem::FileTooLarge { path: path.to_owned(), max_bytes: MAX_BYTES };
+        let problem = ConfigProblem::FileTooLarge { path: path.to_owned(), max_bytes: MAX_BYTES };
         layers.problems.push(problem);
     } else {
         read_yaml(path, bytes, layers);
@@ -49,7 +51,7 @@ fn read_yaml(path: &Path, bytes: Vec<u8>, layers: &mut Layers) {
     match parsed {
         Ok((lines, table)) => Walk { path, lines, layers }.section("", table),
         Err(cause) => {
-            layers.problems.push(Problem::FileSyntax { path: path.to_owned(), cause });
+            layers.problems.push(ConfigProblem::FileSyntax { path: path.to_owned(), cause });
         }
     }
 }
@@ -101,7 +103,7 @@ impl Walk<'_> {
             (None, Some(_), ValueKind::Table(table)) => self.section(path, table),
             (None, Some(example), value) => {
                 let setting = Setting::new(path, &value, self.origin(path));
-                let problem = Problem::SectionNeeded { setting, example: example.path };
+                let problem = ConfigProblem::SectionNeeded { setting, example: example.path };
                 self.layers.problems.push(problem);
             }
             (None, None, value) => self.unknown(path, &value, advice(path)),
@@ -110,7 +112,7 @@ impl Walk<'_> {
 
     fn unknown(&mut self, path: &str, value: &ValueKind, advice: Advice) {
         let setting = Setting::new(path, value, self.origin(path));
-        self.layers.problems.push(Problem::UnknownKey { setting, advice });
+        self.layers.problems.push(ConfigProblem::UnknownKey { setting, advice });
     }
 
     fn origin(&self, path: &str) -> Origin {

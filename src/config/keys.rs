@@ -16,7 +16,7 @@ use super::{
 
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Key {
+pub struct ConfigKey {
     /// Dotted path, as in `node.storage.replicationFactor`.
     pub path: &'static str,
     /// Type and range.
@@ -27,7 +27,7 @@ pub struct Key {
     pub acts: bool,
 }
 
-impl Key {
+impl ConfigKey {
     /// The environment variable that sets this key: `NODE_STORAGE_REPLICATIONFACTOR`.
     pub fn env_name(&self) -> String {
         self.path.replace('.', "_").to_ascii_uppercase()
@@ -53,7 +53,7 @@ impl Key {
 
 impl RawConfig {
     /// Every key, in the order of the file.
-    pub fn keys() -> &'static [Key] {
+    pub fn keys() -> &'static [ConfigKey] {
         KEYS
     }
 }
@@ -75,12 +75,12 @@ pub fn key_table_markdown() -> String {
 }
 
 /// The key with this exact path.
-pub(super) fn find(path: &str) -> Option<&'static Key> {
+pub(super) fn find(path: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.path == path)
 }
 
 /// The first key of the section with this path, when there is such a section.
-pub(super) fn first_in(section: &str) -> Option<&'static Key> {
+pub(super) fn first_in(section: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')))
 }
 
@@ -106,13 +106,13 @@ pub(super) fn leaf<'a>(root: &'a Value, path: &str) -> Option<&'a Value> {
 static DEFAULTS: LazyLock<Value> =
     LazyLock::new(|| serde_yaml_ng::to_value(RawConfig::default()).unwrap_or_default());
 
-const fn key(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
-    Key { path, kind, meaning, acts: true }
+const fn key(path: &'static str, kind: Kind, meaning: &'static str) -> ConfigKey {
+    ConfigKey { path, kind, meaning, acts: true }
 }
 
 /// A key that the contract lists, and that a later version acts on.
-const fn later(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
-    Key { path, kind, meaning, acts: false }
+const fn later(path: &'static str, kind: Kind, meaning: &'static str) -> ConfigKey {
+    ConfigKey { path, kind, meaning, acts: false }
 }
 
 const fn count(min: u64, max: u64) -> Kind {
@@ -139,7 +139,7 @@ const PATIENCE: Kind =
 const HOST: Kind = Kind::Text(Form::OptionalHost);
 
 #[rustfmt::skip] // a table: one row per key reads better than one line per field
-const KEYS: &[Key] = &[
+const KEYS: &[ConfigKey] = &[
     key("node.maxPeers", count(1, 1024), "most members in a group"),
     key("node.dataDir", Kind::Text(Form::Directory), "where the node keeps its identity and objects; empty = the first `nomad-data/node-N` that no running process holds"),
     key("node.listen", Kind::Text(Form::Ip), "address that all listeners bind"),
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_two_keys_share_a_variable() {
-        let mut names: Vec<_> = KEYS.iter().map(Key::env_name).collect();
+        let mut names: Vec<_> = KEYS.iter().map(ConfigKey::env_name).collect();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), KEYS.len());

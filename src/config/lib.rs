@@ -25,7 +25,7 @@ mod validate;
 
 pub use env::{Env, ProcessEnv};
 pub use form::Form;
-pub use keys::{Key, key_table_markdown};
+pub use keys::{ConfigKey, key_table_markdown};
 pub use kind::{Kind, MOST_ITEMS, Misread};
 pub use load::{DEFAULT_FILE, Loaded, Sources, load};
 pub use model::{
@@ -36,6 +36,6 @@ pub use node::{
     GroupingConfig, HostnamesConfig, NodeConfig, PortsConfig, Position, RetrievalMode,
     StorageConfig, StorageMode, WorldConfig,
 };
-pub use problem::{Advice, ConfigErrors, Origin, Origins, Problem, Setting};
+pub use problem::{Advice, ConfigErrors, ConfigProblem, Origin, Origins, Setting};
 pub use raw::{RawConfig, RawNode, RawPosition};
 pub use unit::{Durability, UnitError, format_duration, format_size, parse_duration, parse_size};

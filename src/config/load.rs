@@ -14,10 +14,10 @@ use super::{
     Config,
     env::{self, Env},
     file,
-    keys::{self, Key},
+    keys::{self, ConfigKey},
     kind::Kind,
     nearest,
-    problem::{Advice, ConfigErrors, Origin, Origins, Problem, Setting},
+    problem::{Advice, ConfigErrors, ConfigProblem, Origin, Origins, Setting},
     raw::RawConfig,
 };
 
@@ -72,7 +72,7 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, ConfigErrors> {
     let raw = match deserialise(values) {
         Ok(raw) => raw,
         Err(error) => {
-            problems.push(Problem::Mismatch { cause: error.to_string() });
+            problems.push(ConfigProblem::Mismatch { cause: error.to_string() });
             RawConfig::default()
         }
     };
@@ -93,13 +93,13 @@ fn deserialise(values: BTreeMap<&str, ValueKind>) -> Result<RawConfig, config::C
 
 fn read_flags(flags: Vec<(String, String, &'static str)>, layers: &mut Layers) {
     // Items of a list add up before they are read, so that a bad one is reported once.
-    let mut lists: Vec<(&'static Key, String, Origin)> = Vec::new();
+    let mut lists: Vec<(&'static ConfigKey, String, Origin)> = Vec::new();
     for (path, text, name) in flags {
         let origin = Origin::Flag { name };
         let Some(key) = keys::find(&path) else {
             let setting = Setting::new(&path, &ValueKind::String(text), origin);
             let advice = Advice::Nearest(nearest::key_or_section(&path));
-            layers.problems.push(Problem::UnknownKey { setting, advice });
+            layers.problems.push(ConfigProblem::UnknownKey { setting, advice });
             continue;
         };
         let begun = lists.iter_mut().find(|(list, ..)| list.path == key.path);
@@ -122,13 +122,13 @@ pub(super) struct Layers {
     origins: Origins,
     /// Keys with a problem, which no rule about combinations should judge.
     refused: BTreeSet<&'static str>,
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<ConfigProblem>,
     pub(super) warnings: Vec<String>,
 }
 
 impl Layers {
     /// Sets a key over what earlier sources said, or notes why not.
-    pub(super) fn offer(&mut self, key: &'static Key, value: &ValueKind, origin: Origin) {
+    pub(super) fn offer(&mut self, key: &'static ConfigKey, value: &ValueKind, origin: Origin) {
         match key.kind.read(value) {
             Ok(read) => {
                 self.values.insert(key.path, read);
@@ -137,13 +137,13 @@ impl Layers {
             Err(misread) => {
                 let setting = Setting::new(key.path, value, origin);
                 let allowed = key.kind.allowed();
-                self.refuse(key, Problem::NotAllowed { setting, misread, allowed });
+                self.refuse(key, ConfigProblem::NotAllowed { setting, misread, allowed });
             }
         }
     }
 
     /// Notes a problem with the value of a key.
-    pub(super) fn refuse(&mut self, key: &'static Key, problem: Problem) {
+    pub(super) fn refuse(&mut self, key: &'static ConfigKey, problem: ConfigProblem) {
         self.refused.insert(key.path);
         self.problems.push(problem);
     }

@@ -1,7 +1,7 @@
 //! Finds what a misspelt key may have meant.
 
 use super::{
-    keys::{self, Key},
+    keys::{self, ConfigKey},
     raw::RawConfig,
 };
 
@@ -34,7 +34,7 @@ fn unlikeness(unknown: &str, known: &str) -> usize {
 }
 
 /// The key of this section whose environment variable is nearest to a name, and how many letters are wrong.
-pub(super) fn variable(name: &str, section: &str) -> (usize, &'static Key) {
+pub(super) fn variable(name: &str, section: &str) -> (usize, &'static ConfigKey) {
     let bare = |text: &str| fold(text).replace('.', "");
     let name = bare(name);
     RawConfig::keys()

@@ -108,7 +108,7 @@ impl fmt::Display for Setting {
 
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum ConfigProblem {
     /// The value is of the wrong type, form or range.
     #[error("{setting}: {misread}; write {allowed}")]
     NotAllowed {
@@ -240,16 +240,16 @@ pub enum Advice {
 
 /// Everything that is wrong with the configuration; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<Problem>);
+pub struct ConfigErrors(Vec<ConfigProblem>);
 
 impl ConfigErrors {
     /// `Ok` when there is no problem.
-    pub(super) fn check(problems: Vec<Problem>) -> Result<(), Self> {
+    pub(super) fn check(problems: Vec<ConfigProblem>) -> Result<(), Self> {
         if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
     }
 
     /// The problems: file first, then environment, flags, and combinations.
-    pub fn problems(&self) -> &[Problem] {
+    pub fn problems(&self) -> &[ConfigProblem] {
         &self.0
     }
 }
@@ -292,8 +292,10 @@ mod tests {
 
     #[test]
     fn one_problem_is_one_line_and_more_are_a_list() {
-        let problem =
-            || Problem::FileUnreadable { path: "my.yaml".into(), kind: io::ErrorKind::NotFound };
+        let problem = || ConfigProblem::FileUnreadable {
+            path: "my.yaml".into(),
+            kind: io::ErrorKind::NotFound,
+        };
         let text = "my.yaml: cannot read the configuration file: entity not found; create it, or leave the name out to use the defaults";
         let errors = |problems| ConfigErrors::check(problems).unwrap_err().to_string();
         assert_eq!(errors(vec![problem()]), format!("the configuration has a problem: {text}"));

@@ -7,7 +7,7 @@ use serde_yaml_ng::Value;
 
 use super::{
     Config, keys,
-    problem::{ConfigErrors, Origins, Problem, Setting},
+    problem::{ConfigErrors, ConfigProblem, Origins, Setting},
     raw::RawConfig,
     unit::KIB,
 };
@@ -20,7 +20,7 @@ const BESIDE_ENTRY_BYTES: u64 = 4 * KIB;
 /// What a check found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
     pub warnings: Vec<String>,
 }
 
@@ -70,7 +70,11 @@ impl Check<'_> {
             }
             if let Err(misread) = key.kind.read(&value) {
                 let (setting, allowed) = (self.setting(key.path), key.kind.allowed());
-                self.findings.problems.push(Problem::NotAllowed { setting, misread, allowed });
+                self.findings.problems.push(ConfigProblem::NotAllowed {
+                    setting,
+                    misread,
+                    allowed,
+                });
                 self.refused.insert(key.path);
             }
         }
@@ -86,7 +90,7 @@ impl Check<'_> {
             self.raw.node.storage.max_object_bytes.div_ceil(3) * 4 + BESIDE_VALUE_BYTES;
         if self.raw.limits.request_bytes < needed_bytes {
             let [requests, object] = paths.map(|path| self.setting(path));
-            let problem = Problem::ObjectExceedsRequests { requests, object, needed_bytes };
+            let problem = ConfigProblem::ObjectExceedsRequests { requests, object, needed_bytes };
             self.findings.problems.push(problem);
         }
     }
@@ -99,7 +103,7 @@ impl Check<'_> {
         let needed_bytes = self.raw.node.storage.max_object_bytes + BESIDE_ENTRY_BYTES;
         if self.raw.limits.outbox_bytes < needed_bytes {
             let [outbox, object] = paths.map(|path| self.setting(path));
-            let problem = Problem::ObjectExceedsOutbox { outbox, object, needed_bytes };
+            let problem = ConfigProblem::ObjectExceedsOutbox { outbox, object, needed_bytes };
             self.findings.problems.push(problem);
         }
     }
@@ -118,7 +122,7 @@ impl Check<'_> {
                 && self.may_judge(&[first, second])
             {
                 let (first, second) = (self.setting(first), self.setting(second));
-                self.findings.problems.push(Problem::SamePort { first, second });
+                self.findings.problems.push(ConfigProblem::SamePort { first, second });
             }
         }
     }
@@ -131,7 +135,7 @@ impl Check<'_> {
         ] {
             if at.is_some_and(|at| at > extent) && self.may_judge(&[place, side]) {
                 let (place, side) = (self.setting(place), self.setting(side));
-                self.findings.problems.push(Problem::OutsideWorld { place, side });
+                self.findings.problems.push(ConfigProblem::OutsideWorld { place, side });
             }
         }
     }

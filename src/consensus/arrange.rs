@@ -9,18 +9,18 @@ use openraft::{
 };
 
 use super::{
-    raft_consensus::Parts,
+    raft_consensus::RaftContext,
     types::{Participant, RaftMembership},
 };
-use nomad_core::{node_id::NodeId, table::Table};
+use nomad_core::{node_id::NodeId, table::GroupTable};
 use nomad_ports::consensus::ConsensusError;
 
 /// Add, joint, uniform, remove; and once more for what an earlier call has left half done.
 const STEPS_MAX: usize = 8;
 
-type Change = ChangeMembers<u64, Participant>;
+type VoterChange = ChangeMembers<u64, Participant>;
 
-impl Parts {
+impl RaftContext {
     /// Brings the membership to these voters and learners. Without voters those of before stay.
     pub async fn arrange(
         &self,
@@ -59,7 +59,7 @@ impl Wanted {
     /// Takes nodes under the claims of their seats. Without a seat, a voter of now stays what it is, and a learner is left
     /// out.
     fn new(
-        table: Option<&Table>,
+        table: Option<&GroupTable>,
         membership: &RaftMembership,
         voters: &BTreeSet<NodeId>,
         learners: &BTreeSet<NodeId>,
@@ -85,7 +85,7 @@ impl Wanted {
     }
 
     /// Returns what comes next on the way there.
-    fn next_step(&self, membership: &RaftMembership) -> Option<Change> {
+    fn next_step(&self, membership: &RaftMembership) -> Option<VoterChange> {
         let Self { voters, learners } = self;
         let missing: BTreeMap<_, _> = voters
             .iter()
@@ -94,11 +94,11 @@ impl Wanted {
             .map(|(number, participant)| (*number, *participant))
             .collect();
         if !missing.is_empty() {
-            return Some(Change::AddNodes(missing));
+            return Some(VoterChange::AddNodes(missing));
         }
         let voters: BTreeSet<_> = voters.keys().copied().collect();
         if !voters.is_empty() && *membership.get_joint_config() != [voters.clone()] {
-            return Some(Change::ReplaceAllVoters(voters));
+            return Some(VoterChange::ReplaceAllVoters(voters));
         }
         let is_gone = |number: &u64| {
             let votes = membership.voter_ids().any(|voter| voter == *number);
@@ -106,7 +106,7 @@ impl Wanted {
         };
         let numbers = membership.nodes().map(|(number, _)| *number);
         let gone: BTreeSet<_> = numbers.filter(is_gone).collect();
-        (!gone.is_empty()).then_some(Change::RemoveNodes(gone))
+        (!gone.is_empty()).then_some(VoterChange::RemoveNodes(gone))
     }
 }
 
@@ -135,13 +135,13 @@ mod tests {
         let (old, new, all) = (named(1..4, 1), named(2..5, 1), named(1..5, 1));
         let wanted = Wanted { voters: new.clone(), learners: Named::new() };
         let step = wanted.next_step(&membership(&[&old], &old)).unwrap();
-        assert_eq!(step, Change::AddNodes(named(4..5, 1)));
+        assert_eq!(step, VoterChange::AddNodes(named(4..5, 1)));
         let step = wanted.next_step(&membership(&[&old], &all)).unwrap();
-        assert_eq!(step, Change::ReplaceAllVoters(numbers(&new)));
+        assert_eq!(step, VoterChange::ReplaceAllVoters(numbers(&new)));
         assert_eq!(wanted.next_step(&membership(&[&old, &new], &all)), Some(step));
         let changed = membership(&[&new], &all);
         let step = wanted.next_step(&changed).unwrap();
-        assert_eq!(step, Change::RemoveNodes(numbers(&named(1..2, 1))));
+        assert_eq!(step, VoterChange::RemoveNodes(numbers(&named(1..2, 1))));
         let wanted = Wanted { learners: named(1..2, 1), ..wanted };
         assert_eq!(wanted.next_step(&changed), None);
     }
@@ -153,13 +153,13 @@ mod tests {
         new.extend(named(3..4, 2));
         let wanted = Wanted { voters: new.clone(), learners: Named::new() };
         let step = wanted.next_step(&membership(&[&old], &old)).unwrap();
-        assert_eq!(step, Change::AddNodes(named(3..4, 2)));
+        assert_eq!(step, VoterChange::AddNodes(named(3..4, 2)));
         let mut all = old.clone();
         all.extend(named(3..4, 2));
         let step = wanted.next_step(&membership(&[&old], &all)).unwrap();
-        assert_eq!(step, Change::ReplaceAllVoters(numbers(&new)));
+        assert_eq!(step, VoterChange::ReplaceAllVoters(numbers(&new)));
         let step = wanted.next_step(&membership(&[&new], &all)).unwrap();
-        assert_eq!(step, Change::RemoveNodes(numbers(&named(3..4, 1))));
+        assert_eq!(step, VoterChange::RemoveNodes(numbers(&named(3..4, 1))));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use tracing::{debug, info};
 
 use super::{
     options::RaftTimes,
-    raft_consensus::{Look, Parts},
-    rpc::{Reply, Rpc},
+    raft_consensus::{RaftContext, RaftReading},
+    rpc::{RaftAnswer, Rpc},
     types::{Participant, RaftLogId, RaftMembership},
 };
 
@@ -26,7 +26,7 @@ enum Due {
 }
 
 /// Calls elections until the log stops.
-pub async fn run(parts: Arc<Parts>) {
+pub async fn run(parts: Arc<RaftContext>) {
     let mut first = false;
     let mut retry = None;
     while let Some(look) = parts.look().await {
@@ -54,7 +54,7 @@ pub async fn run(parts: Arc<Parts>) {
     }
 }
 
-fn due(look: &Look, parts: &Parts, first: bool) -> Due {
+fn due(look: &RaftReading, parts: &RaftContext, first: bool) -> Due {
     let voters = look.membership.voter_ids().count();
     if look.leads || !look.membership.voter_ids().any(|voter| voter == parts.caller.me.number()) {
         return Due::Never;
@@ -72,7 +72,7 @@ fn due(look: &Look, parts: &Parts, first: bool) -> Due {
 }
 
 /// Returns when this node's turn comes, after the first one's: by its place among the voters, the last leader left out.
-fn turn(look: &Look, parts: &Parts, first: bool) -> Duration {
+fn turn(look: &RaftReading, parts: &RaftContext, first: bool) -> Duration {
     let RaftTimes { election_min, election_max, .. } = parts.times;
     let turns = election_max.saturating_sub(election_min);
     let leader = look.vote.committed.then_some(look.vote.leader_id.node_id);
@@ -90,7 +90,7 @@ fn turn(look: &Look, parts: &Parts, first: bool) -> Duration {
     }
 }
 
-impl Parts {
+impl RaftContext {
     /// Tells whether this node would vote for `candidate`, whose log ends with `last_log_id`: no leader is heard, none has
     /// named another heir, and that log is no shorter.
     pub async fn would_vote(&self, candidate: Participant, last_log_id: Option<RaftLogId>) -> bool {
@@ -109,7 +109,7 @@ impl Parts {
     }
 
     /// Asks all voters at once whether they would vote for this node. Nothing changes by being asked.
-    async fn has_consent(&self, look: &Look) -> bool {
+    async fn has_consent(&self, look: &RaftReading) -> bool {
         let last_log_id = self.store.read(|kept| kept.last_log_id());
         let me = self.caller.me.number();
         let mut consent = vec![me];
@@ -120,7 +120,7 @@ impl Parts {
                 let rpc = Rpc::WouldVote { last_log_id };
                 let reply =
                     self.caller.ask(participant, &look.vote, rpc, self.times.heartbeat).await;
-                matches!(reply, Ok(Reply::WouldVote(true))).then_some(voter)
+                matches!(reply, Ok(RaftAnswer::WouldVote(true))).then_some(voter)
             })
             .collect();
         while !is_majority(&look.membership, &consent) {
@@ -146,7 +146,7 @@ fn is_majority(membership: &RaftMembership, voters: &[u64]) -> bool {
 }
 
 /// Ends pauses of the heartbeats: with the leadership, or when it has led to nothing.
-pub async fn end_pauses(parts: Arc<Parts>) {
+pub async fn end_pauses(parts: Arc<RaftContext>) {
     let mut paused = parts.paused.subscribe();
     let mut metrics = parts.raft.metrics();
     while paused.wait_for(|paused| *paused).await.is_ok() {

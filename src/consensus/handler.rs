@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use super::{
     codec::{self, WIRE},
     incoming::Taken,
-    raft_consensus::{Inner, Parts},
-    rpc::{self, Piece, Received, Reply, Rpc},
+    raft_consensus::{RaftContext, RaftInner},
+    rpc::{self, Piece, RaftAnswer, Received, Rpc},
     types::Participant,
 };
 use nomad_core::{node_id::NodeId, trace::TraceContext};
@@ -18,11 +18,11 @@ use nomad_ports::PeerHandler;
 /// The handler of [`Service::Log`](nomad_ports::peer_transport::Service::Log). It does not keep the log alive.
 #[derive(Debug)]
 pub struct Handler {
-    inner: Weak<Inner>,
+    inner: Weak<RaftInner>,
 }
 
 impl Handler {
-    pub fn new(inner: Weak<Inner>) -> Self {
+    pub fn new(inner: Weak<RaftInner>) -> Self {
         Self { inner }
     }
 }
@@ -56,8 +56,8 @@ impl PeerHandler for Handler {
     fn heard(&self, _: NodeId, _: TraceContext, _: Bytes) {}
 }
 
-impl Parts {
-    async fn reply(&self, from: Participant, rpc: Rpc) -> Result<Reply, String> {
+impl RaftContext {
+    async fn reply(&self, from: Participant, rpc: Rpc) -> Result<RaftAnswer, String> {
         if from.node == self.caller.me.node {
             return Err("this node does not follow itself".into());
         }
@@ -65,20 +65,20 @@ impl Parts {
             Rpc::Append(append) => {
                 self.hear(from);
                 let answered = self.raft.append_entries(append).await;
-                answered.map(Reply::Append).map_err(|error| error.to_string())
+                answered.map(RaftAnswer::Append).map_err(|error| error.to_string())
             }
             Rpc::Vote(request) => {
                 let answered = self.raft.vote(request).await;
-                answered.map(Reply::Vote).map_err(|error| error.to_string())
+                answered.map(RaftAnswer::Vote).map_err(|error| error.to_string())
             }
             Rpc::WouldVote { last_log_id } => {
-                Ok(Reply::WouldVote(self.would_vote(from, last_log_id).await))
+                Ok(RaftAnswer::WouldVote(self.would_vote(from, last_log_id).await))
             }
             Rpc::Heir { vote, heir } => {
                 self.keep_heir(vote, heir).await;
-                Ok(Reply::Heir)
+                Ok(RaftAnswer::Heir)
             }
-            Rpc::Snapshot(piece) => self.take_piece(from, piece).await.map(Reply::Snapshot),
+            Rpc::Snapshot(piece) => self.take_piece(from, piece).await.map(RaftAnswer::Snapshot),
         }
     }
 

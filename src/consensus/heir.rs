@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
-    raft_consensus::{Look, Parts},
-    rpc::{Reply, Rpc},
+    raft_consensus::{RaftContext, RaftReading},
+    rpc::{RaftAnswer, Rpc},
     types::{Participant, RaftVote},
 };
 use nomad_core::node_id::NodeId;
@@ -29,7 +29,7 @@ pub struct Heir {
     until: Instant,
 }
 
-impl Parts {
+impl RaftContext {
     /// Falls silent in favour of a voter, or speaks again.
     pub fn make_way(self: &Arc<Self>, heir: Option<NodeId>) {
         self.pause(heir.is_some());
@@ -56,7 +56,7 @@ impl Parts {
         for _ in 0..TELLS_MAX {
             let (rpc, limit) = (Rpc::Heir { vote, heir: heir.number() }, self.times.heartbeat);
             match self.caller.ask(voter, &vote, rpc, limit).await {
-                Ok(Reply::Heir) => return,
+                Ok(RaftAnswer::Heir) => return,
                 answer => {
                     debug!(voter = %voter.node, ?answer, "was not told who leads next");
                     tokio::time::sleep(limit / 4).await;
@@ -79,7 +79,7 @@ impl Parts {
     }
 
     /// Returns who is to lead next, when the leader of this vote has named one lately.
-    pub fn heir(&self, look: &Look) -> Option<u64> {
+    pub fn heir(&self, look: &RaftReading) -> Option<u64> {
         let heir = *self.heir.lock().unwrap_or_else(PoisonError::into_inner);
         heir.filter(|heir| heir.vote == look.vote && now() < heir.until).map(|heir| heir.heir)
     }

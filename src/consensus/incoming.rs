@@ -8,7 +8,7 @@ use super::{
 
 /// A snapshot under way.
 #[derive(Debug, Default)]
-pub struct Incoming {
+pub struct IncomingSnapshot {
     begun: Option<Begun>,
 }
 
@@ -29,7 +29,7 @@ pub enum Taken {
     Whole(Vec<u8>),
 }
 
-impl Incoming {
+impl IncomingSnapshot {
     /// Takes a piece that has been looked over by itself.
     ///
     /// # Errors

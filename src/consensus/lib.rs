@@ -38,5 +38,5 @@ mod test_rpc;
 mod test_store;
 mod types;
 
-pub use options::{OpenError, RaftOptions, RaftTimes};
+pub use options::{LogOpenError, RaftOptions, RaftTimes};
 pub use raft_consensus::RaftConsensus;

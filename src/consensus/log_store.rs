@@ -8,7 +8,7 @@ use openraft::{
 };
 
 use super::{
-    store::{Done, Handle},
+    store::{Handle, LogWaiter},
     types::{RaftEntry, RaftLogId, RaftVote, StorageError, Types},
 };
 
@@ -115,7 +115,7 @@ impl RaftLogStorage<Types> for LogStore {
                 }
                 Ok(())
             },
-            Done::Flushed(done),
+            LogWaiter::Flushed(done),
         );
         submitted.map_err(log_error)
     }

@@ -11,14 +11,16 @@ use tokio::sync::watch;
 use super::{
     codec::{self, DISK},
     store::{Handle, KeptSnapshot},
-    types::{RaftEntry, RaftLogId, Record, SnapshotMeta, StorageError, StoredMembership, Types},
+    types::{
+        RaftEntry, RaftLogId, RaftRecord, SnapshotMeta, StorageError, StoredMembership, Types,
+    },
 };
-use nomad_core::table::{Applied, Table};
+use nomad_core::table::{Applied, GroupTable};
 
 /// The table after the last entry that is applied.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct State {
-    pub table: Option<Arc<Table>>,
+pub struct AppliedState {
+    pub table: Option<Arc<GroupTable>>,
     pub applied: Option<RaftLogId>,
     /// Who votes and follows, as far as that is committed.
     pub membership: StoredMembership,
@@ -28,12 +30,12 @@ pub struct State {
 #[derive(Debug)]
 pub struct Machine {
     handle: Handle,
-    state: State,
-    published: watch::Sender<State>,
+    state: AppliedState,
+    published: watch::Sender<AppliedState>,
 }
 
 /// Writes a table as a snapshot holds it.
-pub fn encode_table(table: Option<&Table>) -> Result<Vec<u8>, String> {
+pub fn encode_table(table: Option<&GroupTable>) -> Result<Vec<u8>, String> {
     codec::encode(DISK, &table)
 }
 
@@ -41,12 +43,12 @@ pub fn encode_table(table: Option<&Table>) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// Says what does not fit.
-pub fn decode_table(bytes: &[u8]) -> Result<Option<Table>, String> {
+pub fn decode_table(bytes: &[u8]) -> Result<Option<GroupTable>, String> {
     codec::decode(DISK, bytes)
 }
 
-fn state_of(meta: &SnapshotMeta, bytes: &[u8]) -> Result<State, String> {
-    Ok(State {
+fn state_of(meta: &SnapshotMeta, bytes: &[u8]) -> Result<AppliedState, String> {
+    Ok(AppliedState {
         table: decode_table(bytes)?.map(Arc::new),
         applied: meta.last_log_id,
         membership: meta.last_membership.clone(),
@@ -58,12 +60,12 @@ impl Machine {
     ///
     /// # Errors
     /// When it does not read back.
-    pub fn new(handle: Handle, published: watch::Sender<State>) -> Result<Self, String> {
+    pub fn new(handle: Handle, published: watch::Sender<AppliedState>) -> Result<Self, String> {
         let snapshot = handle.read(|kept| kept.snapshot.clone());
         let state = match snapshot {
             Some(KeptSnapshot { meta, data }) => state_of(&meta, &data)
                 .map_err(|why| format!("the snapshot does not read back: {why}"))?,
-            None => State::default(),
+            None => AppliedState::default(),
         };
         published.send_replace(state.clone());
         Ok(Self { handle, state, published })
@@ -77,14 +79,14 @@ impl Machine {
                 self.state.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Applied::Nothing
             }
-            EntryPayload::Normal(Record::Found(table)) => match self.state.table {
+            EntryPayload::Normal(RaftRecord::Found(table)) => match self.state.table {
                 Some(_) => Applied::Nothing,
                 None => {
                     self.state.table = Some(table);
                     Applied::Done
                 }
             },
-            EntryPayload::Normal(Record::Do(command)) => match &mut self.state.table {
+            EntryPayload::Normal(RaftRecord::Do(command)) => match &mut self.state.table {
                 Some(table) => Arc::make_mut(table).apply(&command),
                 // The founding is the first record of each log.
                 None => Applied::Nothing,
@@ -150,12 +152,12 @@ impl RaftStateMachine<Types> for Machine {
 #[derive(Debug)]
 pub struct Builder {
     handle: Handle,
-    state: State,
+    state: AppliedState,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
-        let State { table, applied, membership } = self.state.clone();
+        let AppliedState { table, applied, membership } = self.state.clone();
         // The same entries make the same table, so that the last one names the snapshot.
         let snapshot_id = applied.map_or_else(|| "empty".to_owned(), |applied| applied.to_string());
         let meta = SnapshotMeta { last_log_id: applied, last_membership: membership, snapshot_id };

@@ -18,7 +18,7 @@ use openraft::{
 
 use super::{
     codec::{self, WIRE},
-    rpc::{self, CHUNK_BYTES, Piece, Question, Received, Reply, Rpc},
+    rpc::{self, CHUNK_BYTES, Piece, RaftAnswer, RaftRequest, Received, Rpc},
     types::{Participant, RaftVote, Types},
 };
 use nomad_core::{node_id::NodeId, trace::TraceContext};
@@ -70,10 +70,10 @@ impl Caller {
         vote: &RaftVote,
         rpc: Rpc,
         limit: Duration,
-    ) -> Result<Reply, CallError> {
+    ) -> Result<RaftAnswer, CallError> {
         let no_answer = |reason| CallError::Answer { from: to.node, reason };
         let (group, from_claim) = (self.group.to_string(), self.me.claim);
-        let question = Question { group, from_claim, to: to.number(), rpc };
+        let question = RaftRequest { group, from_claim, to: to.number(), rpc };
         let body = Bytes::from(codec::encode(WIRE, &question).map_err(no_answer)?);
         let trace = TraceContext::default();
         let answer = self.transport.ask(to.node, Service::Log, trace, body, limit).await?;
@@ -122,9 +122,9 @@ impl Line {
             let (end, total) = (offset + data.len(), bytes.len() as u64);
             let piece = Piece { vote, meta: meta.clone(), total, offset: offset as u64, data };
             match self.caller.ask(self.to, &vote, Rpc::Snapshot(piece), limit).await? {
-                Reply::Snapshot(Received::Installed(answered)) => return Ok(answered),
-                Reply::Snapshot(Received::More) if end < bytes.len() => offset = end,
-                Reply::Snapshot(Received::Again) if again < AGAIN_MAX => {
+                RaftAnswer::Snapshot(Received::Installed(answered)) => return Ok(answered),
+                RaftAnswer::Snapshot(Received::More) if end < bytes.len() => offset = end,
+                RaftAnswer::Snapshot(Received::Again) if again < AGAIN_MAX => {
                     (offset, again) = (0, again + 1);
                 }
                 _ => return Err(unexpected(self.to)),
@@ -143,10 +143,10 @@ impl RaftNetwork<Types> for Line {
         let rpc = Rpc::Append(request);
         match self.caller.ask(self.to, &vote, rpc, option.hard_ttl()).await? {
             // What follows nothing conflicts with nothing.
-            Reply::Append(AppendEntriesResponse::Conflict) if is_first => {
+            RaftAnswer::Append(AppendEntriesResponse::Conflict) if is_first => {
                 Err(unexpected(self.to).into())
             }
-            Reply::Append(response) => Ok(response),
+            RaftAnswer::Append(response) => Ok(response),
             _ => Err(unexpected(self.to).into()),
         }
     }
@@ -169,7 +169,7 @@ impl RaftNetwork<Types> for Line {
     ) -> Result<VoteResponse<u64>, Failure> {
         let vote = request.vote;
         match self.caller.ask(self.to, &vote, Rpc::Vote(request), option.hard_ttl()).await? {
-            Reply::Vote(response) => Ok(response),
+            RaftAnswer::Vote(response) => Ok(response),
             _ => Err(unexpected(self.to).into()),
         }
     }

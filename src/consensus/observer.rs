@@ -6,8 +6,8 @@ use openraft::ServerState;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    machine::State,
-    raft_consensus::Parts,
+    machine::AppliedState,
+    raft_consensus::RaftContext,
     types::{Participant, RaftLogId, RaftMetrics},
 };
 use nomad_core::log_state::LogState;
@@ -16,7 +16,7 @@ use nomad_core::log_state::LogState;
 const BEHIND_MAX: u64 = 16;
 
 /// Publishes until the log stops or fails.
-pub async fn run(parts: Arc<Parts>, log_state: watch::Sender<LogState>) {
+pub async fn run(parts: Arc<RaftContext>, log_state: watch::Sender<LogState>) {
     let (mut metrics, mut applied) = (parts.raft.metrics(), parts.applied.clone());
     let mut elected = None;
     loop {
@@ -73,12 +73,12 @@ fn is_same(a: &LogState, b: &LogState) -> bool {
             == (&b.voters, &b.settled_voters, &b.learners, &b.caught_up, &b.failed)
 }
 
-impl Parts {
+impl RaftContext {
     /// Makes the state of what openraft reports. `since` is when the vote of this term was last heard of, early in it.
     pub fn log_state(
         &self,
         metrics: &RaftMetrics,
-        state: &State,
+        state: &AppliedState,
         since: Option<Instant>,
     ) -> LogState {
         // What is committed: a change that a leader has only begun may never come to be.

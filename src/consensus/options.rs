@@ -6,7 +6,7 @@ use openraft::{Config, SnapshotPolicy};
 use thiserror::Error;
 
 use nomad_core::node_id::NodeId;
-use nomad_storage::{self as storage, Faults};
+use nomad_storage::{self as storage, FaultInjector};
 
 /// How many entries are applied before the table is written down as a whole.
 const SNAPSHOT_EVERY: u64 = 1_000;
@@ -75,7 +75,7 @@ pub struct RaftOptions {
     /// Its times.
     pub times: RaftTimes,
     /// Faults of the disk to inject, for tests.
-    pub faults: Option<Faults>,
+    pub faults: Option<FaultInjector>,
 }
 
 impl RaftOptions {
@@ -97,10 +97,10 @@ impl fmt::Debug for RaftOptions {
 
 /// Why the log does not open.
 #[derive(Debug, Error)]
-pub enum OpenError {
+pub enum LogOpenError {
     /// The engine does not open its directory.
     #[error("the group's log does not open: {0}")]
-    Engine(storage::OpenError),
+    Engine(storage::StoreOpenError),
     /// A newer or older program wrote it.
     #[error(
         "the group's log in {} has format {found}; this program reads format {expected}. Use the version of nomad that wrote \

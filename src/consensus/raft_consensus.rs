@@ -19,20 +19,22 @@ use super::{
     elector,
     handler::Handler,
     heir::Heir,
-    incoming::Incoming,
+    incoming::IncomingSnapshot,
     log_store::LogStore,
-    machine::{Machine, State},
+    machine::{AppliedState, Machine},
     network::Caller,
     observer,
-    options::{OpenError, RaftOptions, RaftTimes},
-    store::Store,
+    options::{LogOpenError, RaftOptions, RaftTimes},
+    store::RaftStore,
     types,
-    types::{Bond, Participant, Raft, RaftEntry, RaftMembership, RaftMetrics, RaftVote, Record},
+    types::{
+        Bond, Participant, Raft, RaftEntry, RaftMembership, RaftMetrics, RaftRecord, RaftVote,
+    },
 };
 use nomad_core::{
     log_state::LogState,
     node_id::NodeId,
-    table::{Applied, Command, Table},
+    table::{Applied, GroupTable, TableCommand},
 };
 use nomad_ports::{Consensus, PeerHandler, PeerTransport, consensus::ConsensusError};
 
@@ -43,18 +45,18 @@ type WriteError = RaftError<u64, ClientWriteError<u64, Participant>>;
 
 /// The log on openraft. Cheap to clone; it stops when the last clone is dropped.
 #[derive(Debug, Clone)]
-pub struct RaftConsensus(pub(super) Arc<Inner>);
+pub struct RaftConsensus(pub(super) Arc<RaftInner>);
 
-pub struct Inner {
+pub struct RaftInner {
     options: RaftOptions,
     transport: Arc<dyn PeerTransport>,
     log_state: watch::Sender<LogState>,
     running: RwLock<Option<Arc<Running>>>,
     /// Held while the log starts, stops or changes its group. `None` once it is closed or could not be opened.
-    store: tokio::sync::Mutex<Option<Arc<Store>>>,
+    store: tokio::sync::Mutex<Option<Arc<RaftStore>>>,
 }
 
-impl std::fmt::Debug for Inner {
+impl std::fmt::Debug for RaftInner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inner").field("options", &self.options).finish_non_exhaustive()
     }
@@ -63,7 +65,7 @@ impl std::fmt::Debug for Inner {
 /// A log that runs, with its tasks, which end with it.
 #[derive(Debug)]
 pub struct Running {
-    pub parts: Arc<Parts>,
+    pub parts: Arc<RaftContext>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -74,15 +76,15 @@ impl Drop for Running {
 }
 
 /// What the tasks of a running log share.
-pub struct Parts {
+pub struct RaftContext {
     pub caller: Caller,
     pub raft: Raft,
-    pub store: Arc<Store>,
+    pub store: Arc<RaftStore>,
     pub times: RaftTimes,
-    pub applied: watch::Receiver<State>,
+    pub applied: watch::Receiver<AppliedState>,
     pub campaign: Notify,
     pub paused: watch::Sender<bool>,
-    pub incoming: tokio::sync::Mutex<Incoming>,
+    pub incoming: tokio::sync::Mutex<IncomingSnapshot>,
     pub arranging: tokio::sync::Mutex<()>,
     /// Who spoke as the leader last: a newcomer hears it before it knows the members.
     heard: Mutex<Option<Participant>>,
@@ -90,14 +92,14 @@ pub struct Parts {
     pub heir: Mutex<Option<Heir>>,
 }
 
-impl Look {
+impl RaftReading {
     /// Returns how long ago the vote was given, or its leader last heard.
     pub fn silent(&self) -> Duration {
         self.since.map_or(Duration::MAX, |since| since.elapsed())
     }
 }
 
-impl std::fmt::Debug for Parts {
+impl std::fmt::Debug for RaftContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Parts({})", self.group())
     }
@@ -105,7 +107,7 @@ impl std::fmt::Debug for Parts {
 
 /// A look at openraft's state.
 #[derive(Debug)]
-pub struct Look {
+pub struct RaftReading {
     pub vote: RaftVote,
     /// When that vote was given, or its leader last heard.
     pub since: Option<Instant>,
@@ -113,14 +115,14 @@ pub struct Look {
     pub membership: RaftMembership,
 }
 
-impl Parts {
+impl RaftContext {
     pub fn group(&self) -> &str {
         &self.caller.group
     }
 
     /// Looks at openraft's state; `None` once it has stopped.
-    pub async fn look(&self) -> Option<Look> {
-        let look = self.raft.with_raft_state(|state| Look {
+    pub async fn look(&self) -> Option<RaftReading> {
+        let look = self.raft.with_raft_state(|state| RaftReading {
             vote: *state.vote_ref(),
             since: state.vote_last_modified(),
             leads: state.server_state.is_leader(),
@@ -187,9 +189,9 @@ impl RaftConsensus {
     pub async fn open(
         options: RaftOptions,
         transport: Arc<dyn PeerTransport>,
-    ) -> Result<Self, OpenError> {
-        let store = Store::open(&options, false).await?;
-        let inner = Arc::new(Inner {
+    ) -> Result<Self, LogOpenError> {
+        let store = RaftStore::open(&options, false).await?;
+        let inner = Arc::new(RaftInner {
             log_state: watch::Sender::default(),
             running: RwLock::new(None),
             store: tokio::sync::Mutex::new(Some(Arc::clone(&store))),
@@ -199,7 +201,7 @@ impl RaftConsensus {
         inner
             .take_up(&store)
             .await
-            .map_err(|reason| OpenError::Unusable { dir: inner.options.dir.clone(), reason })?;
+            .map_err(|reason| LogOpenError::Unusable { dir: inner.options.dir.clone(), reason })?;
         Ok(Self(inner))
     }
 
@@ -218,7 +220,7 @@ impl RaftConsensus {
     }
 }
 
-impl Inner {
+impl RaftInner {
     pub fn running(&self) -> Option<Arc<Running>> {
         self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -239,12 +241,12 @@ impl Inner {
     }
 
     /// Starts what is kept, if anything is.
-    async fn take_up(&self, store: &Arc<Store>) -> Result<(), String> {
+    async fn take_up(&self, store: &Arc<RaftStore>) -> Result<(), String> {
         let Some(Bond { group, claim }) = store.read(|kept| kept.bond.clone()) else {
             return Ok(());
         };
         let handle = store.handle();
-        let (published, applied) = watch::channel(State::default());
+        let (published, applied) = watch::channel(AppliedState::default());
         let machine = Machine::new(handle.clone(), published)?;
         let (me, times) = (Participant { node: self.options.node, claim }, self.options.times);
         let caller =
@@ -255,7 +257,7 @@ impl Inner {
         let made = async move { Raft::new(me.number(), config, network, log, machine).await };
         let made = tokio::spawn(made).await.map_err(|error| error.to_string())?;
         let raft = made.map_err(|error| error.to_string())?;
-        let parts = Arc::new(Parts {
+        let parts = Arc::new(RaftContext {
             caller,
             raft,
             store: Arc::clone(store),
@@ -338,7 +340,7 @@ impl Inner {
         if let Some(store) = held.take() {
             store.close().await;
         }
-        let resumed = match Store::open(&self.options, true).await {
+        let resumed = match RaftStore::open(&self.options, true).await {
             Ok(store) => {
                 let store = held.insert(store);
                 if store.read(|kept| kept.bond.is_none()) {
@@ -361,7 +363,7 @@ impl Consensus for RaftConsensus {
         self.0.log_state.subscribe()
     }
 
-    fn found(&self, table: Table) -> BoxFuture<'static, Result<(), ConsensusError>> {
+    fn found(&self, table: GroupTable) -> BoxFuture<'static, Result<(), ConsensusError>> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
             let me = inner.options.node;
@@ -392,12 +394,15 @@ impl Consensus for RaftConsensus {
         Box::pin(async move { inner.change_bond(Some(&Bond { group, claim }), &[]).await })
     }
 
-    fn propose(&self, command: Command) -> BoxFuture<'static, Result<Applied, ConsensusError>> {
+    fn propose(
+        &self,
+        command: TableCommand,
+    ) -> BoxFuture<'static, Result<Applied, ConsensusError>> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
             let running = inner.parts()?;
             let parts = &running.parts;
-            let written = parts.raft.client_write(Record::Do(command));
+            let written = parts.raft.client_write(RaftRecord::Do(command));
             match timeout(parts.times.propose_limit, written).await {
                 Err(_) => Err(ConsensusError::Unknown),
                 Ok(Ok(written)) => {

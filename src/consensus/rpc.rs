@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     codec::{self, WIRE},
     types::{
-        Participant, RaftEntry, RaftLogId, RaftMembership, RaftVote, Record, SnapshotMeta, Types,
+        Participant, RaftEntry, RaftLogId, RaftMembership, RaftRecord, RaftVote, SnapshotMeta,
+        Types,
     },
 };
 use nomad_core::node_id::NodeId;
@@ -31,7 +32,7 @@ const NUMBER_MAX: u64 = 1 << 56;
 
 /// A question about the log of a group, from one participant to another.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Question {
+pub struct RaftRequest {
     pub group: String,
     /// The claim under which the sender takes part.
     pub from_claim: u64,
@@ -67,7 +68,7 @@ pub struct Piece {
 
 /// The answer to the question of the same name.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Reply {
+pub enum RaftAnswer {
     Append(AppendEntriesResponse<u64>),
     Vote(VoteResponse<u64>),
     WouldVote(bool),
@@ -90,11 +91,11 @@ pub enum Received {
 ///
 /// # Errors
 /// Says what is wrong.
-pub fn decode_question(from: NodeId, bytes: &[u8]) -> Result<Question, String> {
+pub fn decode_question(from: NodeId, bytes: &[u8]) -> Result<RaftRequest, String> {
     if bytes.len() > MESSAGE_MAX {
         return Err(format!("a message of {} bytes is longer than {MESSAGE_MAX}", bytes.len()));
     }
-    let question: Question = codec::decode(WIRE, bytes)?;
+    let question: RaftRequest = codec::decode(WIRE, bytes)?;
     if question.group.len() > GROUP_NAME_MAX {
         return Err(format!("a group's name of {} bytes is too long", question.group.len()));
     }
@@ -148,7 +149,8 @@ fn check_append(from: &Participant, append: &AppendEntriesRequest<Types>) -> Res
             return Err(format!("entry {log_id} does not follow its predecessor"));
         }
         match payload {
-            EntryPayload::Blank | EntryPayload::Normal(Record::Do(_) | Record::Found(_)) => {}
+            EntryPayload::Blank
+            | EntryPayload::Normal(RaftRecord::Do(_) | RaftRecord::Found(_)) => {}
             EntryPayload::Membership(membership) => check_membership(membership)?,
         }
         prev = Some(*log_id);
@@ -202,25 +204,28 @@ fn check_piece(from: &Participant, piece: &Piece) -> Result<(), String> {
 ///
 /// # Errors
 /// Says what is wrong.
-pub fn decode_reply(me: u64, vote: &RaftVote, bytes: &[u8]) -> Result<Reply, String> {
+pub fn decode_reply(me: u64, vote: &RaftVote, bytes: &[u8]) -> Result<RaftAnswer, String> {
     if bytes.len() > MESSAGE_MAX {
         return Err(format!("an answer of {} bytes is longer than {MESSAGE_MAX}", bytes.len()));
     }
-    let reply: Reply = codec::decode(WIRE, bytes)?;
+    let reply: RaftAnswer = codec::decode(WIRE, bytes)?;
     let higher = match &reply {
-        Reply::Append(AppendEntriesResponse::PartialSuccess(_)) => {
+        RaftAnswer::Append(AppendEntriesResponse::PartialSuccess(_)) => {
             return Err("half an append was not asked for".into());
         }
-        Reply::Append(AppendEntriesResponse::HigherVote(higher)) if higher <= vote => {
+        RaftAnswer::Append(AppendEntriesResponse::HigherVote(higher)) if higher <= vote => {
             return Err(format!("the vote {higher} is not higher than {vote}"));
         }
-        Reply::Append(AppendEntriesResponse::HigherVote(higher)) => Some(higher),
-        Reply::Vote(VoteResponse { vote, last_log_id, .. }) => {
+        RaftAnswer::Append(AppendEntriesResponse::HigherVote(higher)) => Some(higher),
+        RaftAnswer::Vote(VoteResponse { vote, last_log_id, .. }) => {
             check_log_id(last_log_id.as_ref())?;
             Some(vote)
         }
-        Reply::Snapshot(Received::Installed(vote)) => Some(vote),
-        Reply::Append(_) | Reply::WouldVote(_) | Reply::Snapshot(_) | Reply::Heir => None,
+        RaftAnswer::Snapshot(Received::Installed(vote)) => Some(vote),
+        RaftAnswer::Append(_)
+        | RaftAnswer::WouldVote(_)
+        | RaftAnswer::Snapshot(_)
+        | RaftAnswer::Heir => None,
     };
     if let Some(higher) = higher {
         check_number("term", higher.leader_id.term)?;

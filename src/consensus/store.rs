@@ -22,11 +22,11 @@ use tracing::error;
 
 use super::{
     codec::{self, DISK},
-    options::{OpenError, RaftOptions},
+    options::{LogOpenError, RaftOptions},
     types::{Bond, RaftEntry, RaftLogId, RaftVote, SnapshotMeta, Types},
 };
 use nomad_core::node_id::NodeId;
-use nomad_storage::{self as storage, Engine, FaultPoint, Faults, Place};
+use nomad_storage::{self as storage, Engine, EngineOptions, FaultInjector, FaultPoint};
 
 const KEY_FORMAT: &[u8] = b"\x01format";
 const KEY_NODE: &[u8] = b"\x01node";
@@ -119,14 +119,14 @@ fn entry_key(index: u64) -> Vec<u8> {
 }
 
 /// Who waits for a write.
-pub enum Done {
+pub enum LogWaiter {
     Told(oneshot::Sender<Result<(), String>>),
     Flushed(LogFlushed<Types>),
 }
 
 struct Job {
     changes: Changes,
-    done: Done,
+    done: LogWaiter,
 }
 
 struct Shared {
@@ -141,12 +141,12 @@ struct Shared {
 }
 
 /// The store.
-pub struct Store {
-    faults: Option<Faults>,
+pub struct RaftStore {
+    faults: Option<FaultInjector>,
     shared: Mutex<Shared>,
 }
 
-impl std::fmt::Debug for Store {
+impl std::fmt::Debug for RaftStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Store")
     }
@@ -155,12 +155,12 @@ impl std::fmt::Debug for Store {
 /// The right to write for one group.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    store: Arc<Store>,
+    store: Arc<RaftStore>,
     generation: u64,
 }
 
-fn place(options: &RaftOptions) -> Place {
-    Place {
+fn place(options: &RaftOptions) -> EngineOptions {
+    EngineOptions {
         dir: options.dir.clone(),
         keyspace: "group",
         durable: true,
@@ -170,22 +170,22 @@ fn place(options: &RaftOptions) -> Place {
     }
 }
 
-impl Store {
+impl RaftStore {
     /// Opens the store. After a failure, `anew` makes everything durable once more first.
     ///
     /// # Errors
     /// Says why it does not open, with the way out.
-    pub async fn open(options: &RaftOptions, anew: bool) -> Result<Arc<Self>, OpenError> {
+    pub async fn open(options: &RaftOptions, anew: bool) -> Result<Arc<Self>, LogOpenError> {
         let owned = options.clone();
         let opened = tokio::task::spawn_blocking(move || Self::open_now(&owned, anew)).await;
         opened.unwrap_or_else(|error| {
-            Err(OpenError::Unusable { dir: options.dir.clone(), reason: error.to_string() })
+            Err(LogOpenError::Unusable { dir: options.dir.clone(), reason: error.to_string() })
         })
     }
 
-    fn open_now(options: &RaftOptions, anew: bool) -> Result<Arc<Self>, OpenError> {
+    fn open_now(options: &RaftOptions, anew: bool) -> Result<Arc<Self>, LogOpenError> {
         let dir = &options.dir;
-        let unusable = |reason| OpenError::Unusable { dir: dir.clone(), reason };
+        let unusable = |reason| LogOpenError::Unusable { dir: dir.clone(), reason };
         if anew {
             if let Some(faults) = &options.faults {
                 faults(FaultPoint::Reopen).map_err(|error| unusable(error.to_string()))?;
@@ -193,11 +193,11 @@ impl Store {
             storage::renew(&place(options)).map_err(unusable)?;
         }
         let engine = storage::open_engine(&place(options)).map_err(|error| match error {
-            storage::OpenError::Damaged { journal, at, reason } => OpenError::Damaged {
+            storage::StoreOpenError::Damaged { journal, at, reason } => LogOpenError::Damaged {
                 dir: dir.clone(),
                 what: format!("{} at byte {at} ({reason})", journal.display()),
             },
-            error => OpenError::Engine(error),
+            error => LogOpenError::Engine(error),
         })?;
         let kept = load(&engine, options)?;
         let shared = Shared {
@@ -336,7 +336,7 @@ impl Store {
     }
 }
 
-impl Done {
+impl LogWaiter {
     fn tell(self, result: &Result<(), String>) {
         match self {
             Self::Told(told) => drop(told.send(result.clone())),
@@ -362,7 +362,7 @@ impl Handle {
         change: impl FnOnce(&mut Kept, &mut Changes) -> Result<(), String>,
     ) -> Result<(), String> {
         let (told, told_of) = oneshot::channel();
-        self.submit(change, Done::Told(told))?;
+        self.submit(change, LogWaiter::Told(told))?;
         told_of.await.unwrap_or_else(|_| Err("its runtime has stopped".into()))
     }
 
@@ -373,7 +373,7 @@ impl Handle {
     pub fn submit(
         &self,
         change: impl FnOnce(&mut Kept, &mut Changes) -> Result<(), String>,
-        done: Done,
+        done: LogWaiter,
     ) -> Result<(), String> {
         let mut shared = self.store.lock();
         if shared.generation != self.generation {
@@ -395,9 +395,9 @@ impl Handle {
 }
 
 /// Reads all that is kept; makes a new database ready.
-fn load(engine: &Engine, options: &RaftOptions) -> Result<Kept, OpenError> {
+fn load(engine: &Engine, options: &RaftOptions) -> Result<Kept, LogOpenError> {
     let dir = &options.dir;
-    let damaged = |what: String| OpenError::Damaged { dir: dir.clone(), what };
+    let damaged = |what: String| LogOpenError::Damaged { dir: dir.clone(), what };
     let mut records = BTreeMap::new();
     for guard in engine.db.snapshot().range(&engine.objects, Vec::new()..END.to_vec()) {
         let (key, value) = guard.into_inner().map_err(|error| damaged(error.to_string()))?;
@@ -409,19 +409,21 @@ fn load(engine: &Engine, options: &RaftOptions) -> Result<Kept, OpenError> {
     match records.remove(KEY_FORMAT).as_deref() {
         Some([DISK]) => {}
         Some([found, ..]) => {
-            return Err(OpenError::Format { dir: dir.clone(), found: *found, expected: DISK });
+            return Err(LogOpenError::Format { dir: dir.clone(), found: *found, expected: DISK });
         }
         _ => return Err(damaged("its format is not written down".into())),
     }
     let kept = Loader { records }.kept(options).map_err(|wrong| match wrong {
         Wrong::Damaged(what) => damaged(what),
-        Wrong::Owner(owner) => OpenError::Stranger { dir: dir.clone(), owner, node: options.node },
+        Wrong::Owner(owner) => {
+            LogOpenError::Stranger { dir: dir.clone(), owner, node: options.node }
+        }
     })?;
     Ok(kept)
 }
 
-fn prepare(engine: &Engine, options: &RaftOptions) -> Result<(), OpenError> {
-    let unusable = |reason| OpenError::Unusable { dir: options.dir.clone(), reason };
+fn prepare(engine: &Engine, options: &RaftOptions) -> Result<(), LogOpenError> {
+    let unusable = |reason| LogOpenError::Unusable { dir: options.dir.clone(), reason };
     let mut batch = engine.db.batch();
     batch.insert(&engine.objects, KEY_FORMAT, [DISK]);
     let node = codec::encode(DISK, &options.node).map_err(unusable)?;

@@ -6,12 +6,12 @@ use openraft::{Vote, raft::VoteRequest};
 
 use super::{
     network::Caller,
-    raft_consensus::Parts,
-    rpc::{Reply, Rpc},
+    raft_consensus::RaftContext,
+    rpc::{RaftAnswer, Rpc},
     test_cluster::{Cluster, GROUP, id, ids, seat},
     types::Participant,
 };
-use nomad_core::table::{Applied, Command, Seat};
+use nomad_core::table::{Applied, Seat, TableCommand};
 use nomad_ports::{Consensus as _, consensus::ConsensusError};
 
 fn participant(n: u8, claim: u64) -> Participant {
@@ -19,12 +19,12 @@ fn participant(n: u8, claim: u64) -> Participant {
 }
 
 impl Cluster {
-    fn parts(&self, n: u8) -> Arc<Parts> {
+    fn parts(&self, n: u8) -> Arc<RaftContext> {
         Arc::clone(&self.log(n).0.running().unwrap().parts)
     }
 
     /// Asks as a node would that still knows the other under that claim.
-    async fn ask(&self, caller: &Caller, to: Participant, rpc: Rpc) -> Result<Reply, String> {
+    async fn ask(&self, caller: &Caller, to: Participant, rpc: Rpc) -> Result<RaftAnswer, String> {
         let vote = Vote::new(50, caller.me.number());
         let answer = caller.ask(to, &vote, rpc, Duration::from_secs(1)).await;
         answer.map_err(|error| error.to_string())
@@ -34,10 +34,10 @@ impl Cluster {
     async fn change(&self, leader: u8, add: Vec<Seat>, remove: Vec<(u8, u64)>) {
         let remove = remove.into_iter().map(|(n, claim)| (id(n), claim)).collect();
         let propose = |command| self.log(leader).propose(command);
-        assert_eq!(propose(Command::Change { add, remove }).await, Ok(Applied::Done));
+        assert_eq!(propose(TableCommand::Change { add, remove }).await, Ok(Applied::Done));
         let table = self.state(leader).table.unwrap();
         for node in table.configuration().everybody() {
-            propose(Command::Acknowledge { node, epoch: table.epoch() }).await.unwrap();
+            propose(TableCommand::Acknowledge { node, epoch: table.epoch() }).await.unwrap();
         }
         assert!(!self.state(leader).table.unwrap().configuration().is_joint());
     }
@@ -58,7 +58,7 @@ async fn a_voter_that_left_and_came_back_does_not_vote_in_its_old_place() {
     assert_eq!(cluster.state(2).voters, ids(1..=3), "it counts on the old voters");
     let would_vote = Rpc::WouldVote { last_log_id: None };
     let answer = cluster.ask(&cluster.parts(2).caller, participant(3, 2), would_vote).await;
-    assert!(matches!(answer, Ok(Reply::WouldVote(true))), "they hear each other: {answer:?}");
+    assert!(matches!(answer, Ok(RaftAnswer::WouldVote(true))), "they hear each other: {answer:?}");
     cluster.log(2).campaign();
     tokio::time::sleep(Duration::from_secs(30)).await;
     // With two votes of three it would lead.
@@ -94,7 +94,10 @@ async fn what_is_meant_for_an_old_claim_or_said_under_another_is_refused() {
     let refused = cluster.ask(&parts.caller, participant(4, 1), would_vote()).await.unwrap_err();
     assert!(refused.contains("this node has the claim 2"), "{refused}");
     let answer = cluster.ask(&parts.caller, participant(4, 2), would_vote()).await.unwrap();
-    assert!(matches!(answer, Reply::WouldVote(true)), "the node itself has nothing against it");
+    assert!(
+        matches!(answer, RaftAnswer::WouldVote(true)),
+        "the node itself has nothing against it"
+    );
     let vote = Rpc::Vote(VoteRequest::new(Vote::new(50, parts.caller.me.number()), None));
     let refused = cluster.ask(&parts.caller, participant(4, 1), vote.clone()).await.unwrap_err();
     assert!(refused.contains("this node has the claim 2"), "{refused}");

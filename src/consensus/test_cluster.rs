@@ -17,7 +17,7 @@ use nomad_core::{
     group::{Member, RetrievalMode, SettingChange, Settings, StorageMode},
     log_state::LogState,
     node_id::NodeId,
-    table::{Applied, Command, Seat, Table},
+    table::{Applied, GroupTable, Seat, TableCommand},
     world::Position,
 };
 use nomad_network::{MemoryLinks, MemoryNetwork};
@@ -50,22 +50,22 @@ pub fn seat(n: u8, claim: u64) -> Seat {
     Seat { member, claim, permanent: false }
 }
 
-pub fn table_of(name: &str, founder: u8) -> Table {
+pub fn table_of(name: &str, founder: u8) -> GroupTable {
     let settings = Settings {
         storage_mode: StorageMode::Fast,
         retrieval_mode: RetrievalMode::Fast,
         migration: false,
         replication_factor: 3,
     };
-    Table::found(name.to_owned(), seat(founder, 1), settings, 100)
+    GroupTable::found(name.to_owned(), seat(founder, 1), settings, 100)
 }
 
 /// The table of a group that has eight members, whoever of them runs.
-fn full_table() -> Table {
+fn full_table() -> GroupTable {
     let mut table = table_of(GROUP, 1);
     let add = (2..=8).map(|n| seat(n, 1)).collect();
-    assert_eq!(table.apply(&Command::Change { add, remove: Vec::new() }), Applied::Done);
-    let settled = Command::Acknowledge { node: id(1), epoch: table.epoch() };
+    assert_eq!(table.apply(&TableCommand::Change { add, remove: Vec::new() }), Applied::Done);
+    let settled = TableCommand::Acknowledge { node: id(1), epoch: table.epoch() };
     assert_eq!(table.apply(&settled), Applied::Done);
     table
 }
@@ -166,7 +166,7 @@ impl Cluster {
     }
 
     /// Waits until all running nodes have applied the same, and asserts that it is.
-    pub async fn agree(&self, leader: u8) -> Arc<Table> {
+    pub async fn agree(&self, leader: u8) -> Arc<GroupTable> {
         let expected = self.state(leader);
         for &n in self.nodes.keys() {
             let state = self.until(n, |s| s.applied >= expected.applied).await;
@@ -178,7 +178,7 @@ impl Cluster {
     }
 
     pub async fn set(&self, n: u8, replication_factor: bool) -> Result<Applied, ConsensusError> {
-        self.log(n).propose(Command::Set(SettingChange::Migration(replication_factor))).await
+        self.log(n).propose(TableCommand::Set(SettingChange::Migration(replication_factor))).await
     }
 }
 
@@ -289,7 +289,7 @@ async fn a_partition_leaves_one_history() {
     assert_eq!(cluster.set(1, true).await, Err(ConsensusError::Unknown));
     cluster.until(1, |s| s.quorum_silent_ms > Some(4_000)).await;
     let leader = cluster.new_leader(3..=5, term).await;
-    let add = Command::Change { add: vec![seat(9, 1)], remove: Vec::new() };
+    let add = TableCommand::Change { add: vec![seat(9, 1)], remove: Vec::new() };
     assert_eq!(cluster.log(leader).propose(add).await, Ok(Applied::Done));
     cluster.network.heal_all();
     let applied = cluster.state(leader).applied;

@@ -12,9 +12,9 @@ use proptest::prelude::*;
 use super::{
     RaftConsensus, RaftOptions,
     codec::{self, WIRE},
-    incoming::{Incoming, Taken},
+    incoming::{IncomingSnapshot, Taken},
     machine,
-    rpc::{self, Piece, Question, Received, Reply, Rpc, SNAPSHOT_MAX},
+    rpc::{self, Piece, RaftAnswer, RaftRequest, Received, Rpc, SNAPSHOT_MAX},
     test_cluster::{id, table_of},
     types::{Participant, RaftEntry, RaftLogId, RaftMembership, RaftVote, SnapshotMeta, number_of},
 };
@@ -29,7 +29,7 @@ fn number(n: u8) -> u64 {
 
 /// A question of a node under its first claim to another one.
 fn question(group: &str, to: u8, rpc: Rpc) -> Vec<u8> {
-    let question = Question { group: group.to_owned(), from_claim: 1, to: number(to), rpc };
+    let question = RaftRequest { group: group.to_owned(), from_claim: 1, to: number(to), rpc };
     codec::encode(WIRE, &question).unwrap()
 }
 
@@ -73,7 +73,7 @@ fn piece(offset: u64, total: u64, data: Vec<u8>) -> Piece {
     Piece { vote: elected(1, 1), meta, total, offset, data }
 }
 
-fn read(rpc: Rpc) -> Result<Question, String> {
+fn read(rpc: Rpc) -> Result<RaftRequest, String> {
     rpc::decode_question(id(1), &question("group-a", 2, rpc))
 }
 
@@ -133,15 +133,16 @@ fn questions_that_openraft_would_stumble_over_are_refused() {
 #[test]
 fn answers_that_openraft_would_stumble_over_are_refused() {
     let (me, mine) = (number(1), elected(3, 1));
-    let read = |reply: Reply| rpc::decode_reply(me, &mine, &codec::encode(WIRE, &reply).unwrap());
-    read(Reply::Append(AppendEntriesResponse::HigherVote(elected(4, 2)))).unwrap();
+    let read =
+        |reply: RaftAnswer| rpc::decode_reply(me, &mine, &codec::encode(WIRE, &reply).unwrap());
+    read(RaftAnswer::Append(AppendEntriesResponse::HigherVote(elected(4, 2)))).unwrap();
     for reply in [
-        Reply::Append(AppendEntriesResponse::PartialSuccess(None)),
-        Reply::Append(AppendEntriesResponse::HigherVote(elected(2, 2))),
-        Reply::Append(AppendEntriesResponse::HigherVote(elected(4, 1))),
-        Reply::Append(AppendEntriesResponse::HigherVote(elected(u64::MAX, 2))),
-        Reply::Vote(VoteResponse::new(elected(9, 1), None, false)),
-        Reply::Snapshot(Received::Installed(elected(u64::MAX, 2))),
+        RaftAnswer::Append(AppendEntriesResponse::PartialSuccess(None)),
+        RaftAnswer::Append(AppendEntriesResponse::HigherVote(elected(2, 2))),
+        RaftAnswer::Append(AppendEntriesResponse::HigherVote(elected(4, 1))),
+        RaftAnswer::Append(AppendEntriesResponse::HigherVote(elected(u64::MAX, 2))),
+        RaftAnswer::Vote(VoteResponse::new(elected(9, 1), None, false)),
+        RaftAnswer::Snapshot(Received::Installed(elected(u64::MAX, 2))),
     ] {
         let text = format!("{reply:?}");
         assert!(read(reply).is_err(), "{text}");
@@ -153,7 +154,7 @@ fn a_snapshot_is_put_together_in_order_and_looked_over() {
     let whole = machine::encode_table(Some(&table_of("group-a", 1))).unwrap();
     let total = whole.len() as u64;
     let (first, second) = whole.split_at(10);
-    let mut incoming = Incoming::default();
+    let mut incoming = IncomingSnapshot::default();
     let mut take = |from, group, offset, data: &[u8]| {
         incoming.take(
             Participant { node: id(from), claim: 1 },
@@ -203,7 +204,7 @@ async fn asked(
     from: u8,
     group: &str,
     rpc: Rpc,
-) -> Result<Reply, String> {
+) -> Result<RaftAnswer, String> {
     let body = Bytes::from(question(group, 2, rpc));
     let answer = handler.answer(id(from), TraceContext::default(), body).await?;
     codec::decode(WIRE, &answer)
@@ -224,7 +225,7 @@ async fn only_the_group_that_is_kept_here_is_answered_for() {
     let itself = append(elected(1, 2), None, Vec::new());
     asked(&handler, 2, "group-a", itself).await.unwrap_err();
     let answer = asked(&handler, 1, "group-a", heartbeat()).await.unwrap();
-    assert!(matches!(answer, Reply::Append(AppendEntriesResponse::Success)), "{answer:?}");
+    assert!(matches!(answer, RaftAnswer::Append(AppendEntriesResponse::Success)), "{answer:?}");
     // The leader is known before any member is.
     let mut state = log.watch();
     state.wait_for(|state| state.leader == Some(id(1))).await.unwrap();
@@ -232,10 +233,10 @@ async fn only_the_group_that_is_kept_here_is_answered_for() {
     let wish = Rpc::WouldVote { last_log_id: Some(log_id(9, 9)) };
     assert!(matches!(
         asked(&handler, 3, "group-a", wish.clone()).await,
-        Ok(Reply::WouldVote(false))
+        Ok(RaftAnswer::WouldVote(false))
     ));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(matches!(asked(&handler, 3, "group-a", wish).await, Ok(Reply::WouldVote(true))));
+    assert!(matches!(asked(&handler, 3, "group-a", wish).await, Ok(RaftAnswer::WouldVote(true))));
     drop(log);
     let gone = asked(&handler, 1, "group-a", heartbeat()).await.unwrap_err();
     assert!(gone.contains("keeps no log"), "{gone}");

@@ -17,14 +17,16 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::{
-    OpenError, RaftOptions,
+    LogOpenError, RaftOptions,
     log_store::LogStore,
-    machine::{Machine, State},
-    store::{Kept, Store},
+    machine::{AppliedState, Machine},
+    store::{Kept, RaftStore},
     test_cluster::{id, table_of},
-    types::{Bond, Participant, RaftEntry, RaftLogId, Record, StorageError, Types, first_entries},
+    types::{
+        Bond, Participant, RaftEntry, RaftLogId, RaftRecord, StorageError, Types, first_entries,
+    },
 };
-use nomad_core::table::Command;
+use nomad_core::table::TableCommand;
 use nomad_storage::FaultPoint;
 
 struct Stores;
@@ -32,7 +34,7 @@ struct Stores;
 impl StoreBuilder<Types, LogStore, Machine, TempDir> for Stores {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&RaftOptions::new(dir.path(), id(1)), false).await.unwrap();
+        let store = RaftStore::open(&RaftOptions::new(dir.path(), id(1)), false).await.unwrap();
         let handle = store.handle();
         let machine = Machine::new(handle.clone(), watch::Sender::default()).unwrap();
         Ok((dir, LogStore::new(handle), machine))
@@ -53,7 +55,7 @@ fn log_id(term: u64, index: u64) -> RaftLogId {
 }
 
 fn entry(term: u64, index: u64) -> RaftEntry {
-    let record = Record::Do(Command::Dissolve { into: Some(format!("group-{index}")) });
+    let record = RaftRecord::Do(TableCommand::Dissolve { into: Some(format!("group-{index}")) });
     RaftEntry { log_id: log_id(term, index), payload: EntryPayload::Normal(record) }
 }
 
@@ -62,7 +64,7 @@ fn bond(group: &str) -> Bond {
 }
 
 /// Everything that the store is ever asked to do, in an order that makes sense.
-async fn step(store: &Arc<Store>, number: usize) -> Result<(), String> {
+async fn step(store: &Arc<RaftStore>, number: usize) -> Result<(), String> {
     let text = |error: StorageError| error.to_string();
     if number == 0 {
         let first = first_entries(me(), table_of("group-a", 1));
@@ -98,8 +100,8 @@ async fn step(store: &Arc<Store>, number: usize) -> Result<(), String> {
 
 const STEPS: usize = 13;
 
-fn machine(handle: &super::store::Handle) -> (Machine, watch::Receiver<State>) {
-    let (published, state) = watch::channel(State::default());
+fn machine(handle: &super::store::Handle) -> (Machine, watch::Receiver<AppliedState>) {
+    let (published, state) = watch::channel(AppliedState::default());
     (Machine::new(handle.clone(), published).unwrap(), state)
 }
 
@@ -107,8 +109,8 @@ fn options(dir: &Path) -> RaftOptions {
     RaftOptions::new(dir, id(1))
 }
 
-async fn kept_in(dir: &Path) -> Result<Kept, OpenError> {
-    let store = Store::open(&options(dir), false).await?;
+async fn kept_in(dir: &Path) -> Result<Kept, LogOpenError> {
+    let store = RaftStore::open(&options(dir), false).await?;
     let kept = store.read(Clone::clone);
     store.close().await;
     Ok(kept)
@@ -158,7 +160,7 @@ async fn a_crash_at_any_write_leaves_the_state_before_it_or_after_it() {
         seen.push((point, to));
         Ok(())
     }));
-    let store = Store::open(&options, false).await.unwrap();
+    let store = RaftStore::open(&options, false).await.unwrap();
     let mut before = store.read(Clone::clone);
     let mut checked = 0;
     for number in 0..STEPS {
@@ -181,7 +183,7 @@ async fn a_crash_at_any_write_leaves_the_state_before_it_or_after_it() {
 async fn what_was_done_is_there_when_the_store_is_opened_again() {
     let dir = tempfile::tempdir().unwrap();
     for number in 0..STEPS {
-        let store = Store::open(&options(dir.path()), false).await.unwrap();
+        let store = RaftStore::open(&options(dir.path()), false).await.unwrap();
         step(&store, number).await.unwrap();
         let kept = store.read(Clone::clone);
         store.close().await;
@@ -201,7 +203,7 @@ async fn a_failed_fsync_ends_the_store_until_it_is_opened_anew() {
             let fails = point == fails_at && is_broken.load(std::sync::atomic::Ordering::SeqCst);
             if fails { Err(std::io::Error::other("the disk is gone")) } else { Ok(()) }
         }));
-        let store = Store::open(&options, false).await.unwrap();
+        let store = RaftStore::open(&options, false).await.unwrap();
         for number in 0..3 {
             step(&store, number).await.unwrap();
         }
@@ -214,7 +216,7 @@ async fn a_failed_fsync_ends_the_store_until_it_is_opened_anew() {
         let tried = store.read(Clone::clone);
         assert!(store.failure().unwrap().contains("the disk is gone"));
         store.close().await;
-        let store = Store::open(&options, true).await.unwrap();
+        let store = RaftStore::open(&options, true).await.unwrap();
         let found = store.read(Clone::clone);
         assert!(found == before || found == tried, "{found:?}");
         step(&store, 6).await.unwrap();
@@ -225,7 +227,7 @@ async fn a_failed_fsync_ends_the_store_until_it_is_opened_anew() {
 #[tokio::test]
 async fn a_handle_of_a_group_that_was_left_writes_no_more() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&options(dir.path()), false).await.unwrap();
+    let store = RaftStore::open(&options(dir.path()), false).await.unwrap();
     let mut old = LogStore::new(store.handle());
     store.replace(Some(&bond("group-b")), &[]).await.unwrap();
     old.save_vote(&Vote::new(9, 9)).await.unwrap_err();
@@ -244,14 +246,14 @@ fn plant(dir: &Path, key: &[u8], value: &[u8]) {
 #[tokio::test]
 async fn another_format_a_stranger_and_a_hole_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&options(dir.path()), false).await.unwrap();
+    let store = RaftStore::open(&options(dir.path()), false).await.unwrap();
     for number in 0..5 {
         step(&store, number).await.unwrap();
     }
     store.close().await;
     let other = RaftOptions::new(dir.path(), id(2));
-    let error = Store::open(&other, false).await.unwrap_err();
-    assert!(matches!(error, OpenError::Stranger { owner, .. } if owner == id(1)), "{error}");
+    let error = RaftStore::open(&other, false).await.unwrap_err();
+    assert!(matches!(error, LogOpenError::Stranger { owner, .. } if owner == id(1)), "{error}");
     plant(dir.path(), b"\x01vote", &[1, 0xff]);
     let error = kept_in(dir.path()).await.unwrap_err().to_string();
     assert!(error.contains("the record vote does not read back"), "{error}");
@@ -261,13 +263,13 @@ async fn another_format_a_stranger_and_a_hole_are_told_apart() {
     assert!(error.contains("entry 40 of the log is not there"), "{error}");
     plant(dir.path(), b"\x01format", &[7]);
     let error = kept_in(dir.path()).await.unwrap_err();
-    assert!(matches!(error, OpenError::Format { found: 7, expected: 1, .. }), "{error}");
+    assert!(matches!(error, LogOpenError::Format { found: 7, expected: 1, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_flipped_byte_is_an_error_or_costs_no_more_than_the_last_write() {
     let (dir, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let store = Store::open(&options(dir.path()), false).await.unwrap();
+    let store = RaftStore::open(&options(dir.path()), false).await.unwrap();
     let mut states = Vec::new();
     for number in 0..5 {
         step(&store, number).await.unwrap();
@@ -291,7 +293,7 @@ async fn a_flipped_byte_is_an_error_or_costs_no_more_than_the_last_write() {
             Ok(kept) if kept == *last => "whole",
             Ok(kept) if kept == *last_but_one => "without the last write",
             Ok(kept) => panic!("byte {at}: {kept:?}"),
-            Err(OpenError::Damaged { .. }) => "damaged",
+            Err(LogOpenError::Damaged { .. }) => "damaged",
             Err(error) => panic!("byte {at}: {error}"),
         };
         *outcomes.entry(outcome).or_default() += 1;

@@ -12,13 +12,13 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use nomad_core::{
     node_id::NodeId,
-    table::{Applied, Command, Table},
+    table::{Applied, GroupTable, TableCommand},
 };
 
 openraft::declare_raft_types!(
     /// The log's types. A participant's number is made of its node and claim.
     pub Types:
-        D = Record,
+        D = RaftRecord,
         R = Applied,
         NodeId = u64,
         Node = Participant,
@@ -40,11 +40,11 @@ pub type StoredMembership = openraft::StoredMembership<u64, Participant>;
 
 /// What an entry of the log holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Record {
+pub enum RaftRecord {
     /// The table that the group starts with: once per group, written by its founder.
-    Found(Arc<Table>),
+    Found(Arc<GroupTable>),
     /// A change of the table.
-    Do(Command),
+    Do(TableCommand),
 }
 
 /// The group whose log is kept, and the claim under which this node takes part in it.
@@ -81,14 +81,17 @@ pub fn number_of(node: NodeId, claim: u64) -> u64 {
 }
 
 /// What a group that one node founds has in its log from the start: that node as the only voter, and the table.
-pub fn first_entries(founder: Participant, table: Table) -> [RaftEntry; 2] {
+pub fn first_entries(founder: Participant, table: GroupTable) -> [RaftEntry; 2] {
     let number = founder.number();
     let nodes = BTreeMap::from([(number, founder)]);
     let membership = RaftMembership::new(vec![BTreeSet::from([number])], nodes);
     let second = LogId { index: 1, ..LogId::default() };
     [
         RaftEntry { log_id: LogId::default(), payload: EntryPayload::Membership(membership) },
-        RaftEntry { log_id: second, payload: EntryPayload::Normal(Record::Found(Arc::new(table))) },
+        RaftEntry {
+            log_id: second,
+            payload: EntryPayload::Normal(RaftRecord::Found(Arc::new(table))),
+        },
     ]
 }
 

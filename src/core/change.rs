@@ -55,7 +55,7 @@ pub enum Change {
 
 /// What a write does once decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub enum WriteDecision {
     /// This object is kept from now on.
     Keep {
         /// The object, complete.
@@ -83,7 +83,7 @@ pub enum Written {
 
 /// Why a write has no effect. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum WriteRefusal {
     /// It was to create, and there is one.
     #[error("an object with this id exists, at version {version}")]
     Exists {
@@ -166,15 +166,17 @@ impl Change {
     ///
     /// # Errors
     /// Says why it has no effect.
-    pub fn check(&self, current: Option<&Object>) -> Result<(), Refusal> {
+    pub fn check(&self, current: Option<&Object>) -> Result<(), WriteRefusal> {
         let (Self::Write { condition, .. } | Self::Delete { condition }) = *self;
         match (condition, current) {
-            (Condition::Absent, Some(object)) => Err(Refusal::Exists { version: object.version }),
-            (Condition::Present | Condition::Version(_), None) => Err(Refusal::Missing),
-            (Condition::Version(wanted), Some(object)) if object.version != wanted => {
-                Err(Refusal::VersionMismatch { current: object.version, wanted })
+            (Condition::Absent, Some(object)) => {
+                Err(WriteRefusal::Exists { version: object.version })
             }
-            (_, None) if matches!(self, Self::Delete { .. }) => Err(Refusal::Missing),
+            (Condition::Present | Condition::Version(_), None) => Err(WriteRefusal::Missing),
+            (Condition::Version(wanted), Some(object)) if object.version != wanted => {
+                Err(WriteRefusal::VersionMismatch { current: object.version, wanted })
+            }
+            (_, None) if matches!(self, Self::Delete { .. }) => Err(WriteRefusal::Missing),
             _ => Ok(()),
         }
     }
@@ -190,9 +192,9 @@ impl Change {
         current: Option<&Object>,
         now: UnixSecs,
         version: Version,
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<WriteDecision, WriteRefusal> {
         self.check(current)?;
-        let Self::Write { content, .. } = self else { return Ok(Decision::Remove) };
+        let Self::Write { content, .. } = self else { return Ok(WriteDecision::Remove) };
         let creation_time =
             current.map(|object| object.creation_time).or(content.creation_time).unwrap_or(now);
         let object = Object {
@@ -204,7 +206,7 @@ impl Change {
             version,
             content_type: content.content_type,
         };
-        Ok(Decision::Keep { object, created: current.is_none() })
+        Ok(WriteDecision::Keep { object, created: current.is_none() })
     }
 }
 
@@ -236,7 +238,7 @@ mod tests {
     fn there() -> Object {
         let change = Change::Write { content: content("old"), condition: Condition::Absent };
         match change.decide(&id(), None, UnixSecs(900), V1) {
-            Ok(Decision::Keep { object, created: true }) => object,
+            Ok(WriteDecision::Keep { object, created: true }) => object,
             other => panic!("{other:?}"),
         }
     }
@@ -245,9 +247,9 @@ mod tests {
     #[test]
     fn conditions_decide_as_the_contract_says() {
         let old = there();
-        let exists = Err(Refusal::Exists { version: V1 });
-        let mismatch = Err(Refusal::VersionMismatch { current: V1, wanted: V2 });
-        let missing = Err(Refusal::Missing);
+        let exists = Err(WriteRefusal::Exists { version: V1 });
+        let mismatch = Err(WriteRefusal::VersionMismatch { current: V1, wanted: V2 });
+        let missing = Err(WriteRefusal::Missing);
         let table = [
             (Condition::Any, Ok(()), Ok(())),
             (Condition::Absent, Ok(()), exists.clone()),
@@ -270,7 +272,7 @@ mod tests {
     fn an_update_keeps_the_creation_time_and_sets_the_last_change() {
         let old = there();
         let decided = write(Condition::Present).decide(&id(), Some(&old), NOW, V2).unwrap();
-        let Decision::Keep { object, created } = decided else { panic!("{decided:?}") };
+        let WriteDecision::Keep { object, created } = decided else { panic!("{decided:?}") };
         assert!(!created);
         assert_eq!(object.creation_time, UnixSecs(5));
         assert_eq!(object.last_modified, NOW);
@@ -283,7 +285,7 @@ mod tests {
             content: Content { creation_time: None, ..content("x") },
             condition: Condition::Absent,
         };
-        let Ok(Decision::Keep { object, .. }) = change.decide(&id(), None, NOW, V1) else {
+        let Ok(WriteDecision::Keep { object, .. }) = change.decide(&id(), None, NOW, V1) else {
             panic!("refused")
         };
         assert_eq!(object.creation_time, NOW);

@@ -1,8 +1,8 @@
 //! What clients and older nodes ask of a group by name and address, and every answer but yes and no.
 //!
-//! The edges decode a [`Request`] and encode what comes back; who may join, leave, move or be removed is decided by the
+//! The edges decode a [`ControlRequest`] and encode what comes back; who may join, leave, move or be removed is decided by the
 //! membership core alone. `true` = done, `false` = there was nothing to do; everything else is a [`ControlError`].
-//! Any member may be asked: what only the super-peer can do is passed on to it. [`Request::Join`] is the exception, whose
+//! Any member may be asked: what only the super-peer can do is passed on to it. [`ControlRequest::Join`] is the exception, whose
 //! answer names the super-peer instead.
 
 use thiserror::Error;
@@ -15,7 +15,7 @@ use super::{
 
 /// What is asked. Addresses are `host:port`; a `peer` is a member's id, its peer address or its storage address.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Request {
+pub enum ControlRequest {
     /// Let the node at this peer address into this node's group. `true` once it is a member, also when it was one before.
     Join {
         /// Its peer address, where it is asked back.
@@ -26,10 +26,10 @@ pub enum Request {
         position: Position,
     },
     /// Take this node itself out of its group. `true` once it is on its way out: its state is `leaving` from then on, and
-    /// it has left when it has no group any more. It stays without one until another node asks it in ([`Request::Join`],
-    /// [`Request::AddPeer`]) or it is started again.
+    /// it has left when it has no group any more. It stays without one until another node asks it in ([`ControlRequest::Join`],
+    /// [`ControlRequest::AddPeer`]) or it is started again.
     Leave,
-    /// Have a member leave this node's group as [`Request::Leave`] does for this node itself. `true` once the table says
+    /// Have a member leave this node's group as [`ControlRequest::Leave`] does for this node itself. `true` once the table says
     /// so. `false` when no member has that name.
     PeerLeaves {
         /// The member.
@@ -74,7 +74,7 @@ pub enum Request {
     },
 }
 
-impl Request {
+impl ControlRequest {
     /// Names the request's kind.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,18 +1,18 @@
 //! What a client's request about the group means for this node as it stands: an answer, or an order to membership.
 
 use super::{
-    control::{ControlError, Request},
+    control::{ControlError, ControlRequest},
     group::{Member, SettingChange, Settings},
-    membership::{Denied, Order},
+    membership::{Denied, MembershipOrder},
     node_id::NodeId,
     offer::Offer,
-    table::{Command, Refused, Table},
+    table::{GroupTable, TableCommand, TableRefusal},
     view::View,
 };
 
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Decision {
+pub enum ControlDecision {
     /// It is answered at once: `true` = so it is, `false` = there is nothing to do.
     Answer(bool),
     /// This node describes itself anew.
@@ -20,14 +20,18 @@ pub enum Decision {
     /// This node's own settings become these.
     Settings(Settings),
     /// Membership carries it out.
-    Order(Order),
+    Order(MembershipOrder),
 }
 
 /// Decides about a request.
 ///
 /// # Errors
 /// When it cannot be granted, with the way out.
-pub fn decide(request: &Request, view: &View, known: &[Offer]) -> Result<Decision, ControlError> {
+pub fn decide(
+    request: &ControlRequest,
+    view: &View,
+    known: &[Offer],
+) -> Result<ControlDecision, ControlError> {
     let table = view.group().ok_or_else(|| view.no_group())?;
     let node = |name: &str| {
         if view.names_this(name) {
@@ -36,69 +40,71 @@ pub fn decide(request: &Request, view: &View, known: &[Offer]) -> Result<Decisio
         table.named(name).map(|seat| seat.member.node)
     };
     let order = match request {
-        Request::Join { peer: address, .. } => {
+        ControlRequest::Join { peer: address, .. } => {
             leads(view, table)?;
             return invite(address, node(address), table, known);
         }
-        Request::AddPeer { address } => return invite(address, node(address), table, known),
-        Request::Leave => Order::Leave,
-        Request::PeerLeaves { name } => match node(name) {
-            None => return Ok(Decision::Answer(false)),
-            Some(node) if node == view.this.node => Order::Leave,
-            Some(node) => Order::PeerLeaves(node),
+        ControlRequest::AddPeer { address } => return invite(address, node(address), table, known),
+        ControlRequest::Leave => MembershipOrder::Leave,
+        ControlRequest::PeerLeaves { name } => match node(name) {
+            None => return Ok(ControlDecision::Answer(false)),
+            Some(node) if node == view.this.node => MembershipOrder::Leave,
+            Some(node) => MembershipOrder::PeerLeaves(node),
         },
-        Request::RemovePeer { name } => match node(name) {
-            None => return Ok(Decision::Answer(false)),
-            Some(node) => Order::RemovePeer(node),
+        ControlRequest::RemovePeer { name } => match node(name) {
+            None => return Ok(ControlDecision::Answer(false)),
+            Some(node) => MembershipOrder::RemovePeer(node),
         },
-        Request::Migrate { peer, new_super_peer } => {
-            let Some(node) = node(peer) else { return Ok(Decision::Answer(false)) };
+        ControlRequest::Migrate { peer, new_super_peer } => {
+            let Some(node) = node(peer) else { return Ok(ControlDecision::Answer(false)) };
             let given = || ControlError::UnknownSuperPeer { given: new_super_peer.clone() };
             let to = super_peer_named(new_super_peer, table, known).ok_or_else(given)?;
             if Some(to) == view.super_peer {
                 // It is there already.
-                return Ok(Decision::Answer(true));
+                return Ok(ControlDecision::Answer(true));
             }
             if table.seats.contains_key(&to) {
                 return Err(given());
             }
-            Order::Migrate { node, to }
+            MembershipOrder::Migrate { node, to }
         }
         // A member need not be told: whoever leads is heard of, or an election is under way.
-        Request::SuperPeerLeaves if !view.state.leads() => {
-            return Ok(Decision::Answer(view.super_peer.is_none()));
+        ControlRequest::SuperPeerLeaves if !view.state.leads() => {
+            return Ok(ControlDecision::Answer(view.super_peer.is_none()));
         }
-        Request::SuperPeerLeaves => Order::SuperPeerLeave,
-        Request::Notify { host } => match node(host).filter(|node| *node != view.this.node) {
-            None => return Ok(Decision::Answer(true)),
-            Some(node) => Order::Look(node),
-        },
-        Request::PositionOf { peer, position } => {
+        ControlRequest::SuperPeerLeaves => MembershipOrder::SuperPeerLeave,
+        ControlRequest::Notify { host } => {
+            match node(host).filter(|node| *node != view.this.node) {
+                None => return Ok(ControlDecision::Answer(true)),
+                Some(node) => MembershipOrder::Look(node),
+            }
+        }
+        ControlRequest::PositionOf { peer, position } => {
             let member = view.member(peer)?;
             if member.node == view.this.node {
                 let member = Member { position: *position, ..view.this.clone() };
-                return Ok(Decision::Describe(member));
+                return Ok(ControlDecision::Describe(member));
             }
-            Order::Stand { node: member.node, position: *position }
+            MembershipOrder::Stand { node: member.node, position: *position }
         }
     };
-    Ok(Decision::Order(order))
+    Ok(ControlDecision::Order(order))
 }
 
 /// Decides about asking the node at an address in.
 fn invite(
     address: &str,
     member: Option<NodeId>,
-    table: &Table,
+    table: &GroupTable,
     known: &[Offer],
-) -> Result<Decision, ControlError> {
+) -> Result<ControlDecision, ControlError> {
     if member.is_some() {
-        return Ok(Decision::Answer(true));
+        return Ok(ControlDecision::Answer(true));
     }
     if table.count() >= table.capacity {
         return Err(full(table, known));
     }
-    Ok(Decision::Order(Order::AddPeer { address: address.to_owned() }))
+    Ok(ControlDecision::Order(MembershipOrder::AddPeer { address: address.to_owned() }))
 }
 
 /// Decides about a change of a setting. The replication factor is the group's; the modes and the migration are the node's
@@ -106,14 +112,14 @@ fn invite(
 ///
 /// # Errors
 /// When the value is out of range, or there is no group.
-pub fn decide_setting(change: SettingChange, view: &View) -> Result<Decision, ControlError> {
+pub fn decide_setting(change: SettingChange, view: &View) -> Result<ControlDecision, ControlError> {
     let mut settings = view.settings;
     settings.set(change)?;
     if !matches!(change, SettingChange::ReplicationFactor(_)) {
-        return Ok(Decision::Settings(settings));
+        return Ok(ControlDecision::Settings(settings));
     }
     view.group().ok_or_else(|| view.no_group())?;
-    Ok(Decision::Order(Order::Write(Command::Set(change))))
+    Ok(ControlDecision::Order(MembershipOrder::Write(TableCommand::Set(change))))
 }
 
 /// Says why membership did not carry an order out.
@@ -134,9 +140,9 @@ pub fn denied(denied: Denied, asked: &str, view: &View, known: &[Offer]) -> Cont
         Denied::NoSuchGroup(node) => ControlError::UnknownSuperPeer { given: node.to_string() },
         Denied::NoPlace(super_peer) => ControlError::NoPlace { super_peer },
         Denied::NoSuccessor | Denied::SuperPeer if table.count() == 1 => only(),
-        Denied::Table(Refused::Full { .. }) => full(table, known),
-        Denied::Table(Refused::ReplicationFactor(error)) => error.into(),
-        Denied::Table(Refused::Joint { .. }) => {
+        Denied::Table(TableRefusal::Full { .. }) => full(table, known),
+        Denied::Table(TableRefusal::ReplicationFactor(error)) => error.into(),
+        Denied::Table(TableRefusal::Joint { .. }) => {
             ControlError::Busy { what: "another change of the group" }
         }
         Denied::Unknown => ControlError::Unknown { group },
@@ -161,7 +167,7 @@ pub fn denied(denied: Denied, asked: &str, view: &View, known: &[Offer]) -> Cont
     }
 }
 
-fn leads(view: &View, table: &Table) -> Result<(), ControlError> {
+fn leads(view: &View, table: &GroupTable) -> Result<(), ControlError> {
     if view.state.leads() {
         return Ok(());
     }
@@ -173,7 +179,7 @@ fn leads(view: &View, table: &Table) -> Result<(), ControlError> {
     })
 }
 
-fn full(table: &Table, known: &[Offer]) -> ControlError {
+fn full(table: &GroupTable, known: &[Offer]) -> ControlError {
     let next = known.iter().find(|offer| offer.free() > 0 && offer.group != table.name);
     ControlError::Full {
         group: table.name.clone(),
@@ -183,7 +189,7 @@ fn full(table: &Table, known: &[Offer]) -> ControlError {
     }
 }
 
-fn super_peer_named(name: &str, table: &Table, known: &[Offer]) -> Option<NodeId> {
+fn super_peer_named(name: &str, table: &GroupTable, known: &[Offer]) -> Option<NodeId> {
     let of_table = || table.named(name).map(|seat| seat.member.node);
     let by_address = || known.iter().find(|offer| offer.peer == name).map(|offer| offer.super_peer);
     name.parse().ok().or_else(of_table).or_else(by_address)
@@ -209,15 +215,15 @@ mod tests {
         let mut view = View::founded("group-x".into(), &Founder::example(7));
         let table = Arc::make_mut(view.table.as_mut().unwrap());
         let seat = |key| Seat { member: Founder::example(key).this, claim: 1, permanent: false };
-        table.apply(&Command::Change { add: vec![seat(8), seat(9)], remove: Vec::new() });
-        table.apply(&Command::Acknowledge { node: node(7), epoch: 2 });
+        table.apply(&TableCommand::Change { add: vec![seat(8), seat(9)], remove: Vec::new() });
+        table.apply(&TableCommand::Acknowledge { node: node(7), epoch: 2 });
         (view.state, view.super_peer) = (RoleState::Peer, Some(node(8)));
         view
     }
 
-    fn ordered(request: &Request) -> Order {
+    fn ordered(request: &ControlRequest) -> MembershipOrder {
         match decide(request, &of_a_peer(), &[]) {
-            Ok(Decision::Order(order)) => order,
+            Ok(ControlDecision::Order(order)) => order,
             other => panic!("{other:?}"),
         }
     }
@@ -228,25 +234,31 @@ mod tests {
         let to = node(5);
         let position = Position { x: 1.0, y: 2.0 };
         for (request, order) in [
-            (Request::AddPeer { address: "c:1".into() }, Order::AddPeer { address: "c:1".into() }),
-            (Request::RemovePeer { name: name() }, Order::RemovePeer(node(9))),
-            (Request::RemovePeer { name: node(7).to_string() }, Order::RemovePeer(node(7))),
-            (Request::PeerLeaves { name: name() }, Order::PeerLeaves(node(9))),
-            (Request::PeerLeaves { name: "a:71".into() }, Order::Leave),
             (
-                Request::Migrate { peer: name(), new_super_peer: to.to_string() },
-                Order::Migrate { node: node(9), to },
+                ControlRequest::AddPeer { address: "c:1".into() },
+                MembershipOrder::AddPeer { address: "c:1".into() },
             ),
-            (Request::Notify { host: name() }, Order::Look(node(9))),
+            (ControlRequest::RemovePeer { name: name() }, MembershipOrder::RemovePeer(node(9))),
             (
-                Request::PositionOf { peer: name(), position },
-                Order::Stand { node: node(9), position },
+                ControlRequest::RemovePeer { name: node(7).to_string() },
+                MembershipOrder::RemovePeer(node(7)),
+            ),
+            (ControlRequest::PeerLeaves { name: name() }, MembershipOrder::PeerLeaves(node(9))),
+            (ControlRequest::PeerLeaves { name: "a:71".into() }, MembershipOrder::Leave),
+            (
+                ControlRequest::Migrate { peer: name(), new_super_peer: to.to_string() },
+                MembershipOrder::Migrate { node: node(9), to },
+            ),
+            (ControlRequest::Notify { host: name() }, MembershipOrder::Look(node(9))),
+            (
+                ControlRequest::PositionOf { peer: name(), position },
+                MembershipOrder::Stand { node: node(9), position },
             ),
         ] {
             assert_eq!(ordered(&request), order, "{request:?}");
         }
         let factor = SettingChange::ReplicationFactor(2);
-        let write = Ok(Decision::Order(Order::Write(Command::Set(factor))));
+        let write = Ok(ControlDecision::Order(MembershipOrder::Write(TableCommand::Set(factor))));
         assert_eq!(decide_setting(factor, &of_a_peer()), write);
         let zero = decide_setting(SettingChange::ReplicationFactor(0), &of_a_peer());
         assert!(matches!(zero, Err(ControlError::ReplicationFactor(_))), "{zero:?}");
@@ -254,27 +266,36 @@ mod tests {
 
     #[test]
     fn what_needs_nobody_is_answered_at_once() {
-        let answer = |request: Request| decide(&request, &of_a_peer(), &[]);
+        let answer = |request: ControlRequest| decide(&request, &of_a_peer(), &[]);
         let (peer, stranger) = ("a:91".to_owned(), "c:1".to_owned());
         for (request, expected) in [
-            (Request::AddPeer { address: peer.clone() }, true),
-            (Request::RemovePeer { name: stranger.clone() }, false),
-            (Request::PeerLeaves { name: stranger.clone() }, false),
-            (Request::Migrate { peer: stranger.clone(), new_super_peer: peer.clone() }, false),
-            (Request::Migrate { peer: peer.clone(), new_super_peer: "a:81".into() }, true),
-            (Request::Notify { host: stranger.clone() }, true),
-            (Request::SuperPeerLeaves, false),
+            (ControlRequest::AddPeer { address: peer.clone() }, true),
+            (ControlRequest::RemovePeer { name: stranger.clone() }, false),
+            (ControlRequest::PeerLeaves { name: stranger.clone() }, false),
+            (
+                ControlRequest::Migrate { peer: stranger.clone(), new_super_peer: peer.clone() },
+                false,
+            ),
+            (ControlRequest::Migrate { peer: peer.clone(), new_super_peer: "a:81".into() }, true),
+            (ControlRequest::Notify { host: stranger.clone() }, true),
+            (ControlRequest::SuperPeerLeaves, false),
         ] {
-            assert_eq!(answer(request.clone()), Ok(Decision::Answer(expected)), "{request:?}");
+            assert_eq!(
+                answer(request.clone()),
+                Ok(ControlDecision::Answer(expected)),
+                "{request:?}"
+            );
         }
         // Who does not lead does not accept a join, and names who does.
-        let join = Request::Join { peer, storage: stranger.clone(), position: Position::default() };
+        let join =
+            ControlRequest::Join { peer, storage: stranger.clone(), position: Position::default() };
         let refused = answer(join).unwrap_err();
         assert!(
             matches!(refused, ControlError::NotSuperPeer { super_peer, .. } if super_peer == "a:81")
         );
         for unknown in [stranger, node(9).to_string()] {
-            let refused = answer(Request::Migrate { peer: "a:91".into(), new_super_peer: unknown });
+            let refused =
+                answer(ControlRequest::Migrate { peer: "a:91".into(), new_super_peer: unknown });
             assert!(matches!(refused, Err(ControlError::UnknownSuperPeer { .. })), "{refused:?}");
         }
     }

@@ -23,7 +23,7 @@ pub const RATE_WINDOW_US: u64 = 10_000_000;
 
 /// What became of an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AnnounceOutcome {
     /// It says something new.
     News,
     /// It says what was known, which now counts for longer.
@@ -36,7 +36,7 @@ pub enum Verdict {
     Full,
 }
 
-impl Verdict {
+impl AnnounceOutcome {
     /// Tells whether others should hear of it too.
     pub fn is_worth_telling(self) -> bool {
         matches!(self, Self::News | Self::Repeated)
@@ -61,7 +61,7 @@ pub struct Directory {
 
 impl Directory {
     /// Takes an announcement, which has been checked and comes from the super-peer that it speaks for.
-    pub fn hear(&mut self, now: MonotonicUs, announcement: Announcement) -> Verdict {
+    pub fn hear(&mut self, now: MonotonicUs, announcement: Announcement) -> AnnounceOutcome {
         let super_peer = announcement.super_peer();
         let (offer, seq) = match announcement {
             Announcement::Offer(offer) => (Some(offer.clone()), offer.seq),
@@ -70,28 +70,28 @@ impl Directory {
         if !self.entries.contains_key(&super_peer) && self.entries.len() >= SUPER_PEERS_MAX {
             self.expire(now);
             if self.entries.len() >= SUPER_PEERS_MAX {
-                return Verdict::Full;
+                return AnnounceOutcome::Full;
             }
         }
         let Some(entry) = self.entries.get_mut(&super_peer) else {
             let entry = Entry { offer, seq, at: now, window_start: now, in_window: 1 };
             self.entries.insert(super_peer, entry);
-            return Verdict::News;
+            return AnnounceOutcome::News;
         };
         if now.since(entry.window_start) >= RATE_WINDOW_US {
             (entry.window_start, entry.in_window) = (now, 0);
         }
         entry.in_window += 1;
         if entry.in_window > ANNOUNCEMENTS_MAX {
-            return Verdict::TooOften;
+            return AnnounceOutcome::TooOften;
         }
         // An old number keeps nobody alive. After a long silence a lower one may follow.
         if seq <= entry.seq && now.since(entry.at) < OFFER_LASTS_US {
-            return Verdict::Stale;
+            return AnnounceOutcome::Stale;
         }
         let content = |offer: &Option<Offer>| offer.clone().map(|offer| Offer { seq: 0, ..offer });
         let is_same = content(&offer) == content(&entry.offer);
-        let verdict = if is_same { Verdict::Repeated } else { Verdict::News };
+        let verdict = if is_same { AnnounceOutcome::Repeated } else { AnnounceOutcome::News };
         (entry.offer, entry.seq, entry.at) = (offer, seq, now);
         verdict
     }
@@ -157,13 +157,13 @@ mod tests {
     fn the_newest_of_each_group_counts_and_the_nearest_comes_first() {
         let mut directory = Directory::default();
         let mut hear = |offer| directory.hear(at(0), Announcement::Offer(offer));
-        assert_eq!(hear(offer(1, "far", 9.0, 1, 10)), Verdict::News);
-        assert_eq!(hear(offer(2, "near", 1.0, 1, 10)), Verdict::News);
+        assert_eq!(hear(offer(1, "far", 9.0, 1, 10)), AnnounceOutcome::News);
+        assert_eq!(hear(offer(2, "near", 1.0, 1, 10)), AnnounceOutcome::News);
         // Another member leads "far" now.
-        assert_eq!(hear(offer(3, "far", 8.0, 2, 1)), Verdict::News);
-        assert_eq!(hear(offer(2, "near", 1.0, 1, 10)), Verdict::Stale);
-        assert_eq!(hear(offer(2, "near", 1.0, 1, 11)), Verdict::Repeated);
-        assert_eq!(hear(offer(2, "near", 2.0, 9, 9)), Verdict::Stale);
+        assert_eq!(hear(offer(3, "far", 8.0, 2, 1)), AnnounceOutcome::News);
+        assert_eq!(hear(offer(2, "near", 1.0, 1, 10)), AnnounceOutcome::Stale);
+        assert_eq!(hear(offer(2, "near", 1.0, 1, 11)), AnnounceOutcome::Repeated);
+        assert_eq!(hear(offer(2, "near", 2.0, 9, 9)), AnnounceOutcome::Stale);
         let known = directory.known(at(1), HERE, 64);
         let sites: Vec<_> = known.iter().map(|offer| offer.site.x).collect();
         assert_eq!(sites, [1.0, 8.0]);
@@ -180,12 +180,12 @@ mod tests {
         assert_eq!(groups(&directory, at(60_000)), ["b"]);
         let super_peer = NodeId::from_key([2; 32]);
         let withdrawn = |seq| Announcement::Withdrawn { super_peer, seq };
-        assert_eq!(directory.hear(at(60_001), withdrawn(5)), Verdict::Stale);
-        assert_eq!(directory.hear(at(60_001), withdrawn(7)), Verdict::News);
+        assert_eq!(directory.hear(at(60_001), withdrawn(5)), AnnounceOutcome::Stale);
+        assert_eq!(directory.hear(at(60_001), withdrawn(7)), AnnounceOutcome::News);
         assert!(groups(&directory, at(60_001)).is_empty());
         // What was sent before the withdrawal and comes after it changes nothing.
         let late = Announcement::Offer(offer(2, "b", 2.0, 1, 6));
-        assert_eq!(directory.hear(at(60_002), late), Verdict::Stale);
+        assert_eq!(directory.hear(at(60_002), late), AnnounceOutcome::Stale);
         directory.expire(at(200_000));
         assert!(directory.entries.is_empty());
     }
@@ -195,7 +195,7 @@ mod tests {
         let mut directory = Directory::default();
         directory.hear(at(0), Announcement::Offer(offer(1, "a", 1.0, 1, 500)));
         let again = Announcement::Offer(offer(1, "b", 1.0, 1, 1));
-        assert_eq!(directory.hear(at(60_000), again), Verdict::News);
+        assert_eq!(directory.hear(at(60_000), again), AnnounceOutcome::News);
         assert_eq!(groups(&directory, at(60_000)), ["b"]);
     }
 
@@ -205,7 +205,7 @@ mod tests {
         let mut taken = 0;
         for seq in 0..1_000 {
             let loud = Announcement::Offer(offer(1, "a", 1.0, 1, seq));
-            taken += u32::from(directory.hear(at(seq), loud) != Verdict::TooOften);
+            taken += u32::from(directory.hear(at(seq), loud) != AnnounceOutcome::TooOften);
         }
         assert_eq!(taken, ANNOUNCEMENTS_MAX);
         let mut verdicts = Vec::new();
@@ -217,9 +217,9 @@ mod tests {
             verdicts.push(directory.hear(at(2_000), Announcement::Offer(offer)));
         }
         assert_eq!(directory.entries.len(), SUPER_PEERS_MAX);
-        assert_eq!(verdicts.last(), Some(&Verdict::Full));
+        assert_eq!(verdicts.last(), Some(&AnnounceOutcome::Full));
         // There is room again once the silent ones have been forgotten.
         let late = Announcement::Offer(offer(200, "late", 1.0, 1, 1));
-        assert_eq!(directory.hear(at(70_000), late), Verdict::News);
+        assert_eq!(directory.hear(at(70_000), late), AnnounceOutcome::News);
     }
 }

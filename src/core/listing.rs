@@ -21,7 +21,7 @@ pub const LISTED_MAX: usize = 1_000;
 
 /// Which part of a listing is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wanted {
+pub struct ListingQuery {
     /// What the ids start with.
     pub prefix: String,
     /// The place behind which it starts, which need not be an id.
@@ -32,7 +32,7 @@ pub struct Wanted {
 
 /// A page of a listing, sorted by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Page {
+pub struct ListingPage {
     /// The objects of the page, without their bytes.
     pub items: Vec<ObjectMeta>,
     /// The id after which the next page starts; `None` on the last one.
@@ -71,7 +71,7 @@ impl Known {
 
 /// Some of the fast writes that wait at a node, sorted by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Queued {
+pub struct QueuedWrites {
     /// What they say of their objects.
     pub entries: Vec<(ObjectId, Known)>,
     /// The id up to which they are all; `None` = there are no more.
@@ -80,13 +80,13 @@ pub struct Queued {
 
 /// What a member of a group asks another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Question {
+pub enum ListingRequest {
     /// A page of what it keeps.
     Page {
         /// The group.
         group: String,
         /// Which one: at most [`LISTED_MAX`] objects.
-        wanted: Wanted,
+        wanted: ListingQuery,
     },
     /// What it knows of these objects, at most [`LISTED_MAX`].
     Look {
@@ -97,7 +97,7 @@ pub enum Question {
     },
 }
 
-impl Question {
+impl ListingRequest {
     /// Returns the group that it is about.
     pub fn group(&self) -> &str {
         match self {
@@ -108,14 +108,14 @@ impl Question {
 
 /// What it answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum ListingAnswer {
     /// The page.
-    Page(Page),
+    Page(ListingPage),
     /// What is known, in the order of the question.
     Known(Vec<Known>),
 }
 
-impl Wanted {
+impl ListingQuery {
     /// Tells whether an id is in the part that is wanted, however many may come before it.
     pub fn covers(&self, id: &ObjectId) -> bool {
         id.as_str().starts_with(&self.prefix)
@@ -123,7 +123,7 @@ impl Wanted {
     }
 
     /// Tells whether a page is an answer to this.
-    fn fits(&self, page: &Page) -> bool {
+    fn fits(&self, page: &ListingPage) -> bool {
         let ids = || page.items.iter().map(|item| &item.id);
         page.items.len() <= self.limit
             && ids().zip(ids().skip(1)).all(|(id, next)| id < next)
@@ -148,7 +148,7 @@ pub fn covers(configuration: &Configuration, answered: &BTreeSet<NodeId>) -> boo
 /// Several members' pages on their way to one.
 #[derive(Debug)]
 pub struct Merge {
-    wanted: Wanted,
+    wanted: ListingQuery,
     /// The id up to which everything is known; `None` = to the end.
     until: Option<ObjectId>,
     found: BTreeMap<ObjectId, Found>,
@@ -176,7 +176,7 @@ impl Found {
 
 impl Merge {
     /// Begins with the fast writes that wait at this node. They are to be read first: one leaves only after a quorum has it.
-    pub fn new(wanted: Wanted, queued: Queued) -> Self {
+    pub fn new(wanted: ListingQuery, queued: QueuedWrites) -> Self {
         let mut found = BTreeMap::new();
         for (id, known) in queued.entries {
             found.insert(id, Found { queued: Some(known), copies: Vec::new() });
@@ -186,7 +186,7 @@ impl Merge {
     }
 
     /// Takes in a member's page. `false` = it is none of what was wanted, and left out.
-    pub fn take(&mut self, from: NodeId, page: Page) -> bool {
+    pub fn take(&mut self, from: NodeId, page: ListingPage) -> bool {
         if !self.wanted.fits(&page) {
             return false;
         }
@@ -246,13 +246,13 @@ impl Merge {
     }
 
     /// Returns the page.
-    pub fn page(self, now: UnixSecs) -> Page {
+    pub fn page(self, now: UnixSecs) -> ListingPage {
         let is_there = |meta: &ObjectMeta| meta.expires_at.is_none_or(|at| at > now);
         let items = self.rows.into_values().filter_map(|known| match known {
             Known::Live(meta) if is_there(&meta) => Some(meta),
             _ => None,
         });
-        Page { items: items.collect(), next: self.until }
+        ListingPage { items: items.collect(), next: self.until }
     }
 }
 
@@ -286,16 +286,16 @@ mod tests {
         }
     }
 
-    fn wanted(limit: usize) -> Wanted {
-        Wanted { prefix: String::new(), after: None, limit }
+    fn wanted(limit: usize) -> ListingQuery {
+        ListingQuery { prefix: String::new(), after: None, limit }
     }
 
     /// What a member keeps, as it answers.
-    fn page(kept: &BTreeMap<ObjectId, ObjectMeta>, wanted: &Wanted) -> Page {
+    fn page(kept: &BTreeMap<ObjectId, ObjectMeta>, wanted: &ListingQuery) -> ListingPage {
         let mut covered = kept.values().filter(|meta| wanted.covers(&meta.id)).cloned();
         let items: Vec<_> = covered.by_ref().take(wanted.limit).collect();
         let next = covered.next().and(items.last()).map(|last| last.id.clone());
-        Page { items, next }
+        ListingPage { items, next }
     }
 
     type Kept = BTreeMap<NodeId, BTreeMap<ObjectId, ObjectMeta>>;
@@ -311,7 +311,7 @@ mod tests {
         kept
     }
 
-    fn names(page: &Page) -> Vec<&str> {
+    fn names(page: &ListingPage) -> Vec<&str> {
         page.items.iter().map(|item| item.id.as_str()).collect()
     }
 
@@ -323,7 +323,7 @@ mod tests {
         for limit in [1, 2, 7, 39, 40, 100] {
             let (mut wanted, mut listed) = (wanted(limit), Vec::new());
             loop {
-                let mut merge = Merge::new(wanted.clone(), Queued::default());
+                let mut merge = Merge::new(wanted.clone(), QueuedWrites::default());
                 for (node, kept) in &kept {
                     assert!(merge.take(*node, page(kept, &wanted)));
                 }
@@ -348,7 +348,7 @@ mod tests {
         for node in &of("deleted")[..2] {
             kept.get_mut(node).unwrap().remove(&id("deleted"));
         }
-        let mut merge = Merge::new(wanted(10), Queued::default());
+        let mut merge = Merge::new(wanted(10), QueuedWrites::default());
         for (node, kept) in &kept {
             merge.take(*node, page(kept, &wanted(10)));
         }
@@ -384,7 +384,7 @@ mod tests {
         };
         kept.get_mut(&stranger("left")).unwrap().insert(id("left"), meta("left", 9));
         kept.get_mut(&stranger("old")).unwrap().insert(id("old"), meta("old", 9));
-        let queued = Queued {
+        let queued = QueuedWrites {
             entries: vec![
                 (id("gone"), Known::Gone(Version { time: 2, node: 1 })),
                 (id("new"), Known::Live(meta("new", 3))),
@@ -407,8 +407,8 @@ mod tests {
         let configuration = group(1);
         let expiring = ObjectMeta { expires_at: Some(UnixSecs(10)), ..meta("a", 1) };
         for (now, count) in [(9, 1), (10, 0)] {
-            let mut merge = Merge::new(wanted(10), Queued::default());
-            merge.take(node(1), Page { items: vec![expiring.clone()], next: None });
+            let mut merge = Merge::new(wanted(10), QueuedWrites::default());
+            merge.take(node(1), ListingPage { items: vec![expiring.clone()], next: None });
             merge.settle(&configuration);
             assert_eq!(merge.page(UnixSecs(now)).items.len(), count);
         }
@@ -416,8 +416,8 @@ mod tests {
 
     #[test]
     fn a_page_that_answers_something_else_is_not_taken() {
-        let wanted = Wanted { prefix: "p/".into(), after: Some("p/b".into()), limit: 2 };
-        let of = |names: &[&str], next: Option<&str>| Page {
+        let wanted = ListingQuery { prefix: "p/".into(), after: Some("p/b".into()), limit: 2 };
+        let of = |names: &[&str], next: Option<&str>| ListingPage {
             items: names.iter().map(|name| meta(name, 1)).collect(),
             next: next.map(id),
         };
@@ -434,12 +434,13 @@ mod tests {
             (of(&[], Some("p/b")), false),
             (of(&[], Some("q")), false),
         ] {
-            let mut merge = Merge::new(wanted.clone(), Queued::default());
+            let mut merge = Merge::new(wanted.clone(), QueuedWrites::default());
             assert_eq!(merge.take(node(1), page.clone()), fits, "{page:?}");
             assert_eq!(merge.answered().len(), usize::from(fits));
         }
         // What is told of another object than was asked about is not believed.
-        let mut merge = Merge::new(super::Wanted { limit: 5, ..wanted }, Queued::default());
+        let mut merge =
+            Merge::new(super::ListingQuery { limit: 5, ..wanted }, QueuedWrites::default());
         merge.take(node(1), of(&["p/c"], None));
         merge.settle(&group(1));
         merge.learn(&[id("p/c")], vec![Known::Live(meta("p/z", 9))]);

@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{node_id::NodeId, table::Table};
+use super::{node_id::NodeId, table::GroupTable};
 
 /// The log as this node has it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LogState {
     /// The table after the last entry that this node has applied; `None` without a group.
-    pub table: Option<Arc<Table>>,
+    pub table: Option<Arc<GroupTable>>,
     /// The index of that entry.
     pub applied: u64,
     /// The term that this node is in.

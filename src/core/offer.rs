@@ -157,7 +157,7 @@ pub struct Seeker {
 
 /// What one node answers to the question for groups near a position.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Answer {
+pub struct OverlayAnswer {
     /// The groups it knows, nearest first, at most [`OFFERS_MAX`].
     pub offers: Vec<Offer>,
     /// Set when the node itself looks for a group.
@@ -187,7 +187,7 @@ impl Whereabouts {
 
 /// What a search has found.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Found {
+pub struct FoundGroups {
     /// The groups.
     pub offers: Vec<Offer>,
     /// The nodes that look for a group too.

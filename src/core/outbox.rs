@@ -12,10 +12,12 @@ mod loading;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::entry::Entry;
-pub use self::event::{Draft, Effect, Event, Figures, Kept, MergeEnd, Refused, Shelf};
+use self::entry::OutboxEntry;
+pub use self::event::{
+    Draft, Figures, LoadedEntry, MergeEnd, OutboxEffect, OutboxEvent, OutboxRefusal, OutboxShelf,
+};
 use super::{
-    change::{Decision, Written},
+    change::{WriteDecision, Written},
     hlc::HybridClock,
     object::{ObjectId, Version},
     register::{Now, OpId, Ticket, Tombstone, Value},
@@ -47,7 +49,7 @@ pub struct Limits {
 
 /// What a ticket stands for.
 #[derive(Debug)]
-enum Task {
+enum OutboxTask {
     /// What was begun before this one started is through.
     Barrier,
     Put(ObjectId, Version),
@@ -57,7 +59,7 @@ enum Task {
 
 /// How far the entries of an earlier life are known.
 #[derive(Debug)]
-enum Phase {
+enum LoadPhase {
     New,
     Loading,
     /// They could not be read; to be tried again then.
@@ -70,10 +72,10 @@ enum Phase {
 pub struct Outbox {
     limits: Limits,
     clock: HybridClock,
-    phase: Phase,
+    phase: LoadPhase,
     failed_loads: u32,
-    held: Vec<Event>,
-    entries: BTreeMap<ObjectId, Entry>,
+    held: Vec<OutboxEvent>,
+    entries: BTreeMap<ObjectId, OutboxEntry>,
     /// Those that wait to be merged, by when.
     due: BTreeSet<(MonotonicUs, ObjectId)>,
     /// All, by the oldest version of each that could still be submitted.
@@ -86,7 +88,7 @@ pub struct Outbox {
     /// What is done and not yet removed.
     done: Vec<(ObjectId, Version)>,
     is_removing: bool,
-    tasks: BTreeMap<Ticket, Task>,
+    tasks: BTreeMap<Ticket, OutboxTask>,
     last_ticket: Ticket,
     /// The greatest floor known to be durable.
     floor: Version,
@@ -102,7 +104,7 @@ impl Outbox {
         Self {
             limits,
             clock: HybridClock::for_outbox(node, None),
-            phase: Phase::New,
+            phase: LoadPhase::New,
             failed_loads: 0,
             held: Vec::new(),
             entries: BTreeMap::new(),
@@ -125,7 +127,12 @@ impl Outbox {
     }
 
     /// Advances by one event.
-    pub fn step(&mut self, now: Now, event: Event, shelf: &impl Shelf) -> Vec<Effect> {
+    pub fn step(
+        &mut self,
+        now: Now,
+        event: OutboxEvent,
+        shelf: &impl OutboxShelf,
+    ) -> Vec<OutboxEffect> {
         let mut effects = Vec::new();
         self.begin_loading(now, &mut effects);
         self.take(now, event, shelf, &mut effects);
@@ -136,15 +143,15 @@ impl Outbox {
         effects
     }
 
-    /// Returns when a [`Event::Tick`] is wanted.
+    /// Returns when a [`OutboxEvent::Tick`] is wanted.
     pub fn next_due(&self) -> Option<MonotonicUs> {
         match self.phase {
-            Phase::New => Some(MonotonicUs(0)),
-            Phase::Failed(at) => Some(at),
-            Phase::Ready if self.in_flight < IN_FLIGHT_MAX => {
+            LoadPhase::New => Some(MonotonicUs(0)),
+            LoadPhase::Failed(at) => Some(at),
+            LoadPhase::Ready if self.in_flight < IN_FLIGHT_MAX => {
                 self.due.first().map(|(at, _)| (*at).max(self.paused_until))
             }
-            Phase::Loading | Phase::Ready => None,
+            LoadPhase::Loading | LoadPhase::Ready => None,
         }
     }
 
@@ -161,39 +168,45 @@ impl Outbox {
         }
     }
 
-    fn take(&mut self, now: Now, event: Event, shelf: &impl Shelf, effects: &mut Vec<Effect>) {
+    fn take(
+        &mut self,
+        now: Now,
+        event: OutboxEvent,
+        shelf: &impl OutboxShelf,
+        effects: &mut Vec<OutboxEffect>,
+    ) {
         match event {
-            Event::Put { .. }
-            | Event::Carry { .. }
-            | Event::Floor { .. }
-            | Event::Discard { .. }
-                if !matches!(self.phase, Phase::Ready) =>
+            OutboxEvent::Put { .. }
+            | OutboxEvent::Carry { .. }
+            | OutboxEvent::Floor { .. }
+            | OutboxEvent::Discard { .. }
+                if !matches!(self.phase, LoadPhase::Ready) =>
             {
                 self.hold(event, effects);
             }
-            Event::Put { op, id, draft } => match self.put(now, op, id, *draft, shelf) {
+            OutboxEvent::Put { op, id, draft } => match self.put(now, op, id, *draft, shelf) {
                 Ok(effect) => effects.push(effect),
-                Err(refused) => effects.push(Effect::Refuse { op, refused }),
+                Err(refused) => effects.push(OutboxEffect::Refuse { op, refused }),
             },
-            Event::Carry { op, id, value } => match self.carry(op, id, *value, shelf) {
+            OutboxEvent::Carry { op, id, value } => match self.carry(op, id, *value, shelf) {
                 Ok(effect) => effects.push(effect),
-                Err(refused) => effects.push(Effect::Refuse { op, refused }),
+                Err(refused) => effects.push(OutboxEffect::Refuse { op, refused }),
             },
-            Event::Floor { op } => self.promise(now, op, effects),
-            Event::Discard { op, upto } => {
+            OutboxEvent::Floor { op } => self.promise(now, op, effects),
+            OutboxEvent::Discard { op, upto } => {
                 self.clock.observe(upto);
                 let (most, ops) = self.discarding.get_or_insert_default();
                 *most = upto.max(*most);
                 ops.push(op);
             }
-            Event::Stored { ticket, is_durable } => {
+            OutboxEvent::Stored { ticket, is_durable } => {
                 self.on_stored(now, ticket, is_durable, shelf, effects);
             }
-            Event::Loaded { page } => self.on_loaded(now, page, shelf, effects),
-            Event::LoadFailed => self.on_load_failed(now, effects),
-            Event::Merged { id, end } => self.on_merged(now, &id, end),
-            Event::Nudge => self.on_nudge(now),
-            Event::Tick => {}
+            OutboxEvent::Loaded { page } => self.on_loaded(now, page, shelf, effects),
+            OutboxEvent::LoadFailed => self.on_load_failed(now, effects),
+            OutboxEvent::Merged { id, end } => self.on_merged(now, &id, end),
+            OutboxEvent::Nudge => self.on_nudge(now),
+            OutboxEvent::Tick => {}
         }
     }
 
@@ -205,8 +218,8 @@ impl Outbox {
         op: OpId,
         id: ObjectId,
         draft: Draft,
-        shelf: &impl Shelf,
-    ) -> Result<Effect, Refused> {
+        shelf: &impl OutboxShelf,
+    ) -> Result<OutboxEffect, OutboxRefusal> {
         let Draft { change, seen } = draft;
         let base = self.newest(&id, seen, shelf)?;
         let current = base.live(now.wall.secs());
@@ -217,10 +230,10 @@ impl Outbox {
         self.clock.observe(base.version().unwrap_or_default());
         let version = self.clock.tick(now.wall);
         let (value, written) = match change.decide(&id, current, now.wall.secs(), version)? {
-            Decision::Keep { object, created } => {
+            WriteDecision::Keep { object, created } => {
                 (Value::Live(object), Written::Kept { version, created })
             }
-            Decision::Remove => (Value::Tombstone(Tombstone { version }), Written::Removed),
+            WriteDecision::Remove => (Value::Tombstone(Tombstone { version }), Written::Removed),
         };
         Ok(self.keep(op, id, value, (version, bytes), written))
     }
@@ -232,27 +245,32 @@ impl Outbox {
         value: Value,
         (version, bytes): (Version, u64),
         written: Written,
-    ) -> Effect {
-        let entry = self.entries.entry(id.clone()).or_insert_with(Entry::empty);
+    ) -> OutboxEffect {
+        let entry = self.entries.entry(id.clone()).or_insert_with(OutboxEntry::empty);
         self.bytes = self.bytes - entry.bytes + bytes;
         entry.bytes = bytes;
         entry.pending.push_back(value.clone());
         self.settle(&id);
-        let ticket = self.ticket(Task::Put(id.clone(), version));
-        Effect::Keep { ticket, op, id, value, written }
+        let ticket = self.ticket(OutboxTask::Put(id.clone(), version));
+        OutboxEffect::Keep { ticket, op, id, value, written }
     }
 
     /// Returns the newest value of an object: what its writer has seen, or what is here and newer.
-    fn newest(&self, id: &ObjectId, seen: Value, shelf: &impl Shelf) -> Result<Value, Refused> {
+    fn newest(
+        &self,
+        id: &ObjectId,
+        seen: Value,
+        shelf: &impl OutboxShelf,
+    ) -> Result<Value, OutboxRefusal> {
         let Some(entry) = self.entries.get(id) else { return Ok(seen) };
         let own = match entry.pending.back() {
             Some(value) => value.clone(),
-            None => shelf.entry(id).map_err(Refused::Unreadable)?.unwrap_or_default(),
+            None => shelf.entry(id).map_err(OutboxRefusal::Unreadable)?.unwrap_or_default(),
         };
         Ok(if own.version() > seen.version() { own } else { seen })
     }
 
-    fn check_room(&self, id: &ObjectId, bytes: u64) -> Result<(), Refused> {
+    fn check_room(&self, id: &ObjectId, bytes: u64) -> Result<(), OutboxRefusal> {
         let (before, is_new) = match self.entries.get(id) {
             Some(entry) => (entry.bytes, false),
             None => (0, true),
@@ -262,7 +280,7 @@ impl Outbox {
         if has_room && (!is_new || entries < self.limits.entries) {
             return Ok(());
         }
-        Err(Refused::Full { entries, bytes: self.bytes, limits: self.limits })
+        Err(OutboxRefusal::Full { entries, bytes: self.bytes, limits: self.limits })
     }
 
     fn on_stored(
@@ -270,24 +288,24 @@ impl Outbox {
         now: Now,
         ticket: Ticket,
         is_durable: bool,
-        shelf: &impl Shelf,
-        effects: &mut Vec<Effect>,
+        shelf: &impl OutboxShelf,
+        effects: &mut Vec<OutboxEffect>,
     ) {
         match self.tasks.remove(&ticket) {
-            Some(Task::Put(id, version)) => self.on_put_stored(now, &id, version, is_durable),
-            Some(Task::Remove(entries)) => self.on_removed(now, entries, is_durable),
-            Some(Task::Floor(op, floor)) if is_durable => {
+            Some(OutboxTask::Put(id, version)) => self.on_put_stored(now, &id, version, is_durable),
+            Some(OutboxTask::Remove(entries)) => self.on_removed(now, entries, is_durable),
+            Some(OutboxTask::Floor(op, floor)) if is_durable => {
                 self.floor = self.floor.max(floor);
-                effects.push(Effect::Promised { op, floor });
+                effects.push(OutboxEffect::Promised { op, floor });
             }
-            Some(Task::Floor(op, _)) => {
-                effects.push(Effect::Refuse { op, refused: Refused::NotKept });
+            Some(OutboxTask::Floor(op, _)) => {
+                effects.push(OutboxEffect::Refuse { op, refused: OutboxRefusal::NotKept });
             }
-            Some(Task::Barrier) if is_durable => {
+            Some(OutboxTask::Barrier) if is_durable => {
                 self.clock.observe(shelf.latest_version());
-                effects.push(Effect::Load { after: None });
+                effects.push(OutboxEffect::Load { after: None });
             }
-            Some(Task::Barrier) => self.on_load_failed(now, effects),
+            Some(OutboxTask::Barrier) => self.on_load_failed(now, effects),
             None => {}
         }
     }
@@ -308,8 +326,13 @@ impl Outbox {
 
     // ---- merges ----
 
-    fn begin_merges(&mut self, now: Now, shelf: &impl Shelf, effects: &mut Vec<Effect>) {
-        if !matches!(self.phase, Phase::Ready) {
+    fn begin_merges(
+        &mut self,
+        now: Now,
+        shelf: &impl OutboxShelf,
+        effects: &mut Vec<OutboxEffect>,
+    ) {
+        if !matches!(self.phase, LoadPhase::Ready) {
             return;
         }
         while self.in_flight < IN_FLIGHT_MAX && self.paused_until <= now.monotonic {
@@ -322,7 +345,12 @@ impl Outbox {
         }
     }
 
-    fn begin_merge(&mut self, now: Now, id: ObjectId, shelf: &impl Shelf) -> Option<Effect> {
+    fn begin_merge(
+        &mut self,
+        now: Now,
+        id: ObjectId,
+        shelf: &impl OutboxShelf,
+    ) -> Option<OutboxEffect> {
         let entry = self.entries.get_mut(&id)?;
         entry.due = None;
         let value = match shelf.entry(&id) {
@@ -345,7 +373,7 @@ impl Outbox {
         self.settle(&id);
         let value = value?;
         self.in_flight += 1;
-        Some(Effect::Merge { id, value })
+        Some(OutboxEffect::Merge { id, value })
     }
 
     fn on_merged(&mut self, now: Now, id: &ObjectId, end: MergeEnd) {
@@ -396,14 +424,14 @@ impl Outbox {
 
     // ---- removals ----
 
-    fn begin_removal(&mut self, effects: &mut Vec<Effect>) {
+    fn begin_removal(&mut self, effects: &mut Vec<OutboxEffect>) {
         if self.is_removing || self.done.is_empty() {
             return;
         }
         self.is_removing = true;
         let entries: Vec<_> = self.done.drain(..self.done.len().min(REMOVED_MAX)).collect();
-        let ticket = self.ticket(Task::Remove(entries.clone()));
-        effects.push(Effect::Remove { ticket, entries });
+        let ticket = self.ticket(OutboxTask::Remove(entries.clone()));
+        effects.push(OutboxEffect::Remove { ticket, entries });
     }
 
     fn on_removed(&mut self, now: Now, entries: Vec<(ObjectId, Version)>, is_durable: bool) {
@@ -424,7 +452,7 @@ impl Outbox {
 
     // ---- bookkeeping ----
 
-    fn ticket(&mut self, task: Task) -> Ticket {
+    fn ticket(&mut self, task: OutboxTask) -> Ticket {
         self.last_ticket += 1;
         self.tasks.insert(self.last_ticket, task);
         self.last_ticket

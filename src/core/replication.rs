@@ -6,7 +6,7 @@ use super::{
     group::PeerError,
     node_id::NodeId,
     object::Tier,
-    register::Ended,
+    register::RegisterOutcome,
     view::{Liveness, View},
 };
 
@@ -70,13 +70,18 @@ pub enum NotDone {
 
 impl NotDone {
     /// Returns why an order was not carried out; `None` when it was.
-    pub fn of(ended: &Ended) -> Option<Self> {
+    pub fn of(ended: &RegisterOutcome) -> Option<Self> {
         match *ended {
-            Ended::NoQuorum { answered, needed } => Some(Self::NoQuorum { answered, needed }),
-            Ended::NotReady => Some(Self::NotReady),
-            Ended::Busy => Some(Self::Busy),
-            Ended::Unknown => Some(Self::Unknown),
-            Ended::Written { .. } | Ended::Refused(_) | Ended::Read(_) | Ended::Done => None,
+            RegisterOutcome::NoQuorum { answered, needed } => {
+                Some(Self::NoQuorum { answered, needed })
+            }
+            RegisterOutcome::NotReady => Some(Self::NotReady),
+            RegisterOutcome::Busy => Some(Self::Busy),
+            RegisterOutcome::Unknown => Some(Self::Unknown),
+            RegisterOutcome::Written { .. }
+            | RegisterOutcome::Refused(_)
+            | RegisterOutcome::Read(_)
+            | RegisterOutcome::Done => None,
         }
     }
 }
@@ -116,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        table::{Command, Seat},
+        table::{Seat, TableCommand},
         view::{Founder, Sighting},
     };
 
@@ -128,7 +133,7 @@ mod tests {
         let mut view = alone();
         let seat = Seat { member: Founder::example(8).this, claim: 1, permanent: false };
         let table = Arc::make_mut(view.table.as_mut().unwrap());
-        table.apply(&Command::Change { add: vec![seat], remove: Vec::new() });
+        table.apply(&TableCommand::Change { add: vec![seat], remove: Vec::new() });
         view
     }
 

@@ -23,7 +23,7 @@ impl Default for Intensity {
 
 /// What to do about a child that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RestartDecision {
     /// Start it again after this pause, in milliseconds.
     RestartAfter {
         /// 0 for the first failure in the window, then doubling up to [`Restarts::PAUSE_MS_MAX`].
@@ -50,12 +50,12 @@ impl Restarts {
     }
 
     /// Takes note of one failure at `now` and decides.
-    pub fn on_failure(&mut self, now: MonotonicUs) -> Verdict {
+    pub fn on_failure(&mut self, now: MonotonicUs) -> RestartDecision {
         while self.recent.front().is_some_and(|&at| now.since(at) >= self.intensity.window_us) {
             self.recent.pop_front();
         }
         if self.recent.len() >= self.intensity.restarts_max {
-            return Verdict::Escalate;
+            return RestartDecision::Escalate;
         }
         let earlier = self.recent.len() as u32;
         self.recent.push_back(now);
@@ -63,7 +63,7 @@ impl Restarts {
             0 => 0,
             n => (10u64 << n.min(16)).min(Self::PAUSE_MS_MAX),
         };
-        Verdict::RestartAfter { pause_ms }
+        RestartDecision::RestartAfter { pause_ms }
     }
 }
 
@@ -75,12 +75,12 @@ mod tests {
     fn a_child_that_keeps_failing_is_given_up_and_one_that_fails_rarely_is_not() {
         let mut restarts = Restarts::new(Intensity { restarts_max: 3, window_us: 1_000 });
         let at = |us| MonotonicUs(us);
-        assert_eq!(restarts.on_failure(at(0)), Verdict::RestartAfter { pause_ms: 0 });
-        assert_eq!(restarts.on_failure(at(1)), Verdict::RestartAfter { pause_ms: 20 });
-        assert_eq!(restarts.on_failure(at(2)), Verdict::RestartAfter { pause_ms: 40 });
-        assert_eq!(restarts.on_failure(at(3)), Verdict::Escalate);
+        assert_eq!(restarts.on_failure(at(0)), RestartDecision::RestartAfter { pause_ms: 0 });
+        assert_eq!(restarts.on_failure(at(1)), RestartDecision::RestartAfter { pause_ms: 20 });
+        assert_eq!(restarts.on_failure(at(2)), RestartDecision::RestartAfter { pause_ms: 40 });
+        assert_eq!(restarts.on_failure(at(3)), RestartDecision::Escalate);
         for n in 2..50 {
-            assert_ne!(restarts.on_failure(at(n * 600)), Verdict::Escalate);
+            assert_ne!(restarts.on_failure(at(n * 600)), RestartDecision::Escalate);
         }
     }
 }

@@ -55,7 +55,7 @@ pub struct Old {
 
 /// The table of one group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Table {
+pub struct GroupTable {
     /// The group's name, unique to its founding.
     pub name: String,
     /// Every node that the present configuration names, old members of a joint one included.
@@ -87,7 +87,7 @@ pub struct Dissolved {
 
 /// An entry of the group's log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Command {
+pub enum TableCommand {
     /// Adds and removes members as one change. Removals name the claim that ends, so that a late one removes no newcomer.
     Change {
         /// Who comes.
@@ -137,12 +137,12 @@ pub enum Applied {
     /// It was so already.
     Nothing,
     /// The entry was refused and changed nothing.
-    Refused(Refused),
+    Refused(TableRefusal),
 }
 
 /// Why an entry changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refused {
+pub enum TableRefusal {
     /// The group is no more.
     #[error("the group was dissolved")]
     Dissolved,
@@ -220,7 +220,7 @@ impl Configuration {
     }
 }
 
-impl Table {
+impl GroupTable {
     /// Makes the table of a group that one node founds.
     pub fn found(name: String, founder: Seat, settings: Settings, capacity: u32) -> Self {
         let node = founder.member.node;
@@ -277,18 +277,18 @@ impl Table {
     }
 
     /// Applies an entry of the log. Nothing changes when it is refused.
-    pub fn apply(&mut self, command: &Command) -> Applied {
+    pub fn apply(&mut self, command: &TableCommand) -> Applied {
         if self.dissolved.is_some() {
-            return Applied::Refused(Refused::Dissolved);
+            return Applied::Refused(TableRefusal::Dissolved);
         }
         let done = match command {
-            Command::Change { add, remove } => self.change(add, remove),
-            Command::Acknowledge { node, epoch } => self.acknowledge(*node, *epoch),
-            Command::Force { epoch } => self.force(*epoch),
-            Command::Set(change) => self.set(*change),
-            Command::Describe { member, claim } => self.describe(member, *claim),
-            Command::Lead { node } => self.lead(*node),
-            Command::Dissolve { into } => {
+            TableCommand::Change { add, remove } => self.change(add, remove),
+            TableCommand::Acknowledge { node, epoch } => self.acknowledge(*node, *epoch),
+            TableCommand::Force { epoch } => self.force(*epoch),
+            TableCommand::Set(change) => self.set(*change),
+            TableCommand::Describe { member, claim } => self.describe(member, *claim),
+            TableCommand::Lead { node } => self.lead(*node),
+            TableCommand::Dissolve { into } => {
                 self.dissolved = Some(Dissolved { into: into.clone() });
                 Ok(true)
             }
@@ -300,12 +300,12 @@ impl Table {
         }
     }
 
-    fn stable(&self) -> Result<&Configuration, Refused> {
+    fn stable(&self) -> Result<&Configuration, TableRefusal> {
         let last = self.configuration();
-        if last.is_joint() { Err(Refused::Joint { epoch: last.epoch }) } else { Ok(last) }
+        if last.is_joint() { Err(TableRefusal::Joint { epoch: last.epoch }) } else { Ok(last) }
     }
 
-    fn change(&mut self, add: &[Seat], remove: &[(NodeId, u64)]) -> Result<bool, Refused> {
+    fn change(&mut self, add: &[Seat], remove: &[(NodeId, u64)]) -> Result<bool, TableRefusal> {
         let last = self.stable()?;
         let mut members = last.members.clone();
         let mut seats = self.seats.clone();
@@ -316,21 +316,21 @@ impl Table {
             }
         }
         if !members.contains(&self.super_peer) {
-            return Err(Refused::SuperPeer);
+            return Err(TableRefusal::SuperPeer);
         }
         for seat in add {
             let node = seat.member.node;
             if seats.get(&node).is_some_and(|held| held.claim != seat.claim) {
                 // It sits here under an older claim, which has to end first: what it promised under that one is gone.
-                return Err(Refused::NotAMember { node });
+                return Err(TableRefusal::NotAMember { node });
             }
             if seats.keys().any(|other| *other != node && other.tag() == node.tag()) {
-                return Err(Refused::SameTag { node });
+                return Err(TableRefusal::SameTag { node });
             }
             if !members.contains(&node) {
                 if members.len() as u32 >= self.capacity {
                     let members = members.len() as u32;
-                    return Err(Refused::Full { members, capacity: self.capacity });
+                    return Err(TableRefusal::Full { members, capacity: self.capacity });
                 }
                 members.insert(node);
                 seats.insert(node, seat.clone());
@@ -345,13 +345,13 @@ impl Table {
         Ok(true)
     }
 
-    fn acknowledge(&mut self, node: NodeId, epoch: u64) -> Result<bool, Refused> {
+    fn acknowledge(&mut self, node: NodeId, epoch: u64) -> Result<bool, TableRefusal> {
         let last = self.configuration();
         if last.epoch != epoch || !last.is_joint() {
-            return Err(Refused::Over { given: epoch, epoch: last.epoch });
+            return Err(TableRefusal::Over { given: epoch, epoch: last.epoch });
         }
         if !last.everybody().contains(&node) {
-            return Err(Refused::NotAMember { node });
+            return Err(TableRefusal::NotAMember { node });
         }
         let is_new = self.acknowledged.insert(node);
         if self.configuration().may_settle(&self.acknowledged) {
@@ -360,15 +360,15 @@ impl Table {
         Ok(is_new)
     }
 
-    fn force(&mut self, epoch: u64) -> Result<bool, Refused> {
+    fn force(&mut self, epoch: u64) -> Result<bool, TableRefusal> {
         let last = self.configuration();
         let Some(old) = last.old.as_ref().filter(|_| last.epoch == epoch) else {
-            return Err(Refused::Over { given: epoch, epoch: last.epoch });
+            return Err(TableRefusal::Over { given: epoch, epoch: last.epoch });
         };
         let lost: BTreeSet<_> = old.members.difference(&self.acknowledged).copied().collect();
         let members: BTreeSet<_> = last.members.difference(&lost).copied().collect();
         if !members.contains(&self.super_peer) {
-            return Err(Refused::SuperPeer);
+            return Err(TableRefusal::SuperPeer);
         }
         let old = Old {
             members: old.members.difference(&lost).copied().collect(),
@@ -406,9 +406,9 @@ impl Table {
         }
     }
 
-    fn set(&mut self, change: SettingChange) -> Result<bool, Refused> {
+    fn set(&mut self, change: SettingChange) -> Result<bool, TableRefusal> {
         let mut settings = self.settings;
-        settings.set(change).map_err(Refused::ReplicationFactor)?;
+        settings.set(change).map_err(TableRefusal::ReplicationFactor)?;
         if settings == self.settings {
             return Ok(false);
         }
@@ -422,10 +422,10 @@ impl Table {
         Ok(true)
     }
 
-    fn describe(&mut self, member: &Member, claim: u64) -> Result<bool, Refused> {
+    fn describe(&mut self, member: &Member, claim: u64) -> Result<bool, TableRefusal> {
         let node = member.node;
         let seat = self.seats.get_mut(&node).filter(|seat| seat.claim == claim);
-        let seat = seat.ok_or(Refused::NotAMember { node })?;
+        let seat = seat.ok_or(TableRefusal::NotAMember { node })?;
         if seat.member == *member {
             return Ok(false);
         }
@@ -436,10 +436,11 @@ impl Table {
         Ok(true)
     }
 
-    fn lead(&mut self, node: NodeId) -> Result<bool, Refused> {
+    fn lead(&mut self, node: NodeId) -> Result<bool, TableRefusal> {
         // One that is on its way out may win an election, but its name must not stay when its seat is gone.
         let stays = self.configuration().members.contains(&node);
-        let seat = self.seats.get(&node).filter(|_| stays).ok_or(Refused::NotAMember { node })?;
+        let seat =
+            self.seats.get(&node).filter(|_| stays).ok_or(TableRefusal::NotAMember { node })?;
         self.site = seat.member.position;
         Ok(std::mem::replace(&mut self.super_peer, node) != node)
     }

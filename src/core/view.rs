@@ -10,7 +10,7 @@ use super::{
     group::{Member, PeerError, RetrievalMode, Settings, StorageMode},
     node_id::NodeId,
     offer::Offer,
-    table::{Seat, Table},
+    table::{GroupTable, Seat},
     time::UnixMs,
     world::{Position, World},
 };
@@ -99,7 +99,7 @@ pub struct View {
     /// Where it stands.
     pub state: RoleState,
     /// Its group's table as far as this node has it; `None` while it has no group.
-    pub table: Option<Arc<Table>>,
+    pub table: Option<Arc<GroupTable>>,
     /// Who leads the group now, as far as this node knows; `None` during an election.
     pub super_peer: Option<NodeId>,
     /// The term of that leader.
@@ -186,7 +186,7 @@ impl View {
             if permanent { RoleState::PermanentSuperPeer } else { RoleState::ProvisionalSuperPeer };
         Self {
             state,
-            table: Some(Arc::new(Table::found(name, seat, settings, capacity))),
+            table: Some(Arc::new(GroupTable::found(name, seat, settings, capacity))),
             super_peer: Some(node),
             term: 1,
             voters: BTreeSet::from([node]),
@@ -204,7 +204,7 @@ impl View {
 
     /// Returns the table of the group that the node is in; `None` while it has no group, only asks for a place in one, or
     /// belongs to one that was dissolved.
-    pub fn group(&self) -> Option<&Arc<Table>> {
+    pub fn group(&self) -> Option<&Arc<GroupTable>> {
         let outside = [RoleState::Discovering, RoleState::Joining, RoleState::Dissolved];
         let table = self.table.as_ref().filter(|_| !outside.contains(&self.state))?;
         (table.dissolved.is_none() && table.seats.contains_key(&self.this.node)).then_some(table)

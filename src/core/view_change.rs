@@ -50,7 +50,8 @@ pub enum ViewChange {
 pub fn changes(old: &View, new: &View) -> Vec<ViewChange> {
     let mut changes = Vec::new();
     let (was, is) = (old.group(), new.group());
-    let name = |group: Option<&std::sync::Arc<super::table::Table>>| group.map(|g| g.name.clone());
+    let name =
+        |group: Option<&std::sync::Arc<super::table::GroupTable>>| group.map(|g| g.name.clone());
     let same_group = name(was) == name(is);
     if !same_group {
         changes.push(ViewChange::Group { from: name(was), to: name(is) });
@@ -84,7 +85,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        table::{Command, Seat},
+        table::{Seat, TableCommand},
         view::Founder,
     };
 
@@ -93,7 +94,7 @@ mod tests {
         let seat = Seat { member: Founder::example(8).this, claim: 1, permanent: false };
         let node = seat.member.node;
         let table = Arc::make_mut(view.table.as_mut().unwrap());
-        table.apply(&Command::Change { add: vec![seat], remove: Vec::new() });
+        table.apply(&TableCommand::Change { add: vec![seat], remove: Vec::new() });
         (view, node)
     }
 

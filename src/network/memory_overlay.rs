@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use nomad_core::{
     directory::merged,
     node_id::NodeId,
-    offer::{Answer, OFFERS_MAX, Offer, Seeker, Whereabouts},
+    offer::{OFFERS_MAX, Offer, OverlayAnswer, Seeker, Whereabouts},
     world::Position,
 };
-use nomad_ports::overlay::{Found, Overlay, OverlayState};
+use nomad_ports::overlay::{FoundGroups, Overlay, OverlayState};
 
 #[derive(Debug, Default)]
 struct Place {
@@ -109,10 +109,10 @@ impl Table {
         a != b && !self.cuts.contains(&(a.min(b), a.max(b)))
     }
 
-    fn look(&self, from: NodeId, near: Position) -> Found {
+    fn look(&self, from: NodeId, near: Position) -> FoundGroups {
         let seen = || self.places.iter().filter(|(node, _)| self.reaches(from, **node));
         let offers = seen().filter_map(|(_, place)| place.offer.clone());
-        Found {
+        FoundGroups {
             offers: merged(near, offers.chain(self.stale.iter().cloned()), OFFERS_MAX),
             seekers: seen().filter_map(|(_, place)| place.seeker).collect(),
             whereabouts: seen().filter_map(|(_, place)| place.whereabouts.clone()).collect(),
@@ -153,8 +153,8 @@ impl Overlay for MemoryOverlay {
         &self,
         near: Position,
         window: Duration,
-        enough: Box<dyn Fn(&Found) -> bool + Send>,
-    ) -> BoxFuture<'static, Found> {
+        enough: Box<dyn Fn(&FoundGroups) -> bool + Send>,
+    ) -> BoxFuture<'static, FoundGroups> {
         let (network, node) = (Arc::clone(&self.network), self.node);
         let mut changes = network.changes.subscribe();
         Box::pin(async move {
@@ -182,12 +182,12 @@ impl Overlay for MemoryOverlay {
         self.network.table().look(self.node, near).offers
     }
 
-    fn answer(&self, near: Position) -> Answer {
+    fn answer(&self, near: Position) -> OverlayAnswer {
         let table = self.network.table();
         let own = table.places.get(&self.node);
         let offers = own.and_then(|place| place.offer.clone()).into_iter();
         let others = table.look(self.node, near).offers;
-        Answer {
+        OverlayAnswer {
             offers: merged(near, offers.chain(others), OFFERS_MAX),
             seeker: own.and_then(|place| place.seeker),
             whereabouts: own.and_then(|place| place.whereabouts.clone()),

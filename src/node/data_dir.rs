@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 use thiserror::Error;
 
-use super::Addresses;
+use super::NodeAddresses;
 
 /// Where nodes without a named directory keep theirs, as `node-0`, `node-1` and so on.
 const DEFAULT_ROOT: &str = "nomad-data";
@@ -128,7 +128,7 @@ impl DataDir {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn publish(&self, addresses: &Addresses) -> Result<(), DataDirError> {
+    pub fn publish(&self, addresses: &NodeAddresses) -> Result<(), DataDirError> {
         let text = json!({
             "pid": std::process::id(),
             "nodeId": addresses.node_id,

@@ -9,7 +9,9 @@ use nomad_core::{
 };
 use nomad_ports::{
     ObjectStore,
-    object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
+    object_store::{
+        Expired, ListingPage, RegisterHead, StoreCounts, StoreError, StoreHealth, StoreJob,
+    },
 };
 use nomad_storage::FjallStore;
 
@@ -44,7 +46,7 @@ impl LateStore {
 }
 
 impl ObjectStore for LateStore {
-    fn submit(&self, job: Job) {
+    fn submit(&self, job: StoreJob) {
         match self.open() {
             Ok(store) => store.submit(job),
             Err(error) => job.refuse(error),
@@ -62,7 +64,7 @@ impl ObjectStore for LateStore {
         after: Option<&str>,
         limit: usize,
         now: UnixSecs,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<ListingPage, StoreError> {
         self.read()?.list(tier, prefix, after, limit, now)
     }
 

@@ -25,25 +25,25 @@ use tracing::{info, warn};
 pub use self::data_dir::DataDirError;
 use self::{
     data_dir::DataDir, identity::Identity, late_store::LateStore, membership_file::MembershipFile,
-    sockets::Sockets,
+    sockets::NodeSockets,
 };
 use nomad_actors::{
-    Address, Context, Kit, Recorder,
-    expiry::{self, Expiry},
-    group_storage::{GroupStorage, Parts},
-    group_table::{self, GroupTable},
+    Address, Context, Kit, TraceRecorder,
+    expiry::{self, ExpiryActor},
+    group_storage::{GroupStorage, GroupStorageParts},
+    group_table::{self, GroupTableActor},
     group_upkeep::Upkeep,
     group_view::Published,
     local_store::{self, LocalStore},
     membership::{self, MembershipActor, MembershipDoor, MembershipMsg},
-    overlay::{self, Overlay as OverlayActor},
+    overlay::{self, OverlayActor},
     peer_links::PeerLinks,
     shell::worker,
     supervisor::{ChildSpec, Root, nested},
 };
 use nomad_api::{
     admission::Admission,
-    backend::{Backend, Network, NetworkState, Phase},
+    backend::{Backend, Network, NetworkState, NodePhase},
     grpc,
     listener::{self, Gate, Listener, ListenerMsg},
     metrics::{Metrics, StoreStats},
@@ -57,14 +57,14 @@ use nomad_core::{membership::Durable, outbox::Limits, view::View};
 use nomad_network::{
     GrpcProbe, Libp2pOverlay, LinkOptions, Links,
     link::{KeyError, watch_socket},
-    overlay::{Options as OverlayOptions, OverlayError},
+    overlay::{OverlayError, OverlayOptions},
 };
 use nomad_ports::{
     Clock, Consensus as _, DurableState as _, Entropy, ObjectStore, OsEntropy, Overlay,
     PeerTransport, SystemClock,
     peer_transport::{LinkEvent, Service},
 };
-use nomad_storage::{Faults, FjallStore, OpenError, StoreOptions};
+use nomad_storage::{FaultInjector, FjallStore, StoreOpenError, StoreOptions};
 
 /// Requests that look at the node rather than use it; they are admitted apart, so that a busy node can be looked at.
 const EXEMPT_REQUESTS_MAX: usize = 256;
@@ -80,7 +80,7 @@ pub struct StartOptions {
     /// The clock; tests drive their own.
     pub clock: Arc<dyn Clock>,
     /// Faults of the disk to inject, for tests.
-    pub faults: Option<Faults>,
+    pub faults: Option<FaultInjector>,
 }
 
 impl StartOptions {
@@ -104,7 +104,7 @@ pub enum StartError {
     DataDir(#[from] DataDirError),
     /// The store does not open.
     #[error(transparent)]
-    Store(#[from] OpenError),
+    Store(#[from] StoreOpenError),
     /// A listener cannot be bound.
     #[error(
         "the {listener} listener cannot be bound to {address}: {source}; choose another {key} or node.listen"
@@ -121,7 +121,7 @@ pub enum StartError {
     },
     /// The group's log does not open.
     #[error(transparent)]
-    Log(#[from] consensus::OpenError),
+    Log(#[from] consensus::LogOpenError),
     /// The overlay's listener cannot be bound.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
@@ -135,7 +135,7 @@ pub enum StartError {
 
 /// Where a running node can be reached, and what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addresses {
+pub struct NodeAddresses {
     /// Of the REST listener.
     pub rest: SocketAddr,
     /// Of the peer listener.
@@ -152,9 +152,9 @@ pub struct Addresses {
 
 /// A running node.
 pub struct Node {
-    addresses: Addresses,
+    addresses: NodeAddresses,
     backend: Arc<Backend>,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<NodePhase>,
     edges: Vec<Address<ListenerMsg>>,
     root: Root,
     store: Arc<LateStore>,
@@ -174,7 +174,7 @@ impl std::fmt::Debug for Node {
 struct Ground {
     identity: Identity,
     data_dir: DataDir,
-    sockets: Sockets,
+    sockets: NodeSockets,
     links: Arc<Links>,
     peer_links: Arc<PeerLinks>,
     links_spec: ChildSpec,
@@ -196,9 +196,9 @@ impl Node {
         let data_dir = DataDir::claim(config.node.data_dir.as_deref())?;
         let identity = Identity::load_or_make(data_dir.path())?;
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-        let sockets = Sockets::bind(config.node.listen, &config.node.ports, &*entropy)?;
+        let sockets = NodeSockets::bind(config.node.listen, &config.node.ports, &*entropy)?;
         let recorder =
-            Recorder::new(config.trace.records, Arc::clone(&clock), Arc::clone(&entropy));
+            TraceRecorder::new(config.trace.records, Arc::clone(&clock), Arc::clone(&entropy));
         let kit = Kit {
             clock: Arc::clone(&clock),
             entropy,
@@ -230,7 +230,7 @@ impl Node {
             }
         }
         node.data_dir.publish(&node.addresses)?;
-        node.phase.send_replace(Phase::Serving);
+        node.phase.send_replace(NodePhase::Serving);
         Ok(node)
     }
 
@@ -257,7 +257,7 @@ impl Node {
         let listens = overlay.state().listens.into_iter().next().unwrap_or_default();
         let addresses = sockets.addresses(&identity, listens, data_dir.path());
         let store = Arc::new(LateStore::default());
-        let (phase, watched) = watch::channel(Phase::Starting);
+        let (phase, watched) = watch::channel(NodePhase::Starting);
         let limits = config.limits.clone();
         let gate = Gate {
             admission: Arc::new(Admission::new(limits.requests, limits.request_bytes)),
@@ -269,11 +269,11 @@ impl Node {
             &kit,
             "local_store",
             "storage",
-            local_store::Args { store: store.clone() },
+            local_store::LocalStoreArgs { store: store.clone() },
         );
         let expiry_args =
-            expiry::Args { store: writer.clone(), interval: config.schedule.db_cleanup };
-        let (_, expiry_spec) = worker::<Expiry>(&kit, "expiry", "storage", expiry_args);
+            expiry::ExpiryArgs { store: writer.clone(), interval: config.schedule.db_cleanup };
+        let (_, expiry_spec) = worker::<ExpiryActor>(&kit, "expiry", "storage", expiry_args);
         let mut storage = vec![writer_spec, expiry_spec];
         let upkeep = Upkeep {
             kit: kit.clone(),
@@ -284,7 +284,7 @@ impl Node {
         };
         let ledger = upkeep.ledger(config.schedule.ledger_cleanup);
         let behind = Arc::clone(&link_listener);
-        let group_storage = GroupStorage::new(&Parts {
+        let group_storage = GroupStorage::new(&GroupStorageParts {
             kit: kit.clone(),
             supervisor: "storage",
             store: store.clone(),
@@ -310,10 +310,10 @@ impl Node {
         links.serve(Service::Ledger, ledger.door);
         links.serve(Service::Repair, repair.door);
         links.serve(Service::Listing, group_storage.listing);
-        let table_args = group_table::Args { consensus: Arc::new(log.clone()) };
+        let table_args = group_table::GroupTableArgs { consensus: Arc::new(log.clone()) };
         let (group_table, table_spec) =
-            worker::<GroupTable>(&kit, "group_table", "group", table_args);
-        let membership_args = membership::Args {
+            worker::<GroupTableActor>(&kit, "group_table", "group", table_args);
+        let membership_args = membership::MembershipArgs {
             config: member::membership(&config, founder.settings, overlay.has_sources(), &times),
             view: Arc::clone(&view),
             durable: Arc::new(MembershipFile::of(data_dir.path())),
@@ -326,7 +326,7 @@ impl Node {
         };
         let (membership, membership_spec) =
             worker::<MembershipActor>(&kit, "membership", "group", membership_args);
-        let overlay_args = overlay::Args { run: overlay.clone() };
+        let overlay_args = overlay::OverlayArgs { run: overlay.clone() };
         let (_, overlay_spec) = worker::<OverlayActor>(&kit, "overlay", "network", overlay_args);
         // Set once: there is one membership in the life of a node.
         let _ = link_listener.set(membership.clone());
@@ -376,12 +376,12 @@ impl Node {
             started: kit.clock.monotonic(),
         });
 
-        let rest_args = listener::Args::default().with(
+        let rest_args = listener::ListenerArgs::default().with(
             sockets.rest,
             gate.clone(),
             rest::edge(Arc::clone(&backend)),
         );
-        let grpc_args = listener::Args::default()
+        let grpc_args = listener::ListenerArgs::default()
             .with(sockets.storage, gate.clone(), grpc::storage_edge(Arc::clone(&backend)))
             .with(sockets.peer, gate, grpc::peer_edge(Arc::clone(&backend), Some(links.clone())));
         let (rest, rest_spec) = worker::<Listener>(&kit, "rest", "edge", rest_args);
@@ -399,7 +399,7 @@ impl Node {
     }
 
     /// Returns where the node can be reached.
-    pub fn addresses(&self) -> &Addresses {
+    pub fn addresses(&self) -> &NodeAddresses {
         &self.addresses
     }
 
@@ -415,7 +415,7 @@ impl Node {
 
     /// Stops the node: not ready, finish what was accepted within `limits.drain`, flush, close.
     pub async fn stop(self) {
-        self.phase.send_replace(Phase::Draining);
+        self.phase.send_replace(NodePhase::Draining);
         let from: Arc<str> = "node".into();
         self.backend.membership.tell(&from, Context::default(), MembershipMsg::Stop);
         let admission = &self.backend.admission;
@@ -452,7 +452,7 @@ impl Ground {
         config: &Config,
         data_dir: DataDir,
         identity: Identity,
-        sockets: Sockets,
+        sockets: NodeSockets,
         kit: &Kit,
     ) -> Result<Self, StartError> {
         let link_listener = Arc::<OnceLock<Address<MembershipMsg>>>::default();

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{advertise::reachable, identity::Identity, sockets::Sockets};
+use super::{advertise::reachable, identity::Identity, sockets::NodeSockets};
 use nomad_config::Config;
 use nomad_consensus::RaftTimes;
 use nomad_core::{
@@ -17,7 +17,7 @@ pub fn founder(
     config: &Config,
     permanent: bool,
     identity: &Identity,
-    sockets: &Sockets,
+    sockets: &NodeSockets,
 ) -> Founder {
     let hosts = &config.node.network_hostnames;
     let peer_host = if permanent { &hosts.super_peer_server } else { &hosts.peer_server };

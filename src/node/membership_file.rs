@@ -16,7 +16,7 @@ use nomad_ports::DurableState;
 const FORMAT: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
-struct Content {
+struct MembershipRecord {
     format: u32,
     #[serde(flatten)]
     durable: Durable,
@@ -54,7 +54,7 @@ impl DurableState for MembershipFile {
             );
             io::Error::new(ErrorKind::InvalidData, text)
         };
-        let content: Content =
+        let content: MembershipRecord =
             serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
         if content.format != FORMAT {
             return Err(bad(format!(
@@ -66,7 +66,7 @@ impl DurableState for MembershipFile {
     }
 
     fn save(&self, durable: &Durable) -> io::Result<()> {
-        let content = Content { format: FORMAT, durable: durable.clone() };
+        let content = MembershipRecord { format: FORMAT, durable: durable.clone() };
         // Written beside and renamed, so that a crash leaves the old one or the new one.
         let partial = self.dir.join("membership.partial");
         let mut options = OpenOptions::new();

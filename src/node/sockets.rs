@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::{Addresses, StartError, identity::Identity};
+use super::{NodeAddresses, StartError, identity::Identity};
 use nomad_config::PortsConfig;
 use nomad_ports::Entropy;
 
@@ -19,7 +19,7 @@ const TRIES_MAX: usize = 200;
 
 /// The three sockets and where they are bound.
 #[derive(Debug)]
-pub struct Sockets {
+pub struct NodeSockets {
     pub rest: TcpListener,
     pub peer: TcpListener,
     pub storage: TcpListener,
@@ -28,7 +28,7 @@ pub struct Sockets {
     pub storage_address: SocketAddr,
 }
 
-impl Sockets {
+impl NodeSockets {
     /// Binds all three.
     ///
     /// # Errors
@@ -48,8 +48,8 @@ impl Sockets {
     }
 
     /// Says where the node can be reached.
-    pub fn addresses(&self, identity: &Identity, overlay: String, dir: &Path) -> Addresses {
-        Addresses {
+    pub fn addresses(&self, identity: &Identity, overlay: String, dir: &Path) -> NodeAddresses {
+        NodeAddresses {
             rest: self.rest_address,
             peer: self.peer_address,
             storage: self.storage_address,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 pub use nomad_core::log_state::LogState;
 use nomad_core::{
     node_id::NodeId,
-    table::{Applied, Command, Table},
+    table::{Applied, GroupTable, TableCommand},
 };
 
 /// Why an entry was not written.
@@ -47,7 +47,7 @@ pub trait Consensus: Send + Sync + 'static {
     fn watch(&self) -> watch::Receiver<LogState>;
 
     /// Starts the log of a group that this node founds; it is its only voter, under the claim of its seat in the table.
-    fn found(&self, table: Table) -> BoxFuture<'static, Result<(), ConsensusError>>;
+    fn found(&self, table: GroupTable) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
     /// Makes ready to be fed by the leader of this group, which has taken this node in under this claim. Whatever was kept
     /// of another group or claim is deleted first. Under another claim the node is another participant of the log: so a
@@ -55,7 +55,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn follow(&self, group: String, claim: u64) -> BoxFuture<'static, Result<(), ConsensusError>>;
 
     /// Writes an entry, on the leader; returns what its application did, once this node has applied it.
-    fn propose(&self, command: Command) -> BoxFuture<'static, Result<Applied, ConsensusError>>;
+    fn propose(&self, command: TableCommand)
+    -> BoxFuture<'static, Result<Applied, ConsensusError>>;
 
     /// Sets who votes and who follows, on the leader. Both are members or about to become members. Nothing happens when it
     /// is so already; after an error it may be half done, and is finished by asking again.

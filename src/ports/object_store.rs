@@ -7,16 +7,16 @@ use std::fmt;
 
 use thiserror::Error;
 
-pub use nomad_core::listing::Page;
+pub use nomad_core::listing::ListingPage;
 use nomad_core::{
-    change::{Change, Refusal, Written},
+    change::{Change, WriteRefusal, Written},
     object::{Object, ObjectId, Tier, Version},
     register::{Ballot, Register, ShardState, Value},
     time::UnixSecs,
 };
 
 /// How a submitted write ended.
-pub type WriteResult = Result<Result<Written, Refusal>, StoreError>;
+pub type WriteResult = Result<Result<Written, WriteRefusal>, StoreError>;
 
 /// The answer to a submitted write, with what it cost.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ pub trait Completion: Send {
 }
 
 /// Work for the store's writer.
-pub enum Job {
+pub enum StoreJob {
     /// One write of a client.
     Write(WriteJob),
     /// Remove up to `limit` expired objects. Those that have a register stay, see [`ObjectStore::expired`].
@@ -146,7 +146,7 @@ pub struct Expired {
     pub expires_at: UnixSecs,
 }
 
-impl fmt::Debug for Job {
+impl fmt::Debug for StoreJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Write(job) => write!(f, "Write({})", job.id),
@@ -161,7 +161,7 @@ impl fmt::Debug for Job {
     }
 }
 
-impl Job {
+impl StoreJob {
     /// Answers a job that was not begun.
     pub fn refuse(self, error: StoreError) {
         match self {
@@ -287,7 +287,7 @@ pub enum StoreError {
 pub trait ObjectStore: Send + Sync + 'static {
     /// Hands a job to the writer and returns at once. The writer answers jobs in the order in which they were submitted; one
     /// that its queue has no room for is answered before this returns.
-    fn submit(&self, job: Job);
+    fn submit(&self, job: StoreJob);
 
     /// Returns the object, unless it is absent or expired at `now`.
     ///
@@ -306,7 +306,7 @@ pub trait ObjectStore: Send + Sync + 'static {
         after: Option<&str>,
         limit: usize,
         now: UnixSecs,
-    ) -> Result<Page, StoreError>;
+    ) -> Result<ListingPage, StoreError>;
 
     /// Returns an object's register. An object that was kept without one (by an older version, or by the embedded store) has
     /// one that was accepted in epoch 0, below all others.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-pub use nomad_core::offer::Found;
+pub use nomad_core::offer::FoundGroups;
 use nomad_core::{
     node_id::NodeId,
-    offer::{Answer, Offer, Seeker, Whereabouts},
+    offer::{Offer, OverlayAnswer, Seeker, Whereabouts},
     world::Position,
 };
 
@@ -41,14 +41,14 @@ pub trait Overlay: Send + Sync + 'static {
         &self,
         near: Position,
         window: Duration,
-        enough: Box<dyn Fn(&Found) -> bool + Send>,
-    ) -> BoxFuture<'static, Found>;
+        enough: Box<dyn Fn(&FoundGroups) -> bool + Send>,
+    ) -> BoxFuture<'static, FoundGroups>;
 
     /// Returns the groups that this node has heard of lately, nearest first.
     fn known(&self, near: Position) -> Vec<Offer>;
 
     /// Answers another node's question; for tests and for the adapter itself.
-    fn answer(&self, near: Position) -> Answer;
+    fn answer(&self, near: Position) -> OverlayAnswer;
 
     /// Returns how the network looks from here.
     fn state(&self) -> OverlayState;

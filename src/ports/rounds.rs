@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 
 use nomad_core::{
     object::{ObjectId, Version},
-    register::{Ended, Order},
+    register::{RegisterOrder, RegisterOutcome},
     time::MonotonicUs,
     trace::TraceContext,
 };
@@ -12,14 +12,14 @@ use nomad_core::{
 /// Runs rounds.
 pub trait Rounds: Send + Sync + 'static {
     /// Carries an order out at this node, and says how it ended. Given up at `deadline`: the end of what had begun by then is
-    /// [`Ended::Unknown`].
+    /// [`RegisterOutcome::Unknown`].
     fn run(
         &self,
         id: ObjectId,
-        order: Order,
+        order: RegisterOrder,
         trace: TraceContext,
         deadline: MonotonicUs,
-    ) -> BoxFuture<'static, Ended>;
+    ) -> BoxFuture<'static, RegisterOutcome>;
 
     /// Has this node promise, durably, to submit no fast write any more whose version is not above the returned one (rule
     /// 12). `None` = it does not promise anything now.

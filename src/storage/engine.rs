@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use fjall::{Database, Keyspace, PersistMode};
 
 use super::{
-    FaultPoint, Faults,
+    FaultInjector, FaultPoint,
     format::{self, encode_clock},
     stage::Staged,
 };
@@ -57,7 +57,7 @@ impl Engine {
         staged: &mut Staged,
         (clock, now): (&HybridClock, UnixMs),
         sync: bool,
-        faults: Option<&Faults>,
+        faults: Option<&FaultInjector>,
     ) -> Result<bool, String> {
         if staged.ops.is_empty() && !staged.keeps_clock {
             return Ok(false);

@@ -15,12 +15,12 @@ use std::{
 use tracing::error;
 
 use super::{
-    OpenError, StoreOptions,
+    StoreOpenError, StoreOptions,
     engine::Engine,
     reading::{self, Facts},
     recovery,
-    stage::Queued,
-    table::View,
+    stage::QueuedJob,
+    table::RecordSnapshot,
     writer::{Writer, value_bytes},
 };
 use nomad_core::{
@@ -31,7 +31,9 @@ use nomad_core::{
 };
 use nomad_ports::{
     ObjectStore,
-    object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
+    object_store::{
+        Expired, ListingPage, RegisterHead, StoreCounts, StoreError, StoreHealth, StoreJob,
+    },
 };
 
 /// The most jobs that wait for the writer.
@@ -44,14 +46,14 @@ pub(super) const WRITER_FAILED: &str = "the store's writer thread has panicked";
 /// A store on fjall. Dropping it, or [`close`](Self::close), finishes what waits and stops the writer.
 #[derive(Debug)]
 pub struct FjallStore {
-    shared: Arc<Shared>,
-    queue: Mutex<Option<SyncSender<Queued>>>,
+    shared: Arc<StoreShared>,
+    queue: Mutex<Option<SyncSender<QueuedJob>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the writer and the readers share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct StoreShared {
     pub options: StoreOptions,
     /// `None` only while the database is being opened again.
     pub engine: RwLock<Option<EngineSlot>>,
@@ -129,12 +131,12 @@ impl FjallStore {
     ///
     /// # Errors
     /// Says why it does not open, with the way out.
-    pub fn open(options: StoreOptions) -> Result<Self, OpenError> {
+    pub fn open(options: StoreOptions) -> Result<Self, StoreOpenError> {
         let (engine, opened) = recovery::open(&options)?;
         let clock = HybridClock::new(options.node_tag, opened.clock);
         let facts = SharedFacts::default();
         facts.set(opened.facts);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(StoreShared {
             options,
             engine: RwLock::new(Some(EngineSlot(engine))),
             health: RwLock::new(StoreHealth::Up),
@@ -151,7 +153,7 @@ impl FjallStore {
         let writer = thread::Builder::new()
             .name("nomad-writer".into())
             .spawn(move || writer.run(&jobs))
-            .map_err(|source| OpenError::Dir { dir: shared.options.dir.clone(), source })?;
+            .map_err(|source| StoreOpenError::Dir { dir: shared.options.dir.clone(), source })?;
         Ok(Self { shared, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
     }
 
@@ -181,7 +183,7 @@ impl Drop for FjallStore {
 }
 
 impl ObjectStore for FjallStore {
-    fn submit(&self, job: Job) {
+    fn submit(&self, job: StoreJob) {
         let at = self.shared.options.clock.monotonic();
         let queue = lock(&self.queue);
         let Some(queue) = queue.as_ref() else {
@@ -192,16 +194,16 @@ impl ObjectStore for FjallStore {
         let waiting = counts.waiting.fetch_add(1, Relaxed);
         let waiting_bytes = counts.waiting_bytes.fetch_add(bytes, Relaxed);
         let sent = if waiting > 0 && waiting_bytes.saturating_add(bytes) > QUEUE_BYTES_MAX {
-            Err(TrySendError::Full(Queued { job, at }))
+            Err(TrySendError::Full(QueuedJob { job, at }))
         } else {
-            queue.try_send(Queued { job, at })
+            queue.try_send(QueuedJob { job, at })
         };
         let Err(error) = sent else { return };
         counts.waiting.fetch_sub(1, Relaxed);
         counts.waiting_bytes.fetch_sub(bytes, Relaxed);
         match error {
-            TrySendError::Full(Queued { job, .. }) => job.refuse(StoreError::Full { waiting }),
-            TrySendError::Disconnected(Queued { job, .. }) => job.refuse(StoreError::Closed),
+            TrySendError::Full(QueuedJob { job, .. }) => job.refuse(StoreError::Full { waiting }),
+            TrySendError::Disconnected(QueuedJob { job, .. }) => job.refuse(StoreError::Closed),
         }
     }
 
@@ -218,14 +220,15 @@ impl ObjectStore for FjallStore {
         after: Option<&str>,
         limit: usize,
         now: UnixSecs,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<ListingPage, StoreError> {
         let now = self.shared.latest(now);
         self.shared.with_engine(|engine| reading::list(engine, tier, prefix, after, limit, now))
     }
 
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, StoreError> {
         let is_loose = self.shared.facts.is_loose.load(Relaxed);
-        self.shared.with_engine(|engine| reading::register(&View::of(engine), id, is_loose))
+        self.shared
+            .with_engine(|engine| reading::register(&RecordSnapshot::of(engine), id, is_loose))
     }
 
     fn registers(
@@ -236,7 +239,7 @@ impl ObjectStore for FjallStore {
     ) -> Result<Vec<RegisterHead>, StoreError> {
         let is_loose = self.shared.facts.is_loose.load(Relaxed);
         self.shared.with_engine(|engine| {
-            reading::registers(&View::of(engine), shard, after, limit, is_loose)
+            reading::registers(&RecordSnapshot::of(engine), shard, after, limit, is_loose)
         })
     }
 
@@ -302,7 +305,7 @@ impl ObjectStore for FjallStore {
     }
 }
 
-impl Shared {
+impl StoreShared {
     /// Reads without ever waiting for a recovery: while the database is being opened again, that is the answer.
     fn with_engine<T>(
         &self,

@@ -16,7 +16,7 @@ use std::{
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::OpenError;
+use super::StoreOpenError;
 use nomad_core::object::ObjectId;
 
 /// Ends every batch.
@@ -79,8 +79,8 @@ pub fn clear_first_start(dir: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Names the journal, the byte and what is wrong there.
-pub fn check(dir: &Path, durable: bool) -> Result<(), OpenError> {
-    let unreadable = |source| OpenError::Dir { dir: dir.to_owned(), source };
+pub fn check(dir: &Path, durable: bool) -> Result<(), StoreOpenError> {
+    let unreadable = |source| StoreOpenError::Dir { dir: dir.to_owned(), source };
     let mut last_seqno = None;
     let mut tail: Option<(PathBuf, Flaw)> = None;
     for (_, path) in journals(dir).map_err(unreadable)? {
@@ -90,7 +90,7 @@ pub fn check(dir: &Path, durable: bool) -> Result<(), OpenError> {
             Some((journal, flaw)) if durable => {
                 let reason = format!("{}, and another journal follows it", flaw.reason);
                 let (journal, at) = (journal.clone(), flaw.at as u64);
-                return Err(OpenError::Damaged { journal, at, reason });
+                return Err(StoreOpenError::Damaged { journal, at, reason });
             }
             Some(_) => {
                 cut(&path, 0).map_err(unreadable)?;
@@ -102,7 +102,7 @@ pub fn check(dir: &Path, durable: bool) -> Result<(), OpenError> {
             Ok(()) => {}
             Err(flaw) if durable && !flaw.torn => {
                 let Flaw { at, reason, .. } = flaw;
-                return Err(OpenError::Damaged { journal: path, at: at as u64, reason });
+                return Err(StoreOpenError::Damaged { journal: path, at: at as u64, reason });
             }
             Err(flaw) => tail = Some((path, flaw)),
         }

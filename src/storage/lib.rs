@@ -28,8 +28,8 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 pub use engine::Engine;
 pub use fjall_store::FjallStore;
 pub use memory::MemoryStore;
-pub use recovery::{Place, open_engine, renew};
-pub use store::{Store, WriteError};
+pub use recovery::{EngineOptions, open_engine, renew};
+pub use store::{Store, StoreWriteError};
 use thiserror::Error;
 
 use nomad_core::durability::Durability;
@@ -47,7 +47,7 @@ pub enum FaultPoint {
 }
 
 /// Lets a test make the disk fail: returns the error that the step is to meet.
-pub type Faults = Arc<dyn Fn(FaultPoint) -> io::Result<()> + Send + Sync>;
+pub type FaultInjector = Arc<dyn Fn(FaultPoint) -> io::Result<()> + Send + Sync>;
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ pub struct StoreOptions {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Faults to inject, for tests.
-    pub faults: Option<Faults>,
+    pub faults: Option<FaultInjector>,
 }
 
 impl StoreOptions {
@@ -94,7 +94,7 @@ impl fmt::Debug for StoreOptions {
 
 /// Why a store could not be opened.
 #[derive(Debug, Error)]
-pub enum OpenError {
+pub enum StoreOpenError {
     /// Another process, or another handle of this one, has it open.
     #[error(
         "the data directory {} is in use by another process; stop that one, or choose another directory",

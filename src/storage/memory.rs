@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     reading::{self, Facts},
-    stage::{Queued, Stage, Staged},
+    stage::{BatchStage, QueuedJob, Staged},
     table::Map,
 };
 use nomad_core::{
@@ -18,7 +18,9 @@ use nomad_core::{
 };
 use nomad_ports::{
     Clock, ObjectStore,
-    object_store::{Expired, Job, Page, RegisterHead, StoreCounts, StoreError, StoreHealth},
+    object_store::{
+        Expired, ListingPage, RegisterHead, StoreCounts, StoreError, StoreHealth, StoreJob,
+    },
 };
 
 /// A store in memory.
@@ -80,9 +82,9 @@ impl State {
     }
 
     /// Does a job as a batch of its own, and returns its answer.
-    fn run(&mut self, job: Job, clock: &dyn Clock) -> Staged {
+    fn run(&mut self, job: StoreJob, clock: &dyn Clock) -> Staged {
         let (now, start) = (self.latest(clock.wall()), clock.monotonic());
-        let stage = Stage {
+        let stage = BatchStage {
             table: &self.records,
             clock: &mut self.versions,
             now,
@@ -90,7 +92,7 @@ impl State {
             short: None,
             staged: Staged { facts: self.facts, ..Staged::default() },
         };
-        let mut staged = stage.run(vec![Queued { job, at: start }], start);
+        let mut staged = stage.run(vec![QueuedJob { job, at: start }], start);
         self.counts.batches += u64::from(!staged.ops.is_empty() || staged.keeps_clock);
         for (key, record) in std::mem::take(&mut staged.ops) {
             match record {
@@ -107,7 +109,7 @@ impl State {
 }
 
 impl ObjectStore for MemoryStore {
-    fn submit(&self, job: Job) {
+    fn submit(&self, job: StoreJob) {
         let mut state = self.state();
         if let Some(reason) = state.health.refusal() {
             let reason = reason.to_owned();
@@ -136,7 +138,7 @@ impl ObjectStore for MemoryStore {
         after: Option<&str>,
         limit: usize,
         now: UnixSecs,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<ListingPage, StoreError> {
         let mut state = self.state();
         let now = state.latest_secs(now);
         reading::list(&state.records, tier, prefix, after, limit, now)

@@ -10,14 +10,14 @@ use super::{
     records::{
         self, RegisterRecord, TAG_EXPIRING, TAG_OUTBOX, TAG_REGISTER, damaged_head, register_key,
     },
-    table::{Entry, Table},
+    table::{RecordResult, RecordTable},
 };
 use nomad_core::{
     object::{Object, ObjectId, Tier},
     register::{Register, ShardState, Value, shard_of},
     time::UnixSecs,
 };
-use nomad_ports::object_store::{Expired, Page, RegisterHead, StoreError};
+use nomad_ports::object_store::{Expired, ListingPage, RegisterHead, StoreError};
 
 /// The most records that one page of a listing looks at, however many of them have expired.
 const SCAN_MAX: usize = 100_000;
@@ -41,7 +41,7 @@ impl Facts {
     ///
     /// # Errors
     /// When the engine cannot read.
-    pub fn of(table: &impl Table) -> Result<Self, StoreError> {
+    pub fn of(table: &impl RecordTable) -> Result<Self, StoreError> {
         let first = table.range(vec![TAG_REGISTER], vec![TAG_REGISTER + 1]).next().transpose()?;
         let mut facts = Self {
             has_registers: first.is_some(),
@@ -58,24 +58,28 @@ impl Facts {
 }
 
 /// Reads an object, expired or not.
-pub fn object(table: &impl Table, tier: Tier, id: &ObjectId) -> Result<Option<Object>, StoreError> {
+pub fn object(
+    table: &impl RecordTable,
+    tier: Tier,
+    id: &ObjectId,
+) -> Result<Option<Object>, StoreError> {
     let record = table.get(&object_key(tier, id.as_str()))?;
     record.map(|record| decode_object(id, record)).transpose()
 }
 
 pub fn list(
-    table: &impl Table,
+    table: &impl RecordTable,
     tier: Tier,
     prefix: &str,
     after: Option<&str>,
     limit: usize,
     now: UnixSecs,
-) -> Result<Page, StoreError> {
+) -> Result<ListingPage, StoreError> {
     let mut start = object_key(tier, prefix);
     if let Some(after) = after {
         start = start.max(behind(object_key(tier, after)));
     }
-    let mut page = Page::default();
+    let mut page = ListingPage::default();
     let mut last = None;
     for (scanned, entry) in table.range(start, vec![tier_tag(tier) + 1]).enumerate() {
         let (key, record) = entry?;
@@ -98,7 +102,7 @@ pub fn list(
 
 /// Reads a register. The two records that it is in have to be of one batch.
 pub fn register(
-    table: &impl Table,
+    table: &impl RecordTable,
     id: &ObjectId,
     is_loose: bool,
 ) -> Result<Option<Register>, StoreError> {
@@ -116,7 +120,7 @@ pub fn register(
 
 /// Lists registers. In which record an object stands tells whether it has one, so that both are walked through side by side.
 pub fn registers(
-    table: &impl Table,
+    table: &impl RecordTable,
     shard: u8,
     after: Option<&ObjectId>,
     limit: usize,
@@ -141,8 +145,8 @@ pub fn registers(
 
 /// Takes the next register of `kept`, or the next object of `loose` that has none, whichever comes first.
 fn next_of(
-    kept: &mut Peekable<impl Iterator<Item = Entry>>,
-    loose: &mut Peekable<impl Iterator<Item = Entry>>,
+    kept: &mut Peekable<impl Iterator<Item = RecordResult>>,
+    loose: &mut Peekable<impl Iterator<Item = RecordResult>>,
 ) -> Result<Option<(ObjectId, Bytes, bool)>, StoreError> {
     loop {
         let kept_id = peek_id(kept, 2)?;
@@ -166,7 +170,7 @@ fn next_of(
 }
 
 fn peek_id(
-    entries: &mut Peekable<impl Iterator<Item = Entry>>,
+    entries: &mut Peekable<impl Iterator<Item = RecordResult>>,
     skip: usize,
 ) -> Result<Option<ObjectId>, StoreError> {
     match entries.peek() {
@@ -191,20 +195,20 @@ fn loose_head(id: ObjectId, record: Bytes) -> RegisterHead {
 }
 
 /// Tells whether an object's record is of a shard; one that cannot be read is nobody's to pass over.
-fn in_shard(entry: &Entry, shard: u8) -> bool {
+fn in_shard(entry: &RecordResult, shard: u8) -> bool {
     entry.as_ref().map_or(true, |(key, _)| {
         ObjectId::parse_bytes(key.get(1..).unwrap_or_default())
             .map_or(true, |id| shard_of(&id) == shard)
     })
 }
 
-pub fn shard_state(table: &impl Table, shard: u8) -> Result<Option<ShardState>, StoreError> {
+pub fn shard_state(table: &impl RecordTable, shard: u8) -> Result<Option<ShardState>, StoreError> {
     let record = table.get(&records::shard_key(shard))?;
     record.map(|record| records::decode_shard(shard, &record)).transpose()
 }
 
 pub fn expired(
-    table: &impl Table,
+    table: &impl RecordTable,
     now: UnixSecs,
     after: Option<&Expired>,
     limit: usize,
@@ -229,13 +233,13 @@ pub fn expired(
     Ok(found)
 }
 
-pub fn outbox_entry(table: &impl Table, id: &ObjectId) -> Result<Option<Value>, StoreError> {
+pub fn outbox_entry(table: &impl RecordTable, id: &ObjectId) -> Result<Option<Value>, StoreError> {
     let record = table.get(&records::outbox_key(id))?;
     record.map(|record| records::decode_outbox(id, &record)).transpose()
 }
 
 pub fn outbox(
-    table: &impl Table,
+    table: &impl RecordTable,
     after: Option<&ObjectId>,
     limit: usize,
 ) -> Result<Vec<(ObjectId, Value)>, StoreError> {

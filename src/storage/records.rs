@@ -41,13 +41,13 @@ const LOOSE: Ballot = Ballot { epoch: 0, counter: 1, node: 0 };
 pub struct RegisterRecord {
     pub promised: Ballot,
     pub accepted: Ballot,
-    pub held: Held,
+    pub held: RecordedValue,
     pub past: Past,
 }
 
 /// What a register holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum RecordedValue {
     Absent,
     Live { version: Version, expires_at: Option<UnixSecs> },
     Tombstone { version: Version },
@@ -56,11 +56,13 @@ pub enum Held {
 impl RegisterRecord {
     pub fn of(register: &Register) -> Self {
         let held = match &register.value {
-            Value::Absent => Held::Absent,
+            Value::Absent => RecordedValue::Absent,
             Value::Live(object) => {
-                Held::Live { version: object.version, expires_at: object.expires_at }
+                RecordedValue::Live { version: object.version, expires_at: object.expires_at }
             }
-            Value::Tombstone(Tombstone { version }) => Held::Tombstone { version: *version },
+            Value::Tombstone(Tombstone { version }) => {
+                RecordedValue::Tombstone { version: *version }
+            }
         };
         Self {
             promised: register.promised,
@@ -72,25 +74,27 @@ impl RegisterRecord {
 
     /// Stands for that of an object that was kept without one.
     pub fn loose(object: &Object) -> Self {
-        let held = Held::Live { version: object.version, expires_at: object.expires_at };
+        let held = RecordedValue::Live { version: object.version, expires_at: object.expires_at };
         Self { promised: LOOSE, accepted: LOOSE, held, past: Past::default() }
     }
 
     pub fn is_live(&self) -> bool {
-        matches!(self.held, Held::Live { .. })
+        matches!(self.held, RecordedValue::Live { .. })
     }
 
     pub fn version(&self) -> Option<Version> {
         match self.held {
-            Held::Absent => None,
-            Held::Live { version, .. } | Held::Tombstone { version } => Some(version),
+            RecordedValue::Absent => None,
+            RecordedValue::Live { version, .. } | RecordedValue::Tombstone { version } => {
+                Some(version)
+            }
         }
     }
 
     pub fn head(&self, id: ObjectId) -> RegisterHead {
         let expires_at = match self.held {
-            Held::Live { expires_at, .. } => expires_at,
-            Held::Absent | Held::Tombstone { .. } => None,
+            RecordedValue::Live { expires_at, .. } => expires_at,
+            RecordedValue::Absent | RecordedValue::Tombstone { .. } => None,
         };
         RegisterHead {
             id,
@@ -110,9 +114,9 @@ impl RegisterRecord {
     pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
         let mut out = Vec::with_capacity(2 + 6 * 8 + VERSION_BYTES + 8 + 32);
         let kind = match self.held {
-            Held::Absent => KIND_ABSENT,
-            Held::Live { .. } => KIND_LIVE,
-            Held::Tombstone { .. } => KIND_TOMBSTONE,
+            RecordedValue::Absent => KIND_ABSENT,
+            RecordedValue::Live { .. } => KIND_LIVE,
+            RecordedValue::Tombstone { .. } => KIND_TOMBSTONE,
         };
         let mark = if self.past.is_empty() { 0 } else { HAS_PAST };
         out.extend_from_slice(&[RECORD_FORMAT, kind | mark]);
@@ -122,12 +126,12 @@ impl RegisterRecord {
             }
         }
         match self.held {
-            Held::Absent => {}
-            Held::Live { version, expires_at } => {
+            RecordedValue::Absent => {}
+            RecordedValue::Live { version, expires_at } => {
                 out.extend_from_slice(&encode_version(version));
                 out.extend_from_slice(&expires_at.unwrap_or_default().0.to_be_bytes());
             }
-            Held::Tombstone { version } => out.extend_from_slice(&encode_version(version)),
+            RecordedValue::Tombstone { version } => out.extend_from_slice(&encode_version(version)),
         }
         if self.past.is_empty() {
             return Ok(out);
@@ -152,13 +156,13 @@ impl RegisterRecord {
         let promised = take_ballot(&mut rest)?;
         let accepted = take_ballot(&mut rest)?;
         let held = match kind & !HAS_PAST {
-            KIND_ABSENT => Held::Absent,
+            KIND_ABSENT => RecordedValue::Absent,
             KIND_LIVE => {
                 let version = take_version(&mut rest)?;
                 let at = UnixSecs(take_number(&mut rest)?);
-                Held::Live { version, expires_at: (at.0 != 0).then_some(at) }
+                RecordedValue::Live { version, expires_at: (at.0 != 0).then_some(at) }
             }
-            KIND_TOMBSTONE => Held::Tombstone { version: take_version(&mut rest)? },
+            KIND_TOMBSTONE => RecordedValue::Tombstone { version: take_version(&mut rest)? },
             _ => return None,
         };
         let (past, rest): (Past, _) = match kind & HAS_PAST {
@@ -175,12 +179,12 @@ impl RegisterRecord {
     pub fn join(self, id: &ObjectId, object: Option<Object>) -> Result<Register, StoreError> {
         let Self { promised, accepted, held, past } = self;
         let value = match (held, object) {
-            (Held::Absent, _) => Value::Absent,
-            (Held::Tombstone { version }, _) => Value::Tombstone(Tombstone { version }),
-            (Held::Live { version, .. }, Some(object)) if object.version == version => {
+            (RecordedValue::Absent, _) => Value::Absent,
+            (RecordedValue::Tombstone { version }, _) => Value::Tombstone(Tombstone { version }),
+            (RecordedValue::Live { version, .. }, Some(object)) if object.version == version => {
                 Value::Live(object)
             }
-            (Held::Live { version, .. }, object) => {
+            (RecordedValue::Live { version, .. }, object) => {
                 let found =
                     object.map_or("there is none".into(), |o| format!("it is {}", o.version));
                 let reason = format!("its register holds version {version} of it, and {found}");
@@ -355,9 +359,9 @@ mod tests {
         ) {
             let (id, version) = (ObjectId::parse("x").unwrap(), Version { time: version.0, node: version.1 });
             let held = match kind {
-                0 => Held::Absent,
-                1 => Held::Live { version, expires_at: (at != 0).then_some(UnixSecs(at)) },
-                _ => Held::Tombstone { version },
+                0 => RecordedValue::Absent,
+                1 => RecordedValue::Live { version, expires_at: (at != 0).then_some(UnixSecs(at)) },
+                _ => RecordedValue::Tombstone { version },
             };
             let past = last.map(|last| Past::begin(1, ballot(last))).unwrap_or_default();
             let (promised, accepted) = (ballot(promised), ballot(accepted));
@@ -396,7 +400,7 @@ mod tests {
         let mut record = RegisterRecord {
             promised: ballot((1, 2, 3)),
             accepted: ballot((4, 5, 6)),
-            held: Held::Live { version, expires_at: Some(UnixSecs(9)) },
+            held: RecordedValue::Live { version, expires_at: Some(UnixSecs(9)) },
             past: Past::default(),
         };
         let numbers = |numbers: &[u64]| -> Vec<u8> {
@@ -404,10 +408,10 @@ mod tests {
         };
         let expected = [&[1, 1][..], &numbers(&[1, 2, 3, 4, 5, 6, 7, 8, 9])].concat();
         assert_eq!(record.encode().unwrap(), expected);
-        record.held = Held::Tombstone { version };
+        record.held = RecordedValue::Tombstone { version };
         let expected = [&[1, 2][..], &numbers(&[1, 2, 3, 4, 5, 6, 7, 8])].concat();
         assert_eq!(record.encode().unwrap(), expected);
-        record.held = Held::Absent;
+        record.held = RecordedValue::Absent;
         assert_eq!(record.encode().unwrap(), [&[1, 0][..], &numbers(&[1, 2, 3, 4, 5, 6])].concat());
         record.past = Past::begin(3, ballot((3, 200, 5)));
         let expected = [&[1, 0x80][..], &numbers(&[1, 2, 3, 4, 5, 6]), &[3, 200, 1, 5, 0, 0]];

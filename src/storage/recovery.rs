@@ -11,13 +11,13 @@ use std::{
 use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 
 use super::{
-    FaultPoint, OpenError, StoreOptions,
+    FaultPoint, StoreOpenError, StoreOptions,
     engine::Engine,
     format::{self, FORMAT, FORMAT_MIN, KEY_CLOCK, KEY_FORMAT, KEY_LOOSE, tier_tag},
     journal_check,
     reading::Facts,
     records::register_key,
-    table::Table as _,
+    table::RecordTable as _,
 };
 use nomad_core::{
     durability::Durability,
@@ -41,7 +41,7 @@ const PROBE_BYTES: usize = 1 << 20;
 
 /// A database of the engine on disk, and what it is opened with.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct EngineOptions {
     /// The directory; made when it is not there.
     pub dir: PathBuf,
     /// The name of its one keyspace.
@@ -56,8 +56,8 @@ pub struct Place {
     pub worker_threads: usize,
 }
 
-fn place(options: &StoreOptions) -> Place {
-    Place {
+fn place(options: &StoreOptions) -> EngineOptions {
+    EngineOptions {
         dir: options.dir.clone(),
         keyspace: "nomad",
         durable: options.durability == Durability::Always,
@@ -81,10 +81,10 @@ pub struct Opened {
 ///
 /// # Errors
 /// Says why it does not open, with the way out.
-pub fn open(options: &StoreOptions) -> Result<(Engine, Opened), OpenError> {
+pub fn open(options: &StoreOptions) -> Result<(Engine, Opened), StoreOpenError> {
     let engine = open_engine(&place(options))?;
     check_format(&engine, &options.dir)?;
-    let opened = look(&engine).map_err(|error| OpenError::Engine {
+    let opened = look(&engine).map_err(|error| StoreOpenError::Engine {
         dir: options.dir.clone(),
         reason: error.to_string(),
     })?;
@@ -119,14 +119,14 @@ fn has_loose(engine: &Engine) -> Result<bool, StoreError> {
 ///
 /// # Errors
 /// Says why it does not open, with the way out.
-pub fn open_engine(place: &Place) -> Result<Engine, OpenError> {
+pub fn open_engine(place: &EngineOptions) -> Result<Engine, StoreOpenError> {
     let dir = &place.dir;
-    fs::create_dir_all(dir).map_err(|source| OpenError::Dir { dir: dir.clone(), source })?;
+    fs::create_dir_all(dir).map_err(|source| StoreOpenError::Dir { dir: dir.clone(), source })?;
     let engine_error = |error: fjall::Error| match error {
-        fjall::Error::Locked => OpenError::Locked { dir: dir.clone() },
-        error => OpenError::Engine { dir: dir.clone(), reason: error.to_string() },
+        fjall::Error::Locked => StoreOpenError::Locked { dir: dir.clone() },
+        error => StoreOpenError::Engine { dir: dir.clone(), reason: error.to_string() },
     };
-    let unusable = |source| OpenError::Dir { dir: dir.clone(), source };
+    let unusable = |source| StoreOpenError::Dir { dir: dir.clone(), source };
     {
         // What is looked over, and cut, is nobody else's. The engine takes the lock again below.
         let _lock = lock(dir)?;
@@ -152,8 +152,8 @@ pub fn open_engine(place: &Place) -> Result<Engine, OpenError> {
 }
 
 /// Takes the lock of the engine until the file is closed.
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let unusable = |source| OpenError::Dir { dir: dir.to_owned(), source };
+fn lock(dir: &Path) -> Result<File, StoreOpenError> {
+    let unusable = |source| StoreOpenError::Dir { dir: dir.to_owned(), source };
     let path = dir.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(unusable)?;
@@ -165,7 +165,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
     }
-    Err(OpenError::Locked { dir: dir.to_owned() })
+    Err(StoreOpenError::Locked { dir: dir.to_owned() })
 }
 
 /// Finds out whether the disk takes writes again, before anything that still reads is given up: writes a file, makes it
@@ -213,7 +213,7 @@ pub fn reopen(options: &StoreOptions) -> Result<(Engine, Opened), String> {
 ///
 /// # Errors
 /// Says what still fails.
-pub fn renew(place: &Place) -> Result<(), String> {
+pub fn renew(place: &EngineOptions) -> Result<(), String> {
     let engine = open_engine(place).map_err(|error| error.to_string())?;
     engine.objects.rotate_memtable().map_err(|error| error.to_string())?;
     engine.wait_flushed(0)?;
@@ -245,9 +245,11 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Checks the format, and brings an older one that can be read to the present one.
-fn check_format(engine: &Engine, dir: &Path) -> Result<(), OpenError> {
-    let failed =
-        |error: fjall::Error| OpenError::Engine { dir: dir.to_owned(), reason: error.to_string() };
+fn check_format(engine: &Engine, dir: &Path) -> Result<(), StoreOpenError> {
+    let failed = |error: fjall::Error| StoreOpenError::Engine {
+        dir: dir.to_owned(),
+        reason: error.to_string(),
+    };
     let found = engine.objects.get(KEY_FORMAT).map_err(failed)?;
     let mut batch = engine.db.batch();
     match found.as_deref() {
@@ -255,7 +257,7 @@ fn check_format(engine: &Engine, dir: &Path) -> Result<(), OpenError> {
         // Its objects have no registers.
         Some([FORMAT_MIN..FORMAT]) => batch.insert(&engine.objects, KEY_LOOSE, []),
         Some(other) => {
-            return Err(OpenError::Format {
+            return Err(StoreOpenError::Format {
                 dir: dir.to_owned(),
                 found: other.first().copied().unwrap_or_default(),
                 expected: FORMAT,

@@ -6,17 +6,17 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::{FjallStore, OpenError, StoreOptions};
+use super::{FjallStore, StoreOpenError, StoreOptions};
 use nomad_core::{
-    change::{Change, Condition, Content, ContentError, Refusal, Written},
+    change::{Change, Condition, Content, ContentError, WriteRefusal, Written},
     object::{Object, ObjectId, ObjectIdError, Tier, Version},
     time::UnixSecs,
 };
 use nomad_ports::{
     ObjectStore as _,
     object_store::{
-        Completion, Job, Page, Receipt, StoreCounts, StoreError, StoreHealth, Swept, WriteJob,
-        WriteResult,
+        Completion, ListingPage, Receipt, StoreCounts, StoreError, StoreHealth, StoreJob, Swept,
+        WriteJob, WriteResult,
     },
 };
 
@@ -40,7 +40,7 @@ pub struct Store {
 
 /// Why a write was not done.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum WriteError {
+pub enum StoreWriteError {
     /// The id is not one.
     #[error(transparent)]
     Id(#[from] ObjectIdError),
@@ -49,7 +49,7 @@ pub enum WriteError {
     Content(#[from] ContentError),
     /// What is there does not allow it.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] WriteRefusal),
     /// The store could not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -74,7 +74,7 @@ impl Store {
     ///
     /// # Errors
     /// Says why it does not open, with the way out.
-    pub fn open(options: StoreOptions) -> Result<Self, OpenError> {
+    pub fn open(options: StoreOptions) -> Result<Self, StoreOpenError> {
         Ok(Self { inner: Arc::new(FjallStore::open(options)?) })
     }
 
@@ -82,34 +82,34 @@ impl Store {
     /// durable.
     ///
     /// # Errors
-    /// [`Refusal::Exists`] if the id is taken.
+    /// [`WriteRefusal::Exists`] if the id is taken.
     pub async fn put(
         &self,
         id: &str,
         value: impl Into<Bytes>,
         ttl: Option<UnixSecs>,
-    ) -> Result<Version, WriteError> {
+    ) -> Result<Version, StoreWriteError> {
         self.keep(id, value.into(), ttl, Condition::Absent).await
     }
 
     /// Replaces an object and keeps its creation time.
     ///
     /// # Errors
-    /// [`Refusal::Missing`] if there is none.
+    /// [`WriteRefusal::Missing`] if there is none.
     pub async fn update(
         &self,
         id: &str,
         value: impl Into<Bytes>,
         ttl: Option<UnixSecs>,
-    ) -> Result<Version, WriteError> {
+    ) -> Result<Version, StoreWriteError> {
         self.keep(id, value.into(), ttl, Condition::Present).await
     }
 
     /// Removes an object.
     ///
     /// # Errors
-    /// [`Refusal::Missing`] if there is none.
-    pub async fn delete(&self, id: &str) -> Result<(), WriteError> {
+    /// [`WriteRefusal::Missing`] if there is none.
+    pub async fn delete(&self, id: &str) -> Result<(), StoreWriteError> {
         self.change(id, Change::Delete { condition: Condition::Any }).await.map(|_| ())
     }
 
@@ -117,14 +117,14 @@ impl Store {
     ///
     /// # Errors
     /// Says what refused it.
-    pub async fn change(&self, id: &str, change: Change) -> Result<Written, WriteError> {
+    pub async fn change(&self, id: &str, change: Change) -> Result<Written, StoreWriteError> {
         let id = ObjectId::parse(id)?;
         let options = self.inner.options();
         if let Change::Write { content, .. } = &change {
             content.check(options.clock.wall().secs(), options.max_object_bytes)?;
         }
         let (reply, answer) = oneshot::channel();
-        self.inner.submit(Job::Write(WriteJob {
+        self.inner.submit(StoreJob::Write(WriteJob {
             tier: Tier::Group,
             id,
             change,
@@ -137,7 +137,7 @@ impl Store {
     ///
     /// # Errors
     /// When the id is not one or the engine cannot read.
-    pub fn get(&self, id: &str) -> Result<Option<Object>, WriteError> {
+    pub fn get(&self, id: &str) -> Result<Option<Object>, StoreWriteError> {
         let now = self.inner.options().clock.wall().secs();
         Ok(self.inner.get(Tier::Group, &ObjectId::parse(id)?, now)?)
     }
@@ -151,7 +151,7 @@ impl Store {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<ListingPage, StoreError> {
         let now = self.inner.options().clock.wall().secs();
         self.inner.list(Tier::Group, prefix, after, limit, now)
     }
@@ -163,7 +163,7 @@ impl Store {
     pub async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
         let (reply, answer) = oneshot::channel();
         let done = Box::new(move |swept| drop(reply.send(swept)));
-        self.inner.submit(Job::Sweep { limit, done });
+        self.inner.submit(StoreJob::Sweep { limit, done });
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -191,7 +191,7 @@ impl Store {
         value: Bytes,
         expires_at: Option<UnixSecs>,
         condition: Condition,
-    ) -> Result<Version, WriteError> {
+    ) -> Result<Version, StoreWriteError> {
         let content = Content { value, creation_time: None, expires_at, content_type: None };
         match self.change(id, Change::Write { content, condition }).await? {
             Written::Kept { version, .. } => Ok(version),

@@ -9,10 +9,10 @@ use super::engine::Engine;
 use nomad_ports::object_store::StoreError;
 
 /// A record's key and its bytes.
-pub type Entry = Result<(Bytes, Bytes), StoreError>;
+pub type RecordResult = Result<(Bytes, Bytes), StoreError>;
 
 /// Sorted records.
-pub trait Table {
+pub trait RecordTable {
     /// Reads one record.
     ///
     /// # Errors
@@ -20,18 +20,18 @@ pub trait Table {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
     /// Reads the records from `start` on and before `end`, in order.
-    fn range(&self, start: Vec<u8>, end: Vec<u8>) -> impl Iterator<Item = Entry>;
+    fn range(&self, start: Vec<u8>, end: Vec<u8>) -> impl Iterator<Item = RecordResult>;
 }
 
 /// A map of records: a store that forgets.
 pub type Map = BTreeMap<Vec<u8>, Bytes>;
 
-impl Table for Map {
+impl RecordTable for Map {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         Ok(BTreeMap::get(self, key).cloned())
     }
 
-    fn range(&self, start: Vec<u8>, end: Vec<u8>) -> impl Iterator<Item = Entry> {
+    fn range(&self, start: Vec<u8>, end: Vec<u8>) -> impl Iterator<Item = RecordResult> {
         let found = (start < end).then(|| BTreeMap::range(self, start..end));
         found
             .into_iter()
@@ -41,36 +41,36 @@ impl Table for Map {
 }
 
 /// Each read sees what has been written last; two of them may see a batch come between.
-impl Table for Engine {
+impl RecordTable for Engine {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let record = self.objects.get(key).map_err(failed)?;
         Ok(record.map(Bytes::from))
     }
 
-    fn range(&self, start: Vec<u8>, end: Vec<u8>) -> impl Iterator<Item = Entry> {
+    fn range(&self, start: Vec<u8>, end: Vec<u8>) -> impl Iterator<Item = RecordResult> {
         scan(&self.db.snapshot(), &self.objects, start, end)
     }
 }
 
 /// The records of a database at one point: no batch comes between two reads.
-pub struct View<'a> {
+pub struct RecordSnapshot<'a> {
     snapshot: Snapshot,
     objects: &'a Keyspace,
 }
 
-impl<'a> View<'a> {
+impl<'a> RecordSnapshot<'a> {
     pub fn of(engine: &'a Engine) -> Self {
         Self { snapshot: engine.db.snapshot(), objects: &engine.objects }
     }
 }
 
-impl Table for View<'_> {
+impl RecordTable for RecordSnapshot<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let record = self.snapshot.get(self.objects, key).map_err(failed)?;
         Ok(record.map(Bytes::from))
     }
 
-    fn range(&self, start: Vec<u8>, end: Vec<u8>) -> impl Iterator<Item = Entry> {
+    fn range(&self, start: Vec<u8>, end: Vec<u8>) -> impl Iterator<Item = RecordResult> {
         scan(&self.snapshot, self.objects, start, end)
     }
 }
@@ -80,7 +80,7 @@ fn scan(
     objects: &Keyspace,
     start: Vec<u8>,
     end: Vec<u8>,
-) -> impl Iterator<Item = Entry> + use<> {
+) -> impl Iterator<Item = RecordResult> + use<> {
     let found = (start < end).then(|| snapshot.range(objects, start..end));
     found.into_iter().flatten().map(|guard| {
         let (key, record) = guard.into_inner().map_err(failed)?;

@@ -20,9 +20,9 @@ use tracing::{error, info};
 use super::{
     FaultPoint,
     engine::Engine,
-    fjall_store::{EngineSlot, Shared, WRITER_FAILED, read, write},
+    fjall_store::{EngineSlot, StoreShared, WRITER_FAILED, read, write},
     recovery,
-    stage::{Answer, Queued, Stage, Staged},
+    stage::{BatchStage, PendingAnswer, QueuedJob, Staged},
 };
 use nomad_core::{
     durability::Durability,
@@ -30,7 +30,7 @@ use nomad_core::{
     register::Value,
     time::{MonotonicUs, UnixMs},
 };
-use nomad_ports::object_store::{Job, StoreError, StoreHealth};
+use nomad_ports::object_store::{StoreError, StoreHealth, StoreJob};
 
 /// The most jobs, and the most bytes of values, in one batch.
 const BATCH_MAX: usize = 1_024;
@@ -47,7 +47,7 @@ const MEASURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The state of the writer thread.
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<StoreShared>,
     clock: HybridClock,
     /// Since when there is something that no fsync covers; always `None` with [`Durability::Always`].
     unsynced_since: Option<MonotonicUs>,
@@ -70,7 +70,7 @@ enum Room {
 }
 
 /// Tells the others when the thread ends in a panic.
-struct OnPanic(Arc<Shared>);
+struct OnPanic(Arc<StoreShared>);
 
 impl Drop for OnPanic {
     fn drop(&mut self) {
@@ -81,7 +81,7 @@ impl Drop for OnPanic {
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, clock: HybridClock) -> Self {
+    pub fn new(shared: Arc<StoreShared>, clock: HybridClock) -> Self {
         Self {
             shared,
             clock,
@@ -94,7 +94,7 @@ impl Writer {
         }
     }
 
-    pub fn run(mut self, jobs: &Receiver<Queued>) {
+    pub fn run(mut self, jobs: &Receiver<QueuedJob>) {
         let _on_panic = OnPanic(Arc::clone(&self.shared));
         loop {
             let first = match self.pause() {
@@ -138,7 +138,7 @@ impl Writer {
         matches!(*read(&self.shared.health), StoreHealth::ReadOnly { .. })
     }
 
-    fn on_batch(&mut self, batch: Vec<Queued>) {
+    fn on_batch(&mut self, batch: Vec<QueuedJob>) {
         let shared = Arc::clone(&self.shared);
         let bytes = batch.iter().map(|queued| value_bytes(&queued.job) as u64).sum();
         shared.counts.waiting.fetch_sub(batch.len() as u64, Relaxed);
@@ -186,12 +186,12 @@ impl Writer {
     fn stage(
         &mut self,
         engine: &Engine,
-        batch: Vec<Queued>,
+        batch: Vec<QueuedJob>,
         (start, now): (MonotonicUs, UnixMs),
         short: Option<&str>,
     ) -> Staged {
         let facts = self.shared.facts.read();
-        let stage = Stage {
+        let stage = BatchStage {
             table: engine,
             clock: &mut self.clock,
             now,
@@ -341,7 +341,7 @@ impl Writer {
 }
 
 /// Takes whatever waits behind the first job, within the limits of a batch.
-fn gather(first: Queued, jobs: &Receiver<Queued>) -> Vec<Queued> {
+fn gather(first: QueuedJob, jobs: &Receiver<QueuedJob>) -> Vec<QueuedJob> {
     let mut bytes = value_bytes(&first.job);
     let mut batch = vec![first];
     while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
@@ -357,20 +357,20 @@ fn gather(first: Queued, jobs: &Receiver<Queued>) -> Vec<Queued> {
 }
 
 /// What a job adds to the journal, roughly.
-pub(super) fn value_bytes(job: &Job) -> usize {
+pub(super) fn value_bytes(job: &StoreJob) -> usize {
     let bytes_of = |value: &Value| match value {
         Value::Live(object) => object.value.len(),
         Value::Absent | Value::Tombstone(_) => 0,
     };
     match job {
-        Job::Write(job) => job.change.value_bytes(),
-        Job::Sweep { .. } => 0,
-        Job::Registers(job) => {
+        StoreJob::Write(job) => job.change.value_bytes(),
+        StoreJob::Sweep { .. } => 0,
+        StoreJob::Registers(job) => {
             let values = job.writes.iter().filter_map(|(_, register)| register.as_ref());
             values.map(|register| bytes_of(&register.value)).sum::<usize>()
                 + job.writes.len() * RECORD_BYTES
         }
-        Job::Outbox(job) => {
+        StoreJob::Outbox(job) => {
             let change = &job.change;
             change.put.iter().map(|(_, value)| bytes_of(value)).sum::<usize>()
                 + (change.put.len() + change.remove.len()) * RECORD_BYTES
@@ -378,7 +378,7 @@ pub(super) fn value_bytes(job: &Job) -> usize {
     }
 }
 
-fn refuse_all(batch: Vec<Queued>, error: &StoreError) {
+fn refuse_all(batch: Vec<QueuedJob>, error: &StoreError) {
     for queued in batch {
         queued.job.refuse(error.clone());
     }
@@ -387,6 +387,6 @@ fn refuse_all(batch: Vec<Queued>, error: &StoreError) {
 fn answer(staged: Staged, failure: Option<&StoreError>, commit_us: u64) {
     let batch_len = staged.answers.len();
     for answer in staged.answers {
-        Answer::send(answer, failure, commit_us, batch_len);
+        PendingAnswer::send(answer, failure, commit_us, batch_len);
     }
 }

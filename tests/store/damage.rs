@@ -9,7 +9,7 @@ use std::{
 };
 
 use nomad_core::durability::Durability;
-use nomad_storage::{OpenError, Store, StoreOptions};
+use nomad_storage::{Store, StoreOpenError, StoreOptions};
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use tempfile::{TempDir, tempdir};
 
@@ -73,7 +73,7 @@ fn written_len(path: &Path) -> usize {
 
 /// Opens a damaged copy and checks that it is a prefix of the history: after some round and key, everything before is
 /// there at its newest, and nothing of what came behind.
-fn check_prefix(dir: &Path, what: &str) -> Result<(), OpenError> {
+fn check_prefix(dir: &Path, what: &str) -> Result<(), StoreOpenError> {
     let store = Store::open(StoreOptions::new(dir))?;
     let mut rounds = BTreeMap::new();
     for key in 0..KEYS {
@@ -228,7 +228,7 @@ async fn damage_in_the_middle_is_cut_off_when_batches_are_not_durable_one_by_one
     let middle = written_len(&path) / 2;
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
-    assert!(matches!(check_prefix(&crashed, "durable"), Err(OpenError::Damaged { .. })));
+    assert!(matches!(check_prefix(&crashed, "durable"), Err(StoreOpenError::Damaged { .. })));
     let durability = Durability::Interval(Duration::from_secs(1));
     let options = StoreOptions { durability, ..StoreOptions::new(&crashed) };
     Store::open(options).unwrap().close().await;

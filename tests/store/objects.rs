@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use nomad_core::{
-    change::{Change, Condition, Content, ContentError, Refusal},
+    change::{Change, Condition, Content, ContentError, WriteRefusal},
     durability::Durability,
     time::{UnixMs, UnixSecs},
 };
@@ -20,7 +20,7 @@ use nomad_ports::{
     clock::ManualClock,
     object_store::{StoreError, StoreHealth},
 };
-use nomad_storage::{FaultPoint, OpenError, Store, StoreOptions, WriteError};
+use nomad_storage::{FaultPoint, Store, StoreOpenError, StoreOptions, StoreWriteError};
 use tempfile::tempdir;
 
 const START: UnixMs = UnixMs(1_700_000_000_000);
@@ -59,10 +59,10 @@ async fn a_put_refuses_a_duplicate_and_an_update_a_missing_one() {
     let store = Store::open(options(dir.path()).0).unwrap();
     let version = store.put("a", "1", None).await.unwrap();
     let again = store.put("a", "2", None).await;
-    assert_eq!(again, Err(WriteError::Refused(Refusal::Exists { version })));
+    assert_eq!(again, Err(StoreWriteError::Refused(WriteRefusal::Exists { version })));
     let missing = store.update("b", "2", None).await;
-    assert_eq!(missing, Err(WriteError::Refused(Refusal::Missing)));
-    assert_eq!(store.delete("b").await, Err(WriteError::Refused(Refusal::Missing)));
+    assert_eq!(missing, Err(StoreWriteError::Refused(WriteRefusal::Missing)));
+    assert_eq!(store.delete("b").await, Err(StoreWriteError::Refused(WriteRefusal::Missing)));
     assert_eq!(value(&store, "a").as_deref(), Some("1"));
     assert_eq!(value(&store, "b"), None);
 }
@@ -86,7 +86,7 @@ async fn of_many_conditional_writes_at_once_exactly_one_wins_each_round() {
         for writer in writers.collect::<Vec<_>>() {
             match writer.await.unwrap() {
                 Ok(_) => won += 1,
-                Err(WriteError::Refused(Refusal::VersionMismatch { .. })) => {}
+                Err(StoreWriteError::Refused(WriteRefusal::VersionMismatch { .. })) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -129,7 +129,7 @@ async fn an_expired_object_is_absent_before_any_sweep_and_the_sweep_frees_it() {
     assert_eq!(value(&store, "short0"), None);
     let listed = store.list("", None, 10).unwrap();
     assert_eq!(listed.items.len(), 1);
-    assert_eq!(store.update("short1", "y", None).await, Err(Refusal::Missing.into()));
+    assert_eq!(store.update("short1", "y", None).await, Err(WriteRefusal::Missing.into()));
     // The id is free again, and the object that takes it is not the sweep's to remove.
     store.put("short2", "new", None).await.unwrap();
 
@@ -148,11 +148,14 @@ async fn a_ttl_in_the_past_and_a_value_over_the_limit_are_refused_and_store_noth
     let store = Store::open(StoreOptions { max_object_bytes: 4, ..options }).unwrap();
     let past = store.put("a", "x", Some(START.secs())).await;
     assert!(
-        matches!(past, Err(WriteError::Content(ContentError::ExpiryPassed { .. }))),
+        matches!(past, Err(StoreWriteError::Content(ContentError::ExpiryPassed { .. }))),
         "{past:?}"
     );
     let large = store.put("a", "12345", None).await;
-    assert!(matches!(large, Err(WriteError::Content(ContentError::TooLarge { .. }))), "{large:?}");
+    assert!(
+        matches!(large, Err(StoreWriteError::Content(ContentError::TooLarge { .. }))),
+        "{large:?}"
+    );
     assert_eq!(value(&store, "a"), None);
 }
 
@@ -198,12 +201,14 @@ fn a_directory_is_opened_by_one_at_a_time() {
     let dir = tempdir().unwrap();
     let _store = Store::open(options(dir.path()).0).unwrap();
     let again = Store::open(options(dir.path()).0).unwrap_err();
-    assert!(matches!(again, OpenError::Locked { .. }), "{again}");
+    assert!(matches!(again, StoreOpenError::Locked { .. }), "{again}");
     assert!(again.to_string().contains(&dir.path().display().to_string()), "{again}");
 }
 
 /// A disk that fails while `broken` is set, at one step.
-fn breakable(step: FaultPoint) -> (nomad_storage::Faults, Arc<AtomicBool>, Arc<AtomicUsize>) {
+fn breakable(
+    step: FaultPoint,
+) -> (nomad_storage::FaultInjector, Arc<AtomicBool>, Arc<AtomicUsize>) {
     let (broken, hits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let (is_broken, count) = (broken.clone(), hits.clone());
     let faults = move |at: FaultPoint| {
@@ -240,7 +245,7 @@ async fn a_failing_disk_turns_the_store_read_only_until_it_works_again() {
         broken.store(true, SeqCst);
         let failed = store.put("during", "x", None).await;
         assert!(
-            matches!(failed, Err(WriteError::Store(StoreError::OutcomeUnknown { .. }))),
+            matches!(failed, Err(StoreWriteError::Store(StoreError::OutcomeUnknown { .. }))),
             "{step:?}: {failed:?}"
         );
         // Refused again and again, until the store has tried to recover at least twice.
@@ -351,7 +356,7 @@ async fn a_clock_set_back_does_not_bring_back_what_has_expired() {
     clock.set_wall(START);
     assert_eq!(value(&store, "a"), None);
     assert_eq!(store.list("", None, 10).unwrap().items, []);
-    assert_eq!(store.update("a", "2", None).await, Err(Refusal::Missing.into()));
+    assert_eq!(store.update("a", "2", None).await, Err(WriteRefusal::Missing.into()));
     clock.advance_ms(20_000);
     store.put("b", "1", None).await.unwrap();
     store.close().await;
@@ -409,7 +414,7 @@ async fn a_writer_that_panics_while_it_writes_leaves_an_unknown_outcome_and_a_fa
     let dir = tempdir().unwrap();
     let panics = Arc::new(AtomicBool::new(false));
     let armed = panics.clone();
-    let faults: nomad_storage::Faults = Arc::new(move |_| {
+    let faults: nomad_storage::FaultInjector = Arc::new(move |_| {
         assert!(!armed.load(SeqCst), "injected");
         Ok(())
     });
@@ -418,7 +423,7 @@ async fn a_writer_that_panics_while_it_writes_leaves_an_unknown_outcome_and_a_fa
     store.put("a", "1", None).await.unwrap();
     panics.store(true, SeqCst);
     let failed = store.put("b", "1", None).await;
-    let unknown = matches!(failed, Err(WriteError::Store(StoreError::OutcomeUnknown { .. })));
+    let unknown = matches!(failed, Err(StoreWriteError::Store(StoreError::OutcomeUnknown { .. })));
     assert!(unknown, "{failed:?}");
     assert!(matches!(store.health(), StoreHealth::Failed { .. }));
     assert_eq!(value(&store, "a").as_deref(), Some("1"));
@@ -430,7 +435,7 @@ async fn a_disk_that_stands_still_fills_no_memory_and_holds_up_no_status() {
     let dir = tempdir().unwrap();
     let (open, gate) = std::sync::mpsc::channel::<()>();
     let gate = std::sync::Mutex::new(gate);
-    let faults: nomad_storage::Faults = Arc::new(move |at| {
+    let faults: nomad_storage::FaultInjector = Arc::new(move |at| {
         if at == FaultPoint::Write {
             // Ends once the test has dropped its side.
             let _ = gate.lock().unwrap().recv();
@@ -447,13 +452,13 @@ async fn a_disk_that_stands_still_fills_no_memory_and_holds_up_no_status() {
     }
     // Only what is refused is answered.
     let refused = puts.join_next().await.unwrap().unwrap();
-    assert!(matches!(refused, Err(WriteError::Store(StoreError::Full { .. }))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreWriteError::Store(StoreError::Full { .. }))), "{refused:?}");
     assert_eq!(store.health(), StoreHealth::Up);
     assert!(store.counts().waiting > 50 && store.counts().disk_bytes > 0);
     puts.shutdown().await;
     drop(open);
     while let Err(error) = store.put("after", "x", None).await {
-        assert!(matches!(error, WriteError::Store(StoreError::Full { .. })), "{error}");
+        assert!(matches!(error, StoreWriteError::Store(StoreError::Full { .. })), "{error}");
         tokio::task::yield_now().await;
     }
     assert!(value(&store, "after").is_some());

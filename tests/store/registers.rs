@@ -14,7 +14,7 @@ use nomad_core::{
 };
 use nomad_ports::{
     Clock as _, SystemClock,
-    object_store::{Expired, Job, RegisterHead, StoreError},
+    object_store::{Expired, RegisterHead, StoreError, StoreJob},
 };
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng, seq::IndexedRandom as _};
 
@@ -282,7 +282,7 @@ fn answers_come_in_the_order_of_the_jobs_also_when_some_are_refused() {
         let done = Box::new(move |result| sender.send((index, result)).unwrap());
         let writes = vec![(id.clone(), register)];
         let job = Registers { shard: 0, writes, ..Registers::default() };
-        bench.store.submit(Job::Registers(job.with(done)));
+        bench.store.submit(StoreJob::Registers(job.with(done)));
     }
     for (index, id) in ids.iter().enumerate() {
         let (answered, result) = answers.recv().unwrap();

@@ -21,9 +21,9 @@ use nomad_core::{
 };
 use nomad_ports::{
     ObjectStore as _,
-    object_store::{Job, OutboxChange, OutboxJob, StoreError, StoreHealth},
+    object_store::{OutboxChange, OutboxJob, StoreError, StoreHealth, StoreJob},
 };
-use nomad_storage::{FaultPoint, FjallStore, OpenError, StoreOptions};
+use nomad_storage::{FaultPoint, FjallStore, StoreOpenError, StoreOptions};
 
 fn journal(dir: &Path) -> PathBuf {
     let mut journals: Vec<PathBuf> = fs::read_dir(dir)
@@ -107,11 +107,11 @@ fn what_was_answered_survives_a_kill_at_any_moment() {
                     return;
                 }
                 let (done, first) = channel();
-                store.submit(Job::Registers(job_over(&ids, counter).with(done)));
+                store.submit(StoreJob::Registers(job_over(&ids, counter).with(done)));
                 let (done, second) = channel();
                 let put = vec![(outbox.clone(), Value::Live(object(&outbox, counter, None)))];
                 let change = OutboxChange { put, ..OutboxChange::default() };
-                store.submit(Job::Outbox(OutboxJob { change, done }));
+                store.submit(StoreJob::Outbox(OutboxJob { change, done }));
                 first.recv().unwrap().unwrap();
                 second.recv().unwrap().unwrap();
                 acknowledged.send(counter).unwrap();
@@ -313,5 +313,5 @@ fn a_directory_of_format_1_is_read_and_its_objects_take_part() {
         records.insert(b"\x01format", [3]).unwrap();
     });
     let newer = FjallStore::open(StoreOptions::new(bench.dir())).unwrap_err();
-    assert!(matches!(newer, OpenError::Format { found: 3, expected: 2, .. }), "{newer}");
+    assert!(matches!(newer, StoreOpenError::Format { found: 3, expected: 2, .. }), "{newer}");
 }

@@ -21,8 +21,8 @@ use nomad_ports::{
     ObjectStore,
     clock::ManualClock,
     object_store::{
-        Completion, Job, OutboxChange, OutboxJob, Receipt, RegisterHead, RegisterJob, StoreError,
-        Swept, WriteJob, WriteResult,
+        Completion, OutboxChange, OutboxJob, Receipt, RegisterHead, RegisterJob, StoreError,
+        StoreJob, Swept, WriteJob, WriteResult,
     },
 };
 use nomad_storage::{FjallStore, MemoryStore, StoreOptions};
@@ -100,7 +100,7 @@ impl Bench {
 
     pub fn keep(&self, job: Registers) -> Result<(), StoreError> {
         let (done, answer) = channel();
-        self.store.submit(Job::Registers(job.with(done)));
+        self.store.submit(StoreJob::Registers(job.with(done)));
         answer.recv().unwrap()
     }
 
@@ -122,21 +122,21 @@ impl Bench {
 
     pub fn outbox(&self, change: OutboxChange) -> Result<(), StoreError> {
         let (done, answer) = channel();
-        self.store.submit(Job::Outbox(OutboxJob { change, done }));
+        self.store.submit(StoreJob::Outbox(OutboxJob { change, done }));
         answer.recv().unwrap()
     }
 
     pub fn write(&self, tier: Tier, id: &ObjectId, change: Change) -> WriteResult {
         let (done, answer) = mpsc::channel();
         let done = Box::new(Waiting(done));
-        self.store.submit(Job::Write(WriteJob { tier, id: id.clone(), change, done }));
+        self.store.submit(StoreJob::Write(WriteJob { tier, id: id.clone(), change, done }));
         answer.recv().unwrap()
     }
 
     pub fn sweep(&self, limit: usize) -> Swept {
         let (sender, answer) = mpsc::channel();
         let done = Box::new(move |swept| sender.send(swept).unwrap());
-        self.store.submit(Job::Sweep { limit, done });
+        self.store.submit(StoreJob::Sweep { limit, done });
         answer.recv().unwrap().unwrap()
     }
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use nomad_config::{
-    Config, ConfigErrors, Durability, Env, Form, Key, Kind, Loaded, Origin, Origins, Position,
-    Problem, RawConfig, RetrievalMode, Sources, StorageMode, key_table_markdown, load,
+    Config, ConfigErrors, ConfigKey, ConfigProblem, Durability, Env, Form, Kind, Loaded, Origin,
+    Origins, Position, RawConfig, RetrievalMode, Sources, StorageMode, key_table_markdown, load,
 };
 use tempfile::TempDir;
 
@@ -186,7 +186,7 @@ fn lists_come_from_commas_in_a_variable_and_from_a_flag_given_often() {
 }
 
 /// A value that is allowed, and not the default.
-fn another_value(key: &Key) -> String {
+fn another_value(key: &ConfigKey) -> String {
     match key.kind {
         Kind::Switch => (key.default_text() == "false").to_string(),
         Kind::Count { max, .. } => (max - 1).to_string(),

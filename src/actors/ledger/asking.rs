@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 
 use super::{
-    Ledger, LedgerMsg,
+    LedgerActor, LedgerMsg,
     door::{ASK_LIMIT, VERSION},
 };
 use crate::{
@@ -16,7 +16,10 @@ use crate::{
 use nomad_core::{
     control::ControlError,
     group::PeerError,
-    ledger::{Answer, Event, Failure, Held, LedgerPage, Notice, Question, Reference, Ticket, Word},
+    ledger::{
+        Failure, HeldObject, LedgerAnswer, LedgerEvent, LedgerPage, LedgerRequest, Notice,
+        Reference, Ticket, Word,
+    },
     node_id::NodeId,
     object::ObjectId,
     register::Value,
@@ -24,9 +27,9 @@ use nomad_core::{
 };
 use nomad_ports::peer_transport::{LinkError, Service};
 
-type Asking = BoxFuture<'static, Result<Answer, String>>;
+type Asking = BoxFuture<'static, Result<LedgerAnswer, String>>;
 
-impl Ledger {
+impl LedgerActor {
     pub(super) fn tell(&self, cx: &Handling<'_, LedgerMsg>, to: NodeId, notice: &Notice) {
         let told = codec::encode(VERSION, notice).and_then(|body| {
             let trace = cx.cx.trace;
@@ -45,7 +48,7 @@ impl Ledger {
         cx: &Handling<'_, LedgerMsg>,
         ticket: Ticket,
         to: NodeId,
-        question: &Question,
+        question: &LedgerRequest,
     ) {
         let asking = self.ask(cx, to, question, ASK_LIMIT);
         let (me, life) = (cx.me.clone(), self.life);
@@ -55,7 +58,7 @@ impl Ledger {
                 tracing::debug!(%to, reason, "a member does not say what it holds");
                 Failure
             });
-            let event = Event::Answered { ticket, answer };
+            let event = LedgerEvent::Answered { ticket, answer };
             me.tell(me.name(), context, LedgerMsg::Happened { life, event });
         });
     }
@@ -64,7 +67,7 @@ impl Ledger {
         &self,
         cx: &Handling<'_, LedgerMsg>,
         to: NodeId,
-        question: &Question,
+        question: &LedgerRequest,
         limit: Duration,
     ) -> Asking {
         let transport = Arc::clone(&self.args.transport);
@@ -81,7 +84,7 @@ impl Ledger {
         &self,
         cx: &Handling<'_, LedgerMsg>,
         to: NodeId,
-        question: &Question,
+        question: &LedgerRequest,
     ) -> Asking {
         let now = cx.kit.clock.monotonic();
         let left = cx.cx.deadline.map_or(ASK_LIMIT, |at| Duration::from_micros(at.since(now)));
@@ -94,21 +97,22 @@ impl Ledger {
         &mut self,
         cx: &Handling<'_, LedgerMsg>,
         from: NodeId,
-        question: Question,
-        reply: Reply<Answer>,
+        question: LedgerRequest,
+        reply: Reply<LedgerAnswer>,
     ) -> Outcome {
         let (answer, effects) = self.core.answer(Self::now(cx), from, &question);
         self.carry_out(cx, effects);
         // Only the member itself knows whether a caller's word about it is true.
-        if let (Question::Refer { id, member, .. }, Answer::NotHeld) = (&question, &answer)
+        if let (LedgerRequest::Refer { id, member, .. }, LedgerAnswer::NotHeld) =
+            (&question, &answer)
             && self.core.refer(*member, id) == Word::AskMember
         {
             let holds = self.holds(cx, *member, id.clone());
             tokio::spawn(async move {
                 reply.send(match holds.await {
-                    Ok(true) => Answer::Done(true),
-                    Ok(false) => Answer::NotHeld,
-                    Err(_) => Answer::NotYet,
+                    Ok(true) => LedgerAnswer::Done(true),
+                    Ok(false) => LedgerAnswer::NotHeld,
+                    Err(_) => LedgerAnswer::NotYet,
                 });
             });
             return Outcome::Done("asked the member");
@@ -125,19 +129,19 @@ impl Ledger {
         id: ObjectId,
     ) -> BoxFuture<'static, Result<bool, ControlError>> {
         let group = self.core.site().map(|site| site.group.clone()).unwrap_or_default();
-        let question = Question::Holds { group, id: id.clone() };
+        let question = LedgerRequest::Holds { group, id: id.clone() };
         let asking = self.ask_for_client(cx, member, &question);
         let (me, life) = (cx.me.clone(), self.life);
         let context = Context { deadline: None, ..cx.cx };
         Box::pin(async move {
             match asking.await {
-                Ok(Answer::Holds(Some(held))) if held.id == id => {
-                    let held = Held { id, ..held };
-                    let event = Event::Referred { member, held };
+                Ok(LedgerAnswer::Holds(Some(held))) if held.id == id => {
+                    let held = HeldObject { id, ..held };
+                    let event = LedgerEvent::Referred { member, held };
                     me.tell(me.name(), context, LedgerMsg::Happened { life, event });
                     Ok(true)
                 }
-                Ok(Answer::Holds(_)) => Ok(false),
+                Ok(LedgerAnswer::Holds(_)) => Ok(false),
                 Ok(_) => Err(unreachable_now(member, "it does not know yet what it holds")),
                 Err(reason) => Err(unreachable_now(member, &reason)),
             }
@@ -176,11 +180,11 @@ impl Ledger {
                 return Outcome::Refused("no ledger");
             }
         };
-        let question = Question::Pages { group, after, limit: limit as u32 };
+        let question = LedgerRequest::Pages { group, after, limit: limit as u32 };
         let asking = self.ask_for_client(cx, node, &question);
         tokio::spawn(async move {
             reply.send(match asking.await {
-                Ok(Answer::Page(page)) => Ok(page),
+                Ok(LedgerAnswer::Page(page)) => Ok(page),
                 Ok(_) => Err(unreachable_now(node, "it keeps no ledger of this group now")),
                 Err(reason) => Err(unreachable_now(node, &reason)),
             });
@@ -244,12 +248,12 @@ impl Ledger {
             });
             return;
         };
-        let question = Question::Refer { group, id: id.clone(), member };
+        let question = LedgerRequest::Refer { group, id: id.clone(), member };
         let asking = self.ask_for_client(cx, keeper, &question);
         tokio::spawn(async move {
             reply.send(match asking.await {
-                Ok(Answer::Done(entered)) => Ok(entered),
-                Ok(Answer::NotHeld) => Err(untrue(&id)),
+                Ok(LedgerAnswer::Done(entered)) => Ok(entered),
+                Ok(LedgerAnswer::NotHeld) => Err(untrue(&id)),
                 Ok(_) => Err(unreachable_now(keeper, "it cannot ask the member now")),
                 Err(reason) => Err(unreachable_now(keeper, &reason)),
             });
@@ -281,8 +285,8 @@ impl Ledger {
             return Outcome::Refused("no super-peer");
         };
         let forgotten = move |answer| match answer {
-            Answer::Done(there_was) => Ok(there_was),
-            Answer::Alive => Err(PeerError::Alive { node: member }.into()),
+            LedgerAnswer::Done(there_was) => Ok(there_was),
+            LedgerAnswer::Alive => Err(PeerError::Alive { node: member }.into()),
             _ => Err(unreachable_now(super_peer, "it does not lead this group now")),
         };
         if super_peer == view.this.node {
@@ -293,7 +297,7 @@ impl Ledger {
             return Outcome::Done("answered from here");
         }
         let group = self.core.site().map(|site| site.group.clone()).unwrap_or_default();
-        let asking = self.ask_for_client(cx, super_peer, &Question::Forget { group, member });
+        let asking = self.ask_for_client(cx, super_peer, &LedgerRequest::Forget { group, member });
         tokio::spawn(async move {
             let answer = asking.await.map_err(|reason| unreachable_now(super_peer, &reason));
             reply.send(answer.and_then(forgotten));

@@ -16,7 +16,7 @@ use crate::{
     shell::{Address, Context, Kit},
 };
 use nomad_core::{
-    ledger::{Answer, Notice, Question},
+    ledger::{LedgerAnswer, LedgerRequest, Notice},
     node_id::NodeId,
     trace::TraceContext,
 };
@@ -59,14 +59,14 @@ impl PeerHandler for LedgerDoor {
         trace: TraceContext,
         body: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
-        let question = decode::<Question>(&body);
+        let question = decode::<LedgerRequest>(&body);
         let deadline = self.kit.clock.monotonic().plus_us(ASK_LIMIT.as_micros() as u64);
         let (actor, name) = (self.actor.clone(), Arc::clone(&self.from));
         Box::pin(async move {
             let question = question?;
             let cx = Context { trace, deadline: Some(deadline) };
             let make = |reply| LedgerMsg::Asked { from, question, reply };
-            let answer: Answer =
+            let answer: LedgerAnswer =
                 actor.ask(&name, cx, make).await.map_err(|error| error.to_string())?;
             codec::encode(VERSION, &answer)
         })

@@ -52,7 +52,7 @@ fn written(group: &Group, count: usize) -> Shown {
     all
 }
 
-fn standing(member: &Member) -> Standing {
+fn standing(member: &Member) -> LedgerStanding {
     member.ledger_gauge.read()
 }
 
@@ -285,12 +285,12 @@ async fn what_other_nodes_send_is_not_believed_before_it_is_read() {
         assert!(door.answer(node(2), trace, body.clone()).await.is_err());
         door.heard(node(2), trace, body);
     }
-    let stranger = Question::Pages { group: "group-x".into(), after: None, limit: 5 };
+    let stranger = LedgerRequest::Pages { group: "group-x".into(), after: None, limit: 5 };
     let asked = super::super::codec::encode(1, &stranger).unwrap();
     let answer = door.answer(node(9), trace, asked).await.unwrap();
-    assert_eq!(super::super::codec::decode(1, &answer), Ok(Answer::Elsewhere));
+    assert_eq!(super::super::codec::decode(1, &answer), Ok(LedgerAnswer::Elsewhere));
     // More notices than it can take are dropped, and found again by the next comparison.
-    let changes = vec![Change::Dropped(object("a")); 10];
+    let changes = vec![LedgerChange::Dropped(object("a")); 10];
     let mut handled = first.ledger.vitals().handled.load(std::sync::atomic::Ordering::Relaxed);
     for seq in 0..5_000 {
         let changes = changes.clone();

@@ -16,11 +16,11 @@ use crate::{
 use nomad_core::{
     decision::denied,
     membership::{
-        AskFailure, Durable, Effect, Event, MembershipAnswer, MembershipRequest, ProposeFailure,
-        Report, RequestId, Ticket,
+        AskFailure, Durable, MembershipAnswer, MembershipEffect, MembershipEvent, MembershipReport,
+        MembershipRequest, ProposeFailure, RequestId, Ticket,
     },
     node_id::NodeId,
-    offer::Found,
+    offer::FoundGroups,
     time::MonotonicUs,
     view::Liveness,
 };
@@ -33,39 +33,39 @@ use nomad_ports::{
 const KEPT_MAX: usize = 64;
 
 /// Logs a fact in one line. Changes of role, member and epoch are told, and counted, where the view is published.
-fn log(report: &Report) {
+fn log(report: &MembershipReport) {
     match report {
-        Report::Role { .. }
-        | Report::Joined { .. }
-        | Report::Left { .. }
-        | Report::Epoch { .. }
-        | Report::SuperPeer { .. }
-        | Report::Majority { .. } => {}
-        Report::Liveness { node, liveness: Liveness::Alive } => {
+        MembershipReport::Role { .. }
+        | MembershipReport::Joined { .. }
+        | MembershipReport::Left { .. }
+        | MembershipReport::Epoch { .. }
+        | MembershipReport::SuperPeer { .. }
+        | MembershipReport::Majority { .. } => {}
+        MembershipReport::Liveness { node, liveness: Liveness::Alive } => {
             info!(member = %node, "a member answers");
         }
-        Report::Liveness { node, liveness } => {
+        MembershipReport::Liveness { node, liveness } => {
             warn!(member = %node, state = liveness.as_str(), "a member does not answer");
         }
-        Report::PairFault { from, to, present: true } => {
+        MembershipReport::PairFault { from, to, present: true } => {
             warn!(%from, %to, "one member cannot reach another, which the super-peer reaches");
         }
-        Report::PairFault { from, to, present: false } => {
+        MembershipReport::PairFault { from, to, present: false } => {
             info!(%from, %to, "one member reaches another again");
         }
-        Report::Dissolved { group, into } => {
+        MembershipReport::Dissolved { group, into } => {
             info!(group, into, "the group was dissolved");
         }
-        Report::Removed { group, claim } => {
+        MembershipReport::Removed { group, claim } => {
             warn!(group, claim, "the group says that this node is no member any more");
         }
-        Report::GaveUp { group } => {
+        MembershipReport::GaveUp { group } => {
             warn!(group, "no majority came back in time: this node leaves the group");
         }
-        Report::Forced { epoch, count } => {
+        MembershipReport::Forced { epoch, count } => {
             warn!(epoch, count, "a change of the group was ended by force");
         }
-        Report::JoinRefused { group, reason } => {
+        MembershipReport::JoinRefused { group, reason } => {
             info!(group, reason, "a group refused this node");
         }
     }
@@ -85,7 +85,7 @@ impl Keeper {
                 let to = Arc::clone(&to);
                 let kept = tokio::task::spawn_blocking(move || to.save(&durable)).await;
                 match kept.map_err(std::io::Error::other).and_then(|kept| kept) {
-                    Ok(()) => owed.pay(Event::Persisted(ticket)),
+                    Ok(()) => owed.pay(MembershipEvent::Persisted(ticket)),
                     Err(error) => {
                         let reason = format!("the membership cannot be kept: {error}");
                         let from = Arc::clone(actor.name());
@@ -105,50 +105,51 @@ impl Drop for Keeper {
 }
 
 /// Names an event for a record.
-pub(super) fn kind(event: &Event) -> &'static str {
+pub(super) fn kind(event: &MembershipEvent) -> &'static str {
     match event {
-        Event::Started { .. } => "Started",
-        Event::Tick => "Tick",
-        Event::LogChanged(_) => "LogChanged",
-        Event::Found { .. } => "Found",
-        Event::LinkUp(_) => "LinkUp",
-        Event::LinkDown(_) => "LinkDown",
-        Event::Asked { .. } => "Asked",
-        Event::Answered { .. } => "Answered",
-        Event::Persisted(_) => "Persisted",
-        Event::Proposed { .. } => "Proposed",
-        Event::Arranged { .. } => "Arranged",
-        Event::LogReady { .. } => "LogReady",
-        Event::Rescanned { .. } => "Rescanned",
-        Event::Ordered { .. } => "Ordered",
-        Event::Described(_) => "Described",
-        Event::LeftBehind => "LeftBehind",
-        Event::Stopping => "Stopping",
+        MembershipEvent::Started { .. } => "Started",
+        MembershipEvent::Tick => "Tick",
+        MembershipEvent::LogChanged(_) => "LogChanged",
+        MembershipEvent::Found { .. } => "Found",
+        MembershipEvent::LinkUp(_) => "LinkUp",
+        MembershipEvent::LinkDown(_) => "LinkDown",
+        MembershipEvent::Asked { .. } => "Asked",
+        MembershipEvent::Answered { .. } => "Answered",
+        MembershipEvent::Persisted(_) => "Persisted",
+        MembershipEvent::Proposed { .. } => "Proposed",
+        MembershipEvent::Arranged { .. } => "Arranged",
+        MembershipEvent::LogReady { .. } => "LogReady",
+        MembershipEvent::Rescanned { .. } => "Rescanned",
+        MembershipEvent::Ordered { .. } => "Ordered",
+        MembershipEvent::Described(_) => "Described",
+        MembershipEvent::LeftBehind => "LeftBehind",
+        MembershipEvent::Stopping => "Stopping",
     }
 }
 
 impl MembershipActor {
-    pub(super) fn carry_out(&mut self, cx: &Handling<'_, MembershipMsg>, effect: Effect) {
+    pub(super) fn carry_out(&mut self, cx: &Handling<'_, MembershipMsg>, effect: MembershipEffect) {
         match effect {
-            Effect::Persist { ticket, durable } => self.persist(cx, ticket, durable),
-            Effect::Find { ticket, near, window_us, enough } => {
-                let owed = self.owed(cx, Event::Found { ticket, found: Found::default() });
+            MembershipEffect::Persist { ticket, durable } => self.persist(cx, ticket, durable),
+            MembershipEffect::Find { ticket, near, window_us, enough } => {
+                let owed =
+                    self.owed(cx, MembershipEvent::Found { ticket, found: FoundGroups::default() });
                 let window = Duration::from_micros(window_us);
-                let is_enough = Box::new(move |found: &Found| enough.is_met(found));
+                let is_enough = Box::new(move |found: &FoundGroups| enough.is_met(found));
                 let found = self.args.overlay.find(near, window, is_enough);
                 tokio::spawn(async move {
                     let found = found.await;
-                    owed.pay(Event::Found { ticket, found });
+                    owed.pay(MembershipEvent::Found { ticket, found });
                 });
             }
-            Effect::AskAddress { ticket, address, question } => {
+            MembershipEffect::AskAddress { ticket, address, question } => {
                 self.ask(cx, ticket, &question, To::Address(address));
             }
-            Effect::AskNode { ticket, node, question } => {
+            MembershipEffect::AskNode { ticket, node, question } => {
                 self.ask(cx, ticket, &question, To::Node(node));
             }
-            Effect::Reply { request, answer } => self.reply(request, answer),
-            Effect::Done { request, result } => {
+            MembershipEffect::Reply { request, answer } => self.reply(request, answer),
+            MembershipEffect::Done { request, result } => {
                 if let Some(Ordered { about, reply }) = self.orders.remove(&request) {
                     let view = self.args.view.load();
                     let known = self.args.overlay.known(view.this.position);
@@ -156,45 +157,48 @@ impl MembershipActor {
                     reply.send(result.map_err(|why| denied(why, &about, &view, &known)));
                 }
             }
-            Effect::Propose { ticket, command } => {
+            MembershipEffect::Propose { ticket, command } => {
                 let outcome = Err(ProposeFailure::Unknown);
                 let task = LogTask::Propose { ticket, command };
-                self.log_task(cx, task, Event::Proposed { ticket, outcome });
+                self.log_task(cx, task, MembershipEvent::Proposed { ticket, outcome });
             }
-            Effect::Arrange { ticket, voters, learners } => {
+            MembershipEffect::Arrange { ticket, voters, learners } => {
                 let task = LogTask::Arrange { ticket, voters, learners };
-                self.log_task(cx, task, Event::Arranged { ticket, done: false });
+                self.log_task(cx, task, MembershipEvent::Arranged { ticket, done: false });
             }
-            Effect::FoundLog { ticket, table } => {
+            MembershipEffect::FoundLog { ticket, table } => {
                 let task = LogTask::Found { ticket, table };
-                self.log_task(cx, task, Event::LogReady { ticket, done: false });
+                self.log_task(cx, task, MembershipEvent::LogReady { ticket, done: false });
             }
-            Effect::FollowLog { ticket, group, claim } => {
+            MembershipEffect::FollowLog { ticket, group, claim } => {
                 let task = LogTask::Follow { ticket, group, claim };
-                self.log_task(cx, task, Event::LogReady { ticket, done: false });
+                self.log_task(cx, task, MembershipEvent::LogReady { ticket, done: false });
             }
-            Effect::LeaveLog { ticket } => {
+            MembershipEffect::LeaveLog { ticket } => {
                 let task = LogTask::Leave { ticket };
-                self.log_task(cx, task, Event::LogReady { ticket, done: false });
+                self.log_task(cx, task, MembershipEvent::LogReady { ticket, done: false });
             }
-            Effect::Campaign => {
+            MembershipEffect::Campaign => {
                 cx.tell(&self.args.group_table, GroupTableMsg::Campaign);
             }
-            Effect::PauseHeartbeats(heir) => {
+            MembershipEffect::PauseHeartbeats(heir) => {
                 cx.tell(&self.args.group_table, GroupTableMsg::PauseHeartbeats(heir));
             }
-            Effect::Announce(offer) => self.args.overlay.announce(offer),
-            Effect::Seek(seeker) => self.args.overlay.seek(seeker),
-            Effect::TellWhereabouts(whereabouts) => self.args.overlay.tell_whereabouts(whereabouts),
-            Effect::KeepLinks(peers) => self.args.transport.keep(peers),
-            Effect::Rescan { epoch } => self.rescan(cx, epoch),
-            Effect::WakeAt(at) => self.wake_at(cx, at),
-            Effect::Report(report) => {
+            MembershipEffect::Announce(offer) => self.args.overlay.announce(offer),
+            MembershipEffect::Seek(seeker) => self.args.overlay.seek(seeker),
+            MembershipEffect::TellWhereabouts(whereabouts) => {
+                self.args.overlay.tell_whereabouts(whereabouts)
+            }
+            MembershipEffect::KeepLinks(peers) => self.args.transport.keep(peers),
+            MembershipEffect::Rescan { epoch } => self.rescan(cx, epoch),
+            MembershipEffect::WakeAt(at) => self.wake_at(cx, at),
+            MembershipEffect::Report(report) => {
                 match &report {
-                    Report::GaveUp { group } | Report::Dissolved { group, .. } => {
+                    MembershipReport::GaveUp { group }
+                    | MembershipReport::Dissolved { group, .. } => {
                         self.args.endings.has_ended(group);
                     }
-                    Report::Removed { group, .. } => self.args.endings.went_on(group),
+                    MembershipReport::Removed { group, .. } => self.args.endings.went_on(group),
                     _ => {}
                 }
                 log(&report);
@@ -209,7 +213,7 @@ impl MembershipActor {
             (Arc::clone(&self.args.rescans), self.life, cx.me.clone(), cx.cx);
         let done = async move {
             rescans.all_done(&group, epoch).await;
-            let event = Event::Rescanned { epoch };
+            let event = MembershipEvent::Rescanned { epoch };
             me.tell(me.name(), of, MembershipMsg::Happened { life, event });
         };
         if let Some(earlier) = self.rescan.replace(tokio::spawn(done).abort_handle()) {
@@ -217,20 +221,20 @@ impl MembershipActor {
         }
     }
 
-    fn owed(&self, cx: &Handling<'_, MembershipMsg>, failure: Event) -> Owed {
+    fn owed(&self, cx: &Handling<'_, MembershipMsg>, failure: MembershipEvent) -> Owed {
         Owed::new(cx.me.clone(), Arc::clone(cx.me.name()), cx.cx, self.life, failure)
     }
 
     fn persist(&mut self, cx: &Handling<'_, MembershipMsg>, ticket: Ticket, durable: Durable) {
         // Nothing is owed when it fails: the failure ends this life of the actor.
-        let owed = self.owed(cx, Event::Tick);
+        let owed = self.owed(cx, MembershipEvent::Tick);
         if self.keeper.wanted.try_send((durable, owed, ticket)).is_err() {
             let reason = "too many states wait to be kept".to_owned();
             cx.tell(cx.me, MembershipMsg::NotKept { reason });
         }
     }
 
-    fn log_task(&self, cx: &Handling<'_, MembershipMsg>, task: LogTask, failure: Event) {
+    fn log_task(&self, cx: &Handling<'_, MembershipMsg>, task: LogTask, failure: MembershipEvent) {
         let owed = self.owed(cx, failure);
         cx.tell(
             &self.args.group_table,
@@ -255,7 +259,7 @@ impl MembershipActor {
             To::Node(node) => Some(*node),
             To::Address(_) => None,
         };
-        let failed = |answer| Event::Answered { ticket, by, answer: Err(answer) };
+        let failed = |answer| MembershipEvent::Answered { ticket, by, answer: Err(answer) };
         let owed = self.owed(cx, failed(AskFailure::Unknown));
         let Ok(body) = encode(question) else {
             return owed.pay(failed(AskFailure::Unreachable));
@@ -277,7 +281,7 @@ impl MembershipActor {
                 Ok((node, bytes)) => (Some(node), decode(&bytes).map_err(|_| AskFailure::Refused)),
                 Err(error) => (by, Err(failure_of(&error))),
             };
-            owed.pay(Event::Answered { ticket, by, answer });
+            owed.pay(MembershipEvent::Answered { ticket, by, answer });
         });
     }
 

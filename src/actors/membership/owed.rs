@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::MembershipMsg;
 use crate::shell::{Address, Context};
-use nomad_core::membership::Event;
+use nomad_core::membership::MembershipEvent;
 
 /// The debt. Dropped unpaid, also by an actor that is killed, it tells membership of the failure.
 pub struct Owed {
@@ -12,7 +12,7 @@ pub struct Owed {
     from: Arc<str>,
     cx: Context,
     life: u64,
-    failure: Option<Event>,
+    failure: Option<MembershipEvent>,
 }
 
 impl fmt::Debug for Owed {
@@ -28,7 +28,7 @@ impl Owed {
         from: Arc<str>,
         cx: Context,
         life: u64,
-        failure: Event,
+        failure: MembershipEvent,
     ) -> Self {
         // Whoever caused the step may have gone by the time it is paid; the step itself still wants the answer.
         let cx = Context { deadline: None, ..cx };
@@ -36,12 +36,12 @@ impl Owed {
     }
 
     /// Pays.
-    pub fn pay(mut self, event: Event) {
+    pub fn pay(mut self, event: MembershipEvent) {
         self.failure = None;
         self.send(event);
     }
 
-    fn send(&self, event: Event) {
+    fn send(&self, event: MembershipEvent) {
         // An actor that is down starts a new life, which is owed nothing.
         self.to.tell(&self.from, self.cx, MembershipMsg::Happened { life: self.life, event });
     }

@@ -11,7 +11,7 @@ use super::OutboxMsg;
 use crate::shell::{Address, Context, Handling};
 use nomad_core::{
     object::ObjectId,
-    outbox::{Event, Kept, MergeEnd, value_bytes},
+    outbox::{LoadedEntry, MergeEnd, OutboxEvent, value_bytes},
     register::Value,
     trace::TraceContext,
 };
@@ -25,23 +25,23 @@ pub trait Drain: Send + Sync + 'static {
     /// Lets the register of an object keep the newer of what it holds and `value`, until the deadline of `cx`, and says how
     /// that ended. Once that is said, nothing of it may begin any more: a round that is still under way then must not outlive
     /// the next one for the same object.
-    fn merge(&self, cx: Context, id: ObjectId, value: Value, ended: Merging);
+    fn merge(&self, cx: Context, id: ObjectId, value: Value, ended: PendingMerge);
 }
 
 /// The objects that are being merged, whichever life of the outbox has begun it.
 #[derive(Debug, Clone, Default)]
-pub struct Running(Arc<Mutex<HashSet<ObjectId>>>);
+pub struct ActiveMerges(Arc<Mutex<HashSet<ObjectId>>>);
 
-impl Running {
+impl ActiveMerges {
     fn with<T>(&self, change: impl FnOnce(&mut HashSet<ObjectId>) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// A merge under way. Dropped without a word it has failed, as when the worker that had it was killed.
-pub struct Merging {
+pub struct PendingMerge {
     owed: Owed,
-    running: Running,
+    running: ActiveMerges,
 }
 
 /// Who is told of the end of a merge.
@@ -53,19 +53,19 @@ pub(super) struct Owed {
     is_paid: bool,
 }
 
-impl fmt::Debug for Merging {
+impl fmt::Debug for PendingMerge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Merging({})", self.owed.id)
     }
 }
 
-impl Merging {
+impl PendingMerge {
     /// Begins one, unless one of the same object is under way.
     pub(super) fn begin(
         to: Address<OutboxMsg>,
         trace: TraceContext,
         life: u64,
-        running: &Running,
+        running: &ActiveMerges,
         id: ObjectId,
     ) -> Result<Self, Owed> {
         let is_free = running.with(|running| running.insert(id.clone()));
@@ -86,7 +86,7 @@ impl Merging {
     }
 }
 
-impl Drop for Merging {
+impl Drop for PendingMerge {
     fn drop(&mut self) {
         self.pay(MergeEnd::Busy);
     }
@@ -96,7 +96,7 @@ impl Owed {
     pub(super) fn tell(&self, end: MergeEnd) {
         let context = Context { trace: self.trace, deadline: None };
         let (id, about) = (self.id.clone(), Some(self.id.clone()));
-        let event = Event::Merged { id, end };
+        let event = OutboxEvent::Merged { id, end };
         // An actor that is down starts a new life, which is owed nothing.
         self.to.tell(
             self.to.name(),
@@ -111,7 +111,7 @@ pub(super) struct Loading {
     to: Address<OutboxMsg>,
     cx: Context,
     life: u64,
-    event: Event,
+    event: OutboxEvent,
 }
 
 impl Loading {
@@ -123,26 +123,27 @@ impl Loading {
         after: Option<ObjectId>,
     ) {
         let context = Context { deadline: None, ..cx.cx };
-        let mut loading = Self { to: cx.me.clone(), cx: context, life, event: Event::LoadFailed };
+        let mut loading =
+            Self { to: cx.me.clone(), cx: context, life, event: OutboxEvent::LoadFailed };
         tokio::task::spawn_blocking(move || {
             if let Ok(entries) = store.outbox(after.as_ref(), PAGE) {
                 let page = entries.into_iter().filter_map(|(id, value)| {
                     let bytes = value_bytes(&value);
-                    value.version().map(|version| Kept { id, version, bytes })
+                    value.version().map(|version| LoadedEntry { id, version, bytes })
                 });
                 loading.succeed(page.collect());
             }
         });
     }
 
-    fn succeed(&mut self, page: Vec<Kept>) {
-        self.event = Event::Loaded { page };
+    fn succeed(&mut self, page: Vec<LoadedEntry>) {
+        self.event = OutboxEvent::Loaded { page };
     }
 }
 
 impl Drop for Loading {
     fn drop(&mut self) {
-        let event = mem::replace(&mut self.event, Event::LoadFailed);
+        let event = mem::replace(&mut self.event, OutboxEvent::LoadFailed);
         let message = OutboxMsg::Happened { life: self.life, about: None, event };
         self.to.tell(self.to.name(), self.cx, message);
     }

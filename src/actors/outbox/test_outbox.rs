@@ -25,7 +25,7 @@ struct State {
     held: BTreeMap<ObjectId, Value>,
     /// `None` = a merge is kept in `waiting` until the test ends it.
     end: Option<MergeEnd>,
-    waiting: Vec<(ObjectId, Value, Merging)>,
+    waiting: Vec<(ObjectId, Value, PendingMerge)>,
     begun: usize,
 }
 
@@ -40,7 +40,7 @@ impl Registers {
 }
 
 impl Drain for Registers {
-    fn merge(&self, cx: Context, id: ObjectId, value: Value, ended: Merging) {
+    fn merge(&self, cx: Context, id: ObjectId, value: Value, ended: PendingMerge) {
         assert!(cx.deadline.is_some());
         let end = self.with(|state| {
             state.begun += 1;
@@ -66,7 +66,7 @@ struct Bench {
     kit: Kit,
     store: Arc<MemoryStore>,
     registers: Arc<Registers>,
-    gauge: Arc<Gauge>,
+    gauge: Arc<OutboxGauge>,
     outbox: Address<OutboxMsg>,
     root: Root,
     from: Arc<str>,
@@ -78,16 +78,16 @@ impl Bench {
         let store = Arc::new(MemoryStore::new(Arc::clone(&kit.clock)));
         let registers = Arc::new(Registers::default());
         registers.with(|state| state.end = end);
-        let gauge = Arc::new(Gauge::default());
-        let args = Args {
+        let gauge = Arc::new(OutboxGauge::default());
+        let args = OutboxArgs {
             store: store.clone(),
             drain: registers.clone(),
             limits,
             node_tag: 7,
             gauge: gauge.clone(),
-            running: Running::default(),
+            running: ActiveMerges::default(),
         };
-        let (outbox, spec) = worker::<Outbox>(&kit, "outbox", "storage", args);
+        let (outbox, spec) = worker::<OutboxActor>(&kit, "outbox", "storage", args);
         let storage = nested(&kit, "storage", "node", vec![spec]);
         let root = Root::start(&kit, "node", vec![storage]).await.unwrap();
         Self { kit, store, registers, gauge, outbox, root, from: "test".into() }
@@ -283,18 +283,18 @@ async fn what_was_put_before_the_process_ended_is_merged_by_the_next_one() {
     // Another actor over the same store stands for another process.
     let registers = Arc::new(Registers::default());
     registers.with(|state| state.end = Some(MergeEnd::Done));
-    let args = Args {
+    let args = OutboxArgs {
         store: bench.store.clone(),
         drain: registers.clone(),
         limits: LIMITS,
         node_tag: 7,
         gauge: Arc::default(),
-        running: Running::default(),
+        running: ActiveMerges::default(),
     };
     bench.root.stop().await;
     let kit = kit();
     let gauge = args.gauge.clone();
-    let (_, spec) = worker::<Outbox>(&kit, "outbox", "storage", args);
+    let (_, spec) = worker::<OutboxActor>(&kit, "outbox", "storage", args);
     let root =
         Root::start(&kit, "node", vec![nested(&kit, "storage", "node", vec![spec])]).await.unwrap();
     while gauge.read().drained < 600 || gauge.read().entries > 0 {

@@ -12,7 +12,7 @@ use crate::{
 };
 use nomad_core::{
     node_id::NodeId,
-    repair::{Answer, Question},
+    repair::{RepairAnswer, RepairRequest},
     trace::TraceContext,
 };
 use nomad_ports::PeerHandler;
@@ -46,7 +46,7 @@ impl PeerHandler for RepairDoor {
         body: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         let question = match body.len() {
-            0..=BODY_MAX => codec::decode::<Question>(VERSION, &body),
+            0..=BODY_MAX => codec::decode::<RepairRequest>(VERSION, &body),
             len => Err(format!("the question has {len} bytes; at most {BODY_MAX} are read")),
         };
         let deadline = self.kit.clock.monotonic().plus_us(ASK_LIMIT.as_micros() as u64);
@@ -55,7 +55,7 @@ impl PeerHandler for RepairDoor {
             let question = question?;
             let cx = Context { trace, deadline: Some(deadline) };
             let make = |reply| RepairSweeperMsg::Asked { from, question, reply };
-            let answer: Answer =
+            let answer: RepairAnswer =
                 actor.ask(&name, cx, make).await.map_err(|error| error.to_string())?;
             codec::encode(VERSION, &answer)
         })

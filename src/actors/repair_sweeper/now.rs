@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use nomad_core::{
     object::ObjectId,
-    register::{Ended, Order},
+    register::{RegisterOrder, RegisterOutcome},
     time::MonotonicUs,
     trace::TraceContext,
 };
@@ -72,18 +72,18 @@ async fn repair_one(
     deadline: MonotonicUs,
 ) -> Result<bool, RepairError> {
     if let Ok(Some(value)) = store.outbox_entry(&id) {
-        let merged = rounds.run(id.clone(), Order::Merge(value), trace, deadline).await;
-        if merged != Ended::Done {
+        let merged = rounds.run(id.clone(), RegisterOrder::Merge(value), trace, deadline).await;
+        if merged != RegisterOutcome::Done {
             return Err(RepairError::from(&merged));
         }
     }
-    match rounds.run(id.clone(), Order::Read, trace, deadline).await {
-        Ended::Read(None) => return Ok(false),
-        Ended::Read(Some(_)) => {}
+    match rounds.run(id.clone(), RegisterOrder::Read, trace, deadline).await {
+        RegisterOutcome::Read(None) => return Ok(false),
+        RegisterOutcome::Read(Some(_)) => {}
         other => return Err(RepairError::from(&other)),
     }
-    match rounds.run(id, Order::Repair, trace, deadline).await {
-        Ended::Done => Ok(true),
+    match rounds.run(id, RegisterOrder::Repair, trace, deadline).await {
+        RegisterOutcome::Done => Ok(true),
         other => Err(RepairError::from(&other)),
     }
 }

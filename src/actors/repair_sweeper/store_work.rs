@@ -7,7 +7,9 @@ use nomad_core::{
     node_id::NodeId,
     object::ObjectId,
     register::Value,
-    repair::{self, Failure, Head, Outlived, Part, Place, Scope, Seen, Survey},
+    repair::{
+        self, Failure, Outlived, RegisterCursor, ReplicaHead, Scope, SharedPart, Survey, SurveyHead,
+    },
     time::UnixSecs,
 };
 use nomad_ports::{
@@ -26,12 +28,12 @@ fn heads_of(
     shard: u8,
     after: Option<&ObjectId>,
     limit: usize,
-) -> Result<Vec<Head>, Failure> {
+) -> Result<Vec<SurveyHead>, Failure> {
     let heads = store.registers(shard, after, limit).map_err(|error| failed(&error))?;
     let head = |head: RegisterHead| {
         let RegisterHead { id, accepted, version, is_live, is_damaged, .. } = head;
         let is_live = is_live || is_damaged;
-        Head { id, accepted, version: version.filter(|_| !is_damaged), is_live }
+        SurveyHead { id, accepted, version: version.filter(|_| !is_damaged), is_live }
     };
     Ok(heads.into_iter().map(head).collect())
 }
@@ -51,8 +53,8 @@ pub(super) fn walk(
     scope: &Scope,
     other: NodeId,
     buckets: &BucketSet,
-    from: &Place,
-) -> Result<Part, Failure> {
+    from: &RegisterCursor,
+) -> Result<SharedPart, Failure> {
     let read = |shard, after: Option<&ObjectId>, limit| heads_of(store, shard, after, limit);
     repair::walk(scope, other, buckets, from, read)
 }
@@ -61,7 +63,7 @@ pub(super) fn walk(
 pub(super) fn heads(
     store: &dyn ObjectStore,
     ids: &[ObjectId],
-) -> Result<Vec<Option<Seen>>, Failure> {
+) -> Result<Vec<Option<ReplicaHead>>, Failure> {
     let seen = |id: &ObjectId| match store.register(id) {
         Ok(register) => Ok(register.and_then(|register| {
             let value_bytes = match &register.value {
@@ -69,7 +71,7 @@ pub(super) fn heads(
                 Value::Live(object) => object.value.len() as u64,
                 Value::Tombstone(_) => 0,
             };
-            Some(Seen { accepted: register.accepted, value_bytes })
+            Some(ReplicaHead { accepted: register.accepted, value_bytes })
         })),
         Err(StoreError::Damaged { .. }) => Ok(None),
         Err(error) => Err(failed(&error)),

@@ -7,7 +7,7 @@ use crate::shell::{Context, Handling, Reply};
 use nomad_core::{
     digest::Sum,
     node_id::NodeId,
-    repair::{Answer, Event, Failure, Scope, Survey, Ticket},
+    repair::{Failure, RepairAnswer, RepairEvent, Scope, Survey, Ticket},
     time::MonotonicUs,
 };
 use nomad_ports::ObjectStore;
@@ -30,11 +30,11 @@ pub struct Surveyed {
 
 /// Who waits for a pass.
 #[derive(Debug)]
-pub(super) enum Waiter {
+pub(super) enum SurveyWaiter {
     /// This node's own repair.
     Core(Ticket),
     /// Another member, which compares.
-    Member { from: NodeId, root: Sum, reply: Reply<Answer> },
+    Member { from: NodeId, root: Sum, reply: Reply<RepairAnswer> },
 }
 
 /// The passes.
@@ -42,7 +42,7 @@ pub(super) enum Waiter {
 pub(super) struct Surveys {
     last: Option<Surveyed>,
     is_running: bool,
-    waiting: Vec<(Scope, BTreeSet<NodeId>, Waiter)>,
+    waiting: Vec<(Scope, BTreeSet<NodeId>, SurveyWaiter)>,
 }
 
 fn writes(store: &dyn ObjectStore) -> u64 {
@@ -57,7 +57,7 @@ impl RepairSweeper {
         cx: &Handling<'_, RepairSweeperMsg>,
         scope: Scope,
         alive: BTreeSet<NodeId>,
-        waiter: Waiter,
+        waiter: SurveyWaiter,
     ) {
         let now = cx.kit.clock.monotonic();
         let written = writes(&*self.args.store);
@@ -111,22 +111,22 @@ impl RepairSweeper {
     fn hand_over(
         &mut self,
         cx: &Handling<'_, RepairSweeperMsg>,
-        waiter: Waiter,
+        waiter: SurveyWaiter,
         survey: Result<Survey, Failure>,
     ) {
         match waiter {
-            Waiter::Core(ticket) => {
+            SurveyWaiter::Core(ticket) => {
                 // As a message: the core is in the middle of a step.
-                let event = Event::Surveyed(ticket, survey);
+                let event = RepairEvent::Surveyed(ticket, survey);
                 let life = self.life;
                 cx.tell(cx.me, RepairSweeperMsg::Happened { life, event });
             }
-            Waiter::Member { from, root, reply } => {
+            SurveyWaiter::Member { from, root, reply } => {
                 let shared = survey.ok().and_then(|mut survey| survey.shared.remove(&from));
                 reply.send(match shared {
-                    None => Answer::Later,
-                    Some(digest) if digest.root() == root => Answer::Equal,
-                    Some(digest) => Answer::Buckets(digest.buckets().to_vec()),
+                    None => RepairAnswer::Later,
+                    Some(digest) if digest.root() == root => RepairAnswer::Equal,
+                    Some(digest) => RepairAnswer::Buckets(digest.buckets().to_vec()),
                 });
             }
         }

@@ -188,20 +188,20 @@ async fn questions_of_strangers_and_of_other_epochs_are_not_answered() {
         assert!(door.answer(node(2), trace, bytes::Bytes::copy_from_slice(body)).await.is_err());
     }
     let epoch = first.view.load().epoch();
-    let ask = async |from, question: &Question| {
+    let ask = async |from, question: &RepairRequest| {
         let body = codec::encode(VERSION, question).unwrap();
         let answer = door.answer(node(from), trace, body).await.unwrap();
-        codec::decode::<Answer>(VERSION, &answer).unwrap()
+        codec::decode::<RepairAnswer>(VERSION, &answer).unwrap()
     };
-    let floor = |group: &str, epoch| Question::Floor { group: group.into(), epoch };
-    assert_eq!(ask(2, &floor("group-x", epoch)).await, Answer::Floor(Version::default()));
-    assert_eq!(ask(2, &floor("group-x", epoch + 1)).await, Answer::Elsewhere);
-    assert_eq!(ask(2, &floor("group-y", epoch)).await, Answer::Elsewhere);
-    assert_eq!(ask(9, &floor("group-x", epoch)).await, Answer::Elsewhere);
+    let floor = |group: &str, epoch| RepairRequest::Floor { group: group.into(), epoch };
+    assert_eq!(ask(2, &floor("group-x", epoch)).await, RepairAnswer::Floor(Version::default()));
+    assert_eq!(ask(2, &floor("group-x", epoch + 1)).await, RepairAnswer::Elsewhere);
+    assert_eq!(ask(2, &floor("group-y", epoch)).await, RepairAnswer::Elsewhere);
+    assert_eq!(ask(9, &floor("group-x", epoch)).await, RepairAnswer::Elsewhere);
     let ids = vec![object("a"); nomad_core::repair::HEADS_MAX + 1];
-    let many = Question::Heads { group: "group-x".into(), epoch, ids };
-    assert_eq!(ask(2, &many).await, Answer::Elsewhere);
+    let many = RepairRequest::Heads { group: "group-x".into(), epoch, ids };
+    assert_eq!(ask(2, &many).await, RepairAnswer::Elsewhere);
     group.registers.floors.lock().unwrap().clear();
-    assert_eq!(ask(2, &floor("group-x", epoch)).await, Answer::Later);
+    assert_eq!(ask(2, &floor("group-x", epoch)).await, RepairAnswer::Later);
     group.stop().await;
 }

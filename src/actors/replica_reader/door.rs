@@ -13,7 +13,7 @@ use crate::{
     shell::{Address, Context, Kit},
 };
 use nomad_core::{
-    listing::{Answer, LISTED_MAX, Question, Wanted},
+    listing::{LISTED_MAX, ListingAnswer, ListingQuery, ListingRequest},
     node_id::NodeId,
     object::{ObjectId, Tier},
     trace::TraceContext,
@@ -42,12 +42,12 @@ impl ListingDoor {
     }
 
     /// Reads a question of a member, about the group that both are in.
-    fn question(&self, from: NodeId, body: &[u8]) -> Result<Question, String> {
+    fn question(&self, from: NodeId, body: &[u8]) -> Result<ListingRequest, String> {
         if body.len() > BODY_MAX {
             let len = body.len();
             return Err(format!("the question has {len} bytes; at most {BODY_MAX} are read"));
         }
-        let question: Question = codec::decode(VERSION, body)?;
+        let question: ListingRequest = codec::decode(VERSION, body)?;
         let view = self.view.load();
         let group = question.group();
         let table = view.group().filter(|table| table.name == group);
@@ -55,7 +55,7 @@ impl ListingDoor {
             return Err(format!("not both nodes are members of {group:?}"));
         }
         match &question {
-            Question::Look { ids, .. } if ids.len() > LISTED_MAX => Err(format!(
+            ListingRequest::Look { ids, .. } if ids.len() > LISTED_MAX => Err(format!(
                 "it is about {} objects; at most {LISTED_MAX} are looked up",
                 ids.len()
             )),
@@ -77,17 +77,17 @@ impl PeerHandler for ListingDoor {
         Box::pin(async move {
             let cx = Context { trace, deadline: Some(deadline) };
             let answer = match question? {
-                Question::Page { wanted, .. } => {
-                    let wanted = Wanted { limit: wanted.limit.min(LISTED_MAX), ..wanted };
+                ListingRequest::Page { wanted, .. } => {
+                    let wanted = ListingQuery { limit: wanted.limit.min(LISTED_MAX), ..wanted };
                     let (tier, with_queued) = (Tier::Group, false);
                     let make = |reply| ReplicaReaderMsg::List { tier, wanted, with_queued, reply };
                     let listed = actor.ask(&name, cx, make).await;
-                    listed.map(|listed| listed.map(|(_, page)| Answer::Page(page)))
+                    listed.map(|listed| listed.map(|(_, page)| ListingAnswer::Page(page)))
                 }
-                Question::Look { ids, .. } => {
+                ListingRequest::Look { ids, .. } => {
                     let make = |reply| ReplicaReaderMsg::Look { ids, reply };
                     let known = actor.ask(&name, cx, make).await;
-                    known.map(|known| known.map(Answer::Known))
+                    known.map(|known| known.map(ListingAnswer::Known))
                 }
             };
             let answer = answer.map_err(|error| error.to_string())?;

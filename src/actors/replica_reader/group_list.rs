@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{codec, shell::Context};
 use nomad_core::{
-    listing::{Answer, Known, LISTED_MAX, Merge, Page, Question, Wanted, covers},
+    listing::{
+        Known, LISTED_MAX, ListingAnswer, ListingPage, ListingQuery, ListingRequest, Merge, covers,
+    },
     node_id::NodeId,
     object::{ObjectId, Tier},
     replication::NotDone,
@@ -33,13 +35,13 @@ impl ReadPath {
         from: &Arc<str>,
         cx: Context,
         tier: Tier,
-        wanted: Wanted,
-    ) -> Result<Page, ReadError> {
+        wanted: ListingQuery,
+    ) -> Result<ListingPage, ReadError> {
         if tier == Tier::Overlay {
             let make = |reply| ReplicaReaderMsg::List { tier, wanted, with_queued: false, reply };
             return Ok(self.actor.ask(from, cx, make).await??.1);
         }
-        let mut whole = Page::default();
+        let mut whole = ListingPage::default();
         let mut part = wanted.clone();
         for _ in 0..wanted.limit.div_ceil(LISTED_MAX) + PARTS_SPARE {
             part.limit = wanted.limit.saturating_sub(whole.items.len()).min(LISTED_MAX);
@@ -60,8 +62,8 @@ impl ReadPath {
         &self,
         from: &Arc<str>,
         cx: Context,
-        wanted: Wanted,
-    ) -> Result<Page, ReadError> {
+        wanted: ListingQuery,
+    ) -> Result<ListingPage, ReadError> {
         let view = self.view.load_full();
         let Some(table) = view.group() else { return Err(NotDone::NotReady.into()) };
         let make = |reply| ReplicaReaderMsg::List {
@@ -73,13 +75,13 @@ impl ReadPath {
         let (queued, own) = self.actor.ask(from, cx, make).await??;
         let mut merge = Merge::new(wanted.clone(), queued);
         merge.take(view.this.node, own);
-        let question = Question::Page { group: table.name.clone(), wanted };
+        let question = ListingRequest::Page { group: table.name.clone(), wanted };
         let others = table.seats.keys().filter(|node| **node != view.this.node);
         let mut asks: FuturesUnordered<_> =
             others.map(|node| self.ask_member(cx, &view, *node, &question)).collect();
         while let Some((node, answer)) = asks.next().await {
             let is_taken = match answer {
-                Some(Answer::Page(page)) => merge.take(node, page),
+                Some(ListingAnswer::Page(page)) => merge.take(node, page),
                 _ => false,
             };
             if !is_taken {
@@ -118,9 +120,9 @@ impl ReadPath {
             let known = self.actor.ask(from, cx, make).await;
             return (ids, known.ok().and_then(Result::ok));
         }
-        let question = Question::Look { group: group.to_owned(), ids: ids.clone() };
+        let question = ListingRequest::Look { group: group.to_owned(), ids: ids.clone() };
         match self.ask_member(cx, view, node, &question).await.1 {
-            Some(Answer::Known(known)) => (ids, Some(known)),
+            Some(ListingAnswer::Known(known)) => (ids, Some(known)),
             _ => (ids, None),
         }
     }
@@ -131,8 +133,8 @@ impl ReadPath {
         cx: Context,
         view: &View,
         node: NodeId,
-        question: &Question,
-    ) -> (NodeId, Option<Answer>) {
+        question: &ListingRequest,
+    ) -> (NodeId, Option<ListingAnswer>) {
         let limit = match view.sighting(&node).liveness {
             Liveness::Alive => ASK_LIMIT,
             Liveness::Suspect | Liveness::Dead => GONE_LIMIT,

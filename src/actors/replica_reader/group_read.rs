@@ -15,7 +15,7 @@ use nomad_core::{
     node_id::NodeId,
     object::{Object, ObjectId},
     quantile::Quantile,
-    register::{Ended, Order, placement::ReplicaSet},
+    register::{RegisterOrder, RegisterOutcome, placement::ReplicaSet},
     replication::NotDone,
     trace::TraceContext,
     view::{Liveness, View},
@@ -54,7 +54,7 @@ impl Hedge {
 
 /// How many replicas that have nothing of an object are enough to take it to be absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Enough {
+pub(super) enum AbsenceQuorum {
     /// All that answer: some of them may not have what is on its way to them.
     All,
     /// More than half: what a quorum has kept is at one of them.
@@ -69,8 +69,8 @@ impl ReadPath {
         cx: Context,
         id: &ObjectId,
     ) -> Result<Option<Object>, ReadError> {
-        match self.writers.run(from, cx, id, Order::Read).await? {
-            Ended::Read(object) => Ok(object),
+        match self.writers.run(from, cx, id, RegisterOrder::Read).await? {
+            RegisterOutcome::Read(object) => Ok(object),
             other => Err(NotDone::of(&other).unwrap_or(NotDone::Unknown).into()),
         }
     }
@@ -81,14 +81,14 @@ impl ReadPath {
         cx: Context,
         id: &ObjectId,
         view: &View,
-        enough: Enough,
+        enough: AbsenceQuorum,
     ) -> Result<Fetched, ReadError> {
         let (others, is_replica) = self.others(id, view);
         let asked = others.len();
         let replicas = asked + usize::from(is_replica);
         let enough = match enough {
-            Enough::All => replicas,
-            Enough::Majority => replicas / 2 + 1,
+            AbsenceQuorum::All => replicas,
+            AbsenceQuorum::Majority => replicas / 2 + 1,
         };
         let mut waiting = others.into_iter();
         let mut asks = FuturesUnordered::new();

@@ -9,14 +9,14 @@ use crate::{
     test_kit::{Tree, object},
 };
 use nomad_core::{
-    listing::Question,
+    listing::ListingRequest,
     object::Version,
     register::{Ballot, Register, Tombstone, Value},
     view::Liveness,
 };
 use nomad_ports::{
     PeerHandler as _,
-    object_store::{Job, OutboxChange, OutboxJob},
+    object_store::{OutboxChange, OutboxJob, StoreJob},
 };
 
 async fn get(tree: &Tree, id: &str) -> Result<Option<Object>, AskError> {
@@ -71,7 +71,7 @@ async fn listed(
     let member = group.member(key);
     let (mut after, mut ids) = (None, Vec::new());
     loop {
-        let wanted = Wanted { prefix: prefix.into(), after, limit };
+        let wanted = ListingQuery { prefix: prefix.into(), after, limit };
         let cx = member.context(10_000);
         let page = member.reads.list(&group.from, cx, Tier::Group, wanted).await?;
         assert!(page.items.len() <= limit, "{} on a page of {limit}", page.items.len());
@@ -92,7 +92,7 @@ fn tombstone(version: Version) -> Register {
 fn queue(group: &Group, key: u8, id: &str, value: Value) {
     let change = OutboxChange { put: vec![(object(id), value)], ..OutboxChange::default() };
     let done = Box::new(|kept: Result<(), StoreError>| kept.unwrap());
-    group.member(key).store.submit(Job::Outbox(OutboxJob { change, done }));
+    group.member(key).store.submit(StoreJob::Outbox(OutboxJob { change, done }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +122,7 @@ async fn a_page_longer_than_a_member_gives_at_once_is_made_of_several() {
     for n in 0..2_300 {
         group.write(&format!("{n:05}"), None);
     }
-    let wanted = Wanted { prefix: String::new(), after: None, limit: 2_100 };
+    let wanted = ListingQuery { prefix: String::new(), after: None, limit: 2_100 };
     let member = group.member(2);
     let cx = member.context(10_000);
     let page = member.reads.list(&group.from, cx, Tier::Group, wanted).await.unwrap();
@@ -222,16 +222,17 @@ async fn what_other_nodes_ask_is_checked() {
     group.write("a", None);
     let first = group.member(1);
     let door = ListingDoor::new(first.kit.clone(), first.reader.clone(), Arc::clone(&first.view));
-    let ask = async |from, question: &Question| {
+    let ask = async |from, question: &ListingRequest| {
         let body = codec::encode(1, question).unwrap();
         door.answer(from, nomad_core::trace::TraceContext::default(), body).await
     };
-    let wanted = Wanted { prefix: String::new(), after: None, limit: usize::MAX };
-    let page = |group: &str| Question::Page { group: group.into(), wanted: wanted.clone() };
+    let wanted = ListingQuery { prefix: String::new(), after: None, limit: usize::MAX };
+    let page = |group: &str| ListingRequest::Page { group: group.into(), wanted: wanted.clone() };
     assert!(ask(node(2), &page("group-x")).await.is_ok());
     assert!(ask(node(9), &page("group-x")).await.unwrap_err().contains("members"));
     assert!(ask(node(2), &page("group-y")).await.unwrap_err().contains("group-y"));
-    let look = |count| Question::Look { group: "group-x".into(), ids: vec![object("a"); count] };
+    let look =
+        |count| ListingRequest::Look { group: "group-x".into(), ids: vec![object("a"); count] };
     assert!(ask(node(2), &look(1_000)).await.is_ok());
     assert!(ask(node(2), &look(1_001)).await.unwrap_err().contains("1001"));
     let trace = nomad_core::trace::TraceContext::default();

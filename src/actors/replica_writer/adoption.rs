@@ -4,14 +4,19 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use tracing::{info, warn};
 
-use super::{Bond, Kept, Listed, ReplicaWriter, ReplicaWriterMsg, Standing, carrying::carry};
+use super::{
+    AdoptionPlan, Bond, ReplicaWriter, ReplicaWriterMsg, ShardCommit, WriterState, carrying::carry,
+};
 use crate::shell::{Context, Handling};
 use nomad_core::{
     hlc,
     node_id::NodeId,
     object::{ObjectId, Version},
-    register::{Ballot, Ended, Event, Home, Options, Registers, ShardState, placement::replicas},
-    table::{Configuration, Table},
+    register::{
+        Ballot, Home, RegisterEvent, RegisterOptions, RegisterOutcome, Registers, ShardState,
+        placement::replicas,
+    },
+    table::{Configuration, GroupTable},
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 
@@ -32,21 +37,21 @@ impl ReplicaWriter {
         });
         let (Some(table), Some(bond)) = (table, bond) else {
             self.refuse_early();
-            if matches!(self.standing, Standing::Working(..)) {
+            if matches!(self.standing, WriterState::Working(..)) {
                 self.start_over(cx);
             }
             return;
         };
         match &self.standing {
-            Standing::Working(of, core) if *of == bond => {
+            WriterState::Working(of, core) if *of == bond => {
                 let adopted = core.epoch().unwrap_or(0);
                 let chain = newer(table, adopted);
                 if !chain.is_empty() {
-                    self.step(cx, Event::Configured { chain });
+                    self.step(cx, RegisterEvent::Configured { chain });
                     self.begin_early(cx);
                 }
             }
-            Standing::Clearing => {}
+            WriterState::Clearing => {}
             _ => {
                 self.start_over(cx);
                 self.take_up(cx, this, table, bond);
@@ -56,7 +61,7 @@ impl ReplicaWriter {
 
     fn refuse_early(&mut self) {
         for early in self.early.drain(..) {
-            early.reply.send(Ended::NotReady);
+            early.reply.send(RegisterOutcome::NotReady);
         }
     }
 
@@ -65,7 +70,7 @@ impl ReplicaWriter {
         &mut self,
         cx: &Handling<'_, ReplicaWriterMsg>,
         this: NodeId,
-        table: &Arc<Table>,
+        table: &Arc<GroupTable>,
         bond: Bond,
     ) {
         if !self.store_works() {
@@ -105,13 +110,13 @@ impl ReplicaWriter {
     /// Removes the registers of an earlier membership. Where its group is no more, what they hold goes into the outbox
     /// first; where it goes on without this node, its other members have it.
     fn clear(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, group: &str, next: &str) {
-        self.standing = Standing::Clearing;
+        self.standing = WriterState::Clearing;
         if !self.args.endings.carries(group, next) {
             info!(
                 shard = self.args.shard,
                 group, "the registers of an earlier membership are removed"
             );
-            return self.keep(cx, Kept::Wipe, true, None, Vec::new());
+            return self.keep(cx, ShardCommit::Wipe, true, None, Vec::new());
         }
         let (store, shard, life) = (Arc::clone(&self.args.store), self.args.shard, self.life);
         let (me, of, outbox) = (cx.me.clone(), cx.cx, Arc::clone(&self.args.outbox));
@@ -130,7 +135,7 @@ impl ReplicaWriter {
             shard = self.args.shard,
             count, "the objects of a group that is no more wait for the next one"
         );
-        self.keep(cx, Kept::Wipe, true, None, Vec::new());
+        self.keep(cx, ShardCommit::Wipe, true, None, Vec::new());
     }
 
     fn look_again(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
@@ -142,7 +147,7 @@ impl ReplicaWriter {
         &mut self,
         cx: &Handling<'_, ReplicaWriterMsg>,
         this: NodeId,
-        table: &Arc<Table>,
+        table: &Arc<GroupTable>,
         bond: Bond,
         mut state: Option<ShardState>,
     ) {
@@ -155,11 +160,11 @@ impl ReplicaWriter {
         let home = Home { node: this, group: bond.group.clone(), claim: bond.claim };
         let adopted = state.as_ref().map(|state| state.configuration.epoch);
         let floor = Some(self.args.store.latest_version());
-        let core = Registers::new(home, state, floor, Options::default());
-        self.standing = Standing::Working(bond, Box::new(core));
+        let core = Registers::new(home, state, floor, RegisterOptions::default());
+        self.standing = WriterState::Working(bond, Box::new(core));
         self.args.gauge.begin(self.args.shard);
         let chain = adopted.map_or_else(|| newest(table), |adopted| newer(table, adopted));
-        self.step(cx, Event::Configured { chain });
+        self.step(cx, RegisterEvent::Configured { chain });
         self.begin_early(cx);
     }
 
@@ -180,10 +185,10 @@ impl ReplicaWriter {
         });
     }
 
-    pub(super) fn on_listed(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, listed: Listed) {
-        let Listed { state, purge, rescan } = listed;
+    pub(super) fn on_listed(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, listed: AdoptionPlan) {
+        let AdoptionPlan { state, purge, rescan } = listed;
         let writes = purge.into_iter().map(|id| (id, None)).collect();
-        let adoption = Kept::Adoption(state.configuration.epoch, rescan);
+        let adoption = ShardCommit::Adoption(state.configuration.epoch, rescan);
         self.keep(cx, adoption, false, Some(state), writes);
     }
 
@@ -193,24 +198,24 @@ impl ReplicaWriter {
         epoch: u64,
         rescan: Vec<ObjectId>,
     ) {
-        self.step(cx, Event::Adopted { epoch, rescan });
+        self.step(cx, RegisterEvent::Adopted { epoch, rescan });
         // More may have been decided meanwhile.
         self.on_view(cx);
     }
 
     pub(super) fn on_wiped(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
-        self.standing = Standing::Idle;
+        self.standing = WriterState::Idle;
         self.on_view(cx);
     }
 }
 
 /// Returns the configurations that follow an epoch.
-fn newer(table: &Table, epoch: u64) -> Vec<Configuration> {
+fn newer(table: &GroupTable, epoch: u64) -> Vec<Configuration> {
     table.chain.iter().filter(|next| next.epoch > epoch).cloned().collect()
 }
 
 /// Returns the configuration that a new member starts with.
-fn newest(table: &Table) -> Vec<Configuration> {
+fn newest(table: &GroupTable) -> Vec<Configuration> {
     vec![table.configuration().clone()]
 }
 
@@ -219,7 +224,7 @@ fn list(
     shard: u8,
     this: NodeId,
     state: ShardState,
-) -> Result<Listed, StoreError> {
+) -> Result<AdoptionPlan, StoreError> {
     let configuration = state.configuration.clone();
     let (mut purge, mut rescan) = (Vec::new(), Vec::new());
     let mut after = None;
@@ -238,7 +243,7 @@ fn list(
             }
         }
         if is_last {
-            return Ok(Listed { state, purge, rescan });
+            return Ok(AdoptionPlan { state, purge, rescan });
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use nomad_core::register::{Counts, SHARDS};
+use nomad_core::register::{SHARDS, ShardCounts};
 
 /// What all workers have counted since the node started. Each has a place of its own, so that none waits for another.
 #[derive(Debug, Default)]
@@ -12,15 +12,15 @@ pub struct RoundsGauge([Mutex<Tally>; SHARDS as usize]);
 #[derive(Debug, Default)]
 struct Tally {
     /// With the registers that it has now.
-    now: Counts,
+    now: ShardCounts,
     /// With those of before.
-    before: Counts,
+    before: ShardCounts,
 }
 
 impl RoundsGauge {
     /// Returns what was counted.
-    pub fn read(&self) -> Counts {
-        let mut sum = Counts::default();
+    pub fn read(&self) -> ShardCounts {
+        let mut sum = ShardCounts::default();
         for tally in &self.0 {
             let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
             sum.add(&tally.before);
@@ -30,7 +30,7 @@ impl RoundsGauge {
     }
 
     /// Says what a worker has counted with its registers.
-    pub(super) fn set(&self, shard: u8, counts: &Counts) {
+    pub(super) fn set(&self, shard: u8, counts: &ShardCounts) {
         if let Some(tally) = self.0.get(usize::from(shard)) {
             tally.lock().unwrap_or_else(PoisonError::into_inner).now = *counts;
         }
@@ -55,12 +55,12 @@ mod tests {
         let gauge = RoundsGauge::default();
         for shard in [0, SHARDS - 1] {
             gauge.begin(shard);
-            gauge.set(shard, &Counts { prepares: 2, unknown: 1, ..Counts::default() });
-            gauge.set(shard, &Counts { prepares: 3, unknown: 1, ..Counts::default() });
+            gauge.set(shard, &ShardCounts { prepares: 2, unknown: 1, ..ShardCounts::default() });
+            gauge.set(shard, &ShardCounts { prepares: 3, unknown: 1, ..ShardCounts::default() });
             gauge.begin(shard);
-            gauge.set(shard, &Counts { prepares: 1, ..Counts::default() });
+            gauge.set(shard, &ShardCounts { prepares: 1, ..ShardCounts::default() });
         }
-        gauge.set(SHARDS, &Counts { prepares: 9, ..Counts::default() });
-        assert_eq!(gauge.read(), Counts { prepares: 8, unknown: 2, ..Counts::default() });
+        gauge.set(SHARDS, &ShardCounts { prepares: 9, ..ShardCounts::default() });
+        assert_eq!(gauge.read(), ShardCounts { prepares: 8, unknown: 2, ..ShardCounts::default() });
     }
 }

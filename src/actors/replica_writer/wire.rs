@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use nomad_core::register::{Body, Message, SHARDS, shard_of};
+use nomad_core::register::{Body, RegisterMessage, SHARDS, shard_of};
 
 /// The version of the encoding.
 const VERSION: u8 = 2;
@@ -11,7 +11,7 @@ const VERSION: u8 = 2;
 ///
 /// # Errors
 /// When it cannot be written, which is a defect of its type.
-pub fn encode(shard: u8, message: &Message) -> Result<Bytes, String> {
+pub fn encode(shard: u8, message: &RegisterMessage) -> Result<Bytes, String> {
     let bytes = postcard::to_extend(message, vec![VERSION, shard]);
     bytes.map(Bytes::from).map_err(|error| error.to_string())
 }
@@ -20,14 +20,14 @@ pub fn encode(shard: u8, message: &Message) -> Result<Bytes, String> {
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub fn decode(bytes: &[u8]) -> Result<(u8, Message), String> {
+pub fn decode(bytes: &[u8]) -> Result<(u8, RegisterMessage), String> {
     let (shard, rest) = match bytes {
         [VERSION, shard, rest @ ..] if *shard < SHARDS => (*shard, rest),
         [VERSION, shard, ..] => return Err(format!("there is no shard {shard}")),
         [version, ..] => return Err(format!("the encoding {version}, where {VERSION} is read")),
         [] => return Err("no bytes at all".into()),
     };
-    let message: Message = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
+    let message: RegisterMessage = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
     match message.body.object() {
         Some(id) if shard_of(id) != shard => Err(format!("{id} does not belong to shard {shard}")),
         _ => Ok((shard, message)),
@@ -60,7 +60,7 @@ mod tests {
         let id = ObjectId::parse("a").unwrap();
         let shard = shard_of(&id);
         let body = Body::Prepare { id, ballot: Ballot { epoch: 3, counter: 9, node: 7 } };
-        let message = Message { group: "group-x".into(), epoch: 3, body };
+        let message = RegisterMessage { group: "group-x".into(), epoch: 3, body };
         let bytes = encode(shard, &message).unwrap();
         assert_eq!(decode(&bytes), Ok((shard, message)));
         for cut in 0..bytes.len() {

@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use super::ReplicaWriterMsg;
 use crate::{
-    outbox::{Drain, Merging},
+    outbox::{Drain, PendingMerge},
     shell::{Address, AskError, Context},
 };
 use nomad_core::{
     object::ObjectId,
     outbox::MergeEnd,
-    register::{Ended, Order, Value, shard_of},
+    register::{RegisterOrder, RegisterOutcome, Value, shard_of},
 };
 use nomad_ports::Clock;
 
@@ -45,8 +45,8 @@ impl Writers {
         from: &Arc<str>,
         cx: Context,
         id: &ObjectId,
-        order: Order,
-    ) -> Result<Ended, AskError> {
+        order: RegisterOrder,
+    ) -> Result<RegisterOutcome, AskError> {
         let latest = self.clock.monotonic().plus_us(ROUND_LIMIT.as_micros() as u64);
         let round = cx.deadline.map_or(latest, |deadline| deadline.min(latest));
         let make = |reply| ReplicaWriterMsg::Begin { id: id.clone(), order, round, reply };
@@ -55,14 +55,14 @@ impl Writers {
 }
 
 impl Drain for Writers {
-    fn merge(&self, cx: Context, id: ObjectId, value: Value, ended: Merging) {
+    fn merge(&self, cx: Context, id: ObjectId, value: Value, ended: PendingMerge) {
         let writers = self.clone();
         tokio::spawn(async move {
             let from: Arc<str> = "outbox".into();
-            let end = match writers.run(&from, cx, &id, Order::Merge(value)).await {
-                Ok(Ended::Done) => MergeEnd::Done,
-                Ok(Ended::NotReady) => MergeEnd::NotReady,
-                Ok(Ended::Busy) | Err(AskError::Gone { .. }) => MergeEnd::Busy,
+            let end = match writers.run(&from, cx, &id, RegisterOrder::Merge(value)).await {
+                Ok(RegisterOutcome::Done) => MergeEnd::Done,
+                Ok(RegisterOutcome::NotReady) => MergeEnd::NotReady,
+                Ok(RegisterOutcome::Busy) | Err(AskError::Gone { .. }) => MergeEnd::Busy,
                 Ok(_) | Err(AskError::DeadlinePassed { .. }) => MergeEnd::NoQuorum,
             };
             ended.end(end);

@@ -11,8 +11,8 @@ use std::{
 use super::object;
 use crate::{backend::Call, error::ApiError};
 use nomad_core::{
-    control::{ControlError, Request},
-    ledger::{Holder, Listed},
+    control::{ControlError, ControlRequest},
+    ledger::{Holder, ObjectHolders},
     membership::MembershipRequest,
     node_id::NodeId,
     view::{self, View},
@@ -54,18 +54,18 @@ pub(super) async fn remove_references(call: &mut Call, peer_id: &str) -> Result<
 /// `PeerService/addPeer`.
 pub(super) async fn add_peer(call: &mut Call, peer: &str) -> Result<bool, ApiError> {
     host("host", peer)?;
-    ask(call, Request::AddPeer { address: peer.to_owned() }).await
+    ask(call, ControlRequest::AddPeer { address: peer.to_owned() }).await
 }
 
 /// `PeerService/removePeer`.
 pub(super) async fn remove_peer(call: &mut Call, peer: &str) -> Result<bool, ApiError> {
     node_or_host("host", peer)?;
-    ask(call, Request::RemovePeer { name: peer.to_owned() }).await
+    ask(call, ControlRequest::RemovePeer { name: peer.to_owned() }).await
 }
 
 /// `PeerService/handleSuperPeerLeave`.
 pub(super) async fn handle_super_peer_leave(call: &mut Call) -> Result<bool, ApiError> {
-    ask(call, Request::SuperPeerLeaves).await
+    ask(call, ControlRequest::SuperPeerLeaves).await
 }
 
 /// `SuperPeerService/handleLeave`. The peer address names who leaves; the storage address only has to be one.
@@ -77,7 +77,7 @@ pub(super) async fn handle_leave(
     if !request.group_storage_server_hostname.is_empty() {
         node_or_host("groupStorageServerHostname", &request.group_storage_server_hostname)?;
     }
-    ask(call, Request::PeerLeaves { name: request.peer_server_hostname.clone() }).await
+    ask(call, ControlRequest::PeerLeaves { name: request.peer_server_hostname.clone() }).await
 }
 
 /// `SuperPeerService/migrate`.
@@ -85,7 +85,7 @@ pub(super) async fn migrate(call: &mut Call, request: &MigrationRequest) -> Resu
     node_or_host("peerId", &request.peer_id)?;
     node_or_host("newSuperPeerId", &request.new_super_peer_id)?;
     let (peer, new_super_peer) = (request.peer_id.clone(), request.new_super_peer_id.clone());
-    ask(call, Request::Migrate { peer, new_super_peer }).await
+    ask(call, ControlRequest::Migrate { peer, new_super_peer }).await
 }
 
 /// `SuperPeerService/handleJoin`. Who is to ask elsewhere is told so in the answer; everything else is an error.
@@ -96,7 +96,7 @@ pub(super) async fn handle_join(
     host("peerServerHost", &request.peer_server_host)?;
     host("groupStorageServerHost", &request.group_storage_server_host)?;
     let position = position(&call.backend().view.load(), request.position)?;
-    let join = Request::Join {
+    let join = ControlRequest::Join {
         peer: request.peer_server_host.clone(),
         storage: request.group_storage_server_host.clone(),
         position,
@@ -136,7 +136,7 @@ async fn ledgers(call: &mut Call) -> (MultiMapPair, MultiMapPair) {
     let page = call.ledger(None, LEDGER_MAX).await.unwrap_or_default();
     let mut by_object = HashMap::<String, MetaDataCollection>::new();
     let mut by_peer = HashMap::<String, MetaDataCollection>::new();
-    for Listed { id, holders } in page.items {
+    for ObjectHolders { id, holders } in page.items {
         for Holder { node, expires_at, .. } in holders {
             let ttl = expires_at.map_or(0, |at| i64::try_from(at.0).unwrap_or(i64::MAX));
             let (object, peer) = (id.to_string(), node.to_string());
@@ -148,7 +148,7 @@ async fn ledgers(call: &mut Call) -> (MultiMapPair, MultiMapPair) {
     (MultiMapPair { key_pair: by_object }, MultiMapPair { key_pair: by_peer })
 }
 
-async fn ask(call: &mut Call, request: Request) -> Result<bool, ApiError> {
+async fn ask(call: &mut Call, request: ControlRequest) -> Result<bool, ApiError> {
     Ok(call.control(request).await??)
 }
 
@@ -176,7 +176,7 @@ pub(super) async fn repair(call: &mut Call, object_id: &str) -> Result<bool, Api
 /// `SuperPeerService/notifyPeers`.
 pub(super) async fn notify_peers(call: &mut Call, peer: &str) -> Result<bool, ApiError> {
     host("host", peer)?;
-    ask(call, Request::Notify { host: peer.to_owned() }).await
+    ask(call, ControlRequest::Notify { host: peer.to_owned() }).await
 }
 
 /// `SuperPeerService/pingPeer`.
@@ -200,7 +200,7 @@ pub(super) async fn update_position(
     node_or_host("peerId", &request.peer_id)?;
     let position = position(&call.backend().view.load(), request.position)?;
     let peer = request.peer_id.clone();
-    let acknowledge = ask(call, Request::PositionOf { peer, position }).await?;
+    let acknowledge = ask(call, ControlRequest::PositionOf { peer, position }).await?;
     let backend = call.backend();
     let known = (backend.network.known)(position);
     let nearest = view::nearest(&backend.view.load(), &known, position);

@@ -17,42 +17,42 @@ use tonic_health::pb::{
 
 use super::{
     Services,
-    held::{Answered, Held, Messages},
+    held::{GrpcCall, GrpcResult, MessageStream},
 };
 use crate::{
-    backend::{Backend, Phase},
+    backend::{Backend, NodePhase},
     error::{ApiError, ErrorCode},
 };
 use nomad_actors::group_view::GroupView;
 
 #[tonic::async_trait]
 impl pb::health_server::Health for Services {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Answered<HealthCheckResponse> {
-        let (held, request) = Held::take(request)?;
+    async fn check(&self, request: Request<HealthCheckRequest>) -> GrpcResult<HealthCheckResponse> {
+        let (held, request) = GrpcCall::take(request)?;
         let status = self.health.check(&request.service).map(Into::into);
         held.answer(status.map(|status| HealthCheckResponse { status }))
     }
 
-    type WatchStream = Messages<HealthCheckResponse>;
+    type WatchStream = MessageStream<HealthCheckResponse>;
 
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Answered<Self::WatchStream> {
-        let (held, request) = Held::take(request)?;
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> GrpcResult<Self::WatchStream> {
+        let (held, request) = GrpcCall::take(request)?;
         let message = |status: ServingStatus| HealthCheckResponse { status: status.into() };
         held.stream(self.health.watch(&request.service, message))
     }
 }
 
 /// The health of one listener's services.
-pub(super) struct Health {
+pub(super) struct HealthService {
     services: Arc<[&'static str]>,
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<NodePhase>,
     view: GroupView,
     /// A watch holds no permit of a request, so the number of watches has a limit of its own.
     places: Arc<Semaphore>,
     places_max: usize,
 }
 
-impl Health {
+impl HealthService {
     pub(super) fn new(backend: &Backend, services: Arc<[&'static str]>) -> Self {
         let places_max = backend.config.limits.requests;
         Self {
@@ -114,18 +114,18 @@ impl Health {
     }
 }
 
-fn serving(phase: Phase, view: &GroupView) -> ServingStatus {
+fn serving(phase: NodePhase, view: &GroupView) -> ServingStatus {
     match phase {
-        Phase::Serving if view.load().unready().is_none() => ServingStatus::Serving,
+        NodePhase::Serving if view.load().unready().is_none() => ServingStatus::Serving,
         _ => ServingStatus::NotServing,
     }
 }
 
 /// The statuses that one watch tells.
 struct Watch {
-    phases: WatchStream<Phase>,
+    phases: WatchStream<NodePhase>,
     /// The last one of them.
-    phase: Phase,
+    phase: NodePhase,
     views: WatchStream<()>,
     view: GroupView,
     is_known: bool,
@@ -147,7 +147,7 @@ impl Stream for Watch {
                     ready!(self.views.poll_next_unpin(cx));
                 }
             }
-            self.is_ending = self.phase == Phase::Draining;
+            self.is_ending = self.phase == NodePhase::Draining;
             let status = match self.is_known {
                 true => serving(self.phase, &self.view),
                 false => ServingStatus::ServiceUnknown,

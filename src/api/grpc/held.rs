@@ -26,18 +26,18 @@ use nomad_core::{group::ModeError, trace::TraceId};
 pub(super) const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");
 
 /// What a method of a generated service returns.
-pub(super) type Answered<M> = Result<Response<M>, Status>;
+pub(super) type GrpcResult<M> = Result<Response<M>, Status>;
 
 /// Where a call lies until its handler is reached.
 #[derive(Clone)]
-pub(super) struct Slot(Arc<Waiting>);
+pub(super) struct CallSlot(Arc<Waiting>);
 
 struct Waiting {
     call: Mutex<Option<Call>>,
     timeout: Option<Duration>,
 }
 
-impl Slot {
+impl CallSlot {
     pub(super) fn new(call: Call, timeout: Option<Duration>) -> Self {
         Self(Arc::new(Waiting { call: Mutex::new(Some(call)), timeout }))
     }
@@ -49,7 +49,7 @@ impl Slot {
 }
 
 /// A call whose message has been read.
-pub(super) struct Held {
+pub(super) struct GrpcCall {
     pub(super) call: Call,
     headers: HeaderMap,
     timeout: Option<Duration>,
@@ -62,11 +62,11 @@ pub(super) struct Held {
 /// What an answer may carry without being counted: less than a message's frame costs.
 const UNCOUNTED_BYTES: usize = 16 << 10;
 
-impl Held {
+impl GrpcCall {
     /// Takes a request apart: its call, and its message.
     pub(super) fn take<M>(request: Request<M>) -> Result<(Self, M), Status> {
         let (metadata, extensions, message) = request.into_parts();
-        let waiting = extensions.get::<Slot>().map(|slot| (slot.take(), slot.0.timeout));
+        let waiting = extensions.get::<CallSlot>().map(|slot| (slot.take(), slot.0.timeout));
         let Some((Some(call), timeout)) = waiting else {
             return Err(Status::internal("the request has no call; it did not come by the edge"));
         };
@@ -93,7 +93,7 @@ impl Held {
     }
 
     /// Ends the call with its answer.
-    pub(super) fn answer<M>(self, answered: Result<M, ApiError>) -> Answered<M> {
+    pub(super) fn answer<M>(self, answered: Result<M, ApiError>) -> GrpcResult<M> {
         let Self { call, durability, value_bytes, .. } = self;
         let (code, answered) = match answered {
             Ok(message) => {
@@ -119,9 +119,9 @@ impl Held {
     pub(super) fn stream<M>(
         self,
         messages: Result<impl Stream<Item = Result<M, ApiError>> + Send + 'static, ApiError>,
-    ) -> Answered<Messages<M>> {
+    ) -> GrpcResult<MessageStream<M>> {
         let (id, timeout) = (self.call.request_id(), self.timeout);
-        self.answer(messages.map(|messages| Messages {
+        self.answer(messages.map(|messages| MessageStream {
             open: Some(messages.boxed()),
             deadline: timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout))),
             id,
@@ -136,14 +136,14 @@ pub(super) fn finish(call: Call, code: Code) {
 }
 
 /// The messages of a stream, which ends with its first error, or at its deadline with one.
-pub(super) struct Messages<M> {
+pub(super) struct MessageStream<M> {
     /// `None` once it has ended.
     open: Option<BoxStream<'static, Result<M, ApiError>>>,
     deadline: Option<Pin<Box<Sleep>>>,
     id: TraceId,
 }
 
-impl<M> Stream for Messages<M> {
+impl<M> Stream for MessageStream<M> {
     type Item = Result<M, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -8,7 +8,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::{
     Services,
-    held::{Answered, Held},
+    held::{GrpcCall, GrpcResult},
 };
 use crate::{
     body::Proven,
@@ -20,9 +20,9 @@ use nomad_proto::link::{Frames, link_server::Link};
 impl Link for Services {
     type OpenStream = BoxStream<'static, Result<Frames, Status>>;
 
-    async fn open(&self, request: Request<Streaming<Frames>>) -> Answered<Self::OpenStream> {
+    async fn open(&self, request: Request<Streaming<Frames>>) -> GrpcResult<Self::OpenStream> {
         let proven = request.extensions().get::<Proven>().cloned().unwrap_or_default();
-        let (held, messages) = Held::take(request)?;
+        let (held, messages) = GrpcCall::take(request)?;
         let links = self.links.as_ref().ok_or_else(|| {
             let detail = "this node takes no links from others";
             ApiError::new(ErrorCode::Unavailable, detail)

@@ -43,8 +43,8 @@ use tonic_reflection::pb::{
 };
 
 use self::{
-    health::Health,
-    held::Slot,
+    health::HealthService,
+    held::CallSlot,
     route::{LINK, PEER, Route, STORAGE, Server},
 };
 use super::{
@@ -52,7 +52,7 @@ use super::{
     body::LimitedBody,
     brought::{self, REQUEST_ID},
     error::{ApiError, ErrorCode},
-    listener::{Edge, Protocol},
+    listener::{Edge, HttpProtocol},
 };
 use nomad_core::{object::Tier, trace::TraceId};
 use nomad_ports::LinkAcceptor;
@@ -83,14 +83,14 @@ struct Inner {
 }
 
 /// What takes the links that other nodes open.
-pub type Links = Arc<dyn LinkAcceptor<Frames>>;
+pub type FrameAcceptor = Arc<dyn LinkAcceptor<Frames>>;
 
 /// What implements the generated traits. The calls bring everything else that they need.
 struct Services {
     /// The full names of the services of this listener, sorted.
     names: Arc<[&'static str]>,
-    health: Health,
-    links: Option<Links>,
+    health: HealthService,
+    links: Option<FrameAcceptor>,
 }
 
 /// tonic's servers of all services. The routes say which of them a listener has.
@@ -118,7 +118,7 @@ pub fn storage_edge(backend: Arc<Backend>) -> GrpcEdge {
 
 /// Returns the edge of the peer listener: the links between nodes, the two control services, health and reflection.
 /// Without `links` no node can open one.
-pub fn peer_edge(backend: Arc<Backend>, links: Option<Links>) -> GrpcEdge {
+pub fn peer_edge(backend: Arc<Backend>, links: Option<FrameAcceptor>) -> GrpcEdge {
     GrpcEdge::new(backend, &PEER, links)
 }
 
@@ -169,12 +169,12 @@ impl Servers {
 }
 
 impl GrpcEdge {
-    fn new(backend: Arc<Backend>, routes: &'static [Route], links: Option<Links>) -> Self {
+    fn new(backend: Arc<Backend>, routes: &'static [Route], links: Option<FrameAcceptor>) -> Self {
         let mut names: Vec<_> = routes.iter().map(Route::service).collect();
         names.sort_unstable();
         names.dedup();
         let names: Arc<[_]> = names.into();
-        let health = Health::new(&backend, Arc::clone(&names));
+        let health = HealthService::new(&backend, Arc::clone(&names));
         let message_bytes_max = backend.config.node.storage.max_object_bytes + OVERHEAD_BYTES;
         let services = Arc::new(Services { names, health, links });
         let servers = Servers::new(&services, message_bytes_max as usize);
@@ -193,7 +193,7 @@ impl GrpcEdge {
             Err(error) => return refusal(call, &error),
         };
         let id = call.request_id();
-        let slot = Slot::new(call, timeout);
+        let slot = CallSlot::new(call, timeout);
         parts.extensions.insert(slot.clone());
         let request = Request::from_parts(parts, body);
         let Ok(mut response) = self.inner.servers.answer(server, request).await;
@@ -269,7 +269,7 @@ fn unanswered() -> ApiError {
 impl Edge for GrpcEdge {
     type Body = Body;
 
-    const PROTOCOL: Protocol = Protocol::Http2;
+    const PROTOCOL: HttpProtocol = HttpProtocol::Http2;
 
     fn body_bytes_max(&self) -> u64 {
         // A message over its limit is refused by its head, with a better text, before its body reaches this one.

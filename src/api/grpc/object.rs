@@ -12,7 +12,7 @@ use nomad_proto::models::GameObjectGrpc;
 ///
 /// # Errors
 /// Names the field and its value.
-pub(super) fn take(object: Option<GameObjectGrpc>) -> Result<Incoming, ApiError> {
+pub(super) fn take(object: Option<GameObjectGrpc>) -> Result<GrpcObject, ApiError> {
     let object = object.ok_or_else(|| {
         ApiError::invalid("object", "the request has no object; set its field `object`")
     })?;
@@ -24,12 +24,12 @@ pub(super) fn take(object: Option<GameObjectGrpc>) -> Result<Incoming, ApiError>
     let content_type = parse_content_type(&object.content_type)
         .map_err(|error| ApiError::invalid("object.contentType", error.to_string()))?;
     let content = Content { value: object.value, creation_time, expires_at, content_type };
-    Ok(Incoming { id, content, version: object.version })
+    Ok(GrpcObject { id, content, version: object.version })
 }
 
 /// An object as a client gives it.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub(super) struct GrpcObject {
     /// Its id.
     pub(super) id: ObjectId,
     /// What to keep.
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_object_is_taken_as_it_was_sent_and_zero_and_empty_mean_none() {
-        let Incoming { id, content, version } = take(Some(sent())).unwrap();
+        let GrpcObject { id, content, version } = take(Some(sent())).unwrap();
         assert_eq!((id.as_str(), version.as_str()), ("item:1", ""));
         assert_eq!(content.creation_time, Some(UnixSecs(5)));
         assert_eq!(content.expires_at, Some(UnixSecs(1_800_000_000)));

@@ -4,7 +4,7 @@ use tonic::Request;
 
 use super::{
     Services, control,
-    held::{Answered, Held},
+    held::{GrpcCall, GrpcResult},
 };
 use nomad_proto::{
     peerservice::{
@@ -22,8 +22,8 @@ use nomad_proto::{
 
 #[tonic::async_trait]
 impl PeerService for Services {
-    async fn add_peer(&self, request: Request<AddPeerRequest>) -> Answered<AddPeerResponse> {
-        let (mut held, request) = Held::take(request)?;
+    async fn add_peer(&self, request: Request<AddPeerRequest>) -> GrpcResult<AddPeerResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = control::add_peer(&mut held.call, &request.host).await;
         held.answer(done.map(|response| AddPeerResponse { response }))
     }
@@ -31,8 +31,8 @@ impl PeerService for Services {
     async fn remove_peer(
         &self,
         request: Request<RemovePeerRequest>,
-    ) -> Answered<RemovePeerResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<RemovePeerResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = control::remove_peer(&mut held.call, &request.host).await;
         held.answer(done.map(|response| RemovePeerResponse { response }))
     }
@@ -40,8 +40,8 @@ impl PeerService for Services {
     async fn handle_super_peer_leave(
         &self,
         request: Request<()>,
-    ) -> Answered<SuperPeerLeaveResponse> {
-        let (mut held, ()) = Held::take(request)?;
+    ) -> GrpcResult<SuperPeerLeaveResponse> {
+        let (mut held, ()) = GrpcCall::take(request)?;
         let done = control::handle_super_peer_leave(&mut held.call).await;
         held.answer(done.map(|response| SuperPeerLeaveResponse { response }))
     }
@@ -49,8 +49,8 @@ impl PeerService for Services {
     async fn repair_objects(
         &self,
         request: Request<peer::RepairObjectRequest>,
-    ) -> Answered<peer::RepairObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<peer::RepairObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = control::repair_objects(&mut held.call, &request.object_ids).await;
         held.answer(done.map(|response| peer::RepairObjectResponse { response }))
     }
@@ -58,14 +58,17 @@ impl PeerService for Services {
 
 #[tonic::async_trait]
 impl SuperPeerService for Services {
-    async fn handle_join(&self, request: Request<JoinRequest>) -> Answered<JoinResponseWithLedger> {
-        let (mut held, request) = Held::take(request)?;
+    async fn handle_join(
+        &self,
+        request: Request<JoinRequest>,
+    ) -> GrpcResult<JoinResponseWithLedger> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let joined = control::handle_join(&mut held.call, &request).await;
         held.answer(joined)
     }
 
-    async fn handle_leave(&self, request: Request<LeaveRequest>) -> Answered<LeaveResponse> {
-        let (mut held, request) = Held::take(request)?;
+    async fn handle_leave(&self, request: Request<LeaveRequest>) -> GrpcResult<LeaveResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = control::handle_leave(&mut held.call, &request).await;
         held.answer(done.map(|success| LeaveResponse { success }))
     }
@@ -73,14 +76,14 @@ impl SuperPeerService for Services {
     async fn repair(
         &self,
         request: Request<group::RepairObjectRequest>,
-    ) -> Answered<group::RepairObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<group::RepairObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = control::repair(&mut held.call, &request.object_id).await;
         held.answer(done.map(|succeed| group::RepairObjectResponse { succeed }))
     }
 
-    async fn migrate(&self, request: Request<MigrationRequest>) -> Answered<MigrationResponse> {
-        let (mut held, request) = Held::take(request)?;
+    async fn migrate(&self, request: Request<MigrationRequest>) -> GrpcResult<MigrationResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = control::migrate(&mut held.call, &request).await;
         held.answer(done.map(|succeed| MigrationResponse { succeed }))
     }
@@ -88,8 +91,8 @@ impl SuperPeerService for Services {
     async fn add_object_reference(
         &self,
         request: Request<AddObjectRequest>,
-    ) -> Answered<AddObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<AddObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let AddObjectRequest { object_id, peer_id, ttl } = request;
         let done = control::add_reference(&mut held.call, &object_id, &peer_id, ttl).await;
         held.answer(done.map(|succeed| AddObjectResponse { succeed }))
@@ -98,8 +101,8 @@ impl SuperPeerService for Services {
     async fn remove_peer_group_ledger(
         &self,
         request: Request<RemovePeerGroupLedgerRequest>,
-    ) -> Answered<RemovePeerGroupLedgerResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<RemovePeerGroupLedgerResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = control::remove_references(&mut held.call, &request.peer_id).await;
         held.answer(done.map(|result| RemovePeerGroupLedgerResponse { result }))
     }
@@ -107,14 +110,14 @@ impl SuperPeerService for Services {
     async fn notify_peers(
         &self,
         request: Request<NotifyPeersRequest>,
-    ) -> Answered<NotifyPeersResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<NotifyPeersResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = control::notify_peers(&mut held.call, &request.host).await;
         held.answer(done.map(|result| NotifyPeersResponse { result }))
     }
 
-    async fn ping_peer(&self, request: Request<PingRequest>) -> Answered<PingResponse> {
-        let (held, request) = Held::take(request)?;
+    async fn ping_peer(&self, request: Request<PingRequest>) -> GrpcResult<PingResponse> {
+        let (held, request) = GrpcCall::take(request)?;
         let done = control::ping_peer(&held.call, &request.hostname).await;
         held.answer(done.map(|result| PingResponse { result }))
     }
@@ -122,8 +125,8 @@ impl SuperPeerService for Services {
     async fn update_position_reference(
         &self,
         request: Request<PositionUpdateRequest>,
-    ) -> Answered<PositionUpdateResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<PositionUpdateResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let moved = control::update_position(&mut held.call, &request).await;
         held.answer(moved)
     }

@@ -25,11 +25,11 @@ use tonic_reflection::pb::{
 
 use super::{
     Services,
-    held::{Answered, Held, Messages},
+    held::{GrpcCall, GrpcResult, MessageStream},
     status,
 };
 use crate::{
-    backend::{Call, Phase},
+    backend::{Call, NodePhase},
     error::ApiError,
 };
 use nomad_proto::FILE_DESCRIPTOR_SET;
@@ -39,13 +39,13 @@ pub(super) const QUESTION_BYTES_MAX: usize = 64 << 10;
 
 #[tonic::async_trait]
 impl v1::server_reflection_server::ServerReflection for Services {
-    type ServerReflectionInfoStream = Messages<ServerReflectionResponse>;
+    type ServerReflectionInfoStream = MessageStream<ServerReflectionResponse>;
 
     async fn server_reflection_info(
         &self,
         request: Request<Streaming<ServerReflectionRequest>>,
-    ) -> Answered<Self::ServerReflectionInfoStream> {
-        let (held, questions) = Held::take(request)?;
+    ) -> GrpcResult<Self::ServerReflectionInfoStream> {
+        let (held, questions) = GrpcCall::take(request)?;
         let answers = self.answers(&held.call, questions);
         held.stream(Ok(answers))
     }
@@ -53,13 +53,13 @@ impl v1::server_reflection_server::ServerReflection for Services {
 
 #[tonic::async_trait]
 impl v1alpha::server_reflection_server::ServerReflection for Services {
-    type ServerReflectionInfoStream = Messages<v1alpha::ServerReflectionResponse>;
+    type ServerReflectionInfoStream = MessageStream<v1alpha::ServerReflectionResponse>;
 
     async fn server_reflection_info(
         &self,
         request: Request<Streaming<v1alpha::ServerReflectionRequest>>,
-    ) -> Answered<Self::ServerReflectionInfoStream> {
-        let (held, questions) = Held::take(request)?;
+    ) -> GrpcResult<Self::ServerReflectionInfoStream> {
+        let (held, questions) = GrpcCall::take(request)?;
         let questions = questions.map(|question| Ok(reread(&question?)));
         let answers = self.answers(&held.call, questions);
         held.stream(Ok(answers.map(|answer| Ok(reread(&answer?)))))
@@ -77,7 +77,7 @@ impl Services {
         let mut phase = call.backend().phase.clone();
         let drained = async move {
             // A node that is gone has drained.
-            let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+            let _ = phase.wait_for(|phase| *phase == NodePhase::Draining).await;
         };
         questions.take_until(drained).map(move |question| match question {
             Ok(question) => Ok(answer(&FILES, &services, question)),

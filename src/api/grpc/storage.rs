@@ -5,13 +5,13 @@ use tonic::Request;
 
 use super::{
     Services, control,
-    held::{Answered, Held, Messages},
+    held::{GrpcCall, GrpcResult, MessageStream},
     object,
 };
 use crate::error::ApiError;
 use nomad_core::change::Written;
 use nomad_core::{
-    change::{Change, Condition, Refusal},
+    change::{Change, Condition, WriteRefusal},
     object::{ObjectId, Tier},
 };
 use nomad_proto::{
@@ -29,8 +29,8 @@ impl GroupStorageService for Services {
     async fn get(
         &self,
         request: Request<group::GetObjectRequest>,
-    ) -> Answered<group::GetObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<group::GetObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let found = get(&mut held, Tier::Group, &request.id).await;
         held.answer(
             found.map(|object| group::GetObjectResponse { result: object.is_some(), object }),
@@ -40,8 +40,8 @@ impl GroupStorageService for Services {
     async fn put(
         &self,
         request: Request<group::PutObjectRequest>,
-    ) -> Answered<group::PutObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<group::PutObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = put(&mut held, Tier::Group, request.object).await;
         held.answer(done.map(|result| group::PutObjectResponse { result }))
     }
@@ -49,8 +49,8 @@ impl GroupStorageService for Services {
     async fn update(
         &self,
         request: Request<group::UpdateObjectRequest>,
-    ) -> Answered<group::UpdateObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<group::UpdateObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = update(&mut held, Tier::Group, request.object).await;
         held.answer(done.map(|result| group::UpdateObjectResponse { result }))
     }
@@ -58,8 +58,8 @@ impl GroupStorageService for Services {
     async fn delete(
         &self,
         request: Request<group::DeleteObjectRequest>,
-    ) -> Answered<group::DeleteObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<group::DeleteObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = delete(&mut held, Tier::Group, &request.id, &request.version).await;
         held.answer(done.map(|result| group::DeleteObjectResponse { result }))
     }
@@ -67,8 +67,8 @@ impl GroupStorageService for Services {
     async fn add_to_group_ledger(
         &self,
         request: Request<AddToGroupLedgerRequest>,
-    ) -> Answered<AddToGroupLedgerResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<AddToGroupLedgerResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let AddToGroupLedgerRequest { object_id, peer_id, ttl } = request;
         let done = control::add_reference(&mut held.call, &object_id, &peer_id, ttl).await;
         held.answer(done.map(|result| AddToGroupLedgerResponse { result }))
@@ -77,26 +77,26 @@ impl GroupStorageService for Services {
     async fn remove_peer_group_ledger(
         &self,
         request: Request<RemovePeerGroupLedgerRequest>,
-    ) -> Answered<RemovePeerGroupLedgerResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<RemovePeerGroupLedgerResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = control::remove_references(&mut held.call, &request.peer_id).await;
         held.answer(done.map(|result| RemovePeerGroupLedgerResponse { result }))
     }
 
-    async fn health_check(&self, request: Request<()>) -> Answered<HealthCheckResponse> {
-        let (held, ()) = Held::take(request)?;
+    async fn health_check(&self, request: Request<()>) -> GrpcResult<HealthCheckResponse> {
+        let (held, ()) = GrpcCall::take(request)?;
         // The statuses of both health services have the same numbers.
         let status = self.health.check("").map(Into::into);
         held.answer(status.map(|status| HealthCheckResponse { status }))
     }
 
-    type healthCheckWatchStream = Messages<HealthCheckResponse>;
+    type healthCheckWatchStream = MessageStream<HealthCheckResponse>;
 
     async fn health_check_watch(
         &self,
         request: Request<()>,
-    ) -> Answered<Self::healthCheckWatchStream> {
-        let (held, ()) = Held::take(request)?;
+    ) -> GrpcResult<Self::healthCheckWatchStream> {
+        let (held, ()) = GrpcCall::take(request)?;
         held.stream(self.health.watch("", |status| HealthCheckResponse { status: status.into() }))
     }
 }
@@ -106,8 +106,8 @@ impl PeerStorageService for Services {
     async fn get(
         &self,
         request: Request<overlay::GetObjectRequest>,
-    ) -> Answered<overlay::GetObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<overlay::GetObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let found = get(&mut held, Tier::Overlay, &request.id).await;
         held.answer(
             found.map(|object| overlay::GetObjectResponse { result: object.is_some(), object }),
@@ -117,8 +117,8 @@ impl PeerStorageService for Services {
     async fn put(
         &self,
         request: Request<overlay::PutObjectRequest>,
-    ) -> Answered<overlay::PutObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<overlay::PutObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = put(&mut held, Tier::Overlay, request.object).await;
         held.answer(done.map(|result| overlay::PutObjectResponse { result }))
     }
@@ -126,8 +126,8 @@ impl PeerStorageService for Services {
     async fn update(
         &self,
         request: Request<overlay::UpdateObjectRequest>,
-    ) -> Answered<overlay::UpdateObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<overlay::UpdateObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = update(&mut held, Tier::Overlay, request.object).await;
         held.answer(done.map(|result| overlay::UpdateObjectResponse { result }))
     }
@@ -135,8 +135,8 @@ impl PeerStorageService for Services {
     async fn delete(
         &self,
         request: Request<overlay::DeleteObjectRequest>,
-    ) -> Answered<overlay::DeleteObjectResponse> {
-        let (mut held, request) = Held::take(request)?;
+    ) -> GrpcResult<overlay::DeleteObjectResponse> {
+        let (mut held, request) = GrpcCall::take(request)?;
         let done = delete(&mut held, Tier::Overlay, &request.id, &request.version).await;
         held.answer(done.map(|result| overlay::DeleteObjectResponse { result }))
     }
@@ -146,7 +146,11 @@ impl PeerStorageService for Services {
 ///
 /// # Errors
 /// When the request is malformed or the node cannot read.
-async fn get(held: &mut Held, tier: Tier, id: &str) -> Result<Option<GameObjectGrpc>, ApiError> {
+async fn get(
+    held: &mut GrpcCall,
+    tier: Tier,
+    id: &str,
+) -> Result<Option<GameObjectGrpc>, ApiError> {
     let id = ObjectId::parse(id)?;
     let mode = held.mode()?;
     let found = held.call.get(tier, &id, mode).await?;
@@ -159,11 +163,11 @@ async fn get(held: &mut Held, tier: Tier, id: &str) -> Result<Option<GameObjectG
 /// # Errors
 /// When the request is malformed or the node cannot write. An id that is taken is a `false`.
 async fn put(
-    held: &mut Held,
+    held: &mut GrpcCall,
     tier: Tier,
     object: Option<GameObjectGrpc>,
 ) -> Result<bool, ApiError> {
-    let object::Incoming { id, content, .. } = object::take(object)?;
+    let object::GrpcObject { id, content, .. } = object::take(object)?;
     let change = Change::Write { content, condition: Condition::Absent };
     write(held, tier, &id, change).await.map_err(object::in_object)
 }
@@ -173,11 +177,11 @@ async fn put(
 /// # Errors
 /// As [`put`], and when the object is not at the version that the request names. A missing object is a `false`.
 async fn update(
-    held: &mut Held,
+    held: &mut GrpcCall,
     tier: Tier,
     object: Option<GameObjectGrpc>,
 ) -> Result<bool, ApiError> {
-    let object::Incoming { id, content, version } = object::take(object)?;
+    let object::GrpcObject { id, content, version } = object::take(object)?;
     let condition = condition(&version).map_err(object::in_object)?;
     let change = Change::Write { content, condition };
     write(held, tier, &id, change).await.map_err(object::in_object)
@@ -187,7 +191,12 @@ async fn update(
 ///
 /// # Errors
 /// As [`update`].
-async fn delete(held: &mut Held, tier: Tier, id: &str, version: &str) -> Result<bool, ApiError> {
+async fn delete(
+    held: &mut GrpcCall,
+    tier: Tier,
+    id: &str,
+    version: &str,
+) -> Result<bool, ApiError> {
     let id = ObjectId::parse(id)?;
     let change = Change::Delete { condition: condition(version)? };
     write(held, tier, &id, change).await
@@ -202,7 +211,7 @@ fn condition(version: &str) -> Result<Condition, ApiError> {
 }
 
 async fn write(
-    held: &mut Held,
+    held: &mut GrpcCall,
     tier: Tier,
     id: &ObjectId,
     change: Change,
@@ -214,10 +223,10 @@ async fn write(
 }
 
 /// What is there or is not there is a business answer; another version than the named one is an error.
-fn is_done(written: Result<Written, Refusal>) -> Result<bool, ApiError> {
+fn is_done(written: Result<Written, WriteRefusal>) -> Result<bool, ApiError> {
     match written {
         Ok(_) => Ok(true),
-        Err(Refusal::Exists { .. } | Refusal::Missing) => Ok(false),
-        Err(refusal @ Refusal::VersionMismatch { .. }) => Err(refusal.into()),
+        Err(WriteRefusal::Exists { .. } | WriteRefusal::Missing) => Ok(false),
+        Err(refusal @ WriteRefusal::VersionMismatch { .. }) => Err(refusal.into()),
     }
 }

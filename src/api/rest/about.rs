@@ -6,25 +6,25 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::{
-    ask::{Answer, Ask},
+    ask::{RestRequest, RestResult},
     document::{BadInput, Missing, Unready},
     problem,
-    row::Row,
+    row::RouteRow,
 };
 use crate::{
     backend::Backend,
     error::{ApiError, ErrorCode},
-    status::{PositionStatus, Status},
+    status::{NodeStatus, PositionStatus},
 };
-use nomad_core::{offer::Offer, table::Table, view::View};
+use nomad_core::{offer::Offer, table::GroupTable, view::View};
 
-pub static STORAGE_HEALTH: Row = Row::get(&["GET /nomad/storage/get/health"]);
-pub static STATUS: Row = Row::get(&["GET /nomad/v1/status"]);
-pub static GROUPS: Row = Row::get(&["GET /nomad/v1/groups"]);
-pub static GROUP: Row = Row::get(&["GET /nomad/v1/groups/{name}"]);
-pub static HEALTHZ: Row = Row::get(&["GET /healthz"]);
-pub static READYZ: Row = Row::get(&["GET /readyz"]);
-pub static METRICS: Row = Row::get(&["GET /metrics"]);
+pub static STORAGE_HEALTH: RouteRow = RouteRow::get(&["GET /nomad/storage/get/health"]);
+pub static STATUS: RouteRow = RouteRow::get(&["GET /nomad/v1/status"]);
+pub static GROUPS: RouteRow = RouteRow::get(&["GET /nomad/v1/groups"]);
+pub static GROUP: RouteRow = RouteRow::get(&["GET /nomad/v1/groups/{name}"]);
+pub static HEALTHZ: RouteRow = RouteRow::get(&["GET /healthz"]);
+pub static READYZ: RouteRow = RouteRow::get(&["GET /readyz"]);
+pub static METRICS: RouteRow = RouteRow::get(&["GET /metrics"]);
 
 /// That the node is alive.
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,7 +69,7 @@ pub struct GroupSummary {
 }
 
 impl GroupSummary {
-    fn own(view: &View, table: &Table) -> Self {
+    fn own(view: &View, table: &GroupTable) -> Self {
         Self {
             name: table.name.clone(),
             super_peer: view.super_peer.map(|node| node.to_string()),
@@ -110,7 +110,7 @@ impl Groups {
     get, path = "/nomad/storage/get/health", operation_id = "storageHealth", tag = "storage",
     responses((status = 200, description = "It is alive", body = Health))
 )]
-pub async fn storage_health(mut ask: Ask) -> Response {
+pub async fn storage_health(mut ask: RestRequest) -> Response {
     let call = ask.begin();
     let answer = Ok(health(&ask));
     ask.finish(call, answer)
@@ -121,11 +121,11 @@ pub async fn storage_health(mut ask: Ask) -> Response {
     get, path = "/healthz", operation_id = "healthz", tag = "node",
     responses((status = 200, description = "It is alive", body = Health))
 )]
-pub async fn healthz(ask: Ask) -> Response {
+pub async fn healthz(ask: RestRequest) -> Response {
     ask.show(Ok(health(&ask)))
 }
 
-fn health(ask: &Ask) -> Response {
+fn health(ask: &RestRequest) -> Response {
     let node_id = ask.backend().view.load().this.node.to_string();
     problem::ok(&Health { status: "UP", node_id })
 }
@@ -138,7 +138,7 @@ fn health(ask: &Ask) -> Response {
     get, path = "/readyz", operation_id = "readyz", tag = "node",
     responses((status = 200, description = "It takes requests", body = Ready), Unready)
 )]
-pub async fn readyz(ask: Ask) -> Response {
+pub async fn readyz(ask: RestRequest) -> Response {
     let answer = match ask.backend().unready() {
         None => Ok(problem::ok(&Ready { ready: true })),
         Some(reason) => Err(ApiError::new(ErrorCode::Unavailable, reason)),
@@ -149,9 +149,9 @@ pub async fn readyz(ask: Ask) -> Response {
 /// Describes this node.
 #[utoipa::path(
     get, path = "/nomad/v1/status", operation_id = "status", tag = "node",
-    responses((status = 200, description = "The node", body = Status))
+    responses((status = 200, description = "The node", body = NodeStatus))
 )]
-pub async fn status(mut ask: Ask) -> Response {
+pub async fn status(mut ask: RestRequest) -> Response {
     let call = ask.begin();
     let answer = Ok(problem::ok(&ask.backend().status()));
     ask.finish(call, answer)
@@ -162,7 +162,7 @@ pub async fn status(mut ask: Ask) -> Response {
     get, path = "/nomad/v1/groups", operation_id = "listGroups", tag = "node",
     responses((status = 200, description = "The groups", body = Groups))
 )]
-pub async fn groups(mut ask: Ask) -> Response {
+pub async fn groups(mut ask: RestRequest) -> Response {
     let call = ask.begin();
     let answer = Ok(problem::ok(&Groups::known(ask.backend())));
     ask.finish(call, answer)
@@ -174,13 +174,13 @@ pub async fn groups(mut ask: Ask) -> Response {
     params(("name" = String, Path, description = "The group's name", min_length = 1)),
     responses((status = 200, description = "The group", body = Groups), BadInput, Missing)
 )]
-pub async fn group(mut ask: Ask) -> Response {
+pub async fn group(mut ask: RestRequest) -> Response {
     let call = ask.begin();
     let answer = one(&ask);
     ask.finish(call, answer)
 }
 
-fn one(ask: &Ask) -> Answer {
+fn one(ask: &RestRequest) -> RestResult {
     let name = ask.name()?;
     let mut known = Groups::known(ask.backend());
     known.groups.retain(|group| group.name == *name);
@@ -200,7 +200,7 @@ fn one(ask: &Ask) -> Answer {
     responses((status = 200, description = "The figures", body = String,
                content_type = "application/openmetrics-text"))
 )]
-pub async fn metrics(ask: Ask) -> Response {
+pub async fn metrics(ask: RestRequest) -> Response {
     let mut response = Response::new(ask.backend().metrics.encode().into());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -6,17 +6,18 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::{
-    ask::{Answer, Ask},
+    ask::{RestRequest, RestResult},
     document::{BadInput, Forbidden, Missing},
     json::shorten,
     problem,
-    row::{BodyKind, Row},
+    row::{BodyKind, RouteRow},
 };
 use crate::error::{ApiError, ErrorCode};
-use nomad_actors::vitals::{Cause, Reading};
+use nomad_actors::vitals::{ActorFailure, Reading};
 
-pub static ACTORS: Row = Row::get(&["GET /nomad/debug/actors"]);
-pub static KILL: Row = Row::post(&["POST /nomad/debug/actors/{name}/kill"], BodyKind::Nothing);
+pub static ACTORS: RouteRow = RouteRow::get(&["GET /nomad/debug/actors"]);
+pub static KILL: RouteRow =
+    RouteRow::post(&["POST /nomad/debug/actors/{name}/kill"], BodyKind::Nothing);
 
 /// All actors.
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,7 +82,7 @@ pub struct Killed {
 impl From<Reading> for ActorReading {
     fn from(reading: Reading) -> Self {
         let percentiles = |(p50, p99)| Percentiles { p50, p99 };
-        let cause = |Cause { at, text }| RestartCause { at: at.0, text };
+        let cause = |ActorFailure { at, text }| RestartCause { at: at.0, text };
         Self {
             name: reading.name.to_string(),
             parent: reading.parent.as_deref().map(str::to_owned),
@@ -103,7 +104,7 @@ impl From<Reading> for ActorReading {
     get, path = "/nomad/debug/actors", operation_id = "actors", tag = "debug",
     responses((status = 200, description = "All actors", body = ActorTree))
 )]
-pub async fn actors(ask: Ask) -> Response {
+pub async fn actors(ask: RestRequest) -> Response {
     let actors = ask.backend().kit.census.read().into_iter().map(ActorReading::from).collect();
     ask.show(Ok(problem::ok(&ActorTree { actors })))
 }
@@ -117,13 +118,13 @@ pub async fn actors(ask: Ask) -> Response {
         BadInput, Forbidden, Missing
     )
 )]
-pub async fn kill(mut ask: Ask) -> Response {
+pub async fn kill(mut ask: RestRequest) -> Response {
     let call = ask.begin();
     let answer = try_kill(&ask);
     ask.finish(call, answer)
 }
 
-fn try_kill(ask: &Ask) -> Answer {
+fn try_kill(ask: &RestRequest) -> RestResult {
     let name = ask.name()?;
     let backend = ask.backend();
     if !backend.config.debug.allow_kill {

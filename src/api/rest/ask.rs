@@ -13,7 +13,7 @@ use super::{
     body,
     json::{decimal, shorten},
     problem,
-    row::{At, BodyKind, Head},
+    row::{At, BodyKind, RequestHead},
 };
 use crate::{
     backend::{Backend, Call},
@@ -29,10 +29,10 @@ use nomad_core::{
 const MODE: HeaderName = HeaderName::from_static("nomad-mode");
 
 /// A request with its body.
-pub struct Ask {
-    shared: Shared,
+pub struct RestRequest {
+    shared: RestContext,
     at: At,
-    head: Head,
+    head: RequestHead,
     query: String,
     body: Result<Bytes, ApiError>,
     /// The request as it was begun before its body was read.
@@ -41,14 +41,14 @@ pub struct Ask {
 
 /// What all requests share, without a way to print it.
 #[derive(Clone)]
-pub struct Shared {
+pub struct RestContext {
     /// The node.
     pub backend: Arc<Backend>,
     /// Permits for requests that wait for something to happen.
     long_polls: Arc<Semaphore>,
 }
 
-impl Shared {
+impl RestContext {
     /// The most requests that wait at once. They are exempt from `limits.requests`, so without a limit of their own they
     /// could leave the probes of the node's health no place.
     pub const LONG_POLLS_MAX: usize = 32;
@@ -59,18 +59,18 @@ impl Shared {
     }
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for RestContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Shared")
     }
 }
 
 /// What a handler comes to.
-pub type Answer = Result<Response, ApiError>;
+pub type RestResult = Result<Response, ApiError>;
 
-impl Ask {
+impl RestRequest {
     /// Puts a request together, without its body.
-    pub fn new(shared: Shared, at: At, head: Head, query: String) -> Self {
+    pub fn new(shared: RestContext, at: At, head: RequestHead, query: String) -> Self {
         Self { shared, at, head, query, body: Ok(Bytes::new()), begun: None }
     }
 
@@ -101,7 +101,7 @@ impl Ask {
         self.shared.long_polls.try_acquire().map_err(|_| {
             let detail = format!(
                 "{} requests wait for steps already, as many as may; ask without wait",
-                Shared::LONG_POLLS_MAX
+                RestContext::LONG_POLLS_MAX
             );
             ApiError::new(ErrorCode::ResourceExhausted, detail)
         })
@@ -243,21 +243,21 @@ impl Ask {
     }
 
     /// Ends the request: names it in the answer, says how durable what it tells is, records it.
-    pub fn finish(&self, call: Call, answer: Answer) -> Response {
+    pub fn finish(&self, call: Call, answer: RestResult) -> Response {
         let response = finish(self.backend(), call.request_id(), answer);
         call.finish(response.status().as_u16());
         response
     }
 
     /// Answers without a record: for those who look at the node, so that looking leaves no trace.
-    pub fn show(&self, answer: Answer) -> Response {
+    pub fn show(&self, answer: RestResult) -> Response {
         let request = trace_of(self.backend(), brought::trace(&self.head.headers));
         finish(self.backend(), request, answer)
     }
 }
 
 /// Completes an answer: makes the problem of an error, names the request, says how durable what it tells is.
-pub fn finish(backend: &Backend, request: TraceId, answer: Answer) -> Response {
+pub fn finish(backend: &Backend, request: TraceId, answer: RestResult) -> Response {
     let mut response = answer.unwrap_or_else(|error| problem::problem(&error, request));
     problem::name_request(&mut response, request);
     if !response.headers().contains_key(problem::DURABILITY) {

@@ -23,7 +23,7 @@ pub struct IdPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it describes what is read by hand")]
-pub struct ReadMode {
+pub struct ReadModeHeader {
     /// How to read, for this call alone; absent = the node's setting.
     #[param(rename = "Nomad-Mode", pattern = "^(fast|safe|parallel)$")]
     mode: Option<String>,

@@ -38,7 +38,7 @@ pub struct GameObject<'a> {
     value: Base64<'a>,
     /// The version of the last change; the `ETag` of the resource API.
     #[schema(value_type = String)]
-    version: Shown<Version>,
+    version: AsText<Version>,
     /// The media type that came with the value, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<&'a str>,
@@ -55,9 +55,9 @@ impl Serialize for Base64<'_> {
 
 /// Something that JSON shows as its text.
 #[derive(Debug)]
-pub struct Shown<T>(pub T);
+pub struct AsText<T>(pub T);
 
-impl<T: std::fmt::Display> Serialize for Shown<T> {
+impl<T: std::fmt::Display> Serialize for AsText<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
@@ -72,7 +72,7 @@ impl<'a> GameObject<'a> {
             ttl: object.expires_at.unwrap_or_default().0,
             last_modified: object.last_modified.0,
             value: Base64(&object.value),
-            version: Shown(object.version),
+            version: AsText(object.version),
             content_type: object.content_type.as_deref(),
         }
     }
@@ -80,7 +80,7 @@ impl<'a> GameObject<'a> {
 
 /// An object as a client sends it.
 #[derive(Debug)]
-pub struct Given {
+pub struct RestObject {
     /// Its id.
     pub id: ObjectId,
     /// What is to be kept.
@@ -89,7 +89,7 @@ pub struct Given {
     pub version: Option<Version>,
 }
 
-impl Given {
+impl RestObject {
     /// Reads the body of a put or an update.
     ///
     /// # Errors
@@ -203,18 +203,18 @@ mod tests {
     use super::*;
 
     fn refused(body: &str) -> ApiError {
-        Given::read(body.as_bytes()).unwrap_err()
+        RestObject::read(body.as_bytes()).unwrap_err()
     }
 
     #[test]
     fn an_object_reads_as_the_contract_writes_it() {
         let body = r#"{"id":"item:99","creationTime":1700000000,"ttl":"1800000000","value":"eyJ4IjoxfQ==","x":[1]}"#;
-        let Given { id, content, version } = Given::read(body.as_bytes()).unwrap();
+        let RestObject { id, content, version } = RestObject::read(body.as_bytes()).unwrap();
         assert_eq!((id.as_str(), version), ("item:99", None));
         assert_eq!(content.creation_time, Some(UnixSecs(1_700_000_000)));
         assert_eq!(content.expires_at, Some(UnixSecs(1_800_000_000)));
         assert_eq!(&content.value[..], br#"{"x":1}"#);
-        let bare = Given::read(br#"{"id":"a","ttl":0,"creationTime":null}"#).unwrap().content;
+        let bare = RestObject::read(br#"{"id":"a","ttl":0,"creationTime":null}"#).unwrap().content;
         assert_eq!((bare.creation_time, bare.expires_at, bare.content_type), (None, None, None));
         assert!(bare.value.is_empty());
     }

@@ -6,15 +6,15 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::{
-    ask::{Answer, Ask},
+    ask::{RestRequest, RestResult},
     document::{NotOffered, Unmet, Unready},
     problem,
-    row::{BodyKind, Row},
+    row::{BodyKind, RouteRow},
 };
 use crate::backend::Call;
-use nomad_core::control::Request;
+use nomad_core::control::ControlRequest;
 
-pub static LEAVE: Row = Row::post(&["POST /nomad/v1/leave"], BodyKind::Nothing);
+pub static LEAVE: RouteRow = RouteRow::post(&["POST /nomad/v1/leave"], BodyKind::Nothing);
 
 /// That the node is on its way out.
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,15 +35,15 @@ pub struct Leaving {
         Unmet, NotOffered, Unready
     )
 )]
-pub async fn leave(mut ask: Ask) -> Response {
+pub async fn leave(mut ask: RestRequest) -> Response {
     let mut call = ask.begin();
     let answer = begin_to_leave(&mut call).await;
     ask.finish(call, answer)
 }
 
-async fn begin_to_leave(call: &mut Call) -> Answer {
+async fn begin_to_leave(call: &mut Call) -> RestResult {
     let group = call.backend().view.load().group().map(|table| table.name.clone());
-    call.control(Request::Leave).await??;
+    call.control(ControlRequest::Leave).await??;
     let mut response = problem::ok(&Leaving { group });
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)

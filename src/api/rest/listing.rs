@@ -9,22 +9,22 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::{
-    ask::{Answer, Ask},
+    ask::{RestRequest, RestResult},
     document::BadInput,
-    game_object::Shown,
+    game_object::AsText,
     json::shorten,
     problem,
-    row::Row,
+    row::RouteRow,
 };
 use crate::{backend::Call, error::ApiError};
 use nomad_core::{
-    ledger::Listed,
+    ledger::ObjectHolders,
     object::{ObjectId, ObjectMeta, Tier, Version},
 };
 
-pub static OBJECTS: Row = Row::get(&["GET /nomad/v1/objects"]);
-pub static PEER_LEDGER: Row = Row::get(&["GET /nomad/storage/get/peer-ledger"]);
-pub static OBJECT_LEDGER: Row = Row::get(&["GET /nomad/storage/get/object-ledger"]);
+pub static OBJECTS: RouteRow = RouteRow::get(&["GET /nomad/v1/objects"]);
+pub static PEER_LEDGER: RouteRow = RouteRow::get(&["GET /nomad/storage/get/peer-ledger"]);
+pub static OBJECT_LEDGER: RouteRow = RouteRow::get(&["GET /nomad/storage/get/object-ledger"]);
 
 /// The objects of a page that asks for no number.
 const PAGE_DEFAULT: usize = 100;
@@ -50,7 +50,7 @@ pub struct ObjectPage {
 pub struct ObjectItem {
     /// Its id.
     #[schema(value_type = String)]
-    id: Shown<ObjectId>,
+    id: AsText<ObjectId>,
     /// The bytes of its value.
     size: u64,
     /// When it was created, in seconds since 1970.
@@ -61,7 +61,7 @@ pub struct ObjectItem {
     last_modified: u64,
     /// The version of the last change.
     #[schema(value_type = String)]
-    version: Shown<Version>,
+    version: AsText<Version>,
     /// The media type of the value; null where none came with it.
     #[schema(value_type = Option<String>)]
     content_type: Option<std::sync::Arc<str>>,
@@ -74,9 +74,9 @@ impl From<ObjectMeta> for ObjectItem {
             creation_time: meta.creation_time.0,
             ttl: meta.expires_at.unwrap_or_default().0,
             last_modified: meta.last_modified.0,
-            version: Shown(meta.version),
+            version: AsText(meta.version),
             content_type: meta.content_type,
-            id: Shown(meta.id),
+            id: AsText(meta.id),
         }
     }
 }
@@ -104,13 +104,13 @@ pub struct LedgerEntry {
     ),
     responses((status = 200, description = "A page", body = ObjectPage), BadInput)
 )]
-pub async fn objects(mut ask: Ask) -> Response {
+pub async fn objects(mut ask: RestRequest) -> Response {
     let mut call = ask.begin();
     let answer = page(&mut call, &ask).await;
     ask.finish(call, answer)
 }
 
-async fn page(call: &mut Call, ask: &Ask) -> Answer {
+async fn page(call: &mut Call, ask: &RestRequest) -> RestResult {
     let prefix = ask.query("prefix")?.unwrap_or_default();
     let most = ask.backend().config.limits.page_size;
     let limit = ask.query_number("limit", 1..=most as u64)?;
@@ -137,7 +137,7 @@ async fn page(call: &mut Call, ask: &Ask) -> Answer {
         BadInput
     )
 )]
-pub async fn peer_ledger(mut ask: Ask) -> Response {
+pub async fn peer_ledger(mut ask: RestRequest) -> Response {
     let mut call = ask.begin();
     let answer = ledger(&mut call, &ask, |ledger, object, peer, ttl| {
         ledger.entry(peer).or_default().push(LedgerEntry { id: object, ttl });
@@ -159,7 +159,7 @@ pub async fn peer_ledger(mut ask: Ask) -> Response {
         BadInput
     )
 )]
-pub async fn object_ledger(mut ask: Ask) -> Response {
+pub async fn object_ledger(mut ask: RestRequest) -> Response {
     let mut call = ask.begin();
     let answer = ledger(&mut call, &ask, |ledger, object, peer, ttl| {
         ledger.entry(object).or_default().push(LedgerEntry { id: peer, ttl });
@@ -173,14 +173,14 @@ type Entries = BTreeMap<String, Vec<LedgerEntry>>;
 /// Reads the ledger up to a bound, and puts each entry where it belongs: given are the object, the peer and the ttl.
 async fn ledger(
     call: &mut Call,
-    ask: &Ask,
+    ask: &RestRequest,
     mut enter: impl FnMut(&mut Entries, String, String, u64) + Send,
-) -> Answer {
+) -> RestResult {
     let limit = ask.query_number("limit", 1..=LEDGER_MAX as u64)?;
     let limit = limit.map_or(LEDGER_MAX, |limit| limit as usize);
     let page = call.ledger(cursor(ask)?.as_deref(), limit).await?;
     let mut entries = Entries::new();
-    for Listed { id, holders } in page.items {
+    for ObjectHolders { id, holders } in page.items {
         for holder in holders {
             let ttl = holder.expires_at.unwrap_or_default().0;
             enter(&mut entries, id.to_string(), holder.node.to_string(), ttl);
@@ -200,7 +200,7 @@ fn cursor_of(id: &str) -> String {
 }
 
 /// Reads where to go on: a place in the order of ids, which need not be an id. An empty cursor is the start.
-fn cursor(ask: &Ask) -> Result<Option<String>, ApiError> {
+fn cursor(ask: &RestRequest) -> Result<Option<String>, ApiError> {
     let Some(text) = ask.query("cursor")?.filter(|text| !text.is_empty()) else { return Ok(None) };
     let place = URL_SAFE_NO_PAD.decode(&text).ok();
     let place = place.filter(|place| place.len() <= ObjectId::BYTES_MAX);

@@ -36,20 +36,20 @@ use tower_service::Service as _;
 use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
 use self::{
-    ask::{Ask, Shared},
-    row::{At, Head, NotAllowed, Row, Unknown},
+    ask::{RestContext, RestRequest},
+    row::{At, NotAllowed, RequestHead, RouteRow, Unknown},
 };
 use super::{
     backend::{Backend, Call},
     body::LimitedBody,
     brought,
     error::{ApiError, ErrorCode},
-    listener::{Edge, Protocol},
+    listener::{Edge, HttpProtocol},
 };
 
 /// The rows that the OpenAPI document describes.
 #[cfg(test)]
-static DOCUMENTED: [&Row; 32] = [
+static DOCUMENTED: [&RouteRow; 32] = [
     &storage::GET,
     &objects::OBJECT,
     &storage::PUT,
@@ -87,7 +87,7 @@ static DOCUMENTED: [&Row; 32] = [
 /// Answers REST requests.
 #[derive(Clone)]
 pub struct RestEdge {
-    shared: Shared,
+    shared: RestContext,
     routes: BoxedFilter<(Response,)>,
 }
 
@@ -99,7 +99,7 @@ impl fmt::Debug for RestEdge {
 
 /// Makes the REST edge of a node.
 pub fn edge(backend: Arc<Backend>) -> RestEdge {
-    let shared = Shared::new(backend);
+    let shared = RestContext::new(backend);
     RestEdge { routes: routes(&shared), shared }
 }
 
@@ -116,7 +116,7 @@ impl<B> Parts for http::Response<B> {
 impl Edge for RestEdge {
     type Body = <Response as Parts>::Body;
 
-    const PROTOCOL: Protocol = Protocol::Http1;
+    const PROTOCOL: HttpProtocol = HttpProtocol::Http1;
 
     fn body_bytes_max(&self) -> u64 {
         body::object_bytes_max(self.shared.backend.config.node.storage.max_object_bytes)
@@ -181,7 +181,7 @@ impl RestEdge {
 
 // ---- routes ----
 
-fn routes(shared: &Shared) -> BoxedFilter<(Response,)> {
+fn routes(shared: &RestContext) -> BoxedFilter<(Response,)> {
     let recovering = shared.clone();
     // Each `or` around a route is one more future to poll and to carry its answer: the most frequent has two.
     let others = nomad(shared).or(outside(shared)).unify().or(row::unknown()).unify().boxed();
@@ -196,7 +196,7 @@ fn routes(shared: &Shared) -> BoxedFilter<(Response,)> {
 }
 
 /// All below `/nomad`, branched by the next segment.
-fn nomad(b: &Shared) -> BoxedFilter<(Response,)> {
+fn nomad(b: &RestContext) -> BoxedFilter<(Response,)> {
     let beneath = |segment: &'static str| warp::path("nomad").and(warp::path(segment));
     let v1 = queried(b, &listing::OBJECTS, listing::objects)
         .or(route(b, &about::STATUS, about::status))
@@ -234,7 +234,7 @@ fn nomad(b: &Shared) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-fn group_storage(b: &Shared) -> BoxedFilter<(Response,)> {
+fn group_storage(b: &RestContext) -> BoxedFilter<(Response,)> {
     route(b, &storage::FAST_PUT, storage::fast_put)
         .or(route(b, &storage::SAFE_PUT, storage::safe_put))
         .unify()
@@ -247,14 +247,14 @@ fn group_storage(b: &Shared) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-fn overlay_storage(b: &Shared) -> BoxedFilter<(Response,)> {
+fn overlay_storage(b: &RestContext) -> BoxedFilter<(Response,)> {
     route(b, &storage::OVERLAY_PUT, storage::overlay_put)
         .or(route(b, &storage::OVERLAY_GET, storage::overlay_get))
         .unify()
         .boxed()
 }
 
-fn config(b: &Shared) -> BoxedFilter<(Response,)> {
+fn config(b: &RestContext) -> BoxedFilter<(Response,)> {
     queried(b, &settings::STORAGE, settings::storage)
         .or(queried(b, &settings::RETRIEVAL, settings::retrieval))
         .unify()
@@ -265,7 +265,7 @@ fn config(b: &Shared) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-fn debug(b: &Shared) -> BoxedFilter<(Response,)> {
+fn debug(b: &RestContext) -> BoxedFilter<(Response,)> {
     queried(b, &trace::TRACE, trace::trace)
         .or(route(b, &trace::CAPTURE, trace::capture))
         .unify()
@@ -276,7 +276,7 @@ fn debug(b: &Shared) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-fn outside(b: &Shared) -> BoxedFilter<(Response,)> {
+fn outside(b: &RestContext) -> BoxedFilter<(Response,)> {
     route(b, &about::HEALTHZ, about::healthz)
         .or(route(b, &about::READYZ, about::readyz))
         .unify()
@@ -299,12 +299,12 @@ fn outside(b: &Shared) -> BoxedFilter<(Response,)> {
 
 /// Makes the filter of a row whose handler does not look at the query.
 fn route<F, A>(
-    shared: &Shared,
-    row: &'static Row,
+    shared: &RestContext,
+    row: &'static RouteRow,
     handler: F,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A>
 where
-    F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
+    F: Fn(RestRequest) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response> + Send + 'static,
 {
     with(shared, row, warp::any().map(String::new), handler)
@@ -312,12 +312,12 @@ where
 
 /// Makes the filter of a row whose handler looks at the query.
 fn queried<F, A>(
-    shared: &Shared,
-    row: &'static Row,
+    shared: &RestContext,
+    row: &'static RouteRow,
     handler: F,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A>
 where
-    F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
+    F: Fn(RestRequest) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response> + Send + 'static,
 {
     with(shared, row, row::query(), handler)
@@ -325,23 +325,23 @@ where
 
 /// Path, then method, then query and body, then the handler.
 fn with<F, A, Q>(
-    shared: &Shared,
-    row: &'static Row,
+    shared: &RestContext,
+    row: &'static RouteRow,
     query: Q,
     handler: F,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A, Q>
 where
-    F: Fn(Ask) -> A + Clone + Send + Sync + 'static,
+    F: Fn(RestRequest) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response> + Send + 'static,
     Q: Filter<Extract = (String,), Error = Infallible> + Clone + Send + Sync + 'static,
 {
     let shared = shared.clone();
     row::at(row).and(row::only(row)).and(query).and(warp::body::stream()).then(
-        move |at: At, head: Head, query: String, parts| {
+        move |at: At, head: RequestHead, query: String, parts| {
             let (shared, handler) = (shared.clone(), handler.clone());
             async move {
                 let has_body = matches!(head.method, Method::PUT | Method::POST);
-                let mut ask = Ask::new(shared, at, head, query);
+                let mut ask = RestRequest::new(shared, at, head, query);
                 if has_body {
                     ask.read(row.body, parts).await;
                 }
@@ -352,7 +352,7 @@ where
 }
 
 /// Answers what no row took.
-fn recover(shared: &Shared, rejection: &Rejection) -> Response {
+fn recover(shared: &RestContext, rejection: &Rejection) -> Response {
     if let Some(refused) = rejection.find() {
         return not_taken(shared, refused);
     }
@@ -363,7 +363,7 @@ fn recover(shared: &Shared, rejection: &Rejection) -> Response {
     refuse(shared, "an unknown path", trace, ApiError::new(ErrorCode::NotFound, detail))
 }
 
-fn not_taken(shared: &Shared, refused: &NotAllowed) -> Response {
+fn not_taken(shared: &RestContext, refused: &NotAllowed) -> Response {
     let NotAllowed { method, allow, trace } = refused;
     let detail = format!("the path does not take {method}; it takes {allow}");
     let error = ApiError::new(ErrorCode::MethodNotAllowed, detail);
@@ -372,7 +372,7 @@ fn not_taken(shared: &Shared, refused: &NotAllowed) -> Response {
 }
 
 fn refuse(
-    shared: &Shared,
+    shared: &RestContext,
     kind: &'static str,
     trace: Option<nomad_core::trace::TraceContext>,
     error: ApiError,

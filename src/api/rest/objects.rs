@@ -7,14 +7,15 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use warp::reply::Response;
 
 use super::{
-    ask::{Answer, Ask},
+    ask::{RestRequest, RestResult},
     document::{
-        BadInput, IdPath, IfMatch, Missing, NoSuchRange, ReadMode, TooLarge, Unmet, WriteHeaders,
+        BadInput, IdPath, IfMatch, Missing, NoSuchRange, ReadModeHeader, TooLarge, Unmet,
+        WriteHeaders,
     },
     etag::{self, Tags},
     game_object::{self, RawBytes},
     json, problem,
-    row::{BodyKind, Row},
+    row::{BodyKind, RouteRow},
     storage::{missing, refused},
 };
 use crate::{
@@ -23,14 +24,14 @@ use crate::{
 };
 use nomad_core::change::Written;
 use nomad_core::{
-    change::{Change, Condition, Content, Refusal},
+    change::{Change, Condition, Content, WriteRefusal},
     group::StorageMode,
     object::{Object, ObjectId, Tier, Version},
     range::{self, RangeAnswer},
     time::UnixSecs,
 };
 
-pub static OBJECT: Row = Row::new(
+pub static OBJECT: RouteRow = RouteRow::new(
     "GET, HEAD, PUT, DELETE",
     &[
         "GET /nomad/v1/objects/{id}",
@@ -55,7 +56,7 @@ const TTL_SECS_MAX: u64 = 4_000_000_000;
 const TRIES_MAX: usize = 3;
 
 /// Answers all methods of an object's URL.
-pub async fn object(mut ask: Ask) -> Response {
+pub async fn object(mut ask: RestRequest) -> Response {
     let mut call = ask.begin();
     let answer = match *ask.method() {
         Method::PUT => put(&mut call, &ask).await,
@@ -71,7 +72,7 @@ pub async fn object(mut ask: Ask) -> Response {
 #[utoipa::path(
     get, path = "/nomad/v1/objects/{id}", operation_id = "getObject", tag = "objects",
     params(
-        IdPath, ReadMode,
+        IdPath, ReadModeHeader,
         ("If-None-Match" = Option<String>, Header, description = "Answer 304 if the object still has one of these versions",
          min_length = 1, pattern = r#"^([*]|"[0-9a-f]{16}-[0-9a-f]{16}")$"#),
         ("Range" = Option<String>, Header, description = "Which bytes; anything but one range of bytes is ignored",
@@ -88,13 +89,13 @@ pub async fn object(mut ask: Ask) -> Response {
         BadInput, Missing, Unmet, NoSuchRange
     )
 )]
-pub async fn get(call: &mut Call, ask: &Ask) -> Answer {
+pub async fn get(call: &mut Call, ask: &RestRequest) -> RestResult {
     let (id, mode) = (ask.id()?, ask.retrieval_mode()?);
     let (unless, only_if) = (tags(ask, &header::IF_NONE_MATCH)?, tags(ask, &header::IF_MATCH)?);
     let object = call.get(Tier::Group, &id, mode).await?;
     let object = match object {
         Some(object) => object,
-        None if only_if.is_some() => return Err(unmet(&id, Refusal::Missing)),
+        None if only_if.is_some() => return Err(unmet(&id, WriteRefusal::Missing)),
         None => return Err(missing(&id)),
     };
     if only_if.is_some_and(|tags| !tags.name(object.version, false)) {
@@ -123,7 +124,7 @@ pub async fn get(call: &mut Call, ask: &Ask) -> Answer {
 /// Says what GET would, without the bytes.
 #[utoipa::path(
     head, path = "/nomad/v1/objects/{id}", operation_id = "headObject", tag = "objects",
-    params(IdPath, ReadMode),
+    params(IdPath, ReadModeHeader),
     responses(
         (status = 200, description = "It is there; the headers are those of GET"),
         (status = 304, description = "It still has the version"),
@@ -135,7 +136,7 @@ pub async fn get(call: &mut Call, ask: &Ask) -> Answer {
 #[expect(dead_code, reason = "for the document alone: get answers both methods")]
 pub fn head() {}
 
-fn tags(ask: &Ask, name: &HeaderName) -> Result<Option<Tags>, ApiError> {
+fn tags(ask: &RestRequest, name: &HeaderName) -> Result<Option<Tags>, ApiError> {
     Tags::read(ask.headers(), name)
 }
 
@@ -145,14 +146,14 @@ fn date(at: UnixSecs) -> SystemTime {
 }
 
 /// Tells whether `If-Modified-Since` names the object's last change or a later time. What is no date is ignored.
-fn is_unmodified(ask: &Ask, modified: UnixSecs) -> bool {
+fn is_unmodified(ask: &RestRequest, modified: UnixSecs) -> bool {
     let since = ask.headers().get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
     let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
     since.is_some_and(|since| date(modified) <= since)
 }
 
 /// Answers with the bytes, or with those of the range.
-fn content(ask: &Ask, call: &Call, object: &Object, modified: &str) -> Response {
+fn content(ask: &RestRequest, call: &Call, object: &Object, modified: &str) -> Response {
     let value = &object.value;
     match asked_range(ask, object, modified) {
         RangeAnswer::Whole => Response::new(value.clone().into()),
@@ -181,7 +182,7 @@ fn content(ask: &Ask, call: &Call, object: &Object, modified: &str) -> Response 
     }
 }
 
-fn asked_range(ask: &Ask, object: &Object, modified: &str) -> RangeAnswer {
+fn asked_range(ask: &RestRequest, object: &Object, modified: &str) -> RangeAnswer {
     let text = |name| ask.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let Some(wanted) = text(header::RANGE).filter(|_| ask.method() == Method::GET) else {
         return RangeAnswer::Whole;
@@ -238,7 +239,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, text: String) {
         BadInput, Unmet, TooLarge
     )
 )]
-pub async fn put(call: &mut Call, ask: &Ask) -> Answer {
+pub async fn put(call: &mut Call, ask: &RestRequest) -> RestResult {
     let (id, mode) = (ask.id()?, ask.storage_mode()?);
     let expires_at = expiry(ask)?;
     let content_type = game_object::content_type(ask.header("content-type")?)?;
@@ -269,7 +270,7 @@ pub async fn put(call: &mut Call, ask: &Ask) -> Answer {
     params(IdPath, WriteHeaders, IfMatch),
     responses((status = 204, description = "It is removed"), BadInput, Missing, Unmet)
 )]
-pub async fn delete(call: &mut Call, ask: &Ask) -> Answer {
+pub async fn delete(call: &mut Call, ask: &RestRequest) -> RestResult {
     let (id, mode) = (ask.id()?, ask.storage_mode()?);
     let wanted = wanted(ask)?;
     let (_, durability) =
@@ -292,7 +293,7 @@ enum Wanted {
     OneOf(Version, Vec<Version>),
 }
 
-fn wanted(ask: &Ask) -> Result<Wanted, ApiError> {
+fn wanted(ask: &RestRequest) -> Result<Wanted, ApiError> {
     if ask.headers().contains_key(header::IF_UNMODIFIED_SINCE) {
         let given = etag::given(ask.headers(), &header::IF_UNMODIFIED_SINCE);
         let detail = format!(
@@ -351,10 +352,10 @@ async fn write(
             Err(refusal) => refusal,
         };
         match refusal {
-            Refusal::VersionMismatch { current, .. } if versions.contains(&current) => {
+            WriteRefusal::VersionMismatch { current, .. } if versions.contains(&current) => {
                 condition = Condition::Version(current);
             }
-            Refusal::Missing if condition == Condition::Any => return Err(missing(id)),
+            WriteRefusal::Missing if condition == Condition::Any => return Err(missing(id)),
             refusal => return Err(unmet(id, refusal)),
         }
     }
@@ -362,12 +363,12 @@ async fn write(
     Err(ApiError::new(ErrorCode::FailedPrecondition, detail))
 }
 
-fn unmet(id: &ObjectId, refusal: Refusal) -> ApiError {
+fn unmet(id: &ObjectId, refusal: WriteRefusal) -> ApiError {
     ApiError { code: ErrorCode::FailedPrecondition, ..refused(id, refusal) }
 }
 
 /// Reads when the object is to expire, given as a time or as seconds from now.
-fn expiry(ask: &Ask) -> Result<Option<UnixSecs>, ApiError> {
+fn expiry(ask: &RestRequest) -> Result<Option<UnixSecs>, ApiError> {
     let number = |name: &'static str| {
         let Some(text) = ask.header(name)? else { return Ok(None) };
         let number = json::decimal(text).and_then(|number| u64::try_from(number).ok());

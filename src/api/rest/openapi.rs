@@ -15,21 +15,21 @@ use warp::reply::Response;
 
 use super::{
     about, actors,
-    ask::{Answer, Ask},
+    ask::{RestRequest, RestResult},
     json::shorten,
     leave, listing, objects,
     problem::{self, Problem},
-    row::Row,
+    row::RouteRow,
     settings, storage, trace,
 };
 use crate::error::{ApiError, ErrorCode};
 
-pub static OPENAPI: Row = Row::get(&["GET /nomad/openapi.json"]);
-pub static SWAGGER: Row = Row::get(&["GET /swagger/{file}"]);
-pub static SWAGGER_UI: Row = Row::get(&["GET /nomad/swagger-ui/{file}"]);
-pub static SWAGGER_BARE: Row = Row::get(&["GET /swagger"]);
-pub static SWAGGER_UI_BARE: Row = Row::get(&["GET /nomad/swagger-ui"]);
-pub static ROOT: Row = Row::get(&["GET /"]);
+pub static OPENAPI: RouteRow = RouteRow::get(&["GET /nomad/openapi.json"]);
+pub static SWAGGER: RouteRow = RouteRow::get(&["GET /swagger/{file}"]);
+pub static SWAGGER_UI: RouteRow = RouteRow::get(&["GET /nomad/swagger-ui/{file}"]);
+pub static SWAGGER_BARE: RouteRow = RouteRow::get(&["GET /swagger"]);
+pub static SWAGGER_UI_BARE: RouteRow = RouteRow::get(&["GET /nomad/swagger-ui"]);
+pub static ROOT: RouteRow = RouteRow::get(&["GET /"]);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -115,18 +115,18 @@ pub fn json(page_size: usize) -> Value {
     get, path = "/nomad/openapi.json", operation_id = "openapi", tag = "node",
     responses((status = 200, description = "The document", body = Object))
 )]
-pub async fn document(ask: Ask) -> Response {
+pub async fn document(ask: RestRequest) -> Response {
     let document = json(ask.backend().config.limits.page_size);
     ask.show(Ok(problem::ok(&document)))
 }
 
 /// Shows a file of the Swagger UI.
-pub async fn swagger(ask: Ask) -> Response {
+pub async fn swagger(ask: RestRequest) -> Response {
     let answer = file(&ask);
     ask.show(answer)
 }
 
-fn file(ask: &Ask) -> Answer {
+fn file(ask: &RestRequest) -> RestResult {
     static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         Arc::new(Config::from("/nomad/openapi.json").validator_url("none").deep_linking(true))
     });
@@ -145,7 +145,7 @@ fn file(ask: &Ask) -> Answer {
 }
 
 /// Sends a browser to the Swagger UI.
-pub async fn to_swagger(ask: Ask) -> Response {
+pub async fn to_swagger(ask: RestRequest) -> Response {
     let mut response = problem::empty(StatusCode::TEMPORARY_REDIRECT);
     let page = HeaderValue::from_static("/swagger/index.html");
     response.headers_mut().insert(header::LOCATION, page);

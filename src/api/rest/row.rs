@@ -25,7 +25,7 @@ pub enum BodyKind {
 
 /// One path with all its methods.
 #[derive(Debug)]
-pub struct Row {
+pub struct RouteRow {
     /// The calls, each as `METHOD path`; all of one path, which has at most one `{parameter}`.
     pub calls: &'static [&'static str],
     /// The methods, as the `Allow` header lists them. Where there is a GET there is a HEAD.
@@ -36,7 +36,7 @@ pub struct Row {
     pub except: &'static [&'static str],
 }
 
-impl Row {
+impl RouteRow {
     /// Describes a path with several methods.
     pub const fn new(allow: &'static str, calls: &'static [&'static str], body: BodyKind) -> Self {
         Self { calls, allow, body, except: &[] }
@@ -120,7 +120,7 @@ impl At {
 
 /// Matches the path of a row. Works on the raw path, since a segment may hold an encoded slash, and an empty parameter is
 /// to be refused by name and not by a 404.
-pub fn at(row: &'static Row) -> impl Filter<Extract = (At,), Error = Rejection> + Clone {
+pub fn at(row: &'static RouteRow) -> impl Filter<Extract = (At,), Error = Rejection> + Clone {
     let (before, after) = match row.path().split_once('{') {
         None => (row.path(), None),
         Some((before, rest)) => (before, Some(rest.split_once('}').map_or("", |(_, after)| after))),
@@ -142,7 +142,7 @@ pub fn at(row: &'static Row) -> impl Filter<Extract = (At,), Error = Rejection> 
 
 /// What is known of a request before its body.
 #[derive(Debug)]
-pub struct Head {
+pub struct RequestHead {
     /// The call, as its row has it.
     pub call: &'static str,
     /// The method.
@@ -152,11 +152,13 @@ pub struct Head {
 }
 
 /// Lets the methods of a row pass; stands behind [`at`].
-pub fn only(row: &'static Row) -> impl Filter<Extract = (Head,), Error = Rejection> + Clone {
+pub fn only(
+    row: &'static RouteRow,
+) -> impl Filter<Extract = (RequestHead,), Error = Rejection> + Clone {
     warp::method().and(warp::header::headers_cloned()).and_then(
         move |method: Method, headers: HeaderMap| {
             future::ready(match row.call(&method) {
-                Some(call) => Ok(Head { call, method, headers }),
+                Some(call) => Ok(RequestHead { call, method, headers }),
                 None => {
                     let trace = brought::trace(&headers);
                     let refused = NotAllowed { method, allow: row.allow, trace };

@@ -5,20 +5,21 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::{
-    ask::{Answer, Ask},
+    ask::{RestRequest, RestResult},
     document::{BadInput, MediaType},
     json::{Members, decimal, shorten},
     problem,
-    row::{BodyKind, Row},
+    row::{BodyKind, RouteRow},
 };
 use crate::{backend::Call, error::ApiError};
 use nomad_core::group::SettingChange;
 
-pub static STORAGE: Row = Row::post(&["POST /nomad/config/storage"], BodyKind::Small);
-pub static RETRIEVAL: Row = Row::post(&["POST /nomad/config/retrieval"], BodyKind::Small);
-pub static MIGRATION: Row = Row::post(&["POST /nomad/config/groups/migration"], BodyKind::Small);
-pub static REPLICATION_FACTOR: Row =
-    Row::post(&["POST /nomad/config/groups/replication-factor"], BodyKind::Small);
+pub static STORAGE: RouteRow = RouteRow::post(&["POST /nomad/config/storage"], BodyKind::Small);
+pub static RETRIEVAL: RouteRow = RouteRow::post(&["POST /nomad/config/retrieval"], BodyKind::Small);
+pub static MIGRATION: RouteRow =
+    RouteRow::post(&["POST /nomad/config/groups/migration"], BodyKind::Small);
+pub static REPLICATION_FACTOR: RouteRow =
+    RouteRow::post(&["POST /nomad/config/groups/replication-factor"], BodyKind::Small);
 
 /// The mode of writes that name none.
 #[derive(Debug, Serialize, ToSchema)]
@@ -78,7 +79,7 @@ pub struct NewRetrievalMode {
     request_body = NewStorageMode,
     responses((status = 200, description = "The mode as it now is", body = StorageModeSet), BadInput, MediaType)
 )]
-pub async fn storage(ask: Ask) -> Response {
+pub async fn storage(ask: RestRequest) -> Response {
     set(ask, |ask| Ok(SettingChange::StorageMode(word(ask, "storageMode")?.parse()?))).await
 }
 
@@ -90,7 +91,7 @@ pub async fn storage(ask: Ask) -> Response {
     request_body = NewRetrievalMode,
     responses((status = 200, description = "The mode as it now is", body = RetrievalModeSet), BadInput, MediaType)
 )]
-pub async fn retrieval(ask: Ask) -> Response {
+pub async fn retrieval(ask: RestRequest) -> Response {
     set(ask, |ask| Ok(SettingChange::RetrievalMode(word(ask, "retrievalMode")?.parse()?))).await
 }
 
@@ -102,8 +103,8 @@ pub async fn retrieval(ask: Ask) -> Response {
     request_body = Migration,
     responses((status = 200, description = "The setting as it now is", body = Migration), BadInput, MediaType)
 )]
-pub async fn migration(ask: Ask) -> Response {
-    let read = |ask: &Ask| {
+pub async fn migration(ask: RestRequest) -> Response {
+    let read = |ask: &RestRequest| {
         let on = value(
             ask,
             "migration",
@@ -127,8 +128,8 @@ pub async fn migration(ask: Ask) -> Response {
     request_body = ReplicationFactor,
     responses((status = 200, description = "The setting as it now is", body = ReplicationFactor), BadInput, MediaType)
 )]
-pub async fn replication_factor(ask: Ask) -> Response {
-    let read = |ask: &Ask| {
+pub async fn replication_factor(ask: RestRequest) -> Response {
+    let read = |ask: &RestRequest| {
         let factor =
             value(ask, "replicationFactor", "rf", |members, name| members.number(name), decimal)?;
         Ok(SettingChange::ReplicationFactor(factor))
@@ -137,8 +138,8 @@ pub async fn replication_factor(ask: Ask) -> Response {
 }
 
 async fn set(
-    mut ask: Ask,
-    read: impl FnOnce(&Ask) -> Result<SettingChange, ApiError> + Send,
+    mut ask: RestRequest,
+    read: impl FnOnce(&RestRequest) -> Result<SettingChange, ApiError> + Send,
 ) -> Response {
     let mut call = ask.begin();
     let answer = match read(&ask) {
@@ -148,7 +149,7 @@ async fn set(
     ask.finish(call, answer)
 }
 
-async fn change_to(call: &mut Call, change: SettingChange) -> Answer {
+async fn change_to(call: &mut Call, change: SettingChange) -> RestResult {
     let settings = call.set(change).await?;
     Ok(match change {
         SettingChange::StorageMode(_) => {
@@ -166,7 +167,7 @@ async fn change_to(call: &mut Call, change: SettingChange) -> Answer {
 
 // ---- decoding ----
 
-fn word(ask: &Ask, parameter: &'static str) -> Result<String, ApiError> {
+fn word(ask: &RestRequest, parameter: &'static str) -> Result<String, ApiError> {
     let in_body =
         |members: &Members<'_>, name| members.text(name).map(|text| text.map(str::to_owned));
     value(ask, "mode", parameter, in_body, |text| Some(text.to_owned()))
@@ -174,7 +175,7 @@ fn word(ask: &Ask, parameter: &'static str) -> Result<String, ApiError> {
 
 /// Reads the one value of a call: a member of the body, or a parameter of the query, but not both.
 fn value<T>(
-    ask: &Ask,
+    ask: &RestRequest,
     member: &'static str,
     parameter: &'static str,
     in_body: impl Fn(&Members<'_>, &'static str) -> Result<Option<T>, ApiError>,

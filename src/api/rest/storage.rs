@@ -6,42 +6,48 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::{
-    ask::{Answer, Ask},
+    ask::{RestRequest, RestResult},
     document::{
-        BadInput, Conflict, IdPath, IfMatch, MediaType, Missing, ReadMode, TooLarge, Unmet,
+        BadInput, Conflict, IdPath, IfMatch, MediaType, Missing, ReadModeHeader, TooLarge, Unmet,
         WriteHeaders,
     },
     etag::{self, Tags},
-    game_object::{GameObject, Given, NewObject},
+    game_object::{GameObject, NewObject, RestObject},
     problem,
-    row::{BodyKind, Row},
+    row::{BodyKind, RouteRow},
 };
 use crate::{backend::Call, error::ApiError};
 use nomad_core::{
-    change::{Change, Condition, Refusal},
+    change::{Change, Condition, WriteRefusal},
     group::{RetrievalMode, StorageMode},
     object::{ObjectId, Tier, Version},
 };
 
 // ---- routes ----
 
-pub static GET: Row =
-    Row::get(&["GET /nomad/storage/get/{id}"]).except(&["health", "peer-ledger", "object-ledger"]);
-pub static PUT: Row = Row::post(&["POST /nomad/storage/put"], BodyKind::Object);
-pub static UPDATE: Row = Row::new(
+pub static GET: RouteRow = RouteRow::get(&["GET /nomad/storage/get/{id}"]).except(&[
+    "health",
+    "peer-ledger",
+    "object-ledger",
+]);
+pub static PUT: RouteRow = RouteRow::post(&["POST /nomad/storage/put"], BodyKind::Object);
+pub static UPDATE: RouteRow = RouteRow::new(
     "PUT, POST",
     &["PUT /nomad/storage/update", "POST /nomad/storage/update"],
     BodyKind::Object,
 );
-pub static DELETE: Row =
-    Row::new("DELETE", &["DELETE /nomad/storage/delete/{id}"], BodyKind::Nothing);
-pub static FAST_PUT: Row = Row::post(&["POST /nomad/group-storage/fast-put"], BodyKind::Object);
-pub static SAFE_PUT: Row = Row::post(&["POST /nomad/group-storage/safe-put"], BodyKind::Object);
-pub static FAST_GET: Row = Row::get(&["GET /nomad/group-storage/fast-get/{id}"]);
-pub static PARALLEL_GET: Row = Row::get(&["GET /nomad/group-storage/parallel-get/{id}"]);
-pub static SAFE_GET: Row = Row::get(&["GET /nomad/group-storage/safe-get/{id}"]);
-pub static OVERLAY_PUT: Row = Row::post(&["POST /nomad/overlay-storage/put"], BodyKind::Object);
-pub static OVERLAY_GET: Row = Row::get(&["GET /nomad/overlay-storage/get/{id}"]);
+pub static DELETE: RouteRow =
+    RouteRow::new("DELETE", &["DELETE /nomad/storage/delete/{id}"], BodyKind::Nothing);
+pub static FAST_PUT: RouteRow =
+    RouteRow::post(&["POST /nomad/group-storage/fast-put"], BodyKind::Object);
+pub static SAFE_PUT: RouteRow =
+    RouteRow::post(&["POST /nomad/group-storage/safe-put"], BodyKind::Object);
+pub static FAST_GET: RouteRow = RouteRow::get(&["GET /nomad/group-storage/fast-get/{id}"]);
+pub static PARALLEL_GET: RouteRow = RouteRow::get(&["GET /nomad/group-storage/parallel-get/{id}"]);
+pub static SAFE_GET: RouteRow = RouteRow::get(&["GET /nomad/group-storage/safe-get/{id}"]);
+pub static OVERLAY_PUT: RouteRow =
+    RouteRow::post(&["POST /nomad/overlay-storage/put"], BodyKind::Object);
+pub static OVERLAY_GET: RouteRow = RouteRow::get(&["GET /nomad/overlay-storage/get/{id}"]);
 
 // ---- handlers ----
 
@@ -55,10 +61,10 @@ pub struct Done {
 /// Reads an object.
 #[utoipa::path(
     get, path = "/nomad/storage/get/{id}", operation_id = "get", tag = "storage",
-    params(IdPath, ReadMode),
+    params(IdPath, ReadModeHeader),
     responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
 )]
-pub async fn get(ask: Ask) -> Response {
+pub async fn get(ask: RestRequest) -> Response {
     read(ask, Tier::Group, None).await
 }
 
@@ -68,7 +74,7 @@ pub async fn get(ask: Ask) -> Response {
     params(IdPath),
     responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
 )]
-pub async fn fast_get(ask: Ask) -> Response {
+pub async fn fast_get(ask: RestRequest) -> Response {
     read(ask, Tier::Group, Some(RetrievalMode::Fast)).await
 }
 
@@ -78,7 +84,7 @@ pub async fn fast_get(ask: Ask) -> Response {
     params(IdPath),
     responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
 )]
-pub async fn parallel_get(ask: Ask) -> Response {
+pub async fn parallel_get(ask: RestRequest) -> Response {
     read(ask, Tier::Group, Some(RetrievalMode::Parallel)).await
 }
 
@@ -88,7 +94,7 @@ pub async fn parallel_get(ask: Ask) -> Response {
     params(IdPath),
     responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
 )]
-pub async fn safe_get(ask: Ask) -> Response {
+pub async fn safe_get(ask: RestRequest) -> Response {
     read(ask, Tier::Group, Some(RetrievalMode::Safe)).await
 }
 
@@ -98,7 +104,7 @@ pub async fn safe_get(ask: Ask) -> Response {
     params(IdPath),
     responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
 )]
-pub async fn overlay_get(ask: Ask) -> Response {
+pub async fn overlay_get(ask: RestRequest) -> Response {
     read(ask, Tier::Overlay, None).await
 }
 
@@ -108,7 +114,7 @@ pub async fn overlay_get(ask: Ask) -> Response {
     params(WriteHeaders), request_body = NewObject,
     responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
 )]
-pub async fn put(ask: Ask) -> Response {
+pub async fn put(ask: RestRequest) -> Response {
     create(ask, Tier::Group, None).await
 }
 
@@ -118,7 +124,7 @@ pub async fn put(ask: Ask) -> Response {
      request_body = NewObject,
     responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
 )]
-pub async fn fast_put(ask: Ask) -> Response {
+pub async fn fast_put(ask: RestRequest) -> Response {
     create(ask, Tier::Group, Some(StorageMode::Fast)).await
 }
 
@@ -128,7 +134,7 @@ pub async fn fast_put(ask: Ask) -> Response {
      request_body = NewObject,
     responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
 )]
-pub async fn safe_put(ask: Ask) -> Response {
+pub async fn safe_put(ask: RestRequest) -> Response {
     create(ask, Tier::Group, Some(StorageMode::Safe)).await
 }
 
@@ -138,7 +144,7 @@ pub async fn safe_put(ask: Ask) -> Response {
      request_body = NewObject,
     responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
 )]
-pub async fn overlay_put(ask: Ask) -> Response {
+pub async fn overlay_put(ask: RestRequest) -> Response {
     create(ask, Tier::Overlay, None).await
 }
 
@@ -151,7 +157,7 @@ pub async fn overlay_put(ask: Ask) -> Response {
         BadInput, Missing, Unmet, TooLarge, MediaType
     )
 )]
-pub async fn update(mut ask: Ask) -> Response {
+pub async fn update(mut ask: RestRequest) -> Response {
     let mut call = ask.begin();
     let answer = replace(&mut call, &ask).await;
     ask.finish(call, answer)
@@ -175,7 +181,7 @@ pub fn update_by_post() {}
     params(IdPath, WriteHeaders),
     responses((status = 200, description = "Whether it was there", body = Done), BadInput)
 )]
-pub async fn delete(mut ask: Ask) -> Response {
+pub async fn delete(mut ask: RestRequest) -> Response {
     let mut call = ask.begin();
     let answer = remove(&mut call, &ask).await;
     ask.finish(call, answer)
@@ -183,13 +189,18 @@ pub async fn delete(mut ask: Ask) -> Response {
 
 // ---- what they do ----
 
-async fn read(mut ask: Ask, tier: Tier, mode: Option<RetrievalMode>) -> Response {
+async fn read(mut ask: RestRequest, tier: Tier, mode: Option<RetrievalMode>) -> Response {
     let mut call = ask.begin();
     let answer = find(&mut call, &ask, tier, mode).await;
     ask.finish(call, answer)
 }
 
-async fn find(call: &mut Call, ask: &Ask, tier: Tier, mode: Option<RetrievalMode>) -> Answer {
+async fn find(
+    call: &mut Call,
+    ask: &RestRequest,
+    tier: Tier,
+    mode: Option<RetrievalMode>,
+) -> RestResult {
     let id = ask.id()?;
     let mode = match mode {
         None => ask.retrieval_mode()?,
@@ -199,27 +210,32 @@ async fn find(call: &mut Call, ask: &Ask, tier: Tier, mode: Option<RetrievalMode
     Ok(problem::ok(&GameObject::of(&object)))
 }
 
-async fn create(mut ask: Ask, tier: Tier, mode: Option<StorageMode>) -> Response {
+async fn create(mut ask: RestRequest, tier: Tier, mode: Option<StorageMode>) -> Response {
     let mut call = ask.begin();
     let answer = keep(&mut call, &ask, tier, mode).await;
     ask.finish(call, answer)
 }
 
-async fn keep(call: &mut Call, ask: &Ask, tier: Tier, mode: Option<StorageMode>) -> Answer {
+async fn keep(
+    call: &mut Call,
+    ask: &RestRequest,
+    tier: Tier,
+    mode: Option<StorageMode>,
+) -> RestResult {
     let mode = match mode {
         None => ask.storage_mode()?,
         given => given,
     };
-    let Given { id, content, .. } = Given::read(&ask.body()?)?;
+    let RestObject { id, content, .. } = RestObject::read(&ask.body()?)?;
     let change = Change::Write { content, condition: Condition::Absent };
     let (written, durability) = call.write(tier, &id, change, mode).await?;
     written.map_err(|refusal| refused(&id, refusal))?;
     Ok(done(true, durability))
 }
 
-async fn replace(call: &mut Call, ask: &Ask) -> Answer {
+async fn replace(call: &mut Call, ask: &RestRequest) -> RestResult {
     let mode = ask.storage_mode()?;
-    let Given { id, content, version } = Given::read(&ask.body()?)?;
+    let RestObject { id, content, version } = RestObject::read(&ask.body()?)?;
     let condition = condition(ask, version)?;
     let change = Change::Write { content, condition };
     let (written, durability) = call.write(Tier::Group, &id, change, mode).await?;
@@ -228,7 +244,7 @@ async fn replace(call: &mut Call, ask: &Ask) -> Answer {
 }
 
 /// An update names the version that it replaces in its body or in `If-Match`, if at all.
-fn condition(ask: &Ask, in_body: Option<Version>) -> Result<Condition, ApiError> {
+fn condition(ask: &RestRequest, in_body: Option<Version>) -> Result<Condition, ApiError> {
     let tags = Tags::read(ask.headers(), &header::IF_MATCH)?;
     let in_header = tags.map_or(Ok(None), |tags| tags.versions())?;
     match (in_header.as_deref(), in_body) {
@@ -256,7 +272,7 @@ fn condition(ask: &Ask, in_body: Option<Version>) -> Result<Condition, ApiError>
     }
 }
 
-async fn remove(call: &mut Call, ask: &Ask) -> Answer {
+async fn remove(call: &mut Call, ask: &RestRequest) -> RestResult {
     let (id, mode) = (ask.id()?, ask.storage_mode()?);
     let change = Change::Delete { condition: Condition::Any };
     let (written, durability) = call.write(Tier::Group, &id, change, mode).await?;
@@ -271,11 +287,11 @@ fn done(result: bool, durability: HeaderValue) -> Response {
 
 /// Says that there is no such object.
 pub fn missing(id: &ObjectId) -> ApiError {
-    refused(id, Refusal::Missing)
+    refused(id, WriteRefusal::Missing)
 }
 
 /// Says which object a refusal is about.
-pub fn refused(id: &ObjectId, refusal: Refusal) -> ApiError {
+pub fn refused(id: &ObjectId, refusal: WriteRefusal) -> ApiError {
     let error = ApiError::from(refusal);
     ApiError { detail: format!("object {:?}: {}", id.as_str(), error.detail), ..error }
 }

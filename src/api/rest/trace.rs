@@ -8,25 +8,25 @@ use utoipa::{IntoParams, ToSchema};
 use warp::reply::Response;
 
 use super::{
-    ask::{Answer, Ask},
+    ask::{RestRequest, RestResult},
     document::{BadInput, MediaType, Missing},
     json::{Members, shorten},
     problem,
-    row::{BodyKind, Row},
+    row::{BodyKind, RouteRow},
 };
 use crate::{
-    backend::Phase,
+    backend::NodePhase,
     error::{ApiError, ErrorCode},
 };
-use nomad_actors::recorder::{CAPTURE_MAX, CaptureState, Filter, Record, Recorder};
+use nomad_actors::recorder::{CAPTURE_MAX, CaptureState, Filter, TraceRecord, TraceRecorder};
 use nomad_core::trace::{SpanId, TraceId};
 
-pub static TRACE: Row = Row::new(
+pub static TRACE: RouteRow = RouteRow::new(
     "GET, HEAD, POST, DELETE",
     &["GET /nomad/debug/trace", "POST /nomad/debug/trace", "DELETE /nomad/debug/trace"],
     BodyKind::Small,
 );
-pub static CAPTURE: Row = Row::get(&["GET /nomad/debug/trace/capture"]);
+pub static CAPTURE: RouteRow = RouteRow::get(&["GET /nomad/debug/trace/capture"]);
 
 /// The steps of an answer that asks for no number.
 const STEPS_DEFAULT: usize = 200;
@@ -137,7 +137,7 @@ pub struct Wanted {
 }
 
 impl Step {
-    fn of(recorder: &Recorder, record: Record) -> Self {
+    fn of(recorder: &TraceRecorder, record: TraceRecord) -> Self {
         Self {
             seq: record.seq,
             at: recorder.wall_of(record.at).0,
@@ -160,7 +160,7 @@ impl Step {
 // ---- handlers ----
 
 /// Answers all methods of the trace.
-pub async fn trace(ask: Ask) -> Response {
+pub async fn trace(ask: RestRequest) -> Response {
     match ask.method().as_str() {
         "POST" => start(ask).await,
         "DELETE" => stop(ask).await,
@@ -174,7 +174,7 @@ pub async fn trace(ask: Ask) -> Response {
     params(Wanted),
     responses((status = 200, description = "The steps", body = Steps), BadInput)
 )]
-pub async fn find(ask: Ask) -> Response {
+pub async fn find(ask: RestRequest) -> Response {
     // A look is not recorded: it would wake everybody who follows, themselves too.
     let answer = steps(&ask).await;
     ask.show(answer)
@@ -186,7 +186,7 @@ pub async fn find(ask: Ask) -> Response {
     request_body = NewCapture,
     responses((status = 202, description = "It has begun", body = Capture), BadInput, MediaType)
 )]
-pub async fn start(mut ask: Ask) -> Response {
+pub async fn start(mut ask: RestRequest) -> Response {
     let call = ask.begin();
     let answer = begin_capture(&ask);
     ask.finish(call, answer)
@@ -197,7 +197,7 @@ pub async fn start(mut ask: Ask) -> Response {
     delete, path = "/nomad/debug/trace", operation_id = "stopCapture", tag = "debug",
     responses((status = 204, description = "There is no capture any more"))
 )]
-pub async fn stop(mut ask: Ask) -> Response {
+pub async fn stop(mut ask: RestRequest) -> Response {
     let call = ask.begin();
     ask.backend().kit.recorder.stop_capture();
     ask.finish(call, Ok(problem::empty(StatusCode::NO_CONTENT)))
@@ -208,7 +208,7 @@ pub async fn stop(mut ask: Ask) -> Response {
     get, path = "/nomad/debug/trace/capture", operation_id = "capture", tag = "debug",
     responses((status = 200, description = "The capture", body = Capture), Missing)
 )]
-pub async fn capture(ask: Ask) -> Response {
+pub async fn capture(ask: RestRequest) -> Response {
     let recorder = &ask.backend().kit.recorder;
     let answer = recorder.captured().map_or_else(
         || {
@@ -225,7 +225,7 @@ pub async fn capture(ask: Ask) -> Response {
 
 // ---- what they do ----
 
-async fn steps(ask: &Ask) -> Answer {
+async fn steps(ask: &RestRequest) -> RestResult {
     let recorder = &ask.backend().kit.recorder;
     let trace = ask.query("request")?.map(|text| trace_id(&text)).transpose()?;
     let after = ask.query_number("after", 0..=i64::MAX.unsigned_abs())?;
@@ -239,7 +239,7 @@ async fn steps(ask: &Ask) -> Answer {
     // A node that stops waits for its requests, so none of them may wait for the node. A phase that nobody sets any more
     // is the end too.
     let stopping = async move {
-        let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+        let _ = phase.wait_for(|phase| *phase == NodePhase::Draining).await;
     };
     let (mut end, mut stopping) =
         (pin!(tokio::time::sleep(Duration::from_secs(wait))), pin!(stopping));
@@ -265,7 +265,7 @@ async fn steps(ask: &Ask) -> Answer {
     Ok(problem::ok(&Steps { steps, next }))
 }
 
-fn begin_capture(ask: &Ask) -> Answer {
+fn begin_capture(ask: &RestRequest) -> RestResult {
     let body = ask.body()?;
     let members = Members::read(&body)?;
     let given = members.number("limit")?;

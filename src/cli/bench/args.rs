@@ -1,4 +1,4 @@
-//! The flags of `nomad bench` and how they become a [`Plan`].
+//! The flags of `nomad bench` and how they become a [`BenchPlan`].
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use clap::{Args, ValueEnum};
 use super::{
     BenchError,
     mix::Mix,
-    plan::{Mode, Plan, parse_size},
-    target::{Api, Target},
+    plan::{BenchPlan, Mode, parse_size},
+    target::{BenchApi, BenchTarget},
 };
 
 /// The protocol under load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Protocol {
+pub enum BenchProtocol {
     /// HTTP/1.1, one connection per worker.
     Rest,
     /// gRPC, all workers on a few connections.
@@ -48,7 +48,7 @@ Examples:
 pub struct BenchArgs {
     /// Protocol to load [default: rest when only a URL is given, else grpc].
     #[arg(long, value_enum)]
-    pub protocol: Option<Protocol>,
+    pub protocol: Option<BenchProtocol>,
     /// REST base of the node, such as http://127.0.0.1:8080.
     #[arg(long, env = "NOMAD_URL")]
     pub url: Option<String>,
@@ -90,7 +90,7 @@ pub struct BenchArgs {
     pub mode: Option<Mode>,
     /// REST API to use: raw bytes under /nomad/v1/objects, or JSON under /nomad/storage.
     #[arg(long, value_enum, default_value_t)]
-    pub api: Api,
+    pub api: BenchApi,
     /// What every key begins with.
     #[arg(long, default_value = "bench")]
     pub key_prefix: String,
@@ -112,10 +112,10 @@ impl BenchArgs {
     }
 
     /// The protocol that the flags ask for.
-    pub fn protocol(&self) -> Protocol {
+    pub fn protocol(&self) -> BenchProtocol {
         self.protocol.unwrap_or(match (self.url(), &self.storage) {
-            (Some(_), None) => Protocol::Rest,
-            _ => Protocol::Grpc,
+            (Some(_), None) => BenchProtocol::Rest,
+            _ => BenchProtocol::Grpc,
         })
     }
 
@@ -128,20 +128,22 @@ impl BenchArgs {
     pub fn plan(
         &self,
         find: impl FnOnce(&BenchArgs) -> Result<String, String>,
-    ) -> Result<Plan, BenchError> {
+    ) -> Result<BenchPlan, BenchError> {
         let given = match self.protocol() {
-            Protocol::Rest => self.url(),
-            Protocol::Grpc => self.storage.as_ref(),
+            BenchProtocol::Rest => self.url(),
+            BenchProtocol::Grpc => self.storage.as_ref(),
         };
         let address = match given {
             Some(address) => address.clone(),
             None => find(self).map_err(BenchError::NoTarget)?,
         };
         let target = match self.protocol() {
-            Protocol::Rest => address.parse().map(|base| Target::Rest { base, api: self.api }),
-            Protocol::Grpc => address.parse().map(|storage| Target::Grpc { storage }),
+            BenchProtocol::Rest => {
+                address.parse().map(|base| BenchTarget::Rest { base, api: self.api })
+            }
+            BenchProtocol::Grpc => address.parse().map(|storage| BenchTarget::Grpc { storage }),
         };
-        let plan = Plan {
+        let plan = BenchPlan {
             target: target.map_err(|problem| BenchError::InvalidPlan(vec![problem]))?,
             mix: self.mix,
             mode: self.mode,
@@ -195,7 +197,7 @@ mod tests {
         assert!(args.progress && args.output == OutputFormat::Json);
         let plan = args.plan(no_node).unwrap();
         let base = "http://127.0.0.1:8080".parse().unwrap();
-        assert_eq!(plan.target, Target::Rest { base, api: Api::Storage });
+        assert_eq!(plan.target, BenchTarget::Rest { base, api: BenchApi::Storage });
         assert_eq!(plan.mix.to_string(), "put=3,update=1");
         assert_eq!((plan.value_size_bytes, plan.key_count, plan.preload), (1024, 5, true));
         assert_eq!((plan.concurrency, plan.connection_count(), plan.seed), (8, 8, 7));
@@ -209,7 +211,8 @@ mod tests {
     fn the_defaults_load_the_storage_listener_that_is_found() {
         let args = parse(&[]).unwrap();
         let plan = args.plan(|_| Ok("127.0.0.1:6735".to_owned())).unwrap();
-        let defaults = Plan::new(Target::Grpc { storage: "127.0.0.1:6735".parse().unwrap() });
+        let defaults =
+            BenchPlan::new(BenchTarget::Grpc { storage: "127.0.0.1:6735".parse().unwrap() });
         assert_eq!(format!("{plan:?}"), format!("{defaults:?}"));
     }
 
@@ -217,11 +220,11 @@ mod tests {
     fn the_protocol_follows_from_the_address_given() {
         let protocol = |flags: &[&str]| parse(flags).unwrap().protocol();
         let (url, storage) = (["--url", "http://a"], ["--storage", "a:1"]);
-        assert_eq!(protocol(&url), Protocol::Rest);
-        assert_eq!(protocol(&storage), Protocol::Grpc);
-        assert_eq!(protocol(&[url, storage].concat()), Protocol::Grpc);
-        assert_eq!(protocol(&[url, ["--protocol", "grpc"]].concat()), Protocol::Grpc);
-        assert_eq!(protocol(&["--url="]), Protocol::Grpc);
+        assert_eq!(protocol(&url), BenchProtocol::Rest);
+        assert_eq!(protocol(&storage), BenchProtocol::Grpc);
+        assert_eq!(protocol(&[url, storage].concat()), BenchProtocol::Grpc);
+        assert_eq!(protocol(&[url, ["--protocol", "grpc"]].concat()), BenchProtocol::Grpc);
+        assert_eq!(protocol(&["--url="]), BenchProtocol::Grpc);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, future::Future};
 
-use super::workload::Operation;
+use super::workload::BenchOperation;
 
 /// No connection, or it broke before the answer was complete.
 pub(super) const CONNECTION: &str = "CONNECTION";
@@ -14,19 +14,22 @@ pub(super) const BAD_RESPONSE: &str = "BAD_RESPONSE";
 /// One connection's end as a worker sees it. A client whose call was dropped unfinished (a timeout) stays usable.
 pub(super) trait Client: Send + 'static {
     /// Sends one operation and awaits its answer.
-    fn call(&mut self, op: &Operation) -> impl Future<Output = Result<Reply, Failure>> + Send;
+    fn call(
+        &mut self,
+        op: &BenchOperation,
+    ) -> impl Future<Output = Result<OpReply, OpFailure>> + Send;
 }
 
 /// A successful answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(super) struct OpReply {
     /// Bytes of the object's value in the answer; 0 for a write.
     pub value_bytes: u64,
 }
 
 /// An answer or an end of the connection that counts as an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct OpFailure {
     /// The node's error code, or one of the constants above.
     pub code: Cow<'static, str>,
     /// The error's text.
@@ -35,16 +38,16 @@ pub(super) struct Failure {
     pub is_connection_lost: bool,
 }
 
-impl Failure {
+impl OpFailure {
     /// An error that the node answered.
     pub(super) fn answered(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Failure { code: code.into(), detail: detail.into(), is_connection_lost: false }
+        OpFailure { code: code.into(), detail: detail.into(), is_connection_lost: false }
     }
 
     /// The connection is gone.
     pub(super) fn connection(detail: impl ToString) -> Self {
         let (code, detail) = (Cow::Borrowed(CONNECTION), detail.to_string());
-        Failure { code, detail, is_connection_lost: true }
+        OpFailure { code, detail, is_connection_lost: true }
     }
 }
 

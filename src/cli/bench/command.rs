@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    BenchError, Phase, Progress, Report,
+    BenchError, BenchPhase, BenchReport, Progress,
     args::{BenchArgs, OutputFormat},
     report::{LatencyKind, LatencyReport, OpReport},
     run_until,
@@ -26,7 +26,7 @@ pub async fn execute(
     find: impl FnOnce(&BenchArgs) -> Result<String, String>,
     stop: impl Future<Output = ()>,
     out: &mut impl Write,
-) -> Result<Report, BenchError> {
+) -> Result<BenchReport, BenchError> {
     let plan = args.plan(find)?;
     let is_terminal = stderr().is_terminal();
     let is_shown = is_terminal || args.progress;
@@ -62,9 +62,9 @@ fn show(progress: Progress, is_terminal: bool) {
 
 fn line(progress: Progress) -> String {
     let phase = match progress.phase {
-        Phase::Fill => "filling",
-        Phase::Warmup => "warm-up",
-        Phase::Measure => "measuring",
+        BenchPhase::Fill => "filling",
+        BenchPhase::Warmup => "warm-up",
+        BenchPhase::Measure => "measuring",
     };
     let mut line = format!("{phase} {}s", progress.elapsed.as_secs_f64().round());
     if let Some(planned) = progress.planned {
@@ -75,7 +75,7 @@ fn line(progress: Progress) -> String {
     line
 }
 
-impl Report {
+impl BenchReport {
     /// The report as a table for people.
     pub fn text(&self) -> String {
         let plan = &self.plan;
@@ -166,7 +166,9 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::bench::{grpc, plan::Plan, record::Recorder, report::Measured, target::Target};
+    use crate::bench::{
+        grpc, plan::BenchPlan, record::BenchRecorder, report::Measured, target::BenchTarget,
+    };
 
     #[derive(Parser)]
     struct Cli {
@@ -185,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn a_grpc_load_of_all_operations_runs_without_an_error() {
         let (plan, _serving) = grpc::tests::serve().await;
-        let Target::Grpc { storage } = plan.target else { panic!("a gRPC plan") };
+        let BenchTarget::Grpc { storage } = plan.target else { panic!("a gRPC plan") };
         let load = "--mix get=4,put=3,update=2,delete=1 --keys 20 --preload --concurrency 8 --connections 2 \
                     --warmup 0ms --duration 200ms --output json";
         for rate in ["", "--rate 2000"] {
@@ -215,21 +217,21 @@ mod tests {
 
     #[test]
     fn a_report_says_what_its_figures_leave_out() {
-        let target = Target::Grpc { storage: "127.0.0.1:1".parse().unwrap() };
+        let target = BenchTarget::Grpc { storage: "127.0.0.1:1".parse().unwrap() };
         let measured = Measured { span: Duration::from_secs(1), scheduled: Some(10) };
-        let plan = Plan { rate: Some(10.0), ..Plan::new(target) };
-        let text = Report::new(&plan, &Recorder::default(), measured).text();
+        let plan = BenchPlan { rate: Some(10.0), ..BenchPlan::new(target) };
+        let text = BenchReport::new(&plan, &BenchRecorder::default(), measured).text();
         assert!(text.contains("10 of 10 requests were never sent"), "{text}");
-        let closed = Plan { rate: None, ..plan };
+        let closed = BenchPlan { rate: None, ..plan };
         let measured = Measured { scheduled: None, ..measured };
-        let text = Report::new(&closed, &Recorder::default(), measured).text();
+        let text = BenchReport::new(&closed, &BenchRecorder::default(), measured).text();
         assert!(text.contains("closed loop") && text.contains("use --rate for that"), "{text}");
     }
 
     #[test]
     fn a_progress_line_names_phase_time_and_errors() {
         let progress = Progress {
-            phase: Phase::Measure,
+            phase: BenchPhase::Measure,
             elapsed: Duration::from_millis(3004),
             planned: Some(Duration::from_secs(10)),
             done: 3600,

@@ -14,11 +14,11 @@ use tokio::{
 };
 
 use super::{
-    BenchError, Report,
+    BenchError, BenchReport,
     client::Client,
     clock,
     pacer::{Pacer, Timetable},
-    plan::Plan,
+    plan::BenchPlan,
     record::Shards,
     report::Measured,
     worker::{Schedule, Worker},
@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum BenchPhase {
     /// Writing the key space.
     Fill,
     /// Load that is not counted.
@@ -42,7 +42,7 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
     /// What the run is doing.
-    pub phase: Phase,
+    pub phase: BenchPhase,
     /// Time since the phase began.
     pub elapsed: Duration,
     /// How long the phase takes; `None` where that is not known (filling).
@@ -66,7 +66,7 @@ pub(super) struct Window {
 
 impl Window {
     /// A window that begins at `begin`.
-    pub(super) fn new(begin: Instant, plan: &Plan) -> Window {
+    pub(super) fn new(begin: Instant, plan: &BenchPlan) -> Window {
         let measure_from = begin + plan.warmup;
         Window {
             begin,
@@ -99,13 +99,13 @@ impl Window {
 
 /// The workers of one run and what they have recorded.
 struct Crew<C> {
-    plan: Arc<Plan>,
+    plan: Arc<BenchPlan>,
     workers: Vec<Worker<C>>,
     shards: Arc<Shards>,
 }
 
 impl<C: Client> Crew<C> {
-    fn new(plan: Plan, clients: Vec<C>) -> Crew<C> {
+    fn new(plan: BenchPlan, clients: Vec<C>) -> Crew<C> {
         let (run, values) = (clock::run_name(), ValuePool::new(&plan));
         let shards = Arc::new(Shards::new());
         let workers = clients.into_iter().enumerate().map(|(id, client)| {
@@ -118,11 +118,11 @@ impl<C: Client> Crew<C> {
 
 /// Runs the whole plan with one client per worker.
 pub(super) async fn drive<C: Client>(
-    plan: Plan,
+    plan: BenchPlan,
     clients: Vec<C>,
     stop: impl Future<Output = ()>,
     mut progress: impl FnMut(Progress),
-) -> Result<Report, BenchError> {
+) -> Result<BenchReport, BenchError> {
     let mut crew = Crew::new(plan, clients);
     let mut stop = pin!(stop);
     let mut is_stopped = false;
@@ -138,7 +138,7 @@ pub(super) async fn drive<C: Client>(
 
 /// Only writes the key space.
 pub(super) async fn fill<C: Client>(
-    plan: Plan,
+    plan: BenchPlan,
     clients: Vec<C>,
     mut progress: impl FnMut(Progress),
 ) -> Result<(), BenchError> {
@@ -168,7 +168,7 @@ async fn fill_keys<C: Client>(
                 Some(Err(died)) => return Err(BenchError::WorkerDied(died.to_string())),
             },
             () = &mut stop => return Ok(false),
-            _ = ticks.tick() => progress(ticker.look(Phase::Fill, begin, None)),
+            _ = ticks.tick() => progress(ticker.look(BenchPhase::Fill, begin, None)),
         }
     }
     crew.workers.sort_by_key(|worker| worker.id);
@@ -182,7 +182,7 @@ async fn measure<C: Client>(
     mut stop: Pin<&mut impl Future<Output = ()>>,
     mut progress: impl FnMut(Progress),
     pace: impl FnOnce(Timetable, Instant, Arc<Semaphore>, usize) -> Pacer,
-) -> Result<Report, BenchError> {
+) -> Result<BenchReport, BenchError> {
     let Crew { plan, workers, shards } = crew;
     let timetable = plan.rate.map(|rate| Timetable::new(rate, plan.warmup + plan.duration));
     let schedule = timetable.map(|timetable| Arc::new(Schedule::new(timetable)));
@@ -219,7 +219,7 @@ async fn measure<C: Client>(
     let scheduled =
         timetable.map(|timetable| timetable.between(plan.warmup, window.end() - window.begin));
     let measured = Measured { span: window.measured_span(), scheduled };
-    Ok(Report::new(&plan, &shards.merged(), measured))
+    Ok(BenchReport::new(&plan, &shards.merged(), measured))
 }
 
 fn ticks() -> tokio::time::Interval {
@@ -241,15 +241,15 @@ impl Ticker {
         Ticker { shards, last: clock::now(), last_done }
     }
 
-    fn look_at(&mut self, window: &Window, plan: &Plan) -> Progress {
+    fn look_at(&mut self, window: &Window, plan: &BenchPlan) -> Progress {
         if clock::now() < window.measure_from {
-            self.look(Phase::Warmup, window.begin, Some(plan.warmup))
+            self.look(BenchPhase::Warmup, window.begin, Some(plan.warmup))
         } else {
-            self.look(Phase::Measure, window.measure_from, Some(plan.duration))
+            self.look(BenchPhase::Measure, window.measure_from, Some(plan.duration))
         }
     }
 
-    fn look(&mut self, phase: Phase, since: Instant, planned: Option<Duration>) -> Progress {
+    fn look(&mut self, phase: BenchPhase, since: Instant, planned: Option<Duration>) -> Progress {
         let now = clock::now();
         let (done, errors) = self.shards.totals();
         let seconds = (now - self.last).as_secs_f64().max(1e-3);

@@ -10,11 +10,11 @@ use tonic::{
 
 use super::{
     BenchError,
-    client::{BAD_RESPONSE, Client, Failure, Reply, causes},
+    client::{BAD_RESPONSE, Client, OpFailure, OpReply, causes},
     mix::OpKind,
-    plan::{Mode, Plan},
+    plan::{BenchPlan, Mode},
     target::StorageAddress,
-    workload::Operation,
+    workload::BenchOperation,
 };
 use nomad_proto::{
     groupstorage::{
@@ -30,7 +30,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Opens the plan's connections and gives each worker a client on one of them.
 pub(super) async fn connect_all(
-    plan: &Plan,
+    plan: &BenchPlan,
     storage: &StorageAddress,
 ) -> Result<Vec<GrpcClient>, BenchError> {
     let refuse = |reason: String| BenchError::Connect { address: storage.to_string(), reason };
@@ -72,7 +72,7 @@ impl GrpcClient {
 }
 
 impl Client for GrpcClient {
-    async fn call(&mut self, op: &Operation) -> Result<Reply, Failure> {
+    async fn call(&mut self, op: &BenchOperation) -> Result<OpReply, OpFailure> {
         let id = || op.key.clone();
         let object = || {
             Some(GameObjectGrpc { id: id(), value: op.value.clone(), ..GameObjectGrpc::default() })
@@ -101,40 +101,40 @@ impl Client for GrpcClient {
             }
         };
         if is_done {
-            return Ok(Reply { value_bytes });
+            return Ok(OpReply { value_bytes });
         }
         let code = if op.kind == OpKind::Put { "ALREADY_EXISTS" } else { "NOT_FOUND" };
         let detail = format!("{} {:?} answered result=false", op.kind.name(), op.key);
-        Err(Failure::answered(code, detail))
+        Err(OpFailure::answered(code, detail))
     }
 }
 
 fn read_bytes(
-    op: &Operation,
+    op: &BenchOperation,
     is_found: bool,
     object: Option<GameObjectGrpc>,
-) -> Result<u64, Failure> {
+) -> Result<u64, OpFailure> {
     match object {
         Some(object) if is_found => Ok(object.value.len() as u64),
         None if is_found => {
             let detail = format!("get {:?} answered result=true without an object", op.key);
-            Err(Failure::answered(BAD_RESPONSE, detail))
+            Err(OpFailure::answered(BAD_RESPONSE, detail))
         }
         _ => Ok(0),
     }
 }
 
 /// A status that tonic made itself has a cause; one that the node sent has none.
-fn failure(status: Status) -> Failure {
+fn failure(status: Status) -> OpFailure {
     let Some(cause) = std::error::Error::source(&status) else {
-        return Failure::answered(name(status.code()), status.message());
+        return OpFailure::answered(name(status.code()), status.message());
     };
     let detail = format!("{}: {}", status.message(), causes(cause));
     match status.code() {
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal => {
-            Failure::connection(detail)
+            OpFailure::connection(detail)
         }
-        code => Failure::answered(name(code), detail),
+        code => OpFailure::answered(name(code), detail),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `nomad bench`: a load generator over REST or gRPC, as a library and as a command.
 //!
-//! A [`Plan`] says what to send; [`run`] sends it and returns a [`Report`]. Without a rate the load is a closed loop:
+//! A [`BenchPlan`] says what to send; [`run`] sends it and returns a [`BenchReport`]. Without a rate the load is a closed loop:
 //! each worker sends its next request when the last one is answered, and latency is plain service time. With a rate it
 //! is an open loop: every request has an intended start time, and its latency counts from there, so that a server that
 //! stalls cannot hide the requests which it kept from being sent.
@@ -30,15 +30,15 @@ mod workload;
 
 use std::future::{Future, pending};
 
-pub use args::{BenchArgs, OutputFormat, Protocol};
+pub use args::{BenchArgs, BenchProtocol, OutputFormat};
 pub use command::execute;
-pub use drive::{Phase, Progress};
+pub use drive::{BenchPhase, Progress};
 pub use error::BenchError;
 pub use mix::{Mix, OpKind};
-pub use plan::{Mode, Plan};
+pub use plan::{BenchPlan, Mode};
 pub use problem::PlanProblem;
-pub use report::{LatencyKind, LatencyReport, OpReport, OpenLoopReport, PlanSummary, Report};
-pub use target::{Api, RestBase, StorageAddress, Target};
+pub use report::{BenchReport, LatencyKind, LatencyReport, OpReport, OpenLoopReport, PlanSummary};
+pub use target::{BenchApi, BenchTarget, RestBase, StorageAddress};
 
 /// Runs `plan` to its end and returns what it measured. `progress` is called about once a second.
 ///
@@ -47,7 +47,10 @@ pub use target::{Api, RestBase, StorageAddress, Target};
 /// [`BenchError::InvalidPlan`] before anything is sent; [`BenchError::Connect`] when the target does not accept the
 /// first connections; [`BenchError::Preload`] when the key space cannot be filled. Errors of single requests are no
 /// error here: they are counted in the report.
-pub async fn run(plan: Plan, progress: impl FnMut(Progress)) -> Result<Report, BenchError> {
+pub async fn run(
+    plan: BenchPlan,
+    progress: impl FnMut(Progress),
+) -> Result<BenchReport, BenchError> {
     run_until(plan, pending(), progress).await
 }
 
@@ -57,17 +60,17 @@ pub async fn run(plan: Plan, progress: impl FnMut(Progress)) -> Result<Report, B
 ///
 /// As [`run`].
 pub async fn run_until(
-    plan: Plan,
+    plan: BenchPlan,
     stop: impl Future<Output = ()>,
     progress: impl FnMut(Progress),
-) -> Result<Report, BenchError> {
+) -> Result<BenchReport, BenchError> {
     plan.validate()?;
     match plan.target.clone() {
-        Target::Rest { base, api } => {
+        BenchTarget::Rest { base, api } => {
             let clients = rest::connect_all(&plan, &base, api).await?;
             drive::drive(plan, clients, stop, progress).await
         }
-        Target::Grpc { storage } => {
+        BenchTarget::Grpc { storage } => {
             let clients = grpc::connect_all(&plan, &storage).await?;
             drive::drive(plan, clients, stop, progress).await
         }
@@ -79,14 +82,14 @@ pub async fn run_until(
 /// # Errors
 ///
 /// As [`run`].
-pub async fn fill(plan: Plan, progress: impl FnMut(Progress)) -> Result<(), BenchError> {
+pub async fn fill(plan: BenchPlan, progress: impl FnMut(Progress)) -> Result<(), BenchError> {
     plan.validate()?;
     match plan.target.clone() {
-        Target::Rest { base, api } => {
+        BenchTarget::Rest { base, api } => {
             let clients = rest::connect_all(&plan, &base, api).await?;
             drive::fill(plan, clients, progress).await
         }
-        Target::Grpc { storage } => {
+        BenchTarget::Grpc { storage } => {
             let clients = grpc::connect_all(&plan, &storage).await?;
             drive::fill(plan, clients, progress).await
         }

@@ -9,7 +9,7 @@ use super::{
     BenchError,
     mix::{Mix, OpKind},
     problem::PlanProblem,
-    target::Target,
+    target::BenchTarget,
 };
 
 const MAX_VALUE_BYTES: usize = 64 * 1024 * 1024;
@@ -42,11 +42,11 @@ impl Mode {
     }
 }
 
-/// One load run. [`Plan::new`] gives the defaults of `nomad bench`.
+/// One load run. [`BenchPlan::new`] gives the defaults of `nomad bench`.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct BenchPlan {
     /// Who is loaded.
-    pub target: Target,
+    pub target: BenchTarget,
     /// How often each operation is sent.
     pub mix: Mix,
     /// The mode that requests ask for; `None` sends none.
@@ -75,10 +75,10 @@ pub struct Plan {
     pub seed: u64,
 }
 
-impl Plan {
+impl BenchPlan {
     /// The default load for `target`.
-    pub fn new(target: Target) -> Plan {
-        Plan {
+    pub fn new(target: BenchTarget) -> BenchPlan {
+        BenchPlan {
             target,
             mix: Mix { get: 90, put: 10, update: 0, delete: 0 },
             mode: None,
@@ -99,8 +99,8 @@ impl Plan {
     /// The number of connections that the plan opens.
     pub fn connection_count(&self) -> usize {
         self.connections.unwrap_or(match self.target {
-            Target::Rest { .. } => self.concurrency,
-            Target::Grpc { .. } => 1,
+            BenchTarget::Rest { .. } => self.concurrency,
+            BenchTarget::Grpc { .. } => 1,
         })
     }
 
@@ -137,11 +137,13 @@ impl Plan {
         check("concurrency", self.concurrency as u64, MAX_CONCURRENCY as u64);
         let (connections, concurrency) = (self.connection_count(), self.concurrency);
         match self.target {
-            Target::Grpc { .. } => check("connections", connections as u64, concurrency as u64),
-            Target::Rest { .. } if connections != concurrency => {
+            BenchTarget::Grpc { .. } => {
+                check("connections", connections as u64, concurrency as u64)
+            }
+            BenchTarget::Rest { .. } if connections != concurrency => {
                 problems.push(PlanProblem::RestConnections { connections, concurrency });
             }
-            Target::Rest { .. } => {}
+            BenchTarget::Rest { .. } => {}
         }
         if self.value_size_bytes > MAX_VALUE_BYTES {
             let (size_bytes, size_bytes_max) = (self.value_size_bytes, MAX_VALUE_BYTES);
@@ -188,18 +190,18 @@ pub(super) fn parse_size(text: &str) -> Result<usize, PlanProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::target::Api;
+    use crate::bench::target::BenchApi;
 
-    fn grpc_plan() -> Plan {
-        Plan::new(Target::Grpc { storage: "127.0.0.1:6735".parse().unwrap() })
+    fn grpc_plan() -> BenchPlan {
+        BenchPlan::new(BenchTarget::Grpc { storage: "127.0.0.1:6735".parse().unwrap() })
     }
 
-    fn rest_plan() -> Plan {
+    fn rest_plan() -> BenchPlan {
         let base = "http://127.0.0.1:8080".parse().unwrap();
-        Plan::new(Target::Rest { base, api: Api::Objects })
+        BenchPlan::new(BenchTarget::Rest { base, api: BenchApi::Objects })
     }
 
-    fn problems(plan: &Plan) -> Vec<PlanProblem> {
+    fn problems(plan: &BenchPlan) -> Vec<PlanProblem> {
         match plan.validate() {
             Err(BenchError::InvalidPlan(problems)) => problems,
             other => panic!("expected problems, got {other:?}"),
@@ -227,7 +229,7 @@ mod tests {
 
     #[test]
     fn all_problems_of_a_plan_are_reported_together() {
-        let plan = Plan {
+        let plan = BenchPlan {
             key_count: 0,
             concurrency: 0,
             connections: Some(0),
@@ -245,10 +247,10 @@ mod tests {
 
     #[test]
     fn rest_connections_must_equal_concurrency() {
-        let plan = Plan { connections: Some(4), ..rest_plan() };
+        let plan = BenchPlan { connections: Some(4), ..rest_plan() };
         let expected = PlanProblem::RestConnections { connections: 4, concurrency: 64 };
         assert_eq!(problems(&plan), [expected]);
-        Plan { connections: Some(4), ..grpc_plan() }.validate().unwrap();
+        BenchPlan { connections: Some(4), ..grpc_plan() }.validate().unwrap();
     }
 
     #[test]

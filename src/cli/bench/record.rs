@@ -10,7 +10,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use super::{client::Failure, mix::OpKind};
+use super::{client::OpFailure, mix::OpKind};
 
 /// Latencies below this many nanoseconds are not told apart.
 const LOWEST_NS: u64 = 100;
@@ -109,7 +109,7 @@ pub(super) struct ErrorRecord {
 
 /// Everything recorded by one group of workers, or by all of them after merging.
 #[derive(Debug, Default)]
-pub(super) struct Recorder {
+pub(super) struct BenchRecorder {
     pub ops: BTreeMap<OpKind, OpRecord>,
     pub errors: BTreeMap<Cow<'static, str>, ErrorRecord>,
     /// All successes and errors, measured or not: for progress.
@@ -117,7 +117,7 @@ pub(super) struct Recorder {
     pub error_total: u64,
 }
 
-impl Recorder {
+impl BenchRecorder {
     /// Records a success.
     pub(super) fn succeeded(&mut self, kind: OpKind, timing: Timing, sent: u64, received: u64) {
         self.done_total += 1;
@@ -140,7 +140,7 @@ impl Recorder {
     }
 
     /// Records an error. Its latency is not recorded: a quick refusal must not look like a quick answer.
-    pub(super) fn failed(&mut self, kind: OpKind, is_measured: bool, failure: Failure) {
+    pub(super) fn failed(&mut self, kind: OpKind, is_measured: bool, failure: OpFailure) {
         self.error_total += 1;
         if is_measured {
             self.ops.entry(kind).or_insert_with(OpRecord::new).error_count += 1;
@@ -150,7 +150,7 @@ impl Recorder {
     }
 
     /// Adds everything that `other` recorded.
-    pub(super) fn merge(&mut self, other: &Recorder) {
+    pub(super) fn merge(&mut self, other: &BenchRecorder) {
         for (kind, op) in &other.ops {
             self.ops.entry(*kind).or_insert_with(OpRecord::new).merge(op);
         }
@@ -172,7 +172,7 @@ impl Recorder {
 }
 
 /// The recorders of a run. Workers are spread over a few of them, so that a lock is almost never waited for.
-pub(super) struct Shards(Vec<Mutex<Recorder>>);
+pub(super) struct Shards(Vec<Mutex<BenchRecorder>>);
 
 impl Shards {
     /// One recorder per processor.
@@ -182,7 +182,7 @@ impl Shards {
     }
 
     /// The recorder of worker `worker`.
-    pub(super) fn of(&self, worker: usize) -> MutexGuard<'_, Recorder> {
+    pub(super) fn of(&self, worker: usize) -> MutexGuard<'_, BenchRecorder> {
         let shard = self.0.get(worker % self.0.len()).expect("a remainder is below the length");
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,8 +195,8 @@ impl Shards {
     }
 
     /// Everything recorded, merged.
-    pub(super) fn merged(&self) -> Recorder {
-        let mut all = Recorder::default();
+    pub(super) fn merged(&self) -> BenchRecorder {
+        let mut all = BenchRecorder::default();
         for shard in 0..self.0.len() {
             all.merge(&self.of(shard));
         }
@@ -233,7 +233,7 @@ mod tests {
         let shards = Shards::new();
         for worker in 0..100_usize {
             shards.of(worker).succeeded(OpKind::Get, measured(worker as u64 + 1), 0, 100);
-            shards.of(worker).failed(OpKind::Put, true, Failure::answered("UNAVAILABLE", "x"));
+            shards.of(worker).failed(OpKind::Put, true, OpFailure::answered("UNAVAILABLE", "x"));
         }
         let all = shards.merged();
         let get = &all.ops[&OpKind::Get];
@@ -248,17 +248,17 @@ mod tests {
 
     #[test]
     fn warmup_counts_for_progress_only() {
-        let mut recorder = Recorder::default();
+        let mut recorder = BenchRecorder::default();
         let timing = Timing { is_measured: false, ended_in_window: false, ..measured(1) };
         recorder.succeeded(OpKind::Get, timing, 0, 100);
-        recorder.failed(OpKind::Get, false, Failure::connection("gone"));
+        recorder.failed(OpKind::Get, false, OpFailure::connection("gone"));
         assert!(recorder.ops.is_empty() && recorder.errors.is_empty());
         assert_eq!((recorder.done_total, recorder.error_total), (1, 1));
     }
 
     #[test]
     fn an_operation_across_the_window_s_edge_counts_on_one_side_each() {
-        let mut recorder = Recorder::default();
+        let mut recorder = BenchRecorder::default();
         let ends_in = Timing { is_measured: false, ..measured(1) };
         let starts_in = Timing { ended_in_window: false, ..measured(1) };
         recorder.succeeded(OpKind::Get, ends_in, 0, 100);
@@ -270,9 +270,9 @@ mod tests {
 
     #[test]
     fn error_codes_and_texts_are_bounded() {
-        let mut recorder = Recorder::default();
+        let mut recorder = BenchRecorder::default();
         for code in 0..1000 {
-            let failure = Failure::answered(format!("CODE_{code}"), "x".repeat(5000));
+            let failure = OpFailure::answered(format!("CODE_{code}"), "x".repeat(5000));
             recorder.failed(OpKind::Get, true, failure);
         }
         assert_eq!(recorder.errors.len(), ERROR_CODES_MAX + 1);

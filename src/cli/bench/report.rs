@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{
     mix::{Mix, OpKind},
-    plan::{Mode, Plan},
-    record::{OpRecord, Recorder},
-    target::{Api, Target},
+    plan::{BenchPlan, Mode},
+    record::{BenchRecorder, OpRecord},
+    target::{BenchApi, BenchTarget},
 };
 
 /// What the latencies of a report count.
@@ -30,7 +30,7 @@ pub struct PlanSummary {
     /// `rest` or `grpc`.
     pub protocol: &'static str,
     /// The REST API in use; `null` for gRPC.
-    pub api: Option<Api>,
+    pub api: Option<BenchApi>,
     /// The address under load.
     pub target: String,
     /// Weights of the operations.
@@ -145,7 +145,7 @@ pub struct OpenLoopReport {
 /// The result of a load run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct BenchReport {
     /// What was run.
     pub plan: PlanSummary,
     /// Length of the measured window; shorter than planned when the run was stopped.
@@ -173,8 +173,12 @@ pub(super) struct Measured {
     pub scheduled: Option<u64>,
 }
 
-impl Report {
-    pub(super) fn new(plan: &Plan, recorder: &Recorder, measured: Measured) -> Report {
+impl BenchReport {
+    pub(super) fn new(
+        plan: &BenchPlan,
+        recorder: &BenchRecorder,
+        measured: Measured,
+    ) -> BenchReport {
         let mut all = OpRecord::new();
         let mut operations = BTreeMap::new();
         for (kind, record) in &recorder.ops {
@@ -186,7 +190,7 @@ impl Report {
             OpenLoopReport { scheduled, unsent }
         });
         let errors = recorder.errors.iter();
-        Report {
+        BenchReport {
             plan: PlanSummary::new(plan),
             measured_ms: millis(measured.span),
             latency_kind: match plan.rate {
@@ -210,10 +214,10 @@ impl Report {
 }
 
 impl PlanSummary {
-    fn new(plan: &Plan) -> PlanSummary {
+    fn new(plan: &BenchPlan) -> PlanSummary {
         let (protocol, api, target) = match &plan.target {
-            Target::Rest { base, api } => ("rest", Some(*api), base.to_string()),
-            Target::Grpc { storage } => ("grpc", None, storage.to_string()),
+            BenchTarget::Rest { base, api } => ("rest", Some(*api), base.to_string()),
+            BenchTarget::Grpc { storage } => ("grpc", None, storage.to_string()),
         };
         PlanSummary {
             protocol,
@@ -243,12 +247,12 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::bench::{client::Failure, record::Timing};
+    use crate::bench::{client::OpFailure, record::Timing};
 
-    fn report(rate: Option<f64>) -> Report {
-        let target = Target::Grpc { storage: "127.0.0.1:6735".parse().unwrap() };
-        let plan = Plan { rate, ..Plan::new(target) };
-        let mut recorder = Recorder::default();
+    fn report(rate: Option<f64>) -> BenchReport {
+        let target = BenchTarget::Grpc { storage: "127.0.0.1:6735".parse().unwrap() };
+        let plan = BenchPlan { rate, ..BenchPlan::new(target) };
+        let mut recorder = BenchRecorder::default();
         for micros in 1..=1000_u64 {
             let response = Duration::from_micros(micros);
             let service = rate.map(|_| Duration::from_micros(1));
@@ -256,9 +260,9 @@ mod tests {
             let kind = if micros % 10 == 0 { OpKind::Put } else { OpKind::Get };
             recorder.succeeded(kind, timing, u64::from(kind == OpKind::Put), 100);
         }
-        recorder.failed(OpKind::Put, true, Failure::answered("UNAVAILABLE", "no quorum"));
+        recorder.failed(OpKind::Put, true, OpFailure::answered("UNAVAILABLE", "no quorum"));
         let measured = Measured { span: Duration::from_secs(2), scheduled: rate.map(|_| 1200) };
-        Report::new(&plan, &recorder, measured)
+        BenchReport::new(&plan, &recorder, measured)
     }
 
     #[test]
@@ -315,9 +319,9 @@ mod tests {
 
     #[test]
     fn a_run_without_a_single_answer_has_a_report() {
-        let target = Target::Grpc { storage: "127.0.0.1:6735".parse().unwrap() };
+        let target = BenchTarget::Grpc { storage: "127.0.0.1:6735".parse().unwrap() };
         let measured = Measured { span: Duration::ZERO, scheduled: None };
-        let report = Report::new(&Plan::new(target), &Recorder::default(), measured);
+        let report = BenchReport::new(&BenchPlan::new(target), &BenchRecorder::default(), measured);
         assert_eq!((report.overall.count, report.overall.throughput), (0, 0.0));
         assert_eq!(report.overall.latency_us, LatencyReport::default());
     }

@@ -23,11 +23,11 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     BenchError,
-    client::{BAD_RESPONSE, Client, Failure, Reply, causes},
-    plan::Plan,
+    client::{BAD_RESPONSE, Client, OpFailure, OpReply, causes},
+    plan::BenchPlan,
     rest_api::{RestApi, answer_limit_bytes},
-    target::{Api, RestBase},
-    workload::Operation,
+    target::{BenchApi, RestBase},
+    workload::BenchOperation,
 };
 
 /// How many connections are opened at the same time before a run.
@@ -35,9 +35,9 @@ const OPENING_MAX: usize = 64;
 
 /// Opens one connection per worker.
 pub(super) async fn connect_all(
-    plan: &Plan,
+    plan: &BenchPlan,
     base: &RestBase,
-    api: Api,
+    api: BenchApi,
 ) -> Result<Vec<RestClient>, BenchError> {
     let host = HeaderValue::from_str(&base.authority).map_err(|error| BenchError::Connect {
         address: base.authority.clone(),
@@ -85,7 +85,7 @@ impl RestClient {
     }
 
     /// The open connection, or a new one in place of one that the server has closed in the meantime.
-    async fn connection(&mut self) -> Result<Connection, Failure> {
+    async fn connection(&mut self) -> Result<Connection, OpFailure> {
         if let Some(mut connection) = self.connection.take()
             && connection.is_open().await
         {
@@ -96,7 +96,7 @@ impl RestClient {
 }
 
 impl Client for RestClient {
-    async fn call(&mut self, op: &Operation) -> Result<Reply, Failure> {
+    async fn call(&mut self, op: &BenchOperation) -> Result<OpReply, OpFailure> {
         let mut request = self.shared.api.request(op)?;
         request.headers_mut().insert(HOST, self.shared.host.clone());
         let mut connection = self.connection().await?;
@@ -113,14 +113,14 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(shared: &Shared) -> Result<Connection, Failure> {
+    async fn open(shared: &Shared) -> Result<Connection, OpFailure> {
         let stream = timeout(shared.connect_limit, TcpStream::connect(&shared.authority))
             .await
             .map_err(|_| {
-                Failure::connection(format!("not connected in {:?}", shared.connect_limit))
+                OpFailure::connection(format!("not connected in {:?}", shared.connect_limit))
             })?
-            .map_err(Failure::connection)?;
-        stream.set_nodelay(true).map_err(Failure::connection)?;
+            .map_err(OpFailure::connection)?;
+        stream.set_nodelay(true).map_err(OpFailure::connection)?;
         let (sender, driver) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
         Ok(Connection { sender, driver: Box::pin(driver) })
@@ -137,7 +137,7 @@ impl Connection {
         &mut self,
         request: Request<Full<Bytes>>,
         limit_bytes: usize,
-    ) -> Result<(StatusCode, Bytes), Failure> {
+    ) -> Result<(StatusCode, Bytes), OpFailure> {
         let Connection { sender, driver } = self;
         let mut work = pin!(async move {
             sender.ready().await.map_err(|error| lost(&error))?;
@@ -166,7 +166,7 @@ impl Connection {
     }
 }
 
-async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Failure> {
+async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, OpFailure> {
     let mut first = Bytes::new();
     let mut all: Option<Vec<u8>> = None;
     let mut read_bytes = 0;
@@ -176,7 +176,7 @@ async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Fail
         if read_bytes > limit_bytes {
             let detail = format!("an answer of more than {limit_bytes} bytes");
             let is_connection_lost = true;
-            return Err(Failure { code: BAD_RESPONSE.into(), detail, is_connection_lost });
+            return Err(OpFailure { code: BAD_RESPONSE.into(), detail, is_connection_lost });
         }
         if first.is_empty() {
             first = part;
@@ -187,8 +187,8 @@ async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Fail
     Ok(all.map_or(first, Bytes::from))
 }
 
-fn lost(error: &hyper::Error) -> Failure {
-    Failure::connection(causes(error))
+fn lost(error: &hyper::Error) -> OpFailure {
+    OpFailure::connection(causes(error))
 }
 
 #[cfg(test)]
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
     use crate::bench::{
-        target::Target,
+        target::BenchTarget,
         workload::{ValuePool, Workload},
     };
 
@@ -234,9 +234,10 @@ mod tests {
 
     async fn client(address: SocketAddr) -> (RestClient, Workload) {
         let base: RestBase = format!("http://{address}").parse().unwrap();
-        let target = Target::Rest { base: base.clone(), api: Api::Objects };
-        let plan = Plan { concurrency: 1, mix: "get=1".parse().unwrap(), ..Plan::new(target) };
-        let mut clients = connect_all(&plan, &base, Api::Objects).await.unwrap();
+        let target = BenchTarget::Rest { base: base.clone(), api: BenchApi::Objects };
+        let plan =
+            BenchPlan { concurrency: 1, mix: "get=1".parse().unwrap(), ..BenchPlan::new(target) };
+        let mut clients = connect_all(&plan, &base, BenchApi::Objects).await.unwrap();
         let workload = Workload::new(&plan, ValuePool::new(&plan), "run", 0);
         (clients.pop().unwrap(), workload)
     }
@@ -246,7 +247,7 @@ mod tests {
         let script = vec![answer("200 OK", "0123456789"), answer("404 Not Found", "{}")];
         let (address, serving) = scripted(vec![script]).await;
         let (mut client, mut workload) = client(address).await;
-        assert_eq!(client.call(&workload.next()).await, Ok(Reply { value_bytes: 10 }));
+        assert_eq!(client.call(&workload.next()).await, Ok(OpReply { value_bytes: 10 }));
         let failure = client.call(&workload.next()).await.unwrap_err();
         assert_eq!(failure.code, "HTTP_404");
         let requests = serving.await.unwrap();
@@ -261,7 +262,7 @@ mod tests {
         let (address, serving) = scripted(scripts).await;
         let (mut client, mut workload) = client(address).await;
         for _ in 0..2 {
-            assert_eq!(client.call(&workload.next()).await, Ok(Reply { value_bytes: 2 }));
+            assert_eq!(client.call(&workload.next()).await, Ok(OpReply { value_bytes: 2 }));
         }
         assert_eq!(serving.await.unwrap().len(), 2);
     }
@@ -273,7 +274,7 @@ mod tests {
         let (mut client, mut workload) = client(address).await;
         let failure = client.call(&workload.next()).await.unwrap_err();
         assert_eq!((failure.code.as_ref(), failure.is_connection_lost), ("CONNECTION", true));
-        assert_eq!(client.call(&workload.next()).await, Ok(Reply { value_bytes: 5 }));
+        assert_eq!(client.call(&workload.next()).await, Ok(OpReply { value_bytes: 5 }));
         serving.await.unwrap();
     }
 
@@ -302,7 +303,7 @@ mod tests {
         }
         assert!(client.connection.is_none());
         // The half-sent request closes the first connection, so the server goes on to the second.
-        assert_eq!(client.call(&workload.next()).await, Ok(Reply { value_bytes: 2 }));
+        assert_eq!(client.call(&workload.next()).await, Ok(OpReply { value_bytes: 2 }));
         serving.await.unwrap();
     }
 
@@ -314,7 +315,7 @@ mod tests {
         let endless = format!("{head}{}", chunk.repeat(40));
         let (address, serving) = scripted(vec![vec![parts, endless]]).await;
         let (mut client, mut workload) = client(address).await;
-        assert_eq!(client.call(&workload.next()).await, Ok(Reply { value_bytes: 3 * 0x1000 }));
+        assert_eq!(client.call(&workload.next()).await, Ok(OpReply { value_bytes: 3 * 0x1000 }));
         let failure = client.call(&workload.next()).await.unwrap_err();
         assert_eq!(failure.code, BAD_RESPONSE);
         serving.await.unwrap();
@@ -326,8 +327,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let base: RestBase = format!("http://{address}").parse().unwrap();
-        let plan = Plan::new(Target::Rest { base: base.clone(), api: Api::Objects });
-        let error = connect_all(&plan, &base, Api::Objects).await.err().unwrap().to_string();
+        let plan = BenchPlan::new(BenchTarget::Rest { base: base.clone(), api: BenchApi::Objects });
+        let error = connect_all(&plan, &base, BenchApi::Objects).await.err().unwrap().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("refused"), "{error}");
     }
 }

@@ -13,11 +13,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    client::{BAD_RESPONSE, Failure, Reply},
+    client::{BAD_RESPONSE, OpFailure, OpReply},
     mix::OpKind,
     plan::Mode,
-    target::Api,
-    workload::Operation,
+    target::BenchApi,
+    workload::BenchOperation,
 };
 
 /// What is escaped in an id; the others may stand in a path segment as they are.
@@ -31,7 +31,7 @@ pub(super) fn answer_limit_bytes(value_size_bytes: usize) -> usize {
 
 /// One of the two APIs, at its place.
 pub(super) struct RestApi {
-    pub api: Api,
+    pub api: BenchApi,
     /// What stands before `/nomad`.
     pub path_prefix: String,
     pub mode: Option<Mode>,
@@ -55,7 +55,7 @@ struct JsonResult {
 }
 
 #[derive(Deserialize)]
-struct Problem {
+struct ProblemBody {
     code: String,
     #[serde(default)]
     detail: String,
@@ -63,7 +63,7 @@ struct Problem {
 
 impl RestApi {
     /// The request for one operation, without its `Host` header.
-    pub(super) fn request(&self, op: &Operation) -> Result<Request<Full<Bytes>>, Failure> {
+    pub(super) fn request(&self, op: &BenchOperation) -> Result<Request<Full<Bytes>>, OpFailure> {
         let (method, path) = self.line(op);
         let mut request = Request::builder().method(method).uri(path);
         if let Some(mode) = self.mode {
@@ -73,29 +73,29 @@ impl RestApi {
         let is_write = matches!(op.kind, OpKind::Put | OpKind::Update);
         let body = match self.api {
             _ if !is_write => Bytes::new(),
-            Api::Objects => {
+            BenchApi::Objects => {
                 if op.kind == OpKind::Put {
                     request = request.header(IF_NONE_MATCH, "*");
                 }
                 request = request.header(CONTENT_TYPE, "application/octet-stream");
                 op.value.clone()
             }
-            Api::Storage => {
+            BenchApi::Storage => {
                 request = request.header(CONTENT_TYPE, "application/json");
                 let object = JsonObject { id: &op.key, value: BASE64.encode(&op.value) };
                 let json = serde_json::to_vec(&object);
-                json.map_err(|error| Failure::answered(BAD_RESPONSE, error.to_string()))?.into()
+                json.map_err(|error| OpFailure::answered(BAD_RESPONSE, error.to_string()))?.into()
             }
         };
         let request = request.body(Full::new(body));
-        request.map_err(|error| Failure::answered(BAD_RESPONSE, error.to_string()))
+        request.map_err(|error| OpFailure::answered(BAD_RESPONSE, error.to_string()))
     }
 
-    fn line(&self, op: &Operation) -> (Method, String) {
+    fn line(&self, op: &BenchOperation) -> (Method, String) {
         let prefix = &self.path_prefix;
         let id = utf8_percent_encode(&op.key, ESCAPED);
         match (self.api, op.kind) {
-            (Api::Objects, kind) => {
+            (BenchApi::Objects, kind) => {
                 let method = match kind {
                     OpKind::Get => Method::GET,
                     OpKind::Put | OpKind::Update => Method::PUT,
@@ -103,14 +103,16 @@ impl RestApi {
                 };
                 (method, format!("{prefix}/nomad/v1/objects/{id}"))
             }
-            (Api::Storage, OpKind::Get) => {
+            (BenchApi::Storage, OpKind::Get) => {
                 (Method::GET, format!("{prefix}/nomad/storage/get/{id}"))
             }
-            (Api::Storage, OpKind::Put) => (Method::POST, format!("{prefix}/nomad/storage/put")),
-            (Api::Storage, OpKind::Update) => {
+            (BenchApi::Storage, OpKind::Put) => {
+                (Method::POST, format!("{prefix}/nomad/storage/put"))
+            }
+            (BenchApi::Storage, OpKind::Update) => {
                 (Method::PUT, format!("{prefix}/nomad/storage/update"))
             }
-            (Api::Storage, OpKind::Delete) => {
+            (BenchApi::Storage, OpKind::Delete) => {
                 (Method::DELETE, format!("{prefix}/nomad/storage/delete/{id}"))
             }
         }
@@ -119,22 +121,22 @@ impl RestApi {
     /// What an answer means for its operation.
     pub(super) fn judge(
         &self,
-        op: &Operation,
+        op: &BenchOperation,
         status: StatusCode,
         body: &Bytes,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<OpReply, OpFailure> {
         if !status.is_success() {
             return Err(problem(status, body));
         }
         match (self.api, op.kind) {
-            (Api::Objects, OpKind::Get) => Ok(Reply { value_bytes: body.len() as u64 }),
-            (Api::Objects, _) => Ok(Reply { value_bytes: 0 }),
-            (Api::Storage, OpKind::Get) => {
+            (BenchApi::Objects, OpKind::Get) => Ok(OpReply { value_bytes: body.len() as u64 }),
+            (BenchApi::Objects, _) => Ok(OpReply { value_bytes: 0 }),
+            (BenchApi::Storage, OpKind::Get) => {
                 let object: JsonValue = parse(body)?;
-                Ok(Reply { value_bytes: decoded_len(&object.value) })
+                Ok(OpReply { value_bytes: decoded_len(&object.value) })
             }
-            (Api::Storage, kind) => match parse::<JsonResult>(body)?.result {
-                true => Ok(Reply { value_bytes: 0 }),
+            (BenchApi::Storage, kind) => match parse::<JsonResult>(body)?.result {
+                true => Ok(OpReply { value_bytes: 0 }),
                 false if kind == OpKind::Put => Err(no(op, "ALREADY_EXISTS")),
                 false => Err(no(op, "NOT_FOUND")),
             },
@@ -142,24 +144,24 @@ impl RestApi {
     }
 }
 
-fn no(op: &Operation, code: &'static str) -> Failure {
-    Failure::answered(code, format!("{} {:?} answered result=false", op.kind.name(), op.key))
+fn no(op: &BenchOperation, code: &'static str) -> OpFailure {
+    OpFailure::answered(code, format!("{} {:?} answered result=false", op.kind.name(), op.key))
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a Bytes) -> Result<T, Failure> {
+fn parse<'a, T: Deserialize<'a>>(body: &'a Bytes) -> Result<T, OpFailure> {
     serde_json::from_slice(body).map_err(|error| {
         let text = String::from_utf8_lossy(body);
-        Failure::answered(BAD_RESPONSE, format!("{error} in answer {text:?}"))
+        OpFailure::answered(BAD_RESPONSE, format!("{error} in answer {text:?}"))
     })
 }
 
 /// The node's error code, or the bare status of an answer that has none.
-fn problem(status: StatusCode, body: &Bytes) -> Failure {
-    match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => Failure::answered(problem.code, problem.detail),
+fn problem(status: StatusCode, body: &Bytes) -> OpFailure {
+    match serde_json::from_slice::<ProblemBody>(body) {
+        Ok(problem) => OpFailure::answered(problem.code, problem.detail),
         Err(_) => {
             let text = String::from_utf8_lossy(body).into_owned();
-            Failure::answered(format!("HTTP_{}", status.as_u16()), text)
+            OpFailure::answered(format!("HTTP_{}", status.as_u16()), text)
         }
     }
 }
@@ -177,18 +179,19 @@ mod tests {
 
     use super::*;
     use crate::bench::{
-        plan::Plan,
-        target::Target,
+        plan::BenchPlan,
+        target::BenchTarget,
         workload::{ValuePool, Workload},
     };
 
-    fn rest(api: Api, mode: Option<Mode>) -> RestApi {
+    fn rest(api: BenchApi, mode: Option<Mode>) -> RestApi {
         RestApi { api, path_prefix: "/edge".to_owned(), mode }
     }
 
-    fn op(kind: OpKind) -> Operation {
-        let target = Target::Grpc { storage: "127.0.0.1:1".parse().unwrap() };
-        let plan = Plan { key_prefix: "a b/ü".to_owned(), key_count: 1, ..Plan::new(target) };
+    fn op(kind: OpKind) -> BenchOperation {
+        let target = BenchTarget::Grpc { storage: "127.0.0.1:1".parse().unwrap() };
+        let plan =
+            BenchPlan { key_prefix: "a b/ü".to_owned(), key_count: 1, ..BenchPlan::new(target) };
         Workload::new(&plan, ValuePool::new(&plan), "run", 0).fill(kind, 7)
     }
 
@@ -199,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn the_objects_api_sends_raw_bytes_and_creates_conditionally() {
         let path = "/edge/nomad/v1/objects/a%20b%2F%C3%BC:k000000007";
-        let rest = rest(Api::Objects, Some(Mode::Parallel));
+        let rest = rest(BenchApi::Objects, Some(Mode::Parallel));
         let cases = [
             (OpKind::Get, Method::GET, None, "parallel"),
             (OpKind::Put, Method::PUT, Some("*"), "safe"),
@@ -219,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_storage_api_sends_json_with_base64() {
-        let rest = rest(Api::Storage, None);
+        let rest = rest(BenchApi::Storage, None);
         let id = "a%20b%2F%C3%BC:k000000007";
         let cases = [
             (OpKind::Get, Method::GET, format!("/edge/nomad/storage/get/{id}")),
@@ -244,8 +247,8 @@ mod tests {
 
     #[test]
     fn answers_mean_what_the_contract_says() {
-        let (objects, storage) = (rest(Api::Objects, None), rest(Api::Storage, None));
-        let ok = |value_bytes| Ok(Reply { value_bytes });
+        let (objects, storage) = (rest(BenchApi::Objects, None), rest(BenchApi::Storage, None));
+        let ok = |value_bytes| Ok(OpReply { value_bytes });
         let judge = |api: &RestApi, kind, status: u16, body: &'static str| {
             let status = StatusCode::from_u16(status).unwrap();
             api.judge(&op(kind), status, &Bytes::from_static(body.as_bytes()))

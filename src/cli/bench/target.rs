@@ -11,7 +11,7 @@ use super::problem::PlanProblem;
 /// Which of the two REST APIs carries the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Api {
+pub enum BenchApi {
     /// `/nomad/v1/objects/{id}`, raw bytes.
     #[default]
     Objects,
@@ -89,13 +89,13 @@ impl fmt::Display for StorageAddress {
 
 /// Who is loaded, and in which protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum BenchTarget {
     /// A REST listener.
     Rest {
         /// Where it is.
         base: RestBase,
         /// Which API of it is used.
-        api: Api,
+        api: BenchApi,
     },
     /// A gRPC storage listener (`GroupStorageService`).
     Grpc {

@@ -16,14 +16,14 @@ use tokio::{
 
 use super::{
     BenchError,
-    client::{Client, Failure, Reply, TIMEOUT},
+    client::{Client, OpFailure, OpReply, TIMEOUT},
     clock,
     drive::Window,
     mix::OpKind,
     pacer::Timetable,
     record::{Shards, Timing},
     watchdog::Watchdog,
-    workload::{Operation, Workload},
+    workload::{BenchOperation, Workload},
 };
 
 /// How long a worker waits after it lost its connection, so that a node that is gone is not asked in a busy loop.
@@ -133,20 +133,20 @@ impl<C: Client> Worker<C> {
         }
     }
 
-    async fn send(&mut self, op: &Operation, started: Instant) -> Result<Reply, Failure> {
+    async fn send(&mut self, op: &BenchOperation, started: Instant) -> Result<OpReply, OpFailure> {
         let answer = self.watchdog.watch(started, self.client.call(op)).await;
         answer.unwrap_or_else(|| {
             let detail =
                 format!("no answer to {} {:?} in {:?}", op.kind.name(), op.key, self.timeout);
-            Err(Failure { code: Cow::Borrowed(TIMEOUT), detail, is_connection_lost: false })
+            Err(OpFailure { code: Cow::Borrowed(TIMEOUT), detail, is_connection_lost: false })
         })
     }
 
     /// Records one ended operation; `intended` is its intended start in an open loop.
     async fn record(
         &mut self,
-        op: &Operation,
-        result: Result<Reply, Failure>,
+        op: &BenchOperation,
+        result: Result<OpReply, OpFailure>,
         window: &Window,
         started: Instant,
         intended: Option<Instant>,
@@ -178,6 +178,6 @@ impl<C: Client> Worker<C> {
 }
 
 /// A create over REST is refused with either code, depending on the API.
-fn is_already_there(failure: &Failure) -> bool {
+fn is_already_there(failure: &OpFailure) -> bool {
     failure.code == "ALREADY_EXISTS" || failure.code == "FAILED_PRECONDITION"
 }

@@ -8,7 +8,7 @@ use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
     mix::{Mix, OpKind},
-    plan::Plan,
+    plan::BenchPlan,
 };
 
 /// How many of its own objects a worker remembers for deletion.
@@ -18,7 +18,7 @@ const POOL_EXTRA_BYTES: usize = 64 * 1024;
 
 /// One request to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Operation {
+pub(super) struct BenchOperation {
     /// What it does.
     pub kind: OpKind,
     /// The object's id.
@@ -37,7 +37,7 @@ pub(super) struct ValuePool {
 }
 
 impl ValuePool {
-    pub(super) fn new(plan: &Plan) -> ValuePool {
+    pub(super) fn new(plan: &BenchPlan) -> ValuePool {
         let mut bytes = vec![0; plan.value_size_bytes + POOL_EXTRA_BYTES];
         StdRng::seed_from_u64(plan.seed).fill_bytes(&mut bytes);
         ValuePool { bytes: bytes.into(), value_size_bytes: plan.value_size_bytes }
@@ -64,7 +64,7 @@ pub(super) struct Workload {
 
 impl Workload {
     /// The operations of worker `worker` in the run called `run`.
-    pub(super) fn new(plan: &Plan, values: ValuePool, run: &str, worker: usize) -> Workload {
+    pub(super) fn new(plan: &BenchPlan, values: ValuePool, run: &str, worker: usize) -> Workload {
         Workload {
             mix: plan.mix,
             key_count: plan.key_count,
@@ -78,7 +78,7 @@ impl Workload {
     }
 
     /// The next operation of the mix. A delete with nothing to delete becomes a put.
-    pub(super) fn next(&mut self) -> Operation {
+    pub(super) fn next(&mut self) -> BenchOperation {
         let ticket = self.rng.random_range(0..self.mix.total());
         match self.mix.pick(ticket) {
             OpKind::Get => {
@@ -98,12 +98,12 @@ impl Workload {
     }
 
     /// The write that fills key `index` of the key space. `kind` is put or update.
-    pub(super) fn fill(&mut self, kind: OpKind, index: u64) -> Operation {
+    pub(super) fn fill(&mut self, kind: OpKind, index: u64) -> BenchOperation {
         self.operation(kind, shared_key(&self.shared_prefix, index), 0)
     }
 
     /// Learns that `op` succeeded, so that what it created can be deleted.
-    pub(super) fn succeeded(&mut self, op: &Operation) {
+    pub(super) fn succeeded(&mut self, op: &BenchOperation) {
         if op.kind == OpKind::Put && self.mix.delete > 0 {
             if self.deletable.len() == REMEMBERED_MAX {
                 self.deletable.pop_front();
@@ -112,7 +112,7 @@ impl Workload {
         }
     }
 
-    fn create(&mut self) -> Operation {
+    fn create(&mut self) -> BenchOperation {
         self.created_count += 1;
         let own = self.created_count;
         self.operation(OpKind::Put, self.own_key(own), own)
@@ -122,12 +122,12 @@ impl Workload {
         format!("{}:{own}", self.own_prefix)
     }
 
-    fn operation(&mut self, kind: OpKind, key: String, own: u64) -> Operation {
+    fn operation(&mut self, kind: OpKind, key: String, own: u64) -> BenchOperation {
         let value = match kind {
             OpKind::Put | OpKind::Update => self.values.cut(self.rng.next_u64()),
             OpKind::Get | OpKind::Delete => Bytes::new(),
         };
-        Operation { kind, key, value, own }
+        BenchOperation { kind, key, value, own }
     }
 }
 
@@ -141,15 +141,15 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::bench::target::Target;
+    use crate::bench::target::BenchTarget;
 
-    fn plan(mix: &str) -> Plan {
-        let target = Target::Grpc { storage: "127.0.0.1:1".parse().unwrap() };
+    fn plan(mix: &str) -> BenchPlan {
+        let target = BenchTarget::Grpc { storage: "127.0.0.1:1".parse().unwrap() };
         let mix = mix.parse().unwrap();
-        Plan { mix, key_count: 50, key_prefix: "p".to_owned(), ..Plan::new(target) }
+        BenchPlan { mix, key_count: 50, key_prefix: "p".to_owned(), ..BenchPlan::new(target) }
     }
 
-    fn workload(plan: &Plan, worker: usize) -> Workload {
+    fn workload(plan: &BenchPlan, worker: usize) -> Workload {
         Workload::new(plan, ValuePool::new(plan), "run", worker)
     }
 
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn values_have_the_size_of_the_plan_and_differ() {
-        let plan = Plan { value_size_bytes: 100, ..plan("put=1") };
+        let plan = BenchPlan { value_size_bytes: 100, ..plan("put=1") };
         let mut workload = workload(&plan, 0);
         let mut seen = BTreeMap::new();
         for _ in 0..100 {

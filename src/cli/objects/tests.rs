@@ -178,7 +178,7 @@ async fn a_node_that_is_not_there_or_is_none_is_named() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let base = format!("http://127.0.0.1:{port}").parse().unwrap();
     let nobody = Rest::new(base, std::time::Duration::from_secs(30));
-    let error = nobody.send(Ask::get("/", "look")).await.unwrap_err().to_string();
+    let error = nobody.send(CliRequest::get("/", "look")).await.unwrap_err().to_string();
     assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains("refused"), "{error}");
 }
 
@@ -187,6 +187,6 @@ async fn an_answer_that_does_not_come_is_not_waited_for_for_ever() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let silent = Rest::new(base, std::time::Duration::from_secs(10));
-    let error = silent.send(Ask::get("/", "look")).await.unwrap_err().to_string();
+    let error = silent.send(CliRequest::get("/", "look")).await.unwrap_err().to_string();
     assert!(error.contains("within 10s"), "{error}");
 }

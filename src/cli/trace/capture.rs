@@ -3,18 +3,18 @@
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::{PATH, step::Page, tree};
+use super::{PATH, step::TracePage, tree};
 use crate::{
     args::{CaptureArgs, Output, TraceFilter},
     error::CliError,
     objects::pretty,
-    rest::{Ask, Rest},
+    rest::{CliRequest, Rest},
 };
 
 /// Does what the flags say: begin, end, or show.
 pub(crate) async fn run(rest: &Rest, args: &CaptureArgs) -> Result<Vec<u8>, CliError> {
     if args.stop {
-        rest.send(Ask::new(Method::DELETE, PATH, "end the capture")).await?;
+        rest.send(CliRequest::new(Method::DELETE, PATH, "end the capture")).await?;
         return Ok(said(args.output, &json!({ "stopped": true }), "the capture has ended".into()));
     }
     match args.limit {
@@ -32,7 +32,7 @@ async fn begin(rest: &Rest, args: &CaptureArgs, limit: u32) -> Result<Vec<u8>, C
             wanted.insert(name.to_owned(), json!(value));
         }
     }
-    let ask = Ask::new(Method::POST, PATH, "begin a capture")
+    let ask = CliRequest::new(Method::POST, PATH, "begin a capture")
         .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
         .body(wanted.to_string());
     rest.send(ask).await?;
@@ -41,7 +41,7 @@ async fn begin(rest: &Rest, args: &CaptureArgs, limit: u32) -> Result<Vec<u8>, C
 }
 
 async fn show(rest: &Rest, output: Output) -> Result<Vec<u8>, CliError> {
-    let ask = Ask::get(format!("{PATH}/capture"), "show the capture");
+    let ask = CliRequest::get(format!("{PATH}/capture"), "show the capture");
     let answer = rest.send(ask).await.map_err(|error| match error {
         CliError::Refused { what, refused, .. } if refused.status == StatusCode::NOT_FOUND => {
             CliError::Refused { what, refused, hint: "; nomad trace capture --limit N begins one" }
@@ -51,7 +51,7 @@ async fn show(rest: &Rest, output: Output) -> Result<Vec<u8>, CliError> {
     match output {
         Output::Json => Ok(pretty(&answer.json::<Value>()?)),
         Output::Text => {
-            let page: Page = answer.json()?;
+            let page: TracePage = answer.json()?;
             let trees = tree::render(&page.steps());
             let gap = if trees.is_empty() { "" } else { "\n" };
             let text = format!("{} of {} steps captured\n{gap}{trees}", page.kept, page.limit);

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::step::Step;
+use super::step::TraceStep;
 use nomad_core::time::MonotonicUs;
 
 /// How long a request that got no further step is held, such as one of the node's own, which no edge answers.
@@ -16,21 +16,21 @@ const TAKEN_MAX: usize = 100_000;
 
 /// What was not shown yet.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldSteps {
     requests: BTreeMap<String, Waiting>,
     taken: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    steps: Vec<Step>,
+    steps: Vec<TraceStep>,
     grown: MonotonicUs,
 }
 
-impl Held {
+impl HeldSteps {
     /// Takes the steps of one answer of the node, in which some of an earlier one can come again, and returns those of
     /// the requests that are complete.
-    pub(super) fn step(&mut self, now: MonotonicUs, steps: Vec<Step>) -> Vec<Step> {
+    pub(super) fn step(&mut self, now: MonotonicUs, steps: Vec<TraceStep>) -> Vec<TraceStep> {
         for step in steps {
             if self.take(step.seq) {
                 let waiting = self.requests.entry(step.request.clone()).or_default();
@@ -41,7 +41,7 @@ impl Held {
         let is_full = self.requests.len() > REQUESTS_MAX;
         let is_complete = |waiting: &Waiting| {
             is_full
-                || waiting.steps.iter().any(Step::is_answer)
+                || waiting.steps.iter().any(TraceStep::is_answer)
                 || now.since(waiting.grown) >= HELD_MAX_US
         };
         let complete = self.requests.extract_if(.., |_, waiting| is_complete(waiting));
@@ -58,7 +58,7 @@ impl Held {
     }
 
     /// Takes steps and returns all that is held with them.
-    pub(super) fn flush(&mut self, now: MonotonicUs, steps: Vec<Step>) -> Vec<Step> {
+    pub(super) fn flush(&mut self, now: MonotonicUs, steps: Vec<TraceStep>) -> Vec<TraceStep> {
         let mut all = self.step(now, steps);
         all.extend(std::mem::take(&mut self.requests).into_values().flat_map(|held| held.steps));
         all
@@ -69,17 +69,17 @@ impl Held {
 mod tests {
     use super::*;
 
-    fn step(seq: u64, request: &str, from: &str) -> Step {
-        Step { seq, request: request.into(), from: from.into(), ..Step::default() }
+    fn step(seq: u64, request: &str, from: &str) -> TraceStep {
+        TraceStep { seq, request: request.into(), from: from.into(), ..TraceStep::default() }
     }
 
-    fn seqs(steps: &[Step]) -> Vec<u64> {
+    fn seqs(steps: &[TraceStep]) -> Vec<u64> {
         steps.iter().map(|step| step.seq).collect()
     }
 
     #[test]
     fn a_request_comes_out_whole_when_it_is_answered() {
-        let mut held = Held::default();
+        let mut held = HeldSteps::default();
         let now = MonotonicUs(1);
         assert!(held.step(now, vec![step(1, "a", "rest"), step(2, "b", "rest")]).is_empty());
         let out = held.step(now, vec![step(1, "a", "rest"), step(3, "a", "client")]);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_nobody_answers_comes_out_after_a_while() {
-        let mut held = Held::default();
+        let mut held = HeldSteps::default();
         assert!(held.step(MonotonicUs(0), vec![step(1, "tick", "expiry")]).is_empty());
         assert!(held.step(MonotonicUs(HELD_MAX_US - 1), vec![]).is_empty());
         assert_eq!(seqs(&held.step(MonotonicUs(HELD_MAX_US), vec![])), [1]);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_requests_are_held() {
-        let mut held = Held::default();
+        let mut held = HeldSteps::default();
         let many =
             |count: usize| (0..count as u64).map(|n| step(n, &n.to_string(), "rest")).collect();
         assert!(held.step(MonotonicUs(0), many(REQUESTS_MAX)).is_empty());

@@ -13,16 +13,16 @@ use std::{
 use serde_json::Value;
 
 use self::{
-    follow::Held,
-    step::{Page, Step},
+    follow::HeldSteps,
+    step::{TracePage, TraceStep},
 };
 use super::{
     args::{Output, TraceArgs, TraceFilter},
     error::CliError,
     objects::pretty,
     output,
-    rest::{Ask, Rest},
-    status::Status,
+    rest::{CliRequest, Rest},
+    status::StatusPage,
 };
 use nomad_ports::{Clock as _, SystemClock};
 
@@ -41,7 +41,7 @@ pub(super) async fn run(rest: &Rest, args: &TraceArgs) -> Result<(), CliError> {
     output::write(&match args.output {
         Output::Json => pretty(&answer.json::<Value>()?),
         Output::Text => {
-            let mut steps = answer.json::<Page>()?.steps();
+            let mut steps = answer.json::<TracePage>()?.steps();
             if args.only.request.is_some() {
                 steps.extend(steps_of_members(rest, args).await);
             }
@@ -54,21 +54,23 @@ pub(super) async fn run(rest: &Rest, args: &TraceArgs) -> Result<(), CliError> {
 }
 
 /// What the other members of the node's group recorded of a request. Those that do not answer are named.
-async fn steps_of_members(rest: &Rest, args: &TraceArgs) -> Vec<Step> {
-    let status = rest.send(Ask::get("/nomad/v1/status", "show the members")).await;
-    let Ok(status) = status.and_then(|answer| answer.json::<Status>()) else { return Vec::new() };
+async fn steps_of_members(rest: &Rest, args: &TraceArgs) -> Vec<TraceStep> {
+    let status = rest.send(CliRequest::get("/nomad/v1/status", "show the members")).await;
+    let Ok(status) = status.and_then(|answer| answer.json::<StatusPage>()) else {
+        return Vec::new();
+    };
     let others = status.members.iter().filter(|member| member.node_id != status.node_id);
     let asked = others.map(async |member| {
         let name = member.node_id.get(member.node_id.len().saturating_sub(6)..).unwrap_or_default();
         let found = async {
             let answer = rest.to(&member.rest).send(ask(&args.only, args.limit, None)).await?;
-            answer.json::<Page>()
+            answer.json::<TracePage>()
         };
         match found.await {
             Ok(page) => page
                 .steps()
                 .into_iter()
-                .map(|step| Step { node: name.to_owned(), ..step })
+                .map(|step| TraceStep { node: name.to_owned(), ..step })
                 .collect::<Vec<_>>(),
             Err(error) => {
                 let _ = writeln!(stderr(), "the member {name} is left out: {error}");
@@ -82,11 +84,11 @@ async fn steps_of_members(rest: &Rest, args: &TraceArgs) -> Vec<Step> {
 /// Shows the last steps, then what happens, until the process is told to end.
 async fn follow(rest: &Rest, args: &TraceArgs) -> Result<(), CliError> {
     let clock = SystemClock::new();
-    let (mut held, mut after) = (Held::default(), None);
+    let (mut held, mut after) = (HeldSteps::default(), None);
     loop {
         let limit = if after.is_none() { args.limit } else { FOLLOWED_MAX };
         let answer = rest.send_held(ask(&args.only, limit, after), WAIT).await?;
-        let page: Page = answer.json()?;
+        let page: TracePage = answer.json()?;
         let is_first = after.is_none();
         after = page.next.or(after).or(Some(0));
         let now = clock.monotonic();
@@ -100,13 +102,13 @@ async fn follow(rest: &Rest, args: &TraceArgs) -> Result<(), CliError> {
 }
 
 /// Trees with an empty line behind each, so that more can follow.
-fn spaced(steps: &[Step]) -> Vec<u8> {
+fn spaced(steps: &[TraceStep]) -> Vec<u8> {
     let trees = tree::render(steps);
     if trees.is_empty() { Vec::new() } else { (trees + "\n").into_bytes() }
 }
 
 /// The records that are new, one a line.
-fn lines(held: &mut Held, page: &Page) -> Vec<u8> {
+fn lines(held: &mut HeldSteps, page: &TracePage) -> Vec<u8> {
     let is_new = |record: &&Value| {
         record.get("seq").and_then(Value::as_u64).is_none_or(|seq| held.take(seq))
     };
@@ -117,9 +119,9 @@ fn lines(held: &mut Held, page: &Page) -> Vec<u8> {
         .collect()
 }
 
-fn ask(only: &TraceFilter, limit: u32, after: Option<u64>) -> Ask {
+fn ask(only: &TraceFilter, limit: u32, after: Option<u64>) -> CliRequest {
     let wait = after.map(|_| WAIT.as_secs().to_string());
-    Ask::get(PATH, "show what was recorded").query([
+    CliRequest::get(PATH, "show what was recorded").query([
         ("object", only.object.clone()),
         ("request", only.request.clone()),
         ("actor", only.actor.clone()),
@@ -135,9 +137,9 @@ mod tests {
 
     #[test]
     fn followed_records_are_written_once_each() {
-        let page: Page =
+        let page: TracePage =
             serde_json::from_str(r#"{"steps":[{"seq":1},{"seq":2}],"next":2}"#).unwrap();
-        let mut held = Held::default();
+        let mut held = HeldSteps::default();
         assert_eq!(lines(&mut held, &page), b"{\"seq\":1}\n{\"seq\":2}\n");
         assert!(lines(&mut held, &page).is_empty());
     }

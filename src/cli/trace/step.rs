@@ -8,7 +8,7 @@ use crate::shown::time;
 /// Steps as `GET /nomad/debug/trace` and `GET /nomad/debug/trace/capture` give them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Page {
+pub(super) struct TracePage {
     /// The steps, by `seq`.
     #[serde(alias = "steps")]
     pub records: Vec<Value>,
@@ -20,17 +20,17 @@ pub(super) struct Page {
     pub kept: u64,
 }
 
-impl Page {
+impl TracePage {
     /// The steps, as far as they can be read.
-    pub(super) fn steps(&self) -> Vec<Step> {
-        self.records.iter().filter_map(|record| Step::deserialize(record).ok()).collect()
+    pub(super) fn steps(&self) -> Vec<TraceStep> {
+        self.records.iter().filter_map(|record| TraceStep::deserialize(record).ok()).collect()
     }
 }
 
 /// One message that was handled, or one request that was answered.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Step {
+pub(super) struct TraceStep {
     /// Its place in the order of recording.
     pub seq: u64,
     /// When it began.
@@ -54,7 +54,7 @@ pub(super) struct Step {
     pub node: String,
 }
 
-impl Step {
+impl TraceStep {
     /// Sorts steps by when they began, as far as the node's times tell, else by when they ended.
     pub(super) fn begin(&self) -> (String, &str, u64) {
         (time(&self.at), &self.node, self.seq)

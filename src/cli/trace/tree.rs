@@ -2,29 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::step::Step;
+use super::step::TraceStep;
 use crate::shown::{micros, one_line, padded, time};
 
 /// The steps as one tree per request, oldest request first.
-pub(super) fn render(steps: &[Step]) -> String {
-    let mut requests: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
+pub(super) fn render(steps: &[TraceStep]) -> String {
+    let mut requests: BTreeMap<&str, Vec<&TraceStep>> = BTreeMap::new();
     for step in steps {
         requests.entry(&step.request).or_default().push(step);
     }
-    let mut requests: Vec<Vec<&Step>> = requests.into_values().collect();
+    let mut requests: Vec<Vec<&TraceStep>> = requests.into_values().collect();
     requests.sort_by_cached_key(|steps| steps.iter().map(|step| step.begin()).min());
     let pages: Vec<String> = requests.into_iter().map(request).collect();
     pages.join("\n")
 }
 
 /// A step and how deep it stands in its request.
-type Placed<'a> = (usize, &'a Step);
+type Placed<'a> = (usize, &'a TraceStep);
 
 /// One request: a line about all of it, and its steps.
-fn request(mut steps: Vec<&Step>) -> String {
+fn request(mut steps: Vec<&TraceStep>) -> String {
     steps.sort_by_cached_key(|step| step.begin());
     let placed = placed(&steps);
-    let roots: Vec<&Step> = placed.iter().filter(|(depth, _)| *depth == 0).map(|p| p.1).collect();
+    let roots: Vec<&TraceStep> =
+        placed.iter().filter(|(depth, _)| *depth == 0).map(|p| p.1).collect();
     let mut text = match &roots[..] {
         [] => return String::new(),
         [root] => {
@@ -43,9 +44,9 @@ fn request(mut steps: Vec<&Step>) -> String {
 }
 
 /// Each step below the one that caused it. A step whose cause is not among them stands at the top.
-fn placed<'a>(steps: &[&'a Step]) -> Vec<Placed<'a>> {
+fn placed<'a>(steps: &[&'a TraceStep]) -> Vec<Placed<'a>> {
     let spans: BTreeSet<&str> = steps.iter().map(|step| &*step.span).collect();
-    let mut children: BTreeMap<&str, Vec<&'a Step>> = BTreeMap::new();
+    let mut children: BTreeMap<&str, Vec<&'a TraceStep>> = BTreeMap::new();
     let mut tops = Vec::new();
     for step in steps {
         match step.parent.as_deref().filter(|parent| spans.contains(parent)) {
@@ -64,8 +65,8 @@ fn placed<'a>(steps: &[&'a Step]) -> Vec<Placed<'a>> {
 
 fn place<'a>(
     depth: usize,
-    step: &'a Step,
-    children: &BTreeMap<&str, Vec<&'a Step>>,
+    step: &'a TraceStep,
+    children: &BTreeMap<&str, Vec<&'a TraceStep>>,
     done: &mut BTreeSet<(&'a str, u64)>,
     placed: &mut Vec<Placed<'a>>,
 ) {
@@ -99,7 +100,7 @@ fn rows(placed: &[Placed<'_>], text: &mut String) {
     }
 }
 
-fn cells(depth: usize, step: &Step) -> [String; 5] {
+fn cells(depth: usize, step: &TraceStep) -> [String; 5] {
     // The line above the tree names the object of the whole request.
     let object = step.object.as_deref().filter(|_| depth > 0);
     let object = object.map(|id| format!(" {id}")).unwrap_or_default();
@@ -113,7 +114,7 @@ fn cells(depth: usize, step: &Step) -> [String; 5] {
     ]
 }
 
-fn outcome(step: &Step) -> String {
+fn outcome(step: &TraceStep) -> String {
     match step.batch {
         Some(jobs) if jobs > 0 => format!("{} (batch of {jobs})", step.outcome),
         _ => step.outcome.clone(),
@@ -131,8 +132,8 @@ mod tests {
     const REQUEST: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const NONE: &str = "0000000000000000";
 
-    fn step(seq: u64, span: &str, parent: &str, path: (&str, &str), kind: &str) -> Step {
-        Step {
+    fn step(seq: u64, span: &str, parent: &str, path: (&str, &str), kind: &str) -> TraceStep {
+        TraceStep {
             seq,
             at: 1_700_000_000_000u64.into(),
             request: REQUEST.to_owned(),
@@ -143,20 +144,20 @@ mod tests {
             kind: kind.to_owned(),
             object: Some("item:99".to_owned()),
             outcome: "done".to_owned(),
-            ..Step::default()
+            ..TraceStep::default()
         }
     }
 
     #[test]
     fn a_put_reads_from_the_client_to_the_disk() {
         let steps = [
-            Step {
+            TraceStep {
                 wait_micros: 12,
                 run_micros: 3,
                 outcome: "handed to the writer".into(),
                 ..step(1, "b", "a", ("rest", "local_store"), "Write")
             },
-            Step {
+            TraceStep {
                 wait_micros: 5,
                 run_micros: 350,
                 batch: Some(1),
@@ -164,7 +165,7 @@ mod tests {
                 detail: Some("100 bytes,\nno condition".into()),
                 ..step(2, "c", "b", ("local_store", "writer"), "Commit")
             },
-            Step {
+            TraceStep {
                 run_micros: 412,
                 batch: Some(0),
                 outcome: "answered 200".into(),

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Slot};
+use super::entry::{LedgerObject, LedgerSlot};
 use crate::{
     digest::{BUCKETS, BucketSet, Digest, Fingerprint, bucket_of},
     node_id::NodeId,
@@ -20,7 +20,7 @@ use crate::{
 
 /// What a member holds of one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct HeldObject {
     /// The object.
     pub id: ObjectId,
     /// Its version there.
@@ -57,7 +57,7 @@ pub struct Holder {
 
 /// An object and who holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listed {
+pub struct ObjectHolders {
     /// The object.
     pub id: ObjectId,
     /// Who holds it; not empty, sorted by node.
@@ -68,7 +68,7 @@ pub struct Listed {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerPage {
     /// The objects.
-    pub items: Vec<Listed>,
+    pub items: Vec<ObjectHolders>,
     /// Behind which id to go on; `None` = this was the last part. A part may be short, or empty, and not the last.
     pub next: Option<String>,
 }
@@ -77,14 +77,14 @@ pub struct LedgerPage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// What it holds.
-    pub entries: Vec<Held>,
+    pub entries: Vec<HeldObject>,
     /// Behind which id to go on; `None` = this was the last part.
     pub next: Option<ObjectId>,
 }
 
 /// How well objects are replicated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct LedgerTotals {
     /// How many objects there are.
     pub objects: u64,
     /// How many of them have their newest version on fewer members than they should.
@@ -93,7 +93,7 @@ pub struct Census {
 
 /// A member of which the ledger is kept, or a number that is free again.
 #[derive(Debug, Default)]
-struct Seat {
+struct LedgerSeat {
     node: Option<NodeId>,
     digest: Digest,
     /// Of a member that was forgotten: the bucket from which on its entries are still to be taken out.
@@ -106,9 +106,9 @@ const LOOKS_MAX: usize = 20_000;
 /// The ledger.
 #[derive(Debug)]
 pub struct Ledger {
-    buckets: Vec<Vec<Entry>>, // invariant: BUCKETS of them, each sorted by id
-    seats: Vec<Seat>,
-    numbers: BTreeMap<NodeId, Slot>,
+    buckets: Vec<Vec<LedgerObject>>, // invariant: BUCKETS of them, each sorted by id
+    seats: Vec<LedgerSeat>,
+    numbers: BTreeMap<NodeId, LedgerSlot>,
     objects: u64,
 }
 
@@ -120,7 +120,7 @@ impl Default for Ledger {
     }
 }
 
-fn find(entries: &[Entry], id: &str) -> Result<usize, usize> {
+fn find(entries: &[LedgerObject], id: &str) -> Result<usize, usize> {
     entries.binary_search_by(|entry| entry.id.as_str().cmp(id))
 }
 
@@ -159,18 +159,18 @@ impl Ledger {
         held
     }
 
-    fn vacate(&mut self, slot: Slot) {
+    fn vacate(&mut self, slot: LedgerSlot) {
         if let Some(seat) = self.seats.get_mut(usize::from(slot)) {
             let is_empty = seat.digest.root().count == 0;
-            *seat = Seat { purged_to: (!is_empty).then_some(0), ..Seat::default() };
+            *seat = LedgerSeat { purged_to: (!is_empty).then_some(0), ..LedgerSeat::default() };
         }
     }
 
     fn seat(&mut self, node: NodeId) {
-        let is_free = |seat: &Seat| seat.node.is_none() && seat.purged_to.is_none();
+        let is_free = |seat: &LedgerSeat| seat.node.is_none() && seat.purged_to.is_none();
         let at = self.seats.iter().position(is_free).unwrap_or(self.seats.len());
-        let Ok(slot) = Slot::try_from(at) else { return };
-        let seat = Seat { node: Some(node), ..Seat::default() };
+        let Ok(slot) = LedgerSlot::try_from(at) else { return };
+        let seat = LedgerSeat { node: Some(node), ..LedgerSeat::default() };
         match self.seats.get_mut(at) {
             Some(place) => *place = seat,
             None => self.seats.push(seat),
@@ -187,7 +187,7 @@ impl Ledger {
         let from = seat.purged_to.unwrap_or_default();
         let until = from.saturating_add(buckets.max(1)).min(BUCKETS);
         seat.purged_to = (until < BUCKETS).then_some(until);
-        let slot = slot as Slot;
+        let slot = slot as LedgerSlot;
         for entries in self.buckets.iter_mut().take(usize::from(until)).skip(usize::from(from)) {
             let before = entries.len();
             entries.retain_mut(|entry| !entry.remove(slot).1);
@@ -202,7 +202,7 @@ impl Ledger {
     // ---- entries ----
 
     /// Takes a word about a member from anybody: only what is new, or newer, changes something.
-    pub fn add(&mut self, node: NodeId, held: Held) -> Added {
+    pub fn add(&mut self, node: NodeId, held: HeldObject) -> Added {
         if !self.numbers.contains_key(&node) {
             return Added::Stranger;
         }
@@ -220,9 +220,9 @@ impl Ledger {
 
     /// Takes a member's own last word about what it holds, which may also be an older version than before: a value that only
     /// a minority had accepted gives way to the one that was chosen. Returns whether something has changed.
-    pub fn set(&mut self, node: NodeId, held: Held) -> bool {
+    pub fn set(&mut self, node: NodeId, held: HeldObject) -> bool {
         let Some(slot) = self.numbers.get(&node).copied() else { return false };
-        let Held { id, version, expires_at } = held;
+        let HeldObject { id, version, expires_at } = held;
         let bucket = bucket_of(id.as_str());
         let (Some(entries), Some(seat)) =
             (self.buckets.get_mut(usize::from(bucket)), self.seats.get_mut(usize::from(slot)))
@@ -248,7 +248,7 @@ impl Ledger {
                     // Doubling would leave a quarter of the memory unused on average.
                     entries.reserve_exact(entries.len() / 8 + 4);
                 }
-                entries.insert(at, Entry::new(id, slot, version, expires_at));
+                entries.insert(at, LedgerObject::new(id, slot, version, expires_at));
                 self.objects += 1;
             }
         }
@@ -284,7 +284,7 @@ impl Ledger {
         buckets: Range<u16>,
         after: Option<&ObjectId>,
         until: Option<&ObjectId>,
-        entries: Vec<Held>,
+        entries: Vec<HeldObject>,
     ) -> usize {
         let Some(slot) = self.numbers.get(&node).copied() else { return 0 };
         let named: BTreeSet<&str> = entries.iter().map(|held| held.id.as_str()).collect();
@@ -327,12 +327,12 @@ impl Ledger {
     // ---- reading ----
 
     /// Returns what a member holds of an object, also when that has expired.
-    pub fn held(&self, node: NodeId, id: &ObjectId) -> Option<Held> {
+    pub fn held(&self, node: NodeId, id: &ObjectId) -> Option<HeldObject> {
         let slot = *self.numbers.get(&node)?;
         let entries = self.buckets.get(usize::from(bucket_of(id.as_str())))?;
         let entry = entries.get(find(entries, id.as_str()).ok()?)?;
         let held = entry.held_by(slot)?;
-        Some(Held { id: id.clone(), version: held.version, expires_at: held.expires_at() })
+        Some(HeldObject { id: id.clone(), version: held.version, expires_at: held.expires_at() })
     }
 
     /// Returns who holds an object that has not expired at `now`, sorted by node.
@@ -343,7 +343,7 @@ impl Ledger {
         entry.map(|entry| self.holders_of(entry, now)).unwrap_or_default()
     }
 
-    fn holders_of(&self, entry: &Entry, now: UnixSecs) -> Vec<Holder> {
+    fn holders_of(&self, entry: &LedgerObject, now: UnixSecs) -> Vec<Holder> {
         let mut holders = Vec::new();
         for held in entry.holdings().filter(|held| !held.is_expired(now)) {
             let nodes =
@@ -369,7 +369,7 @@ impl Ledger {
             }
             holders += of_entry.len();
             if !of_entry.is_empty() {
-                page.items.push(Listed { id: entry.id.clone(), holders: of_entry });
+                page.items.push(ObjectHolders { id: entry.id.clone(), holders: of_entry });
             }
             last = Some(entry.id.as_str().to_owned());
         }
@@ -395,7 +395,7 @@ impl Ledger {
             }
             if let Some(held) = entry.held_by(slot) {
                 let (version, expires_at) = (held.version, held.expires_at());
-                part.entries.push(Held { id: entry.id.clone(), version, expires_at });
+                part.entries.push(HeldObject { id: entry.id.clone(), version, expires_at });
             }
             last = Some(entry.id.clone());
         }
@@ -407,7 +407,7 @@ impl Ledger {
         &'a self,
         after: Option<&str>,
         within: Option<&'a BucketSet>,
-    ) -> impl Iterator<Item = &'a Entry> {
+    ) -> impl Iterator<Item = &'a LedgerObject> {
         let first = after.map_or(0, bucket_of);
         let skip = after.and_then(|id| {
             let entries = self.buckets.get(usize::from(first))?;
@@ -431,10 +431,10 @@ impl Ledger {
         (wanted, settled, now): (usize, Version, UnixSecs),
         found: &mut Vec<ObjectId>,
         found_max: usize,
-    ) -> Census {
-        let mut census = Census::default();
+    ) -> LedgerTotals {
+        let mut census = LedgerTotals::default();
         let buckets = buckets.filter_map(|bucket| self.buckets.get(usize::from(bucket)));
-        let is_kept = |slot: &&Slot| {
+        let is_kept = |slot: &&LedgerSlot| {
             self.seats.get(usize::from(**slot)).is_some_and(|seat| seat.node.is_some())
         };
         for entry in buckets.flatten() {

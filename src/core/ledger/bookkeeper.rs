@@ -13,7 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::answering::Word;
 use self::{correcting::Correction, own::Scan};
-use super::{Answer, Census, Change, Held, LIMIT_ENTRIES, Ledger, Notice, Question};
+use super::{
+    HeldObject, LIMIT_ENTRIES, Ledger, LedgerAnswer, LedgerChange, LedgerRequest, LedgerTotals,
+    Notice,
+};
 use crate::{
     digest::BUCKETS,
     node_id::NodeId,
@@ -42,7 +45,7 @@ pub type Ticket = u64;
 
 /// A node's group, as its view says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Site {
+pub struct LedgerScope {
     /// Its name.
     pub group: String,
     /// Its members, this node included.
@@ -57,7 +60,7 @@ pub struct Site {
     pub replicas: usize,
 }
 
-impl Site {
+impl LedgerScope {
     /// Reads it from a view; `None` without a group.
     pub fn of(view: &View) -> Option<Self> {
         let table = view.group()?;
@@ -91,19 +94,19 @@ pub struct Failure;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum LedgerEvent {
     /// The view has changed.
-    Viewed(Option<Site>),
+    Viewed(Option<LedgerScope>),
     /// What this node holds has changed, durably; oldest first.
-    Changed(Vec<Change>),
+    Changed(Vec<LedgerChange>),
     /// What this node holds is to be read from its store again.
     Recount,
-    /// A part of the store was read, as [`Effect::Scan`] wanted it.
+    /// A part of the store was read, as [`LedgerEffect::Scan`] wanted it.
     Scanned {
         /// Names the effect.
         ticket: Ticket,
         /// The live objects, sorted by id, and up to which id they were read; `None` = to the end of the shard. Or it failed.
-        part: Result<(Vec<Held>, Option<ObjectId>), Failure>,
+        part: Result<(Vec<HeldObject>, Option<ObjectId>), Failure>,
     },
     /// Another member says something.
     Noticed {
@@ -117,14 +120,14 @@ pub enum Event {
         /// Names the question.
         ticket: Ticket,
         /// The answer.
-        answer: Result<Answer, Failure>,
+        answer: Result<LedgerAnswer, Failure>,
     },
     /// A member has said that it holds an object, when asked because a caller says so.
     Referred {
         /// The member.
         member: NodeId,
         /// What it holds.
-        held: Held,
+        held: HeldObject,
     },
     /// Time has passed.
     Tick,
@@ -132,7 +135,7 @@ pub enum Event {
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum LedgerEffect {
     /// Tell another member.
     Tell {
         /// Whom.
@@ -140,16 +143,16 @@ pub enum Effect {
         /// What.
         notice: Notice,
     },
-    /// Ask another member; then say [`Event::Answered`].
+    /// Ask another member; then say [`LedgerEvent::Answered`].
     Ask {
         /// Names the question.
         ticket: Ticket,
         /// Whom.
         to: NodeId,
         /// What.
-        question: Question,
+        question: LedgerRequest,
     },
-    /// Read the store, from a thread that may wait; then say [`Event::Scanned`].
+    /// Read the store, from a thread that may wait; then say [`LedgerEvent::Scanned`].
     Scan {
         /// Names it.
         ticket: Ticket,
@@ -173,7 +176,7 @@ pub enum Reference {
 
 /// How the group's objects stand, as the ledger has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct LedgerStanding {
     /// Whether this node keeps the ledger of its group. If not, the rest is of this node alone.
     pub keeps: bool,
     /// Whether it has heard of all members what they hold.
@@ -185,7 +188,7 @@ pub struct Standing {
     /// How many replicas of them.
     pub holdings: u64,
     /// The last count, on a node that keeps the ledger of the group.
-    pub census: Option<Census>,
+    pub census: Option<LedgerTotals>,
     /// Some of the objects that were under-replicated then.
     pub under_replicated: Vec<ObjectId>,
     /// Notices that were taken.
@@ -198,7 +201,7 @@ pub struct Standing {
 
 /// What is known of another member's notices.
 #[derive(Debug, Default)]
-struct Peer {
+struct LedgerPeer {
     life: Option<u64>,
     seq: u64,
     /// When its digest is to be compared.
@@ -212,11 +215,11 @@ struct Peer {
 }
 
 /// A pass over all buckets that is under way.
-struct Round {
+struct BucketPass {
     next: u16,
     begun: MonotonicUs,
     sweeps: bool,
-    census: Census,
+    census: LedgerTotals,
     found: Vec<ObjectId>,
 }
 
@@ -225,21 +228,21 @@ pub struct Bookkeeper {
     this: NodeId,
     life: u64,
     cleanup_us: u64,
-    site: Option<Site>,
+    site: Option<LedgerScope>,
     ledger: Ledger,
     scan: Scan,
-    pending: Vec<Change>,
+    pending: Vec<LedgerChange>,
     flush_due: Option<MonotonicUs>,
     seq: u64,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: BTreeMap<NodeId, LedgerPeer>,
     correction: Option<Correction>,
     next_ticket: Ticket,
-    round: Option<Round>,
+    round: Option<BucketPass>,
     changed_at: MonotonicUs,
     counted_at: MonotonicUs,
     sweep_due: MonotonicUs,
     purges: bool,
-    standing: Standing,
+    standing: LedgerStanding,
 }
 
 impl Bookkeeper {
@@ -266,35 +269,37 @@ impl Bookkeeper {
             counted_at: MonotonicUs(0),
             sweep_due: now.plus_us(cleanup_us),
             purges: false,
-            standing: Standing::default(),
+            standing: LedgerStanding::default(),
         }
     }
 
     /// Takes one event. What depends on time is done by the first event at or after [`next_due`](Self::next_due).
-    pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
+    pub fn step(&mut self, now: Now, event: LedgerEvent) -> Vec<LedgerEffect> {
         let mut effects = Vec::new();
         match event {
-            Event::Viewed(site) => self.on_view(now, site),
-            Event::Changed(changes) => self.on_changed(now, changes, &mut effects),
-            Event::Recount => self.scan.again(now.monotonic),
-            Event::Scanned { ticket, part } => self.on_scanned(now, ticket, part, &mut effects),
-            Event::Noticed { from, notice } => self.on_notice(now, from, notice),
-            Event::Answered { ticket, answer } => {
+            LedgerEvent::Viewed(site) => self.on_view(now, site),
+            LedgerEvent::Changed(changes) => self.on_changed(now, changes, &mut effects),
+            LedgerEvent::Recount => self.scan.again(now.monotonic),
+            LedgerEvent::Scanned { ticket, part } => {
+                self.on_scanned(now, ticket, part, &mut effects)
+            }
+            LedgerEvent::Noticed { from, notice } => self.on_notice(now, from, notice),
+            LedgerEvent::Answered { ticket, answer } => {
                 self.on_answered(now, ticket, answer, &mut effects);
             }
-            Event::Referred { member, held } => {
+            LedgerEvent::Referred { member, held } => {
                 if self.keeps() {
                     self.ledger.add(member, held);
                     self.changed_at = now.monotonic;
                 }
             }
-            Event::Tick => {}
+            LedgerEvent::Tick => {}
         }
         self.on_time(now, &mut effects);
         effects
     }
 
-    /// Returns when a [`Event::Tick`] is wanted.
+    /// Returns when a [`LedgerEvent::Tick`] is wanted.
     pub fn next_due(&self) -> Option<MonotonicUs> {
         let peers = self.peers.values().map(|peer| peer.due).min();
         let chore = self.round.as_ref().map(|round| round.begun);
@@ -316,13 +321,13 @@ impl Bookkeeper {
     }
 
     /// Returns the group.
-    pub fn site(&self) -> Option<&Site> {
+    pub fn site(&self) -> Option<&LedgerScope> {
         self.site.as_ref()
     }
 
     /// Returns how the objects stand.
-    pub fn standing(&self) -> Standing {
-        Standing {
+    pub fn standing(&self) -> LedgerStanding {
+        LedgerStanding {
             keeps: self.keeps(),
             complete: self.is_complete(),
             members: self.ledger.members().count(),
@@ -346,11 +351,11 @@ impl Bookkeeper {
         self.next_ticket
     }
 
-    fn on_view(&mut self, now: Now, site: Option<Site>) {
+    fn on_view(&mut self, now: Now, site: Option<LedgerScope>) {
         if site == self.site {
             return;
         }
-        let group = |site: &Option<Site>| site.as_ref().map(|site| site.group.clone());
+        let group = |site: &Option<LedgerScope>| site.as_ref().map(|site| site.group.clone());
         if group(&site) != group(&self.site) {
             // What members of another group held is nothing to this one.
             self.ledger.keep(&BTreeSet::from([self.this]));
@@ -370,7 +375,7 @@ impl Bookkeeper {
         self.ledger.keep(&kept);
         self.peers.retain(|node, _| kept.contains(node));
         for node in kept.into_iter().filter(|node| *node != self.this) {
-            let new = || Peer { due: now.monotonic, patience: 1, ..Peer::default() };
+            let new = || LedgerPeer { due: now.monotonic, patience: 1, ..LedgerPeer::default() };
             self.peers.entry(node).or_insert_with(new);
         }
         if self
@@ -413,15 +418,15 @@ impl Bookkeeper {
     }
 
     /// Takes what a member says of itself.
-    fn take(&mut self, node: NodeId, change: Change) {
+    fn take(&mut self, node: NodeId, change: LedgerChange) {
         match change {
-            Change::Held(held) => {
+            LedgerChange::Held(held) => {
                 let count = self.ledger.digest(&node).map_or(0, |digest| digest.root().count);
                 if count < HELD_MAX || self.ledger.held(node, &held.id).is_some() {
                     self.ledger.set(node, held);
                 }
             }
-            Change::Dropped(id) => {
+            LedgerChange::Dropped(id) => {
                 self.ledger.remove(node, id.as_str());
             }
         }
@@ -440,7 +445,7 @@ impl Bookkeeper {
 
     // ---- what time brings ----
 
-    fn on_time(&mut self, now: Now, effects: &mut Vec<Effect>) {
+    fn on_time(&mut self, now: Now, effects: &mut Vec<LedgerEffect>) {
         if self.flush_due.is_some_and(|due| now.monotonic >= due) {
             self.flush(effects);
         }
@@ -468,8 +473,8 @@ impl Bookkeeper {
             if sweeps {
                 self.sweep_due = now.monotonic.plus_us(self.cleanup_us);
             }
-            let (begun, census, found) = (now.monotonic, Census::default(), Vec::new());
-            self.round = Some(Round { next: 0, begun, sweeps, census, found });
+            let (begun, census, found) = (now.monotonic, LedgerTotals::default(), Vec::new());
+            self.round = Some(BucketPass { next: 0, begun, sweeps, census, found });
         }
         let Some(mut round) = self.round.take() else { return };
         let part = round.next..round.next.saturating_add(CHORE_BUCKETS).min(BUCKETS);

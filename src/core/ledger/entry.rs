@@ -9,29 +9,29 @@ use crate::{
 };
 
 /// The number of a member in a ledger. Members are numbered because their names are 32 bytes long.
-pub(super) type Slot = u16;
+pub(super) type LedgerSlot = u16;
 
 /// A few numbers of members, in no order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Slots {
-    Few(u8, [Slot; 6]), // invariant: the first are used, as many as the number says
+    Few(u8, [LedgerSlot; 6]), // invariant: the first are used, as many as the number says
     #[expect(clippy::box_collection, reason = "a pointer is a third of a vector, and this is rare")]
-    Many(Box<Vec<Slot>>),
+    Many(Box<Vec<LedgerSlot>>),
 }
 
 impl Slots {
-    fn one(slot: Slot) -> Self {
+    fn one(slot: LedgerSlot) -> Self {
         Self::Few(1, [slot, 0, 0, 0, 0, 0])
     }
 
-    fn as_slice(&self) -> &[Slot] {
+    fn as_slice(&self) -> &[LedgerSlot] {
         match self {
             Self::Few(len, slots) => slots.get(..usize::from(*len)).unwrap_or(slots),
             Self::Many(slots) => slots,
         }
     }
 
-    fn insert(&mut self, slot: Slot) {
+    fn insert(&mut self, slot: LedgerSlot) {
         match self {
             Self::Few(len, slots) => match slots.get_mut(usize::from(*len)) {
                 Some(place) => {
@@ -48,7 +48,7 @@ impl Slots {
     }
 
     /// Takes a slot out. Returns whether it was in.
-    fn remove(&mut self, slot: Slot) -> bool {
+    fn remove(&mut self, slot: LedgerSlot) -> bool {
         let Some(at) = self.as_slice().iter().position(|held| *held == slot) else { return false };
         match self {
             Self::Few(len, slots) => {
@@ -74,7 +74,7 @@ pub(super) struct Holding {
 }
 
 impl Holding {
-    fn new(slot: Slot, version: Version, expires_at: Option<UnixSecs>) -> Self {
+    fn new(slot: LedgerSlot, version: Version, expires_at: Option<UnixSecs>) -> Self {
         // An expiry at 0 is long past, as one at 1 is.
         let expires_at = expires_at.map_or(0, |at| at.0.max(1));
         Self { version, expires_at, by: Slots::one(slot) }
@@ -91,14 +91,14 @@ impl Holding {
     }
 
     /// Returns who holds it.
-    pub fn by(&self) -> &[Slot] {
+    pub fn by(&self) -> &[LedgerSlot] {
         self.by.as_slice()
     }
 }
 
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct LedgerObject {
     /// Its id.
     pub id: ObjectId,
     first: Holding,
@@ -109,8 +109,13 @@ pub(super) struct Entry {
     more: Option<Box<Vec<Holding>>>, // invariant: not empty, all versions differ, each slot stands once
 }
 
-impl Entry {
-    pub fn new(id: ObjectId, slot: Slot, version: Version, expires_at: Option<UnixSecs>) -> Self {
+impl LedgerObject {
+    pub fn new(
+        id: ObjectId,
+        slot: LedgerSlot,
+        version: Version,
+        expires_at: Option<UnixSecs>,
+    ) -> Self {
         Self { id, first: Holding::new(slot, version, expires_at), more: None }
     }
 
@@ -120,14 +125,14 @@ impl Entry {
     }
 
     /// Returns what a member holds.
-    pub fn held_by(&self, slot: Slot) -> Option<&Holding> {
+    pub fn held_by(&self, slot: LedgerSlot) -> Option<&Holding> {
         self.holdings().find(|holding| holding.by().contains(&slot))
     }
 
     /// Says what a member holds from now on. Returns the version that it held before.
     pub fn set(
         &mut self,
-        slot: Slot,
+        slot: LedgerSlot,
         version: Version,
         expires_at: Option<UnixSecs>,
     ) -> Option<Version> {
@@ -149,13 +154,13 @@ impl Entry {
     }
 
     /// Tells whether nobody else holds anything.
-    fn is_alone(&self, slot: Slot) -> bool {
+    fn is_alone(&self, slot: LedgerSlot) -> bool {
         self.more.is_none() && *self.first.by() == [slot]
     }
 
     /// Takes a member out. Returns the version that it held, and whether nobody holds anything any more: then the entry is
     /// to be removed.
-    pub fn remove(&mut self, slot: Slot) -> (Option<Version>, bool) {
+    pub fn remove(&mut self, slot: LedgerSlot) -> (Option<Version>, bool) {
         let Some(old) = self.held_by(slot).map(|held| held.version) else { return (None, false) };
         let is_last = self.is_alone(slot);
         if !is_last {
@@ -179,7 +184,7 @@ impl Entry {
     }
 
     /// Takes a slot out of the holding of a version, which is not the only one.
-    fn leave(&mut self, slot: Slot, version: Version) {
+    fn leave(&mut self, slot: LedgerSlot, version: Version) {
         if self.first.version == version {
             self.first.by.remove(slot);
             if self.first.by().is_empty()
@@ -210,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert_eq!(size_of::<Entry>(), 64);
+        assert_eq!(size_of::<LedgerObject>(), 64);
     }
 
     proptest! {
@@ -219,7 +224,7 @@ mod tests {
         fn an_entry_knows_who_holds_which_version(
             steps in prop::collection::vec((0u16..9, prop::option::of(0u64..3)), 1..60),
         ) {
-            let (mut plain, mut entry) = (BTreeMap::<Slot, u64>::new(), None::<Entry>);
+            let (mut plain, mut entry) = (BTreeMap::<LedgerSlot, u64>::new(), None::<LedgerObject>);
             let id = ObjectId::parse("o").unwrap();
             for (slot, time) in steps {
                 let version = |time| Version { time, node: 1 };
@@ -231,7 +236,7 @@ mod tests {
                         plain.insert(slot, time);
                     }
                     (Some(time), None) => {
-                        entry = Some(Entry::new(id.clone(), slot, version(time), expires(time)));
+                        entry = Some(LedgerObject::new(id.clone(), slot, version(time), expires(time)));
                         plain.insert(slot, time);
                     }
                     (None, Some(held)) => {

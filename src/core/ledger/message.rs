@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Held, Inventory, LedgerPage};
+use super::{HeldObject, Inventory, LedgerPage};
 use crate::{
     digest::{BucketSet, Sum},
     node_id::NodeId,
@@ -14,14 +14,14 @@ pub const LIMIT_ENTRIES: usize = 1_000;
 
 /// A change of what a member holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
+pub enum LedgerChange {
     /// It holds an object at this version from now on.
-    Held(Held),
+    Held(HeldObject),
     /// It holds an object no more.
     Dropped(ObjectId),
 }
 
-impl Change {
+impl LedgerChange {
     /// Returns the object.
     pub fn id(&self) -> &ObjectId {
         match self {
@@ -43,7 +43,7 @@ pub enum Notice {
         /// The number of the notice in that run; one without its predecessor says that something was lost.
         seq: u64,
         /// The changes, at most [`LIMIT_ENTRIES`].
-        changes: Vec<Change>,
+        changes: Vec<LedgerChange>,
     },
     /// The super-peer was told that a member that does not answer holds nothing any more.
     Forget {
@@ -56,7 +56,7 @@ pub enum Notice {
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Question {
+pub enum LedgerRequest {
     /// The sum of all that the member holds.
     Root {
         /// The group.
@@ -110,7 +110,7 @@ pub enum Question {
     },
 }
 
-impl Question {
+impl LedgerRequest {
     /// Returns the group that it is about.
     pub fn group(&self) -> &str {
         match self {
@@ -140,7 +140,7 @@ impl Question {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum LedgerAnswer {
     /// The sum of all, as it was after this notice.
     Root {
         /// The run of the sender's ledger.
@@ -162,7 +162,7 @@ pub enum Answer {
     /// A part of what the member holds.
     Inventory(Inventory),
     /// What the member holds of an object.
-    Holds(Option<Held>),
+    Holds(Option<HeldObject>),
     /// A part of the ledger.
     Page(LedgerPage),
     /// Whether something was done: what is so already, or is of nobody, is not.

@@ -10,8 +10,11 @@ mod bookkeeper;
 mod entry;
 mod message;
 
-pub use book::{Added, Census, Held, Holder, Inventory, Ledger, LedgerPage, Listed};
-pub use bookkeeper::{
-    Bookkeeper, Effect, Event, Failure, Now, Reference, Site, Standing, Ticket, Word,
+pub use book::{
+    Added, HeldObject, Holder, Inventory, Ledger, LedgerPage, LedgerTotals, ObjectHolders,
 };
-pub use message::{Answer, Change, LIMIT_ENTRIES, Notice, Question};
+pub use bookkeeper::{
+    Bookkeeper, Failure, LedgerEffect, LedgerEvent, LedgerScope, LedgerStanding, Now, Reference,
+    Ticket, Word,
+};
+pub use message::{LIMIT_ENTRIES, LedgerAnswer, LedgerChange, LedgerRequest, Notice};

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRequest, ProposeFailure,
-    Purpose, Refusal, RequestId, search,
+    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
+    ProposeFailure, Purpose, RequestId, search,
 };
 use crate::{
     node_id::NodeId,
-    table::{Applied, Command, Seat, Table},
+    table::{Applied, GroupTable, Seat, TableCommand},
 };
 
 /// The most nodes that wait for a place at the same time.
@@ -24,7 +24,7 @@ const SEEN_US: u64 = 50_000;
 
 /// A node that has asked for a place.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct PendingJoin {
     pub seat: Seat,
     /// The last question; earlier ones were answered with `Later`.
     pub request: RequestId,
@@ -69,7 +69,7 @@ impl Membership {
         let Some(lead) = &mut self.lead else { return };
         let (claim, group) = (seat.claim, self.durable.home.clone().unwrap_or_default());
         let address = seat.member.peer.clone();
-        let waiting = Waiting { seat, request, confirmed, ready_at };
+        let waiting = PendingJoin { seat, request, confirmed, ready_at };
         match lead.waiting.insert(from, waiting) {
             Some(earlier) if earlier.seat.claim == claim => {
                 if let Some(waiting) = lead.waiting.get_mut(&from) {
@@ -79,7 +79,7 @@ impl Membership {
                 self.reply(earlier.request, MembershipAnswer::Later { after_ms: LATER_MS });
             }
             Some(earlier) => {
-                self.reply(earlier.request, MembershipAnswer::Refused(Refusal::OldClaim));
+                self.reply(earlier.request, MembershipAnswer::Refused(MembershipRefusal::OldClaim));
                 self.ask_back(from, address, group, claim);
             }
             None => self.ask_back(from, address, group, claim),
@@ -98,7 +98,7 @@ impl Membership {
         let later = Some(MembershipAnswer::Later { after_ms: LATER_MS });
         if let Some(held) = table.seats.get(&from) {
             if seat.claim < held.claim {
-                return Some(MembershipAnswer::Refused(Refusal::OldClaim));
+                return Some(MembershipAnswer::Refused(MembershipRefusal::OldClaim));
             }
             let stays = table.configuration().members.contains(&from);
             if seat.claim > held.claim {
@@ -118,7 +118,7 @@ impl Membership {
             return later;
         }
         if table.seats.keys().any(|other| other.tag() == from.tag()) {
-            return Some(MembershipAnswer::Refused(Refusal::SameTag));
+            return Some(MembershipAnswer::Refused(MembershipRefusal::SameTag));
         }
         if self.is_full_for(&table, Some(from)) {
             return Some(self.full());
@@ -152,8 +152,8 @@ impl Membership {
         }
         let Some(waiting) = lead.waiting.remove(&node) else { return };
         let answer = match answer {
-            Ok(MembershipAnswer::Void) => MembershipAnswer::Refused(Refusal::OldClaim),
-            Ok(_) => MembershipAnswer::Refused(Refusal::Malformed),
+            Ok(MembershipAnswer::Void) => MembershipAnswer::Refused(MembershipRefusal::OldClaim),
+            Ok(_) => MembershipAnswer::Refused(MembershipRefusal::Malformed),
             Err(_) => MembershipAnswer::Later { after_ms: 2 * LATER_MS },
         };
         self.reply(waiting.request, answer);
@@ -186,7 +186,7 @@ impl Membership {
     }
 
     /// Writes the change that is due: all who have confirmed and fit, and all who go.
-    pub(super) fn run_change(&mut self, table: &Table) {
+    pub(super) fn run_change(&mut self, table: &GroupTable) {
         self.forget_done(table);
         let this = self.node();
         let Some(lead) = &self.lead else { return };
@@ -196,7 +196,7 @@ impl Membership {
         }
         if table.super_peer != this {
             if table.configuration().members.contains(&this) {
-                self.propose_change(Command::Lead { node: this });
+                self.propose_change(TableCommand::Lead { node: this });
             }
             return;
         }
@@ -222,10 +222,10 @@ impl Membership {
         if let Some(lead) = &mut self.lead {
             lead.adding = add.iter().map(|seat| seat.member.node).collect();
         }
-        self.propose_change(Command::Change { add, remove });
+        self.propose_change(TableCommand::Change { add, remove });
     }
 
-    fn who_goes(&self, table: &Table) -> Vec<(NodeId, u64)> {
+    fn who_goes(&self, table: &GroupTable) -> Vec<(NodeId, u64)> {
         let Some(lead) = &self.lead else { return Vec::new() };
         let removals = lead.removals.iter().map(|(node, removal)| (*node, removal.claim));
         removals
@@ -233,7 +233,7 @@ impl Membership {
             .collect()
     }
 
-    fn who_comes(&self, table: &Table) -> Vec<(Lived, Seat)> {
+    fn who_comes(&self, table: &GroupTable) -> Vec<(Lived, Seat)> {
         let Some(lead) = &self.lead else { return Vec::new() };
         let staying = (table.count() as usize).saturating_sub(self.who_goes(table).len());
         let room = (table.capacity as usize).saturating_sub(staying);
@@ -264,7 +264,7 @@ impl Membership {
     }
 
     /// Answers those whose wish the table shows, or cannot show any more.
-    fn forget_done(&mut self, table: &Table) {
+    fn forget_done(&mut self, table: &GroupTable) {
         let now = self.pace.now();
         let is_full = table.count() >= table.capacity && !table.configuration().is_joint();
         let Some(lead) = &mut self.lead else { return };

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Health, Membership, MembershipAnswer, MembershipRequest, Refusal, Report, RequestId, Stage,
-    admitting::Why,
+    HealthReport, Membership, MembershipAnswer, MembershipRefusal, MembershipReport,
+    MembershipRequest, MembershipStage, RequestId, admitting::Why,
 };
 use crate::{group::Member, node_id::NodeId, offer::Offer, table::Seat};
 
@@ -19,7 +19,7 @@ impl Membership {
         question: MembershipRequest,
     ) {
         if from == self.node() || !question.is_well_formed(from) {
-            self.reply(request, MembershipAnswer::Refused(Refusal::Malformed));
+            self.reply(request, MembershipAnswer::Refused(MembershipRefusal::Malformed));
             return;
         }
         let answer = match question {
@@ -53,7 +53,7 @@ impl Membership {
                 if self.on_handed_over(from, &group, term) {
                     MembershipAnswer::Done
                 } else {
-                    MembershipAnswer::Refused(Refusal::OtherGroup)
+                    MembershipAnswer::Refused(MembershipRefusal::OtherGroup)
                 }
             }
             MembershipRequest::Gone { group, into } => {
@@ -76,7 +76,7 @@ impl Membership {
         let ended = self.ended.iter().find(|(ended, _)| ended == group);
         match ended {
             Some((_, into)) => MembershipAnswer::Dissolved { into: into.clone() },
-            None => MembershipAnswer::Refused(Refusal::OtherGroup),
+            None => MembershipAnswer::Refused(MembershipRefusal::OtherGroup),
         }
     }
 
@@ -87,9 +87,9 @@ impl Membership {
         group: &str,
         claim: u64,
     ) -> Option<MembershipAnswer> {
-        let table = self
-            .table()
-            .filter(|table| table.name == group && matches!(self.stage, Stage::Seated(_)));
+        let table = self.table().filter(|table| {
+            table.name == group && matches!(self.stage, MembershipStage::Seated(_))
+        });
         let Some(table) = table else { return Some(self.answer_for_other(group)) };
         if let Some(end) = &table.dissolved {
             return Some(MembershipAnswer::Dissolved { into: end.into.clone() });
@@ -118,8 +118,8 @@ impl Membership {
         MembershipAnswer::Later { after_ms: LEAVE_MS }
     }
 
-    fn answer_health(&mut self, from: NodeId, health: Health) -> MembershipAnswer {
-        let Health { group, claim, epoch, reached } = health;
+    fn answer_health(&mut self, from: NodeId, health: HealthReport) -> MembershipAnswer {
+        let HealthReport { group, claim, epoch, reached } = health;
         let answer = self.as_leader_for(from, &group, claim);
         let Some(table) = self.table().cloned() else { return self.answer_for_other(&group) };
         let theirs = table.epoch();
@@ -149,7 +149,7 @@ impl Membership {
         let others = others.copied().collect();
         let now = self.pace.now();
         for (to, present) in self.watch.report(from, reached, &others, now) {
-            self.report(Report::PairFault { from, to, present });
+            self.report(MembershipReport::PairFault { from, to, present });
         }
         let others = table.seats.keys().filter(|node| **node != this && **node != from);
         let doubts = others.filter(|node| !self.watch.is_linked(**node)).copied().collect();
@@ -195,7 +195,7 @@ impl MembershipRequest {
             }
             Self::Invite { group, address, .. } => is_short(group) && is_short(address),
             Self::Order { group, order, .. } => is_short(group) && order.may_be_passed_on(),
-            Self::Health(Health { group, reached, .. }) => {
+            Self::Health(HealthReport { group, reached, .. }) => {
                 is_short(group) && reached.len() <= Self::REACHED_MAX
             }
             Self::Gone { group, into } => {

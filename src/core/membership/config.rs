@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::Settings;
 
-/// What a membership has kept durably. It is written before it is used: see [`Effect::Persist`](super::Effect).
+/// What a membership has kept durably. It is written before it is used: see [`MembershipEffect::Persist`](super::MembershipEffect).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Durable {
     /// The node's present claim. All lower ones are void for ever.
@@ -58,13 +58,13 @@ pub struct MembershipConfig {
     pub gather_us: u64,
     /// Faults put in on purpose. For tests only.
     #[doc(hidden)]
-    pub faults: Faults,
+    pub faults: MembershipFaults,
 }
 
 /// Mistakes that the simulation must catch when they are put in.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Faults {
+pub struct MembershipFaults {
     /// A node goes to another group under the claim that the first one has.
     pub claim_is_kept: bool,
     /// A node uses a claim before it is durable.
@@ -102,7 +102,7 @@ impl MembershipConfig {
             suspect_after_us: 5 * S,
             rest_us: 600 * S,
             gather_us: 100_000,
-            faults: Faults::default(),
+            faults: MembershipFaults::default(),
         }
     }
 }

@@ -3,10 +3,10 @@
 //! stopped, and is as welcome afterwards as any other node.
 
 use super::{
-    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRequest, Purpose, Refusal,
-    RequestId, Stage, admitting::Why, moving::Goal,
+    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
+    MembershipStage, Purpose, RequestId, admitting::Why, moving::Goal,
 };
-use crate::{node_id::NodeId, offer::Found};
+use crate::{node_id::NodeId, offer::FoundGroups};
 
 /// The most groups that a node stays away from. The one whose time ends first makes room.
 const RESTS_MAX: usize = 8;
@@ -60,9 +60,10 @@ impl Membership {
         claim: u64,
         rests: bool,
     ) -> MembershipAnswer {
-        let is_member = matches!(self.stage, Stage::Seated(_)) && self.holds_claim(&group, claim);
+        let is_member =
+            matches!(self.stage, MembershipStage::Seated(_)) && self.holds_claim(&group, claim);
         if !is_member || self.log.leader != Some(from) {
-            return MembershipAnswer::Refused(Refusal::OtherGroup);
+            return MembershipAnswer::Refused(MembershipRefusal::OtherGroup);
         }
         // An order to leave that it was given itself goes on.
         if self.order.is_none() {
@@ -103,7 +104,7 @@ impl Membership {
     }
 
     /// Takes such groups out of what a search has found.
-    pub(super) fn without_rests(&self, mut found: Found) -> Found {
+    pub(super) fn without_rests(&self, mut found: FoundGroups) -> FoundGroups {
         found.offers.retain(|offer| !self.rests_from(&offer.group));
         found
     }

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     node_id::NodeId,
-    offer::{Found, Offer, Seeker, Whereabouts},
-    table::{Command, Table},
+    offer::{FoundGroups, Offer, Seeker, Whereabouts},
+    table::{GroupTable, TableCommand},
     time::MonotonicUs,
     view::{Liveness, RoleState},
     world::Position,
@@ -18,7 +18,7 @@ use crate::{
 
 /// Something to do. Those with a [`Ticket`] are answered by the event that carries it, once.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
+pub enum MembershipEffect {
     /// Keep this durably, then send `Persisted`. Whatever depends on it comes as an effect of that event, never before.
     Persist {
         /// Named by `Persisted`.
@@ -35,7 +35,7 @@ pub enum Effect {
         /// For how long at most.
         window_us: u64,
         /// What ends the search early.
-        enough: Enough,
+        enough: SearchGoal,
     },
     /// Ask whoever serves at an address, then send `Answered`.
     AskAddress {
@@ -74,7 +74,7 @@ pub enum Effect {
         /// Named by `Proposed`.
         ticket: Ticket,
         /// The entry.
-        command: Command,
+        command: TableCommand,
     },
     /// Set who votes and who follows, then send `Arranged`.
     Arrange {
@@ -90,7 +90,7 @@ pub enum Effect {
         /// Named by `LogReady`.
         ticket: Ticket,
         /// The new group's table.
-        table: Box<Table>,
+        table: Box<GroupTable>,
     },
     /// Make ready to be fed by the leader of a group, then send `LogReady`.
     ///
@@ -128,12 +128,12 @@ pub enum Effect {
     /// Send `Tick` at this time. Replaces the time that was said before.
     WakeAt(MonotonicUs),
     /// Log this, count it.
-    Report(Report),
+    Report(MembershipReport),
 }
 
 /// What ends a search before its window does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Enough {
+pub enum SearchGoal {
     /// Nothing: the whole window counts.
     Never,
     /// A group with a free place that is none of these.
@@ -144,9 +144,9 @@ pub enum Enough {
     Group(String),
 }
 
-impl Enough {
+impl SearchGoal {
     /// Tells whether the search is over.
-    pub fn is_met(&self, found: &Found) -> bool {
+    pub fn is_met(&self, found: &FoundGroups) -> bool {
         found.offers.iter().any(|offer| match self {
             Self::Never => false,
             Self::RoomBeside(others) => offer.free() > 0 && !others.contains(&offer.group),
@@ -158,7 +158,7 @@ impl Enough {
 
 /// A fact for the log and the counters.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Report {
+pub enum MembershipReport {
     /// This node's role state has changed.
     Role {
         /// What it was.

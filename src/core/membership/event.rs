@@ -7,8 +7,8 @@ use crate::{
     group::{Member, SettingChange},
     log_state::LogState,
     node_id::NodeId,
-    offer::Found,
-    table::{Applied, Command},
+    offer::FoundGroups,
+    table::{Applied, TableCommand},
     world::Position,
 };
 
@@ -22,13 +22,13 @@ pub struct RequestId(pub u64);
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum MembershipEvent {
     /// The first event: the node runs, its log was opened (if it had one) and looks like this.
     Started {
         /// The log.
         log: LogState,
     },
-    /// The time of the last [`Effect::WakeAt`](super::Effect::WakeAt) has come. Harmless at any other time.
+    /// The time of the last [`MembershipEffect::WakeAt`](super::MembershipEffect::WakeAt) has come. Harmless at any other time.
     Tick,
     /// The log has changed. The shell also sends this every second while this node leads, since the silence of the
     /// quorum grows without any other event.
@@ -38,7 +38,7 @@ pub enum Event {
         /// The search.
         ticket: Ticket,
         /// What was found.
-        found: Found,
+        found: FoundGroups,
     },
     /// A link stands.
     LinkUp(NodeId),
@@ -90,12 +90,12 @@ pub enum Event {
         /// The joint epoch.
         epoch: u64,
     },
-    /// A client wants something. Answered by [`Effect::Done`](super::Effect::Done).
+    /// A client wants something. Answered by [`MembershipEffect::Done`](super::MembershipEffect::Done).
     Ordered {
         /// What the answer names.
         request: RequestId,
         /// What is wanted.
-        order: Order,
+        order: MembershipOrder,
     },
     /// This node has other addresses or another position.
     Described(Member),
@@ -107,7 +107,7 @@ pub enum Event {
 
 /// What a client can want of a membership. What only the super-peer can do is passed on to it by the other members.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Order {
+pub enum MembershipOrder {
     /// Leave the group for good and look for none.
     Leave,
     /// Move a member (or this node) to the group of another super-peer.
@@ -124,7 +124,7 @@ pub enum Order {
     },
     /// Take a member out of this group. It looks for another one, and does not come back by itself for a long time.
     RemovePeer(NodeId),
-    /// Have a member leave this group and stay without one, as [`Order::Leave`] does for this node.
+    /// Have a member leave this group and stay without one, as [`MembershipOrder::Leave`] does for this node.
     PeerLeaves(NodeId),
     /// Ask a member whether it still holds its place.
     Look(NodeId),
@@ -138,10 +138,10 @@ pub enum Order {
     /// Let another member lead.
     SuperPeerLeave,
     /// Write an entry that is none of membership's own business, such as a setting.
-    Write(Command),
+    Write(TableCommand),
 }
 
-impl Order {
+impl MembershipOrder {
     /// Tells whether only the super-peer can carry it out.
     pub(super) fn is_for_super_peer(&self) -> bool {
         !matches!(self, Self::Leave | Self::SuperPeerLeave)
@@ -153,7 +153,7 @@ impl Order {
         match self {
             Self::Leave | Self::SuperPeerLeave => false,
             Self::Write(command) => {
-                matches!(command, Command::Set(SettingChange::ReplicationFactor(_)))
+                matches!(command, TableCommand::Set(SettingChange::ReplicationFactor(_)))
             }
             Self::AddPeer { address } => {
                 (1..=MembershipRequest::TEXT_BYTES_MAX).contains(&address.len())
@@ -220,7 +220,7 @@ pub enum Denied {
     NoAnswer(NodeId),
     /// The table refused the entry.
     #[error(transparent)]
-    Table(#[from] crate::table::Refused),
+    Table(#[from] crate::table::TableRefusal),
     /// The outcome is unknown.
     #[error("no answer in time; look at the group before you try again")]
     Unknown,

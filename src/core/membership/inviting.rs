@@ -2,12 +2,12 @@
 //! table shows it.
 
 use super::{
-    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRequest, Purpose, Refusal,
-    RequestId, Stage, joining::Target, moving::Goal,
+    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
+    MembershipStage, Purpose, RequestId, joining::JoinTarget, moving::Goal,
 };
 use crate::{
     node_id::NodeId,
-    table::{Refused, Table},
+    table::{GroupTable, TableRefusal},
 };
 
 /// How long a node that was asked in may take until it is a member. It may have a group of its own to end first.
@@ -34,7 +34,7 @@ impl Membership {
         })?;
         let (group, members, capacity) = (table.name.clone(), table.count(), table.capacity);
         if self.is_full_for(table, None) {
-            return Err(Denied::Table(Refused::Full { members, capacity }));
+            return Err(Denied::Table(TableRefusal::Full { members, capacity }));
         }
         let (super_peer, own) = (self.node(), self.this.peer.clone());
         let question = MembershipRequest::Invite { super_peer, group, address: own };
@@ -52,7 +52,7 @@ impl Membership {
             (Ok(MembershipAnswer::Done), Some(node)) => {
                 return self.expect_guest(request, node);
             }
-            (Ok(MembershipAnswer::Refused(Refusal::Bound)), _) => Denied::Bound,
+            (Ok(MembershipAnswer::Refused(MembershipRefusal::Bound)), _) => Denied::Bound,
             (Ok(MembershipAnswer::Later { .. }), _) => Denied::Busy,
             (Ok(_) | Err(AskFailure::Refused), _) => Denied::Refused,
             (Err(AskFailure::Unreachable), _) => Denied::Unreachable,
@@ -72,7 +72,7 @@ impl Membership {
     }
 
     /// Answers for guests that have come, or have not.
-    pub(super) fn run_guests(&mut self, table: &Table) {
+    pub(super) fn run_guests(&mut self, table: &GroupTable) {
         let guests: Vec<_> = self.orders.guests.iter().map(|(r, guest)| (*r, *guest)).collect();
         for (request, Guest { node, until }) in guests {
             let result = if table.configuration().members.contains(&node) {
@@ -99,17 +99,17 @@ impl Membership {
             return MembershipAnswer::Done;
         }
         let may_go = match &self.stage {
-            Stage::Moving(_) => return MembershipAnswer::Later { after_ms: LATER_MS },
-            Stage::Resting => true,
+            MembershipStage::Moving(_) => return MembershipAnswer::Later { after_ms: LATER_MS },
+            MembershipStage::Resting => true,
             // From one group to another a member goes at its own super-peer's word.
-            Stage::Seated(_) if self.log.leader == Some(from) && !self.leads() => true,
+            MembershipStage::Seated(_) if self.log.leader == Some(from) && !self.leads() => true,
             _ => self.is_free(),
         };
         if self.order.is_some() || !may_go {
-            return MembershipAnswer::Refused(Refusal::Bound);
+            return MembershipAnswer::Refused(MembershipRefusal::Bound);
         }
         self.orders.rests.remove(&group);
-        self.leave(Goal::Join(Target::at(group, address)));
+        self.leave(Goal::Join(JoinTarget::at(group, address)));
         MembershipAnswer::Done
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AVOID_MAX, AskFailure, Effect, Enough, Lived, Membership, MembershipAnswer, MembershipRequest,
-    Purpose, Report, Stage, moving::Goal, search,
+    AVOID_MAX, AskFailure, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipReport,
+    MembershipRequest, MembershipStage, Purpose, SearchGoal, moving::Goal, search,
 };
 use crate::{
     log_state::LogState,
     node_id::NodeId,
-    offer::{Found, Offer},
+    offer::{FoundGroups, Offer},
 };
 
 /// How many groups are asked one after the other, each named by the last one, before the node looks again.
@@ -36,7 +36,7 @@ pub(super) struct Looking {
 
 /// A group to ask for a place.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(super) struct JoinTarget {
     pub group: String,
     pub address: String,
     hops: u32,
@@ -45,7 +45,7 @@ pub(super) struct Target {
 /// A place asked for.
 #[derive(Debug)]
 pub(super) struct Joining {
-    target: Target,
+    target: JoinTarget,
     since: Lived,
     next_at: Lived,
     /// Set once the group has said yes.
@@ -55,7 +55,7 @@ pub(super) struct Joining {
     failures: u32,
 }
 
-impl Target {
+impl JoinTarget {
     pub(super) fn of(offer: &Offer) -> Self {
         Self::at(offer.group.clone(), offer.peer.clone())
     }
@@ -66,7 +66,7 @@ impl Target {
 }
 
 impl Joining {
-    pub(super) fn new(target: Target, now: Lived) -> Self {
+    pub(super) fn new(target: JoinTarget, now: Lived) -> Self {
         Self { target, since: now, next_at: now, accepted: false, follows: false, failures: 0 }
     }
 }
@@ -74,11 +74,16 @@ impl Joining {
 impl Membership {
     pub(super) fn look(&mut self, prefer: Option<String>) {
         let now = self.pace.now();
-        self.enter(Stage::Looking(Looking { since: now, windows: 0, next_at: now, prefer }));
+        self.enter(MembershipStage::Looking(Looking {
+            since: now,
+            windows: 0,
+            next_at: now,
+            prefer,
+        }));
     }
 
     pub(super) fn run_looking(&mut self) {
-        let Stage::Looking(looking) = &self.stage else { return };
+        let MembershipStage::Looking(looking) = &self.stage else { return };
         let (since, windows, next_at) = (looking.since, looking.windows, looking.next_at);
         let prefer = looking.prefer.clone();
         if self.is_pending(|purpose| *purpose == Purpose::Search) || !self.pace.is_due(next_at) {
@@ -91,18 +96,18 @@ impl Membership {
         let spent = self.pace.now().since(since);
         let window_us = (self.config.discovery_window_us * (windows + 1)).saturating_sub(spent);
         let enough = match prefer {
-            Some(group) => Enough::Group(group),
-            None if self.config.voronoi_grouping => Enough::Never,
-            None => Enough::RoomBeside(self.passed_over()),
+            Some(group) => SearchGoal::Group(group),
+            None if self.config.voronoi_grouping => SearchGoal::Never,
+            None => SearchGoal::RoomBeside(self.passed_over()),
         };
         let ticket = self.ticket(Purpose::Search);
         let near = self.this.position;
-        self.out.push(Effect::Find { ticket, near, window_us, enough });
+        self.out.push(MembershipEffect::Find { ticket, near, window_us, enough });
     }
 
-    pub(super) fn on_groups_found(&mut self, found: Found) {
+    pub(super) fn on_groups_found(&mut self, found: FoundGroups) {
         let found = self.without_rests(found);
-        let Stage::Looking(looking) = &mut self.stage else { return };
+        let MembershipStage::Looking(looking) = &mut self.stage else { return };
         let now = self.pace.now();
         let prefer = looking.prefer.take();
         self.avoid.retain(|_, until| now < *until);
@@ -113,12 +118,12 @@ impl Membership {
         let chosen =
             preferred.or_else(|| search::choose(&found.offers, self.this.position, nearest, open));
         if let Some(offer) = chosen.filter(|_| !self.permanent || preferred.is_some()) {
-            let target = Target::of(offer);
+            let target = JoinTarget::of(offer);
             self.go(Goal::Join(target));
             return;
         }
         let window = self.config.discovery_window_us;
-        let Stage::Looking(looking) = &mut self.stage else { return };
+        let MembershipStage::Looking(looking) = &mut self.stage else { return };
         let is_over = now.since(looking.since) >= window * (looking.windows + 1);
         if is_over && looking.windows < WINDOWS_MAX {
             if !search::goes_first(&found.seekers, self.this.node) {
@@ -131,7 +136,7 @@ impl Membership {
             return;
         }
         let next_at = self.pace.about(window / 10 + 1);
-        if let Stage::Looking(looking) = &mut self.stage {
+        if let MembershipStage::Looking(looking) = &mut self.stage {
             looking.next_at = next_at;
         }
     }
@@ -152,7 +157,7 @@ impl Membership {
     }
 
     pub(super) fn run_joining(&mut self) {
-        let Stage::Joining(joining) = &self.stage else { return };
+        let MembershipStage::Joining(joining) = &self.stage else { return };
         let give_up_at = joining.since.plus(3 * self.config.election_timeout_us);
         let (next_at, accepted, follows) = (joining.next_at, joining.accepted, joining.follows);
         if self.pace.is_due(give_up_at) {
@@ -161,16 +166,16 @@ impl Membership {
         }
         if accepted && !follows && !self.is_pending(|purpose| *purpose == Purpose::Follow) {
             self.has_log = true;
-            let Stage::Joining(joining) = &self.stage else { return };
+            let MembershipStage::Joining(joining) = &self.stage else { return };
             let group = joining.target.group.clone();
             let claim = self.durable.claim;
             let ticket = self.ticket(Purpose::Follow);
-            self.out.push(Effect::FollowLog { ticket, group, claim });
+            self.out.push(MembershipEffect::FollowLog { ticket, group, claim });
         }
         if !self.is_pending(|purpose| *purpose == Purpose::Join) && self.pace.is_due(next_at) {
             // Also after a yes, until the table shows the place: the yes may have been of one that did not lead any more.
-            let Stage::Joining(joining) = &self.stage else { return };
-            let Target { group, address, .. } = joining.target.clone();
+            let MembershipStage::Joining(joining) = &self.stage else { return };
+            let JoinTarget { group, address, .. } = joining.target.clone();
             let question = MembershipRequest::Join { group, seat: self.seat() };
             self.ask_address(address, Purpose::Join, question);
         }
@@ -178,7 +183,7 @@ impl Membership {
 
     pub(super) fn on_followed(&mut self, done: bool) {
         let next_at = self.pace.about(500_000);
-        if let Stage::Joining(joining) = &mut self.stage {
+        if let MembershipStage::Joining(joining) = &mut self.stage {
             joining.follows = done;
             if !done {
                 joining.accepted = false;
@@ -190,7 +195,7 @@ impl Membership {
     pub(super) fn on_join_answer(&mut self, answer: Result<MembershipAnswer, AskFailure>) {
         let soon = self.pace.about(200_000);
         let later = self.pace.about(2_000_000);
-        let Stage::Joining(joining) = &mut self.stage else { return };
+        let MembershipStage::Joining(joining) = &mut self.stage else { return };
         joining.failures = if answer.is_ok() { 0 } else { joining.failures + 1 };
         match answer {
             // What has said yes is waited for; anything else may be gone for good.
@@ -229,21 +234,21 @@ impl Membership {
     }
 
     fn on_full(&mut self, next: Option<Offer>) {
-        let Stage::Joining(joining) = &self.stage else { return };
+        let MembershipStage::Joining(joining) = &self.stage else { return };
         let hops = joining.target.hops + 1;
         self.avoid_group(joining.target.group.clone(), AVOID_FULL_US);
         let next = next.filter(|offer| hops < HOPS_MAX && self.may_go_to(offer));
         self.go(match next {
-            Some(offer) => Goal::Join(Target { hops, ..Target::of(&offer) }),
+            Some(offer) => Goal::Join(JoinTarget { hops, ..JoinTarget::of(&offer) }),
             None => Goal::Look(None),
         });
     }
 
     fn give_up_join(&mut self, avoid_us: u64, reason: &str) {
-        let Stage::Joining(joining) = &self.stage else { return };
+        let MembershipStage::Joining(joining) = &self.stage else { return };
         let group = joining.target.group.clone();
         self.avoid_group(group.clone(), avoid_us);
-        self.report(Report::JoinRefused { group, reason: reason.to_owned() });
+        self.report(MembershipReport::JoinRefused { group, reason: reason.to_owned() });
         self.go(Goal::Look(None));
     }
 
@@ -266,10 +271,12 @@ impl Membership {
         let is_over = log.table.as_ref().is_some_and(|table| table.dissolved.is_some());
         self.log = log;
         match &self.stage {
-            Stage::Looking(_) | Stage::Joining(_) if is_seated => self.take_seat(),
-            Stage::Moving(_) if is_seated && self.lacks_its_table() => self.take_seat(),
-            Stage::Joining(_) if is_over => self.go(Goal::Look(None)),
-            Stage::Seated(_) => self.on_seated_log(),
+            MembershipStage::Looking(_) | MembershipStage::Joining(_) if is_seated => {
+                self.take_seat()
+            }
+            MembershipStage::Moving(_) if is_seated && self.lacks_its_table() => self.take_seat(),
+            MembershipStage::Joining(_) if is_over => self.go(Goal::Look(None)),
+            MembershipStage::Seated(_) => self.on_seated_log(),
             _ => {}
         }
     }
@@ -277,8 +284,10 @@ impl Membership {
     /// Says whether an invitation is for this node to take: it has no group, or is alone in one that it founded itself.
     pub(super) fn is_free(&self) -> bool {
         match &self.stage {
-            Stage::Looking(_) | Stage::Joining(_) => true,
-            Stage::Seated(_) => self.leads() && self.table().is_some_and(|t| t.seats.len() == 1),
+            MembershipStage::Looking(_) | MembershipStage::Joining(_) => true,
+            MembershipStage::Seated(_) => {
+                self.leads() && self.table().is_some_and(|t| t.seats.len() == 1)
+            }
             _ => false,
         }
     }

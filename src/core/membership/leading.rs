@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AskFailure, Effect, Lived, Membership, MembershipAnswer, MembershipRequest, ProposeFailure,
-    Purpose, Ticket,
-    admitting::{Removal, Waiting, Why},
-    leaving::{Ending, HandOver},
-    merging::Merging,
+    AskFailure, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRequest,
+    ProposeFailure, Purpose, Ticket,
+    admitting::{PendingJoin, Removal, Why},
+    leaving::{GroupEnding, HandOver},
+    merging::GroupMerge,
     voters::Electorate,
 };
 use crate::{
     group::Member,
     node_id::NodeId,
     offer::Offer,
-    table::{Applied, Command, Table},
+    table::{Applied, GroupTable, TableCommand},
 };
 
 /// How soon a failed write or arrangement is tried again.
@@ -31,7 +31,7 @@ pub(super) struct Lead {
     pub change_at: Lived,
     /// Who is named by the change under way.
     pub adding: BTreeSet<NodeId>,
-    pub waiting: BTreeMap<NodeId, Waiting>,
+    pub waiting: BTreeMap<NodeId, PendingJoin>,
     /// Who is to be taken out.
     pub removals: BTreeMap<NodeId, Removal>,
     noted: BTreeSet<(NodeId, u64)>,
@@ -50,14 +50,14 @@ pub(super) struct Lead {
     pub heir_ordered: bool,
     pub hand_over: Option<HandOver>,
     pub hand_over_at: Lived,
-    pub merging: Merging,
+    pub merging: GroupMerge,
     /// Where the members are sent when the group ends.
     pub into: Option<Offer>,
-    pub ending: Ending,
+    pub ending: GroupEnding,
 }
 
 impl Lead {
-    fn new(now: Lived, term: u64, merging: Merging) -> Self {
+    fn new(now: Lived, term: u64, merging: GroupMerge) -> Self {
         Self {
             since: now,
             term,
@@ -80,7 +80,7 @@ impl Lead {
             hand_over_at: now,
             merging,
             into: None,
-            ending: Ending::default(),
+            ending: GroupEnding::default(),
         }
     }
 
@@ -103,7 +103,7 @@ impl Membership {
             self.drop_lead();
         }
         if self.leads() && self.lead.is_none() {
-            let merging = Merging::new(&mut self.pace, self.config.provisional_poll_us);
+            let merging = GroupMerge::new(&mut self.pace, self.config.provisional_poll_us);
             self.lead = Some(Lead::new(self.pace.now(), term, merging));
         }
     }
@@ -124,7 +124,7 @@ impl Membership {
             self.done(request, Err(super::Denied::Unknown));
         }
         if lead.hand_over.is_some() {
-            self.out.push(Effect::PauseHeartbeats(None));
+            self.out.push(MembershipEffect::PauseHeartbeats(None));
         }
         if lead.merging.is_asking() {
             self.pending.retain(|_, purpose| *purpose != Purpose::Room);
@@ -163,7 +163,7 @@ impl Membership {
         self.run_merge(&table);
     }
 
-    fn know_members(&mut self, table: &Table) {
+    fn know_members(&mut self, table: &GroupTable) {
         let now = self.pace.now();
         let is_held = |(node, claim): &(NodeId, u64)| {
             table.seats.get(node).is_some_and(|seat| seat.claim == *claim)
@@ -177,7 +177,7 @@ impl Membership {
     }
 
     /// Writes an entry that needs no answer: whoever wants it asks again until the table shows it.
-    fn note(&mut self, about: (NodeId, u64), command: Command) {
+    fn note(&mut self, about: (NodeId, u64), command: TableCommand) {
         let Some(lead) = &mut self.lead else { return };
         if self.pace.is_due(lead.noted_at) {
             // Entries that were lost are written again.
@@ -186,7 +186,7 @@ impl Membership {
         }
         if lead.noted.insert(about) {
             let ticket = self.ticket(Purpose::Note);
-            self.out.push(Effect::Propose { ticket, command });
+            self.out.push(MembershipEffect::Propose { ticket, command });
         }
     }
 
@@ -200,7 +200,7 @@ impl Membership {
         }
         for node in nodes {
             if is_present && !table.acknowledged.contains(&node) {
-                self.note((node, epoch), Command::Acknowledge { node, epoch });
+                self.note((node, epoch), TableCommand::Acknowledge { node, epoch });
             }
         }
     }
@@ -208,11 +208,11 @@ impl Membership {
     /// A member describes itself anew.
     pub(super) fn note_described(&mut self, member: Member, claim: u64) {
         // Epoch 0 is never joint, so that the two kinds of notes do not meet.
-        self.note((member.node, 0), Command::Describe { member, claim });
+        self.note((member.node, 0), TableCommand::Describe { member, claim });
     }
 
     /// Ends a joint epoch that waits for members which are gone for good.
-    pub(super) fn run_force(&mut self, table: &Table) {
+    pub(super) fn run_force(&mut self, table: &GroupTable) {
         let now = self.pace.now();
         let grace_us = self.config.quorum_loss_grace_us;
         let configuration = table.configuration();
@@ -241,12 +241,12 @@ impl Membership {
         };
         // One that lives will finish its rescan; it is waited for.
         if missing().count() > 0 && missing().all(is_gone) {
-            self.propose_change(Command::Force { epoch });
+            self.propose_change(TableCommand::Force { epoch });
         }
     }
 
     /// Takes out members that nobody has reached for `group.removeAfter`.
-    fn find_dead(&mut self, table: &Table) {
+    fn find_dead(&mut self, table: &GroupTable) {
         let (now, this) = (self.pace.now(), self.node());
         for (node, seat) in &table.seats {
             let known = self.lead.as_ref().and_then(|lead| lead.known.get(&(*node, seat.claim)));
@@ -268,7 +268,7 @@ impl Membership {
     }
 
     /// Asks members that do not report whether they still hold their claim.
-    fn probe_silent(&mut self, table: &Table) {
+    fn probe_silent(&mut self, table: &GroupTable) {
         let this = self.node();
         let every_us = self.config.health_check_us;
         for (node, seat) in table.seats.iter().filter(|(node, _)| **node != this) {
@@ -320,7 +320,7 @@ impl Membership {
         }
     }
 
-    fn run_arrangement(&mut self, table: &Table) {
+    fn run_arrangement(&mut self, table: &GroupTable) {
         let Some((arranging, at)) = self.lead.as_ref().map(|l| (l.arranging, l.arrange_at)) else {
             return;
         };
@@ -344,7 +344,7 @@ impl Membership {
             lead.arranging = true;
         }
         let ticket = self.ticket(Purpose::Arrange);
-        self.out.push(Effect::Arrange { ticket, voters, learners });
+        self.out.push(MembershipEffect::Arrange { ticket, voters, learners });
     }
 
     pub(super) fn on_arranged(&mut self, ticket: Ticket, done: bool) {
@@ -358,12 +358,12 @@ impl Membership {
         }
     }
 
-    pub(super) fn propose_change(&mut self, command: Command) {
+    pub(super) fn propose_change(&mut self, command: TableCommand) {
         let ticket = self.ticket(Purpose::Change);
         if let Some(lead) = &mut self.lead {
             lead.change = Some(ticket);
         }
-        self.out.push(Effect::Propose { ticket, command });
+        self.out.push(MembershipEffect::Propose { ticket, command });
     }
 
     pub(super) fn on_proposed(&mut self, ticket: Ticket, outcome: Result<Applied, ProposeFailure>) {

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AskFailure, Denied, Effect, Lived, Membership, MembershipAnswer, MembershipRequest, Purpose,
-    Stage, joining::Target, moving::Goal,
+    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRequest,
+    MembershipStage, Purpose, joining::JoinTarget, moving::Goal,
 };
 use crate::{
     node_id::NodeId,
-    table::{Command, Table},
+    table::{GroupTable, TableCommand},
 };
 
 /// How soon a leave is asked for again.
@@ -17,7 +17,7 @@ const RETRY_US: u64 = 500_000;
 
 /// An ordered leave.
 #[derive(Debug)]
-pub(super) struct Leaving {
+pub(super) struct OrderedLeave {
     goal: Goal,
     /// When the node goes without the group's consent: its claim is void then, and whoever asks is told.
     until: Lived,
@@ -32,7 +32,7 @@ pub(super) struct HandOver {
 
 /// The end of a group, on its super-peer: it stays until all members know.
 #[derive(Debug, Default)]
-pub(super) struct Ending {
+pub(super) struct GroupEnding {
     told: BTreeSet<NodeId>,
     until: Option<Lived>,
     again_at: Lived,
@@ -44,8 +44,8 @@ impl Membership {
         let now = self.pace.now();
         let until = now.plus(3 * self.config.election_timeout_us);
         match &mut self.stage {
-            Stage::Seated(seated) => {
-                seated.leaving = Some(Leaving { goal, until, ask_at: now });
+            MembershipStage::Seated(seated) => {
+                seated.leaving = Some(OrderedLeave { goal, until, ask_at: now });
             }
             _ => self.go(goal),
         }
@@ -88,7 +88,7 @@ impl Membership {
     /// Decides who is to lead next, if anybody: when this node leaves, when a client ordered it, or when it is
     /// provisional and a dedicated super-peer is a member, or when a change under way takes it out: it won an election on
     /// its way, and cannot write itself down as the super-peer.
-    pub(super) fn run_heir(&mut self, table: &Table) {
+    pub(super) fn run_heir(&mut self, table: &GroupTable) {
         let is_leaving = self.seated().is_some_and(|seated| seated.is_leaving());
         let successor = self.successor(table);
         let is_dedicated = |node: &NodeId| table.seats.get(node).is_some_and(|s| s.permanent);
@@ -125,7 +125,7 @@ impl Membership {
 
     /// Returns the best member to lead next: one that has all entries and lives; a permanent one before others, then one
     /// that votes already.
-    fn successor(&self, table: &Table) -> Option<NodeId> {
+    fn successor(&self, table: &GroupTable) -> Option<NodeId> {
         let this = self.node();
         let fits = |node: &&NodeId| {
             **node != this && self.log.caught_up.contains(*node) && self.is_alive(**node)
@@ -150,7 +150,7 @@ impl Membership {
         }
         lead.hand_over = Some(HandOver { until });
         lead.hand_over_at = next_at;
-        self.out.push(Effect::PauseHeartbeats(Some(to)));
+        self.out.push(MembershipEffect::PauseHeartbeats(Some(to)));
         self.ask(to, Purpose::HandOver, MembershipRequest::HandOver { group, term });
     }
 
@@ -165,7 +165,7 @@ impl Membership {
                 lead.hand_over = None;
                 lead.heir_ordered = false;
             }
-            self.out.push(Effect::PauseHeartbeats(None));
+            self.out.push(MembershipEffect::PauseHeartbeats(None));
         }
     }
 
@@ -176,7 +176,7 @@ impl Membership {
             && self.log.leader == Some(from)
             && self.log.term == term
             && self.log.voters.contains(&this)
-            && matches!(self.stage, Stage::Seated(_));
+            && matches!(self.stage, MembershipStage::Seated(_));
         if is_meant {
             self.campaign_after_lease();
         }
@@ -191,12 +191,15 @@ impl Membership {
             if let Some(lead) = &mut self.lead {
                 lead.change = Some(ticket);
             }
-            self.out.push(Effect::Propose { ticket, command: Command::Dissolve { into } });
+            self.out.push(MembershipEffect::Propose {
+                ticket,
+                command: TableCommand::Dissolve { into },
+            });
         }
     }
 
     /// The log says that the group is no more.
-    pub(super) fn run_dissolved(&mut self, table: &Table) {
+    pub(super) fn run_dissolved(&mut self, table: &GroupTable) {
         let into = table.dissolved.as_ref().and_then(|end| end.into.clone());
         self.remember_end(table.name.clone(), into.clone());
         let offer = self.lead.as_ref().and_then(|lead| lead.into.clone());
@@ -206,12 +209,12 @@ impl Membership {
         }
         let goal = self.goal_of_leaving();
         self.go(goal.unwrap_or_else(|| match offer {
-            Some(offer) => Goal::Join(Target::of(&offer)),
+            Some(offer) => Goal::Join(JoinTarget::of(&offer)),
             None => Goal::Look(into),
         }));
     }
 
-    fn all_know_the_end(&mut self, table: &Table, into: Option<&crate::offer::Offer>) -> bool {
+    fn all_know_the_end(&mut self, table: &GroupTable, into: Option<&crate::offer::Offer>) -> bool {
         let this = self.node();
         let patience = self.pace.now().plus(self.config.election_timeout_us);
         let Some(lead) = &mut self.lead else { return true };
@@ -251,13 +254,13 @@ impl Membership {
     pub(super) fn on_gone(&mut self, from: NodeId, group: &str, into: Option<crate::offer::Offer>) {
         let is_ours = self.durable.home.as_deref() == Some(group);
         let is_member = self.table().is_some_and(|table| table.seats.contains_key(&from));
-        if !is_ours || !is_member || !matches!(self.stage, Stage::Seated(_)) {
+        if !is_ours || !is_member || !matches!(self.stage, MembershipStage::Seated(_)) {
             return;
         }
         self.remember_end(group.to_owned(), into.as_ref().map(|offer| offer.group.clone()));
         let goal = self.goal_of_leaving();
         self.go(goal.unwrap_or_else(|| match into {
-            Some(offer) => Goal::Join(Target::of(&offer)),
+            Some(offer) => Goal::Join(JoinTarget::of(&offer)),
             None => Goal::Look(None),
         }));
     }

@@ -5,12 +5,12 @@
 //! its answer, and whoever gives room stays for a while.
 
 use super::{
-    AskFailure, Effect, Enough, Lived, Membership, MembershipAnswer, MembershipRequest, Purpose,
-    Refusal, pace::Pace, search,
+    AskFailure, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRefusal,
+    MembershipRequest, Purpose, SearchGoal, pace::LivedClock, search,
 };
 use crate::{
-    offer::{Found, OFFERS_MAX, Offer},
-    table::Table,
+    offer::{FoundGroups, OFFERS_MAX, Offer},
+    table::GroupTable,
 };
 
 /// How long a group that gave room stays.
@@ -20,7 +20,7 @@ const WINDOW_US: u64 = 2_000_000;
 
 /// What a super-peer knows of other groups, and has promised to them.
 #[derive(Debug)]
-pub(super) struct Merging {
+pub(super) struct GroupMerge {
     next_at: Lived,
     /// The group that is asked for room: as long as it is, this one gives none.
     asking: Option<Offer>,
@@ -31,8 +31,8 @@ pub(super) struct Merging {
     rivals: Vec<Offer>,
 }
 
-impl Merging {
-    pub(super) fn new(pace: &mut Pace, poll_us: u64) -> Self {
+impl GroupMerge {
+    pub(super) fn new(pace: &mut LivedClock, poll_us: u64) -> Self {
         // Soon after the founding: two groups that were founded at the same moment see each other then.
         let next_at = pace.about(poll_us / 10);
         Self { next_at, asking: None, promised: None, kept_until: next_at, rivals: Vec::new() }
@@ -50,7 +50,7 @@ impl Merging {
 
 impl Membership {
     /// Returns what this group offers.
-    pub(super) fn offer(&self, table: &Table) -> Offer {
+    pub(super) fn offer(&self, table: &GroupTable) -> Offer {
         Offer {
             group: table.name.clone(),
             super_peer: self.node(),
@@ -65,7 +65,7 @@ impl Membership {
     }
 
     /// Tells whether this super-peer looks for a group to take its own to.
-    fn seeks_merger(&self, table: &Table) -> bool {
+    fn seeks_merger(&self, table: &GroupTable) -> bool {
         let is_alone = table.seats.len() == 1;
         let is_young = self.lead.as_ref().is_some_and(|lead| {
             self.pace.now().since(lead.since) < self.config.discovery_window_us * 2
@@ -86,7 +86,7 @@ impl Membership {
         }
     }
 
-    pub(super) fn run_merge(&mut self, table: &Table) {
+    pub(super) fn run_merge(&mut self, table: &GroupTable) {
         self.run_end();
         let Some(lead) = &self.lead else { return };
         let next_at = lead.merging.next_at;
@@ -108,10 +108,15 @@ impl Membership {
         let ticket = self.ticket(Purpose::SearchToMerge);
         let window_us = WINDOW_US.min(every_us / 2);
         let near = self.this.position;
-        self.out.push(Effect::Find { ticket, near, window_us, enough: Enough::Never });
+        self.out.push(MembershipEffect::Find {
+            ticket,
+            near,
+            window_us,
+            enough: SearchGoal::Never,
+        });
     }
 
-    pub(super) fn on_rivals_found(&mut self, found: Found) {
+    pub(super) fn on_rivals_found(&mut self, found: FoundGroups) {
         let found = self.without_rests(found);
         let Some(table) = self.table().cloned() else { return };
         let mine = self.offer(&table);
@@ -139,11 +144,11 @@ impl Membership {
     }
 
     /// Tells whether the group has something under way that is to be finished first.
-    fn is_bound_to_stay(&self, table: &Table) -> bool {
+    fn is_bound_to_stay(&self, table: &GroupTable) -> bool {
         table.configuration().is_joint()
             || table.super_peer != self.node()
             || !self.is_backed()
-            || matches!(&self.stage, super::Stage::Seated(seated) if seated.is_leaving())
+            || matches!(&self.stage, super::MembershipStage::Seated(seated) if seated.is_leaving())
     }
 
     pub(super) fn on_room_answer(&mut self, answer: Result<MembershipAnswer, AskFailure>) {
@@ -162,16 +167,17 @@ impl Membership {
 
     /// Answers another group that asks whether all its members find a place here.
     pub(super) fn on_room(&mut self, group: &str, members: u32) -> MembershipAnswer {
-        let no = MembershipAnswer::Refused(Refusal::NoRoom);
+        let no = MembershipAnswer::Refused(MembershipRefusal::NoRoom);
         let Some(table) = self.table().cloned() else { return no };
         if table.name != group {
-            return MembershipAnswer::Refused(Refusal::OtherGroup);
+            return MembershipAnswer::Refused(MembershipRefusal::OtherGroup);
         }
         let now = self.pace.now();
         let (leads, has_majority) = (self.leads(), self.is_backed());
         let strict = !self.config.faults.merge_without_order;
         let offer = self.offer(&table);
-        let is_leaving = matches!(&self.stage, super::Stage::Seated(seated) if seated.is_leaving());
+        let is_leaving =
+            matches!(&self.stage, super::MembershipStage::Seated(seated) if seated.is_leaving());
         // A permanent one that is new and alone looks for a group to take over: perhaps the very one that asks.
         let takes_over = self.permanent && self.seeks_merger(&table);
         let is_open = leads && has_majority && !is_leaving && !takes_over;

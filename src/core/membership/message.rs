@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Denied, Order};
+use super::event::{Denied, MembershipOrder};
 use crate::{group::Member, node_id::NodeId, offer::Offer, table::Seat};
 
 /// A question or a demand.
@@ -43,7 +43,7 @@ pub enum MembershipRequest {
         address: String,
     },
     /// To the super-peer, or to any member when there is none: the sender is here, and this is how the group looks to it.
-    Health(Health),
+    Health(HealthReport),
     /// To the super-peer: the sender has finished the rescan of a joint epoch.
     Rescanned {
         /// The group.
@@ -107,13 +107,13 @@ pub enum MembershipRequest {
         /// The sender's claim.
         claim: u64,
         /// The order.
-        order: Order,
+        order: MembershipOrder,
     },
 }
 
 /// A member's report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
+pub struct HealthReport {
     /// The group.
     pub group: String,
     /// The sender's claim.
@@ -146,7 +146,7 @@ pub enum MembershipAnswer {
         after_ms: u64,
     },
     /// Never; ask another one.
-    Refused(Refusal),
+    Refused(MembershipRefusal),
     /// To `Confirm`: the claim is bound to that group.
     Bound,
     /// The claim is void, or is bound to another group: whoever holds a place under it gives it up.
@@ -179,7 +179,7 @@ pub enum MembershipAnswer {
 
 /// Why a node is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
+pub enum MembershipRefusal {
     /// The asked node belongs to another group, or to none.
     #[error("the asked node does not belong to that group")]
     OtherGroup,

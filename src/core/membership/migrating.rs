@@ -2,11 +2,11 @@
 //! tells the member to go and takes it out. Until the member has said yes, nothing has changed.
 
 use super::{
-    AskFailure, Denied, Effect, Enough, Membership, MembershipAnswer, MembershipRequest, Purpose,
-    Refusal, RequestId, Stage, admitting::Why, answering::is_sound_offer, joining::Target,
-    moving::Goal,
+    AskFailure, Denied, Membership, MembershipAnswer, MembershipEffect, MembershipRefusal,
+    MembershipRequest, MembershipStage, Purpose, RequestId, SearchGoal, admitting::Why,
+    answering::is_sound_offer, joining::JoinTarget, moving::Goal,
 };
-use crate::{node_id::NodeId, offer::Found, table::Table};
+use crate::{node_id::NodeId, offer::FoundGroups, table::GroupTable};
 
 /// How long the search for the other group takes at most.
 const FIND_US: u64 = 2_000_000;
@@ -33,13 +33,13 @@ impl Membership {
         self.may_go_itself(node, table)?;
         let ticket = self.ticket(Purpose::FindGroup { request, node, to });
         let near = self.this.position;
-        let enough = Enough::SuperPeer(to);
-        self.out.push(Effect::Find { ticket, near, window_us: FIND_US, enough });
+        let enough = SearchGoal::SuperPeer(to);
+        self.out.push(MembershipEffect::Find { ticket, near, window_us: FIND_US, enough });
         Ok(None)
     }
 
     /// A super-peer moves only when nobody is left behind.
-    fn may_go_itself(&self, node: NodeId, table: &Table) -> Result<(), Denied> {
+    fn may_go_itself(&self, node: NodeId, table: &GroupTable) -> Result<(), Denied> {
         if node == self.node() && table.seats.len() > 1 {
             return Err(Denied::SuperPeer);
         }
@@ -51,7 +51,7 @@ impl Membership {
         node: NodeId,
         to: NodeId,
         request: RequestId,
-        found: Found,
+        found: FoundGroups,
     ) {
         let home = self.durable.home.clone();
         let is_meant = |offer: &&crate::offer::Offer| {
@@ -76,16 +76,18 @@ impl Membership {
         let denied = match answer {
             Ok(_) if by != Some(to) => Denied::NoSuchGroup(to),
             Ok(A::Room(offer)) if is_sound_offer(&offer) => {
-                let target = Target::at(offer.group, offer.peer);
+                let target = JoinTarget::at(offer.group, offer.peer);
                 match self.summon(node, to, request, target) {
                     Ok(()) => return,
                     Err(denied) => denied,
                 }
             }
             Ok(A::Full { .. }) => Denied::NoPlace(to),
-            Ok(A::NotLeader { .. } | A::Dissolved { .. } | A::Refused(Refusal::OtherGroup)) => {
-                Denied::NoSuchGroup(to)
-            }
+            Ok(
+                A::NotLeader { .. }
+                | A::Dissolved { .. }
+                | A::Refused(MembershipRefusal::OtherGroup),
+            ) => Denied::NoSuchGroup(to),
             Ok(A::Later { .. }) => Denied::Busy,
             Ok(_) | Err(AskFailure::Refused) => Denied::Refused,
             Err(AskFailure::Unreachable | AskFailure::Unknown) => Denied::NoAnswer(to),
@@ -99,7 +101,7 @@ impl Membership {
         node: NodeId,
         to: NodeId,
         request: RequestId,
-        target: Target,
+        target: JoinTarget,
     ) -> Result<(), Denied> {
         let (table, claim) = self.ordered_seat(node)?;
         self.may_go_itself(node, table)?;
@@ -112,7 +114,7 @@ impl Membership {
             self.done(request, Ok(()));
             return Ok(());
         }
-        let Target { group, address, .. } = target;
+        let JoinTarget { group, address, .. } = target;
         let question = MembershipRequest::Invite { super_peer: to, group, address };
         self.ask(node, Purpose::Summon { request, node, claim }, question);
         Ok(())
@@ -126,9 +128,10 @@ impl Membership {
     ) {
         let denied = match answer {
             Ok(MembershipAnswer::Done) => return self.let_go(member, request),
-            Ok(MembershipAnswer::Refused(Refusal::Bound) | MembershipAnswer::Later { .. }) => {
-                Denied::Busy
-            }
+            Ok(
+                MembershipAnswer::Refused(MembershipRefusal::Bound)
+                | MembershipAnswer::Later { .. },
+            ) => Denied::Busy,
             Ok(_) | Err(AskFailure::Refused) => Denied::Refused,
             Err(AskFailure::Unreachable) => Denied::NoAnswer(member.0),
             Err(AskFailure::Unknown) => Denied::Unknown,
@@ -153,13 +156,14 @@ impl Membership {
             Some(answer) => return answer,
         }
         let Some(table) = self.table().cloned() else {
-            return MembershipAnswer::Refused(Refusal::OtherGroup);
+            return MembershipAnswer::Refused(MembershipRefusal::OtherGroup);
         };
         let offer = self.offer(&table);
         if table.seats.contains_key(&node) {
             return MembershipAnswer::Room(offer);
         }
-        let is_leaving = matches!(&self.stage, Stage::Seated(seated) if seated.is_leaving());
+        let is_leaving =
+            matches!(&self.stage, MembershipStage::Seated(seated) if seated.is_leaving());
         let is_ending = self.lead.as_ref().is_none_or(|lead| lead.is_ending());
         if is_leaving || is_ending || !self.has_majority() {
             return MembershipAnswer::Later { after_ms: LATER_MS };
@@ -173,7 +177,7 @@ impl Membership {
     }
 
     /// Returns how many places are kept for others than this node.
-    pub(super) fn places_kept(&self, node: Option<NodeId>, table: &Table) -> u32 {
+    pub(super) fn places_kept(&self, node: Option<NodeId>, table: &GroupTable) -> u32 {
         let now = self.pace.now();
         let is_kept = |(other, until): &(&NodeId, &super::Lived)| {
             Some(**other) != node && now < **until && !table.seats.contains_key(*other)
@@ -187,7 +191,7 @@ impl Membership {
     }
 
     /// Tells whether a group has no free place for a node, or for one that is not known yet.
-    pub(super) fn is_full_for(&self, table: &Table, node: Option<NodeId>) -> bool {
+    pub(super) fn is_full_for(&self, table: &GroupTable, node: Option<NodeId>) -> bool {
         let leaving = self.lead.as_ref().map_or(0, |lead| lead.removals.len() as u32);
         let staying = table.count().saturating_sub(leaving);
         staying.saturating_add(self.places_kept(node, table)) >= table.capacity

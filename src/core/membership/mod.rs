@@ -49,10 +49,12 @@ use std::{
     sync::Arc,
 };
 
-pub use config::{Durable, Faults, MembershipConfig};
-pub use effect::{Effect, Enough, Report};
-pub use event::{Denied, Event, Order, ProposeFailure, RequestId, Ticket};
-pub use message::{AskFailure, Health, MembershipAnswer, MembershipRequest, Refusal};
+pub use config::{Durable, MembershipConfig, MembershipFaults};
+pub use effect::{MembershipEffect, MembershipReport, SearchGoal};
+pub use event::{Denied, MembershipEvent, MembershipOrder, ProposeFailure, RequestId, Ticket};
+pub use message::{
+    AskFailure, HealthReport, MembershipAnswer, MembershipRefusal, MembershipRequest,
+};
 pub use moving::name_of;
 pub use voters::voter_count;
 
@@ -60,23 +62,23 @@ use joining::{Joining, Looking};
 use leading::Lead;
 use moving::Moving;
 use ordering::Orders;
-use pace::{Lived, Pace};
+use pace::{Lived, LivedClock};
 use seated::Seated;
-use shown::Shown;
-use watch::Watch;
+use shown::LastShown;
+use watch::FailureDetector;
 
 use super::{
     group::Member,
     log_state::LogState,
     node_id::NodeId,
-    table::Table,
+    table::GroupTable,
     time::MonotonicUs,
     view::{Liveness, RoleState},
 };
 
 /// How a member looks from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
+pub struct MemberLiveness {
     /// How it looks.
     pub liveness: Liveness,
     /// When this node last heard of it; `None` = not since it started.
@@ -97,14 +99,14 @@ pub struct Membership {
     is_news: bool,
     permanent: bool,
     durable: Durable,
-    pace: Pace,
+    pace: LivedClock,
     tickets: u64,
     pending: BTreeMap<Ticket, Purpose>,
-    stage: Stage,
+    stage: MembershipStage,
     log: LogState,
     /// Whether a log may be there, which is deleted before the node goes elsewhere.
     has_log: bool,
-    watch: Watch,
+    watch: FailureDetector,
     /// What a super-peer keeps in mind; `None` on others.
     lead: Option<Lead>,
     avoid: BTreeMap<String, Lived>,
@@ -112,15 +114,15 @@ pub struct Membership {
     /// The order to leave that this node carries out.
     order: Option<RequestId>,
     orders: Orders,
-    shown: Shown,
-    out: Vec<Effect>,
+    shown: LastShown,
+    out: Vec<MembershipEffect>,
     /// Whether the stage has changed, so that the next one starts within the same step.
     again: bool,
 }
 
 /// Where the node stands, with what it needs there.
 #[derive(Debug)]
-enum Stage {
+enum MembershipStage {
     /// Not started, or stopped.
     Asleep,
     /// Without a group after an ordered leave, until it is asked into one.
@@ -224,7 +226,7 @@ impl Purpose {
 }
 
 impl Membership {
-    /// Makes the membership of a node. Nothing happens before [`Event::Started`].
+    /// Makes the membership of a node. Nothing happens before [`MembershipEvent::Started`].
     ///
     /// `seed` is the only source of its jitter.
     pub fn new(
@@ -240,19 +242,19 @@ impl Membership {
             is_news: true,
             permanent,
             durable,
-            pace: Pace::new(seed),
+            pace: LivedClock::new(seed),
             tickets: 0,
             pending: BTreeMap::new(),
-            stage: Stage::Asleep,
+            stage: MembershipStage::Asleep,
             log: LogState::default(),
             has_log: true,
-            watch: Watch::default(),
+            watch: FailureDetector::default(),
             lead: None,
             avoid: BTreeMap::new(),
             ended: VecDeque::new(),
             order: None,
             orders: Orders::default(),
-            shown: Shown::default(),
+            shown: LastShown::default(),
             out: Vec::new(),
             again: false,
         }
@@ -262,7 +264,7 @@ impl Membership {
     ///
     /// The clock may stand still or leap: a leap counts as two seconds. Every effect with a ticket is answered by exactly
     /// one event, within a time that the shell limits.
-    pub fn step(&mut self, now: MonotonicUs, event: Event) -> Vec<Effect> {
+    pub fn step(&mut self, now: MonotonicUs, event: MembershipEvent) -> Vec<MembershipEffect> {
         self.pace.advance(now);
         self.take(event);
         // A stage leads to the next one at most a few times; a circle ends here and goes on with the next event.
@@ -275,45 +277,51 @@ impl Membership {
             }
         }
         self.show();
-        if !matches!(self.stage, Stage::Asleep | Stage::Resting) {
-            self.out.push(Effect::WakeAt(self.pace.wake()));
+        if !matches!(self.stage, MembershipStage::Asleep | MembershipStage::Resting) {
+            self.out.push(MembershipEffect::WakeAt(self.pace.wake()));
         }
         std::mem::take(&mut self.out)
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: MembershipEvent) {
         match event {
-            Event::Started { log } => self.on_started(log),
-            Event::Tick => {}
-            Event::LogChanged(log) => self.on_log(log),
-            Event::Found { ticket, found } => self.on_found(ticket, found),
-            Event::LinkUp(node) => self.on_link(node, true),
-            Event::LinkDown(node) => self.on_link(node, false),
-            Event::Asked { from, request, question } => self.on_asked(from, request, question),
-            Event::Answered { ticket, by, answer } => self.on_answered(ticket, by, answer),
-            Event::Persisted(ticket) => self.on_moved(ticket, true),
-            Event::LogReady { ticket, done } => self.on_log_ready(ticket, done),
-            Event::Proposed { ticket, outcome } => self.on_proposed(ticket, outcome),
-            Event::Arranged { ticket, done } => self.on_arranged(ticket, done),
-            Event::Rescanned { epoch } => self.on_rescanned(epoch),
-            Event::Ordered { request, order } => self.on_ordered(request, order),
-            Event::Described(member) => {
+            MembershipEvent::Started { log } => self.on_started(log),
+            MembershipEvent::Tick => {}
+            MembershipEvent::LogChanged(log) => self.on_log(log),
+            MembershipEvent::Found { ticket, found } => self.on_found(ticket, found),
+            MembershipEvent::LinkUp(node) => self.on_link(node, true),
+            MembershipEvent::LinkDown(node) => self.on_link(node, false),
+            MembershipEvent::Asked { from, request, question } => {
+                self.on_asked(from, request, question)
+            }
+            MembershipEvent::Answered { ticket, by, answer } => {
+                self.on_answered(ticket, by, answer)
+            }
+            MembershipEvent::Persisted(ticket) => self.on_moved(ticket, true),
+            MembershipEvent::LogReady { ticket, done } => self.on_log_ready(ticket, done),
+            MembershipEvent::Proposed { ticket, outcome } => self.on_proposed(ticket, outcome),
+            MembershipEvent::Arranged { ticket, done } => self.on_arranged(ticket, done),
+            MembershipEvent::Rescanned { epoch } => self.on_rescanned(epoch),
+            MembershipEvent::Ordered { request, order } => self.on_ordered(request, order),
+            MembershipEvent::Described(member) => {
                 self.this = member;
                 self.is_news = true;
             }
-            Event::LeftBehind if matches!(self.stage, Stage::Seated(_)) => self.on_removed(),
-            Event::LeftBehind => {}
-            Event::Stopping => self.enter(Stage::Asleep),
+            MembershipEvent::LeftBehind if matches!(self.stage, MembershipStage::Seated(_)) => {
+                self.on_removed()
+            }
+            MembershipEvent::LeftBehind => {}
+            MembershipEvent::Stopping => self.enter(MembershipStage::Asleep),
         }
     }
 
     fn run(&mut self) {
         match self.stage {
-            Stage::Asleep | Stage::Resting => {}
-            Stage::Looking(_) => self.run_looking(),
-            Stage::Moving(_) => self.run_moving(),
-            Stage::Joining(_) => self.run_joining(),
-            Stage::Seated(_) => self.run_seated(),
+            MembershipStage::Asleep | MembershipStage::Resting => {}
+            MembershipStage::Looking(_) => self.run_looking(),
+            MembershipStage::Moving(_) => self.run_moving(),
+            MembershipStage::Joining(_) => self.run_joining(),
+            MembershipStage::Seated(_) => self.run_seated(),
         }
     }
 
@@ -349,7 +357,7 @@ impl Membership {
         }
     }
 
-    fn on_found(&mut self, ticket: Ticket, found: super::offer::Found) {
+    fn on_found(&mut self, ticket: Ticket, found: super::offer::FoundGroups) {
         match self.pending.remove(&ticket) {
             Some(Purpose::Search) => self.on_groups_found(found),
             Some(Purpose::Locate) => self.on_located(found),
@@ -391,7 +399,7 @@ impl Membership {
     }
 
     /// Returns the table of the group that the present claim is bound to.
-    fn table(&self) -> Option<&Arc<Table>> {
+    fn table(&self) -> Option<&Arc<GroupTable>> {
         let home = self.durable.home.as_ref()?;
         self.log.table.as_ref().filter(|table| table.name == *home)
     }
@@ -413,24 +421,24 @@ impl Membership {
 
     fn ask(&mut self, node: NodeId, purpose: Purpose, question: MembershipRequest) {
         let ticket = self.ticket(purpose);
-        self.out.push(Effect::AskNode { ticket, node, question });
+        self.out.push(MembershipEffect::AskNode { ticket, node, question });
     }
 
     fn ask_address(&mut self, address: String, purpose: Purpose, question: MembershipRequest) {
         let ticket = self.ticket(purpose);
-        self.out.push(Effect::AskAddress { ticket, address, question });
+        self.out.push(MembershipEffect::AskAddress { ticket, address, question });
     }
 
     fn reply(&mut self, request: RequestId, answer: MembershipAnswer) {
-        self.out.push(Effect::Reply { request, answer });
+        self.out.push(MembershipEffect::Reply { request, answer });
     }
 
-    fn report(&mut self, report: Report) {
-        self.out.push(Effect::Report(report));
+    fn report(&mut self, report: MembershipReport) {
+        self.out.push(MembershipEffect::Report(report));
     }
 
     /// Enters another stage. What was asked for in the last one is of no interest any more; orders keep their tickets.
-    fn enter(&mut self, stage: Stage) {
+    fn enter(&mut self, stage: MembershipStage) {
         self.pending.retain(|_, purpose| purpose.is_of_order());
         self.stage = stage;
         self.again = true;
@@ -439,18 +447,20 @@ impl Membership {
     /// Returns where the node stands.
     pub fn state(&self) -> RoleState {
         match &self.stage {
-            Stage::Asleep | Stage::Resting => RoleState::Leaving,
-            Stage::Looking(_) => RoleState::Discovering,
-            Stage::Moving(moving) => moving.state(),
-            Stage::Joining(_) => RoleState::Joining,
-            Stage::Seated(seated) if seated.is_leaving() => RoleState::Leaving,
-            Stage::Seated(_) if self.table().is_some_and(|table| table.dissolved.is_some()) => {
+            MembershipStage::Asleep | MembershipStage::Resting => RoleState::Leaving,
+            MembershipStage::Looking(_) => RoleState::Discovering,
+            MembershipStage::Moving(moving) => moving.state(),
+            MembershipStage::Joining(_) => RoleState::Joining,
+            MembershipStage::Seated(seated) if seated.is_leaving() => RoleState::Leaving,
+            MembershipStage::Seated(_)
+                if self.table().is_some_and(|table| table.dissolved.is_some()) =>
+            {
                 RoleState::Dissolved
             }
-            Stage::Seated(_) if !self.is_backed() => RoleState::Electing,
-            Stage::Seated(_) if !self.leads() => RoleState::Peer,
-            Stage::Seated(_) if self.permanent => RoleState::PermanentSuperPeer,
-            Stage::Seated(_) => RoleState::ProvisionalSuperPeer,
+            MembershipStage::Seated(_) if !self.is_backed() => RoleState::Electing,
+            MembershipStage::Seated(_) if !self.leads() => RoleState::Peer,
+            MembershipStage::Seated(_) if self.permanent => RoleState::PermanentSuperPeer,
+            MembershipStage::Seated(_) => RoleState::ProvisionalSuperPeer,
         }
     }
 
@@ -465,7 +475,7 @@ impl Membership {
     }
 
     /// Returns how the other members look from here.
-    pub fn sightings(&self) -> BTreeMap<NodeId, Seen> {
+    pub fn sightings(&self) -> BTreeMap<NodeId, MemberLiveness> {
         let this = self.node();
         let others = self.table().into_iter().flat_map(|table| table.seats.keys().copied());
         let others = others.filter(|node| *node != this);
@@ -475,16 +485,16 @@ impl Membership {
 
     /// Tells whether a majority of the group's voters was heard of within the time that an election may take.
     pub fn has_majority(&self) -> bool {
-        matches!(&self.stage, Stage::Seated(seated) if !seated.has_lost_majority)
+        matches!(&self.stage, MembershipStage::Seated(seated) if !seated.has_lost_majority)
     }
 
     /// Tells whether a majority of the group's voters stands behind it now.
     fn is_backed(&self) -> bool {
-        matches!(&self.stage, Stage::Seated(seated) if seated.has_majority)
+        matches!(&self.stage, MembershipStage::Seated(seated) if seated.has_majority)
     }
 
     /// Tells whether the log says that this node leads its group.
     fn leads(&self) -> bool {
-        matches!(self.stage, Stage::Seated(_)) && self.log.leader == Some(self.node())
+        matches!(self.stage, MembershipStage::Seated(_)) && self.log.leader == Some(self.node())
     }
 }

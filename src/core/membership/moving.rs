@@ -3,14 +3,15 @@
 //! One step at a time, each from what is durable: a node that stops in between goes on, or finds itself free.
 
 use super::{
-    Durable, Effect, Lived, Membership, MembershipAnswer, Purpose, RequestId, Stage, Ticket,
-    joining::{Joining, Target},
+    Durable, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipStage, Purpose,
+    RequestId, Ticket,
+    joining::{JoinTarget, Joining},
 };
 use crate::{
     group::founded_name,
     log_state::LogState,
     node_id::NodeId,
-    table::{Seat, Table},
+    table::{GroupTable, Seat},
     view::RoleState,
 };
 
@@ -20,7 +21,7 @@ pub(super) enum Goal {
     /// To look for a group; this one first, if it is to be found.
     Look(Option<String>),
     /// To this group.
-    Join(Target),
+    Join(JoinTarget),
     /// To a group of its own.
     Found,
     /// Nowhere, by order.
@@ -89,7 +90,7 @@ impl Membership {
     }
 
     /// Tells whether a table has this node under its present claim.
-    pub(super) fn is_seat_of_this(&self, table: &Table) -> bool {
+    pub(super) fn is_seat_of_this(&self, table: &GroupTable) -> bool {
         let seat = table.seats.get(&self.node());
         self.durable.home.as_deref() == Some(table.name.as_str())
             && seat.is_some_and(|seat| seat.claim == self.durable.claim)
@@ -98,7 +99,10 @@ impl Membership {
 
     /// Tells whether a group was founded and only its table is missing.
     pub(super) fn lacks_its_table(&self) -> bool {
-        matches!(&self.stage, Stage::Moving(Moving { waiting: Some((_, Step::AwaitTable)), .. }))
+        matches!(
+            &self.stage,
+            MembershipStage::Moving(Moving { waiting: Some((_, Step::AwaitTable)), .. })
+        )
     }
 
     /// Leaves whatever the node is in, for good, and goes on to `goal`.
@@ -107,7 +111,7 @@ impl Membership {
             Goal::Join(target) if self.rests_from(&target.group) => Goal::Look(None),
             goal => goal,
         };
-        if let Stage::Moving(moving) = &mut self.stage {
+        if let MembershipStage::Moving(moving) = &mut self.stage {
             // What is under way is finished first: what was made durable has to be known.
             moving.goal = goal;
             moving.waiting.take_if(|(_, step)| matches!(step, Step::AwaitTable));
@@ -117,8 +121,14 @@ impl Membership {
         let dissolved = self.table().is_some_and(|table| table.dissolved.is_some());
         self.drop_lead();
         let next_at = self.pace.now();
-        let is_used = matches!(self.stage, Stage::Seated(_));
-        self.enter(Stage::Moving(Moving { goal, waiting: None, next_at, is_used, dissolved }));
+        let is_used = matches!(self.stage, MembershipStage::Seated(_));
+        self.enter(MembershipStage::Moving(Moving {
+            goal,
+            waiting: None,
+            next_at,
+            is_used,
+            dissolved,
+        }));
     }
 
     /// Returns the seat that this node asks for.
@@ -130,14 +140,14 @@ impl Membership {
     /// Tells whether this node's place in a group is the one that this claim asked for: what a super-peer asks back.
     pub(super) fn holds_claim(&self, group: &str, claim: u64) -> bool {
         let stays = match &self.stage {
-            Stage::Moving(moving) => moving.founds(),
+            MembershipStage::Moving(moving) => moving.founds(),
             _ => true,
         };
         stays && self.durable.home.as_deref() == Some(group) && self.durable.claim == claim
     }
 
     pub(super) fn run_moving(&mut self) {
-        let Stage::Moving(moving) = &self.stage else { return };
+        let MembershipStage::Moving(moving) = &self.stage else { return };
         if moving.waiting.is_some() {
             return;
         }
@@ -149,7 +159,7 @@ impl Membership {
         match (&self.durable.home, goal) {
             (Some(home), Goal::Join(target)) if *home == target.group && !is_used => {
                 let joining = Joining::new(target, self.pace.now());
-                self.enter(Stage::Joining(joining));
+                self.enter(MembershipStage::Joining(joining));
             }
             (Some(home), Goal::Found) if *home == own && !self.has_log => self.found(own),
             (Some(_), _) => {
@@ -159,13 +169,13 @@ impl Membership {
             }
             (None, _) if self.has_log => {
                 let ticket = self.wait_for(Step::LeaveLog);
-                self.out.push(Effect::LeaveLog { ticket });
+                self.out.push(MembershipEffect::LeaveLog { ticket });
             }
-            (None, Goal::Join(Target { group, .. })) => self.bind(group),
+            (None, Goal::Join(JoinTarget { group, .. })) => self.bind(group),
             (None, Goal::Found) => self.bind(own),
             (None, Goal::Look(prefer)) => self.look(prefer),
             (None, Goal::Rest) => {
-                self.enter(Stage::Resting);
+                self.enter(MembershipStage::Resting);
                 self.finish_order(Ok(()));
             }
         }
@@ -177,22 +187,23 @@ impl Membership {
 
     fn persist(&mut self, durable: Durable) {
         let ticket = self.wait_for(Step::Persist(durable.clone()));
-        self.out.push(Effect::Persist { ticket, durable });
+        self.out.push(MembershipEffect::Persist { ticket, durable });
         if self.config.faults.claim_is_not_durable {
             self.on_moved(ticket, true);
         }
     }
 
     fn found(&mut self, name: String) {
-        let table = Table::found(name, self.seat(), self.config.settings, self.config.capacity);
+        let table =
+            GroupTable::found(name, self.seat(), self.config.settings, self.config.capacity);
         self.has_log = true;
         let ticket = self.wait_for(Step::FoundLog);
-        self.out.push(Effect::FoundLog { ticket, table: Box::new(table) });
+        self.out.push(MembershipEffect::FoundLog { ticket, table: Box::new(table) });
     }
 
     fn wait_for(&mut self, step: Step) -> Ticket {
         let ticket = self.ticket(Purpose::Move);
-        if let Stage::Moving(moving) = &mut self.stage {
+        if let MembershipStage::Moving(moving) = &mut self.stage {
             moving.waiting = Some((ticket, step));
         }
         ticket
@@ -201,7 +212,7 @@ impl Membership {
     /// A step was done, or has failed.
     pub(super) fn on_moved(&mut self, ticket: Ticket, done: bool) {
         self.pending.remove(&ticket);
-        let Stage::Moving(moving) = &mut self.stage else { return };
+        let MembershipStage::Moving(moving) = &mut self.stage else { return };
         let Some((_, step)) = moving.waiting.take_if(|(waiting, _)| *waiting == ticket) else {
             return;
         };
@@ -219,14 +230,14 @@ impl Membership {
             Step::FoundLog if done && matches!(moving.goal, Goal::Found) => {
                 if self.log.table.as_ref().is_some_and(|table| self.is_seat_of_this(table)) {
                     self.take_seat();
-                } else if let Stage::Moving(moving) = &mut self.stage {
+                } else if let MembershipStage::Moving(moving) = &mut self.stage {
                     moving.waiting = Some((ticket, Step::AwaitTable));
                 }
             }
             Step::FoundLog if done => {}
             _ => {
                 let next_at = self.pace.about(500_000);
-                if let Stage::Moving(moving) = &mut self.stage {
+                if let MembershipStage::Moving(moving) = &mut self.stage {
                     moving.next_at = next_at;
                 }
             }
@@ -245,7 +256,7 @@ impl Membership {
         if self.is_passed_on(request) {
             self.reply(request, MembershipAnswer::Ordered(result));
         } else {
-            self.out.push(Effect::Done { request, result });
+            self.out.push(MembershipEffect::Done { request, result });
         }
     }
 }

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AskFailure, Denied, Effect, Lived, Membership, MembershipAnswer, MembershipRequest, Order,
-    ProposeFailure, Purpose, RequestId, Stage, inviting::Guest, moving::Goal,
+    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipOrder,
+    MembershipRequest, MembershipStage, ProposeFailure, Purpose, RequestId, inviting::Guest,
+    moving::Goal,
 };
 use crate::{
     group::Member,
     node_id::NodeId,
-    table::{Applied, Command, Table},
+    table::{Applied, GroupTable, TableCommand},
     world::Position,
 };
 
@@ -31,7 +32,7 @@ pub(super) struct Orders {
 }
 
 impl Membership {
-    pub(super) fn on_ordered(&mut self, request: RequestId, order: Order) {
+    pub(super) fn on_ordered(&mut self, request: RequestId, order: MembershipOrder) {
         if self.leads() || !order.is_for_super_peer() {
             self.carry_out(request, order);
         } else if let Err(denied) = self.pass_on(request, order) {
@@ -39,8 +40,8 @@ impl Membership {
         }
     }
 
-    fn pass_on(&mut self, request: RequestId, order: Order) -> Result<(), Denied> {
-        let is_member = matches!(self.stage, Stage::Seated(_));
+    fn pass_on(&mut self, request: RequestId, order: MembershipOrder) -> Result<(), Denied> {
+        let is_member = matches!(self.stage, MembershipStage::Seated(_));
         let home = self.home_and_claim().filter(|_| is_member);
         let (group, claim) = home.ok_or(Denied::NoGroup)?;
         let leader = self.log.leader.ok_or(Denied::NotLeader { leader: None })?;
@@ -78,7 +79,7 @@ impl Membership {
         from: NodeId,
         request: RequestId,
         (group, claim): (&str, u64),
-        order: Order,
+        order: MembershipOrder,
     ) {
         if let Some(answer) = self.as_leader_for(from, group, claim) {
             self.reply(request, answer);
@@ -96,17 +97,19 @@ impl Membership {
         self.orders.passed_on.remove(&request)
     }
 
-    fn carry_out(&mut self, request: RequestId, order: Order) {
+    fn carry_out(&mut self, request: RequestId, order: MembershipOrder) {
         let result = match order {
-            Order::Leave => self.order_leave(request),
-            Order::Migrate { node, to } => self.order_migration(request, node, to),
-            Order::AddPeer { address } => self.order_invitation(request, address),
-            Order::RemovePeer(node) => self.order_dismissal(request, node, false),
-            Order::PeerLeaves(node) => self.order_dismissal(request, node, true),
-            Order::Look(node) => self.order_look(node).map(Some),
-            Order::Stand { node, position } => self.order_position(request, node, position),
-            Order::SuperPeerLeave => self.order_hand_over().map(Some),
-            Order::Write(command) => self.order_entry(request, command),
+            MembershipOrder::Leave => self.order_leave(request),
+            MembershipOrder::Migrate { node, to } => self.order_migration(request, node, to),
+            MembershipOrder::AddPeer { address } => self.order_invitation(request, address),
+            MembershipOrder::RemovePeer(node) => self.order_dismissal(request, node, false),
+            MembershipOrder::PeerLeaves(node) => self.order_dismissal(request, node, true),
+            MembershipOrder::Look(node) => self.order_look(node).map(Some),
+            MembershipOrder::Stand { node, position } => {
+                self.order_position(request, node, position)
+            }
+            MembershipOrder::SuperPeerLeave => self.order_hand_over().map(Some),
+            MembershipOrder::Write(command) => self.order_entry(request, command),
         };
         match result {
             Ok(Some(())) => self.done(request, Ok(())),
@@ -116,7 +119,7 @@ impl Membership {
     }
 
     /// Does on the super-peer what is due for orders.
-    pub(super) fn run_orders(&mut self, table: &Table) {
+    pub(super) fn run_orders(&mut self, table: &GroupTable) {
         self.run_guests(table);
         let now = self.pace.now();
         self.orders.places.retain(|node, until| now < *until && !table.seats.contains_key(node));
@@ -134,7 +137,7 @@ impl Membership {
         if self.order.is_some() {
             return Err(Denied::Busy);
         }
-        if matches!(self.stage, Stage::Asleep | Stage::Resting) {
+        if matches!(self.stage, MembershipStage::Asleep | MembershipStage::Resting) {
             return Ok(Some(()));
         }
         self.order = Some(request);
@@ -143,7 +146,7 @@ impl Membership {
     }
 
     /// Returns the table for an order about a member, and the member's claim in it.
-    pub(super) fn ordered_seat(&self, node: NodeId) -> Result<(&Table, u64), Denied> {
+    pub(super) fn ordered_seat(&self, node: NodeId) -> Result<(&GroupTable, u64), Denied> {
         let table = self.table().ok_or(Denied::NoGroup)?;
         let seat = table.seats.get(&node).ok_or(Denied::NotAMember(node))?;
         if !self.leads() || self.lead.is_none() {
@@ -167,21 +170,25 @@ impl Membership {
         let (table, claim) = self.ordered_seat(node)?;
         let member = table.seats.get(&node).map(|seat| seat.member.clone());
         let member = Member { position, ..member.ok_or(Denied::NotAMember(node))? };
-        self.order_entry(request, Command::Describe { member, claim })
+        self.order_entry(request, TableCommand::Describe { member, claim })
     }
 
-    fn order_entry(&mut self, request: RequestId, command: Command) -> Result<Option<()>, Denied> {
-        if !matches!(self.stage, Stage::Seated(_)) {
+    fn order_entry(
+        &mut self,
+        request: RequestId,
+        command: TableCommand,
+    ) -> Result<Option<()>, Denied> {
+        if !matches!(self.stage, MembershipStage::Seated(_)) {
             return Err(Denied::NoGroup);
         }
         if !self.leads() {
             return Err(Denied::NotLeader { leader: self.log.leader });
         }
-        if !matches!(command, Command::Set(_) | Command::Describe { .. }) {
+        if !matches!(command, TableCommand::Set(_) | TableCommand::Describe { .. }) {
             return Err(Denied::Refused);
         }
         let ticket = self.ticket(Purpose::Write { request });
-        self.out.push(Effect::Propose { ticket, command });
+        self.out.push(MembershipEffect::Propose { ticket, command });
         Ok(None)
     }
 

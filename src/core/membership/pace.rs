@@ -21,7 +21,7 @@ impl Lived {
 
 /// Counts lived time, gathers what is to be waited for, and draws numbers.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct LivedClock {
     last: Option<MonotonicUs>,
     lived: Lived,
     wake: Lived,
@@ -33,7 +33,7 @@ const STEP_US_MAX: u64 = 2_000_000;
 /// The longest sleep. Shorter than [`STEP_US_MAX`], so that a process that runs loses no time.
 const SLEEP_US_MAX: u64 = 1_000_000;
 
-impl Pace {
+impl LivedClock {
     pub(super) fn new(seed: u64) -> Self {
         Self { last: None, lived: Lived(0), wake: Lived(0), random: seed }
     }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_leap_of_the_clock_counts_as_one_step() {
-        let mut pace = Pace::new(1);
+        let mut pace = LivedClock::new(1);
         pace.advance(MonotonicUs(5_000_000_000));
         let grace = pace.now().plus(10_000_000);
         pace.advance(MonotonicUs(9_000_000_000));
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn the_clock_that_goes_back_is_not_followed() {
-        let mut pace = Pace::new(1);
+        let mut pace = LivedClock::new(1);
         pace.advance(MonotonicUs(10_000_000));
         pace.advance(MonotonicUs(1_000_000));
         pace.advance(MonotonicUs(10_500_000));

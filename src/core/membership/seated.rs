@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AskFailure, ENDED_MAX, Effect, Enough, Health, Lived, Membership, MembershipAnswer,
-    MembershipRequest, Purpose, Report, Stage, leaving::Leaving, moving::Goal,
+    AskFailure, ENDED_MAX, HealthReport, Lived, Membership, MembershipAnswer, MembershipEffect,
+    MembershipReport, MembershipRequest, MembershipStage, Purpose, SearchGoal,
+    leaving::OrderedLeave, moving::Goal,
 };
-use crate::{group::Member, node_id::NodeId, offer::Found};
+use crate::{group::Member, node_id::NodeId, offer::FoundGroups};
 
 /// How soon something is asked again that the table does not show yet.
 const RETRY_US: u64 = 1_000_000;
@@ -37,7 +38,7 @@ pub(super) struct Seated {
     located: BTreeMap<NodeId, String>,
     /// The members that have said that their claim is void: a link to them is no sign of a member.
     void: BTreeSet<(NodeId, u64)>,
-    pub leaving: Option<Leaving>,
+    pub leaving: Option<OrderedLeave>,
 }
 
 /// This node's part of the rescan of a joint epoch.
@@ -80,14 +81,14 @@ impl Seated {
 impl Membership {
     pub(super) fn seated(&mut self) -> Option<&mut Seated> {
         match &mut self.stage {
-            Stage::Seated(seated) => Some(seated),
+            MembershipStage::Seated(seated) => Some(seated),
             _ => None,
         }
     }
 
     pub(super) fn located(&self, node: NodeId) -> Option<String> {
         match &self.stage {
-            Stage::Seated(seated) => seated.located.get(&node).cloned(),
+            MembershipStage::Seated(seated) => seated.located.get(&node).cloned(),
             _ => None,
         }
     }
@@ -95,7 +96,7 @@ impl Membership {
     pub(super) fn take_seat(&mut self) {
         let seated = Seated::new(self.pace.now());
         self.has_log = true;
-        self.enter(Stage::Seated(Box::new(seated)));
+        self.enter(MembershipStage::Seated(Box::new(seated)));
         self.on_seated_log();
     }
 
@@ -159,7 +160,7 @@ impl Membership {
         let goal = self.goal_of_leaving();
         if goal.is_none() {
             let group = self.durable.home.clone().unwrap_or_default();
-            self.report(Report::Removed { group, claim: self.durable.claim });
+            self.report(MembershipReport::Removed { group, claim: self.durable.claim });
         }
         self.go(goal.unwrap_or(Goal::Look(None)));
     }
@@ -188,7 +189,7 @@ impl Membership {
             seated.has_lost_majority = is_lost;
         }
         if is_lost != was_lost {
-            self.report(Report::Majority { present });
+            self.report(MembershipReport::Majority { present });
         }
     }
 
@@ -209,7 +210,7 @@ impl Membership {
             return false;
         }
         let group = self.durable.home.clone().unwrap_or_default();
-        self.report(Report::GaveUp { group });
+        self.report(MembershipReport::GaveUp { group });
         let goal = self.goal_of_leaving().unwrap_or(Goal::Look(None));
         self.go(goal);
         true
@@ -250,7 +251,7 @@ impl Membership {
             if let Some(seated) = self.seated() {
                 seated.campaign_at = None;
             }
-            self.out.push(Effect::Campaign);
+            self.out.push(MembershipEffect::Campaign);
         }
     }
 
@@ -268,7 +269,7 @@ impl Membership {
             Rescan::Done(done) if done == epoch => self.tell_rescanned(epoch),
             _ => {
                 seated.rescan = Rescan::Running(epoch);
-                self.out.push(Effect::Rescan { epoch });
+                self.out.push(MembershipEffect::Rescan { epoch });
             }
         }
     }
@@ -364,7 +365,7 @@ impl Membership {
                 reached.remove(node);
             }
         }
-        let health = Health { group, claim, epoch, reached };
+        let health = HealthReport { group, claim, epoch, reached };
         self.ask(to, Purpose::Health { to }, MembershipRequest::Health(health));
     }
 
@@ -446,10 +447,15 @@ impl Membership {
         }
         let ticket = self.ticket(Purpose::Locate);
         let near = self.this.position;
-        self.out.push(Effect::Find { ticket, near, window_us, enough: Enough::Never });
+        self.out.push(MembershipEffect::Find {
+            ticket,
+            near,
+            window_us,
+            enough: SearchGoal::Never,
+        });
     }
 
-    pub(super) fn on_located(&mut self, found: Found) {
+    pub(super) fn on_located(&mut self, found: FoundGroups) {
         let Some(group) = self.table().map(|table| table.name.clone()) else { return };
         for place in found.whereabouts.into_iter().filter(|place| place.group == group) {
             self.locate(place.node, place.peer);
@@ -471,7 +477,7 @@ impl Membership {
         if self.ended.iter().any(|(ended, _)| *ended == group) {
             return;
         }
-        self.report(Report::Dissolved { group: group.clone(), into: into.clone() });
+        self.report(MembershipReport::Dissolved { group: group.clone(), into: into.clone() });
         self.ended.push_back((group, into));
         if self.ended.len() > ENDED_MAX {
             self.ended.pop_front();

@@ -5,11 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{Effect, Lived, Membership, Report, Seen, Stage};
+use super::{
+    Lived, MemberLiveness, Membership, MembershipEffect, MembershipReport, MembershipStage,
+};
 use crate::{
     node_id::NodeId,
     offer::{Offer, Seeker, Whereabouts},
-    table::Table,
+    table::GroupTable,
     view::{Liveness, RoleState},
 };
 
@@ -18,14 +20,14 @@ const LIVENESS_US: u64 = 500_000;
 
 /// What was shown last.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
+pub(super) struct LastShown {
     state: Option<RoleState>,
     offer: Option<Offer>,
     seq: u64,
     seeker: Option<Seeker>,
     whereabouts: Option<Whereabouts>,
     links: BTreeMap<NodeId, String>,
-    table: Option<Arc<Table>>,
+    table: Option<Arc<GroupTable>>,
     leader: Option<(Option<NodeId>, u64)>,
     liveness: BTreeMap<NodeId, Liveness>,
     liveness_at: Lived,
@@ -42,7 +44,7 @@ impl Membership {
         let state = self.state();
         if let Some(from) = self.shown.state.replace(state).filter(|from| *from != state) {
             let group = self.durable.home.clone();
-            self.report(Report::Role { from, to: state, group });
+            self.report(MembershipReport::Role { from, to: state, group });
         }
     }
 
@@ -58,22 +60,23 @@ impl Membership {
         self.shown.seq += 1;
         let offer = offer.map(|offer| Offer { seq: self.shown.seq, ..offer });
         self.shown.offer = offer.clone();
-        self.out.push(Effect::Announce(offer));
+        self.out.push(MembershipEffect::Announce(offer));
     }
 
     fn show_seeker(&mut self) {
-        let looks = matches!(self.stage, Stage::Looking(_));
+        let looks = matches!(self.stage, MembershipStage::Looking(_));
         let seeker = looks.then(|| Seeker { node: self.node(), permanent: self.permanent });
         if seeker != self.shown.seeker {
             self.shown.seeker = seeker;
-            self.out.push(Effect::Seek(seeker));
+            self.out.push(MembershipEffect::Seek(seeker));
         }
-        let group = self.durable.home.clone().filter(|_| !matches!(self.stage, Stage::Asleep));
+        let group =
+            self.durable.home.clone().filter(|_| !matches!(self.stage, MembershipStage::Asleep));
         let (node, peer) = (self.node(), self.this.peer.clone());
         let whereabouts = group.map(|group| Whereabouts { node, peer, group });
         if whereabouts != self.shown.whereabouts {
             self.shown.whereabouts = whereabouts.clone();
-            self.out.push(Effect::TellWhereabouts(whereabouts));
+            self.out.push(MembershipEffect::TellWhereabouts(whereabouts));
         }
     }
 
@@ -83,7 +86,7 @@ impl Membership {
         }
         let this = self.node();
         let mut links = BTreeMap::new();
-        if let (Stage::Seated(_), Some(table)) = (&self.stage, self.table()) {
+        if let (MembershipStage::Seated(_), Some(table)) = (&self.stage, self.table()) {
             for node in table.seats.keys().filter(|node| **node != this) {
                 if let Some(address) = self.address_of(*node) {
                     links.insert(*node, address);
@@ -92,13 +95,13 @@ impl Membership {
         }
         if links != self.shown.links {
             self.shown.links = links.clone();
-            self.out.push(Effect::KeepLinks(links));
+            self.out.push(MembershipEffect::KeepLinks(links));
         }
     }
 
     /// Tells whether nothing about the links has changed; nearly always so, and cheap to see.
     fn links_are_shown(&self) -> bool {
-        let (Stage::Seated(seated), Some(table)) = (&self.stage, self.table()) else {
+        let (MembershipStage::Seated(seated), Some(table)) = (&self.stage, self.table()) else {
             return self.shown.links.is_empty();
         };
         seated.has_located_nobody()
@@ -109,12 +112,12 @@ impl Membership {
     }
 
     fn show_table(&mut self) {
-        let seated = matches!(self.stage, Stage::Seated(_));
+        let seated = matches!(self.stage, MembershipStage::Seated(_));
         let leader = seated.then_some((self.log.leader, self.log.term));
         if leader != self.shown.leader {
             self.shown.leader = leader;
             if let Some((node, term)) = leader {
-                self.report(Report::SuperPeer { node, term });
+                self.report(MembershipReport::SuperPeer { node, term });
             }
         }
         let table = self.table().filter(|_| seated).cloned();
@@ -130,30 +133,30 @@ impl Membership {
         let before = before.filter(|before| before.name == table.name);
         self.show_seats(before.as_deref(), &table);
         if before.as_ref().is_some_and(|before| before.forced < table.forced) {
-            self.report(Report::Forced { epoch: table.epoch(), count: table.forced });
+            self.report(MembershipReport::Forced { epoch: table.epoch(), count: table.forced });
         }
         if before.is_none_or(|before| before.epoch() != table.epoch()) {
             let (epoch, joint) = (table.epoch(), table.configuration().is_joint());
             let members = table.count();
-            self.report(Report::Epoch { epoch, joint, members });
+            self.report(MembershipReport::Epoch { epoch, joint, members });
         }
     }
 
-    fn show_seats(&mut self, before: Option<&Table>, table: &Table) {
-        let seats = |table: &Table| -> BTreeSet<(NodeId, u64)> {
+    fn show_seats(&mut self, before: Option<&GroupTable>, table: &GroupTable) {
+        let seats = |table: &GroupTable| -> BTreeSet<(NodeId, u64)> {
             table.seats.iter().map(|(node, seat)| (*node, seat.claim)).collect()
         };
         let (old, new) = (before.map(seats).unwrap_or_default(), seats(table));
         for (node, claim) in old.difference(&new).copied() {
-            self.report(Report::Left { node, claim });
+            self.report(MembershipReport::Left { node, claim });
         }
         for (node, claim) in new.difference(&old).copied() {
-            self.report(Report::Joined { node, claim });
+            self.report(MembershipReport::Joined { node, claim });
         }
     }
 
     fn show_liveness(&mut self) {
-        if !matches!(self.stage, Stage::Seated(_)) {
+        if !matches!(self.stage, MembershipStage::Seated(_)) {
             self.shown.liveness.clear();
             return;
         }
@@ -162,7 +165,7 @@ impl Membership {
         }
         self.shown.liveness_at = self.pace.now().plus(LIVENESS_US);
         // Links to a newcomer take a moment: until the next look it counts as if it lived.
-        let looks = |(node, seen): (NodeId, Seen)| match self.shown.liveness.get(&node) {
+        let looks = |(node, seen): (NodeId, MemberLiveness)| match self.shown.liveness.get(&node) {
             Some(_) => (node, seen.liveness),
             None => (node, Liveness::Alive),
         };
@@ -173,7 +176,7 @@ impl Membership {
         let before = std::mem::replace(&mut self.shown.liveness, now.clone());
         for (node, liveness) in now {
             if before.get(&node).is_some_and(|before| *before != liveness) {
-                self.report(Report::Liveness { node, liveness });
+                self.report(MembershipReport::Liveness { node, liveness });
             }
         }
     }

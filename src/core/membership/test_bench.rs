@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::*;
 use crate::{
     group::{RetrievalMode, SettingChange, Settings, StorageMode},
-    offer::{Found, Offer},
-    table::{Applied, Command, Seat},
+    offer::{FoundGroups, Offer},
+    table::{Applied, Seat, TableCommand},
     world::Position,
 };
 
@@ -64,10 +64,10 @@ pub(super) struct Bench {
 impl Bench {
     /// Node `this` of a group of `members`, whom node 1 leads. Each sits under the claim of its number.
     pub(super) fn of(this: u8, members: &[u8]) -> Self {
-        let mut table = Table::found(GROUP.into(), seat(1), settings(), 5);
+        let mut table = GroupTable::found(GROUP.into(), seat(1), settings(), 5);
         let add = members.iter().filter(|n| **n != 1).map(|n| seat(*n)).collect();
-        table.apply(&Command::Change { add, remove: Vec::new() });
-        table.apply(&Command::Acknowledge { node: node(1), epoch: 2 });
+        table.apply(&TableCommand::Change { add, remove: Vec::new() });
+        table.apply(&TableCommand::Acknowledge { node: node(1), epoch: 2 });
         let voters = BTreeSet::from([node(1)]);
         let learners = members.iter().map(|n| node(*n)).filter(|n| !voters.contains(n)).collect();
         let log = LogState {
@@ -83,21 +83,21 @@ impl Bench {
         let config = MembershipConfig::with(5, settings());
         let core = Membership::new(config, seat(this).member, false, durable, 7);
         let mut bench = Self { core, now: S, requests: 0, log: log.clone() };
-        bench.step(Event::Started { log });
+        bench.step(MembershipEvent::Started { log });
         bench
     }
 
-    pub(super) fn step(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) fn step(&mut self, event: MembershipEvent) -> Vec<MembershipEffect> {
         self.now += 1_000;
         self.core.step(MonotonicUs(self.now), event)
     }
 
-    pub(super) fn wait(&mut self, us: u64) -> Vec<Effect> {
+    pub(super) fn wait(&mut self, us: u64) -> Vec<MembershipEffect> {
         let end = self.now + us;
         let mut effects = Vec::new();
         while self.now < end {
             self.now += S / 2;
-            effects.extend(self.core.step(MonotonicUs(self.now), Event::Tick));
+            effects.extend(self.core.step(MonotonicUs(self.now), MembershipEvent::Tick));
         }
         effects
     }
@@ -107,55 +107,62 @@ impl Bench {
         RequestId(self.requests)
     }
 
-    pub(super) fn order(&mut self, order: Order) -> Vec<Effect> {
+    pub(super) fn order(&mut self, order: MembershipOrder) -> Vec<MembershipEffect> {
         let request = self.request();
-        self.step(Event::Ordered { request, order })
+        self.step(MembershipEvent::Ordered { request, order })
     }
 
-    pub(super) fn asked(&mut self, from: u8, question: MembershipRequest) -> Vec<Effect> {
+    pub(super) fn asked(&mut self, from: u8, question: MembershipRequest) -> Vec<MembershipEffect> {
         let request = self.request();
-        self.step(Event::Asked { from: node(from), request, question })
+        self.step(MembershipEvent::Asked { from: node(from), request, question })
     }
 
     /// Answers the last question among the effects.
     pub(super) fn answered(
         &mut self,
-        asked: &[Effect],
+        asked: &[MembershipEffect],
         by: u8,
         answer: MembershipAnswer,
-    ) -> Vec<Effect> {
+    ) -> Vec<MembershipEffect> {
         let (ticket, _) = question(asked);
-        self.step(Event::Answered { ticket, by: Some(node(by)), answer: Ok(answer) })
+        self.step(MembershipEvent::Answered { ticket, by: Some(node(by)), answer: Ok(answer) })
     }
 
-    pub(super) fn fails(&mut self, asked: &[Effect], failure: AskFailure) -> Vec<Effect> {
+    pub(super) fn fails(
+        &mut self,
+        asked: &[MembershipEffect],
+        failure: AskFailure,
+    ) -> Vec<MembershipEffect> {
         let (ticket, _) = question(asked);
-        self.step(Event::Answered { ticket, by: None, answer: Err(failure) })
+        self.step(MembershipEvent::Answered { ticket, by: None, answer: Err(failure) })
     }
 
     /// Writes a proposed command into the table.
-    pub(super) fn apply(&mut self, proposed: &[Effect]) -> Vec<Effect> {
+    pub(super) fn apply(&mut self, proposed: &[MembershipEffect]) -> Vec<MembershipEffect> {
         let (ticket, command) = proposal(proposed).expect("nothing is proposed");
-        let mut table = Table::clone(self.log.table.as_ref().unwrap());
+        let mut table = GroupTable::clone(self.log.table.as_ref().unwrap());
         assert_eq!(table.apply(&command), Applied::Done);
         let epoch = table.epoch();
         for node in table.configuration().everybody() {
-            table.apply(&Command::Acknowledge { node, epoch });
+            table.apply(&TableCommand::Acknowledge { node, epoch });
         }
         self.log.table = Some(Arc::new(table));
-        let mut effects = self.step(Event::Proposed { ticket, outcome: Ok(Applied::Done) });
+        let mut effects =
+            self.step(MembershipEvent::Proposed { ticket, outcome: Ok(Applied::Done) });
         let log = self.log.clone();
-        effects.extend(self.step(Event::LogChanged(log)));
+        effects.extend(self.step(MembershipEvent::LogChanged(log)));
         effects
     }
 
     /// Carries a node that goes elsewhere through what it has to make durable.
-    pub(super) fn goes(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
+    pub(super) fn goes(&mut self, effects: Vec<MembershipEffect>) -> Vec<MembershipEffect> {
         let mut all = effects.clone();
         let mut todo = effects;
         while let Some(event) = todo.iter().find_map(|effect| match effect {
-            Effect::Persist { ticket, .. } => Some(Event::Persisted(*ticket)),
-            Effect::LeaveLog { ticket } => Some(Event::LogReady { ticket: *ticket, done: true }),
+            MembershipEffect::Persist { ticket, .. } => Some(MembershipEvent::Persisted(*ticket)),
+            MembershipEffect::LeaveLog { ticket } => {
+                Some(MembershipEvent::LogReady { ticket: *ticket, done: true })
+            }
             _ => None,
         }) {
             todo = self.step(event);
@@ -164,67 +171,73 @@ impl Bench {
         all
     }
 
-    pub(super) fn finds(&mut self, searched: &[Effect], offers: Vec<Offer>) -> Vec<Effect> {
+    pub(super) fn finds(
+        &mut self,
+        searched: &[MembershipEffect],
+        offers: Vec<Offer>,
+    ) -> Vec<MembershipEffect> {
         let ticket = searched.iter().rev().find_map(|effect| match effect {
-            Effect::Find { ticket, .. } => Some(*ticket),
+            MembershipEffect::Find { ticket, .. } => Some(*ticket),
             _ => None,
         });
-        let found = Found { offers, answered: 1, ..Found::default() };
-        let effects = self.step(Event::Found { ticket: ticket.expect("no search"), found });
+        let found = FoundGroups { offers, answered: 1, ..FoundGroups::default() };
+        let effects =
+            self.step(MembershipEvent::Found { ticket: ticket.expect("no search"), found });
         self.goes(effects)
     }
 }
 
-pub(super) fn question(effects: &[Effect]) -> (Ticket, &MembershipRequest) {
+pub(super) fn question(effects: &[MembershipEffect]) -> (Ticket, &MembershipRequest) {
     let asked = effects.iter().rev().find_map(|effect| match effect {
-        Effect::AskNode { ticket, question, .. } | Effect::AskAddress { ticket, question, .. } => {
-            Some((*ticket, question))
-        }
+        MembershipEffect::AskNode { ticket, question, .. }
+        | MembershipEffect::AskAddress { ticket, question, .. } => Some((*ticket, question)),
         _ => None,
     });
     asked.expect("nobody is asked")
 }
 
-pub(super) fn asks(effects: &[Effect]) -> bool {
-    effects.iter().any(|e| matches!(e, Effect::AskNode { .. } | Effect::AskAddress { .. }))
+pub(super) fn asks(effects: &[MembershipEffect]) -> bool {
+    effects.iter().any(|e| {
+        matches!(e, MembershipEffect::AskNode { .. } | MembershipEffect::AskAddress { .. })
+    })
 }
 
-pub(super) fn proposal(effects: &[Effect]) -> Option<(Ticket, Command)> {
+pub(super) fn proposal(effects: &[MembershipEffect]) -> Option<(Ticket, TableCommand)> {
     effects.iter().rev().find_map(|effect| match effect {
-        Effect::Propose { ticket, command } => Some((*ticket, command.clone())),
+        MembershipEffect::Propose { ticket, command } => Some((*ticket, command.clone())),
         _ => None,
     })
 }
 
-pub(super) fn reply(effects: &[Effect]) -> Option<&MembershipAnswer> {
+pub(super) fn reply(effects: &[MembershipEffect]) -> Option<&MembershipAnswer> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Reply { answer, .. } => Some(answer),
+        MembershipEffect::Reply { answer, .. } => Some(answer),
         _ => None,
     })
 }
 
-pub(super) fn done(effects: &[Effect]) -> Option<&Result<(), Denied>> {
+pub(super) fn done(effects: &[MembershipEffect]) -> Option<&Result<(), Denied>> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Done { result, .. } => Some(result),
+        MembershipEffect::Done { result, .. } => Some(result),
         _ => None,
     })
 }
 
-pub(super) fn joins(effects: &[Effect]) -> Option<&str> {
+pub(super) fn joins(effects: &[MembershipEffect]) -> Option<&str> {
     effects.iter().find_map(|effect| match effect {
-        Effect::AskAddress { question: MembershipRequest::Join { group, .. }, .. } => {
-            Some(group.as_str())
-        }
+        MembershipEffect::AskAddress {
+            question: MembershipRequest::Join { group, .. }, ..
+        } => Some(group.as_str()),
         _ => None,
     })
 }
 
-pub(super) fn passed_on(claim: u64, order: Order) -> MembershipRequest {
+pub(super) fn passed_on(claim: u64, order: MembershipOrder) -> MembershipRequest {
     MembershipRequest::Order { group: GROUP.into(), claim, order }
 }
 
-pub(super) fn factor(n: i64) -> Order {
-    Order::Write(Command::Set(SettingChange::ReplicationFactor(n)))
+pub(super) fn factor(n: i64) -> MembershipOrder {
+    MembershipOrder::Write(TableCommand::Set(SettingChange::ReplicationFactor(n)))
 }
 
 pub(super) fn dismiss(claim: u64, rests: bool) -> MembershipRequest {

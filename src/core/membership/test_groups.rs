@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::*;
 use crate::{
     group::{RetrievalMode, Settings, StorageMode},
-    offer::{Found, Offer},
-    table::{Command, Seat},
+    offer::{FoundGroups, Offer},
+    table::{Seat, TableCommand},
     world::Position,
 };
 
@@ -58,7 +58,7 @@ struct Bench {
     now: u64,
     log: LogState,
     /// What was wanted of others.
-    out: Vec<Effect>,
+    out: Vec<MembershipEffect>,
 }
 
 impl Bench {
@@ -69,12 +69,12 @@ impl Bench {
 
     /// Node `this` of a group that node 1 leads, and a link to node 1.
     fn seated(this: u8, members: &[u8], permanent: bool) -> Self {
-        let mut table = Table::found(GROUP.into(), seat(1, permanent), config().settings, 5);
+        let mut table = GroupTable::found(GROUP.into(), seat(1, permanent), config().settings, 5);
         let others = members.iter().filter(|n| **n != 1);
         let add: Vec<_> = others.map(|n| seat(*n, false)).collect();
         if !add.is_empty() {
-            table.apply(&Command::Change { add, remove: Vec::new() });
-            table.apply(&Command::Acknowledge { node: node(1), epoch: 2 });
+            table.apply(&TableCommand::Change { add, remove: Vec::new() });
+            table.apply(&TableCommand::Acknowledge { node: node(1), epoch: 2 });
         }
         let voters: BTreeSet<_> = members.iter().map(|n| node(*n)).collect();
         let log = LogState {
@@ -88,7 +88,7 @@ impl Bench {
         };
         let durable = Durable { claim: 1, home: Some(GROUP.into()) };
         let mut bench = Self::new(this, permanent, durable, log);
-        bench.step(Event::LinkUp(node(1)));
+        bench.step(MembershipEvent::LinkUp(node(1)));
         bench
     }
 
@@ -96,19 +96,22 @@ impl Bench {
         let member = seat(n, permanent).member;
         let core = Membership::new(config(), member, permanent, durable, 7);
         let mut bench = Self { core, now: S, log: log.clone(), out: Vec::new() };
-        bench.step(Event::Started { log });
+        bench.step(MembershipEvent::Started { log });
         bench
     }
 
-    fn step(&mut self, event: Event) {
+    fn step(&mut self, event: MembershipEvent) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             self.now += 1_000;
             for effect in self.core.step(MonotonicUs(self.now), event) {
                 match effect {
-                    Effect::Persist { ticket, .. } => events.push(Event::Persisted(ticket)),
-                    Effect::LeaveLog { ticket } | Effect::FollowLog { ticket, .. } => {
-                        events.push(Event::LogReady { ticket, done: true });
+                    MembershipEffect::Persist { ticket, .. } => {
+                        events.push(MembershipEvent::Persisted(ticket))
+                    }
+                    MembershipEffect::LeaveLog { ticket }
+                    | MembershipEffect::FollowLog { ticket, .. } => {
+                        events.push(MembershipEvent::LogReady { ticket, done: true });
                     }
                     other => self.out.push(other),
                 }
@@ -120,7 +123,7 @@ impl Bench {
         let end = self.now + us;
         while self.now < end {
             self.now += S / 10;
-            self.step(Event::Tick);
+            self.step(MembershipEvent::Tick);
         }
     }
 
@@ -131,42 +134,44 @@ impl Bench {
             quorum_silent_ms: None,
             ..self.log.clone()
         };
-        self.step(Event::LogChanged(self.log.clone()));
+        self.step(MembershipEvent::LogChanged(self.log.clone()));
     }
 
     /// Ends the last search.
     fn finds(&mut self, offers: &[Offer]) {
         let ticket = self.out.iter().rev().find_map(|effect| match effect {
-            Effect::Find { ticket, .. } => Some(*ticket),
+            MembershipEffect::Find { ticket, .. } => Some(*ticket),
             _ => None,
         });
-        let found = Found { offers: offers.to_vec(), ..Found::default() };
-        self.step(Event::Found { ticket: ticket.expect("a search"), found });
+        let found = FoundGroups { offers: offers.to_vec(), ..FoundGroups::default() };
+        self.step(MembershipEvent::Found { ticket: ticket.expect("a search"), found });
     }
 
     /// Answers the last question.
     fn answered(&mut self, by: u8, answer: Result<MembershipAnswer, AskFailure>) {
         let asked = self.out.iter().rev().find_map(|effect| match effect {
-            Effect::AskAddress { ticket, .. } | Effect::AskNode { ticket, .. } => Some(*ticket),
+            MembershipEffect::AskAddress { ticket, .. }
+            | MembershipEffect::AskNode { ticket, .. } => Some(*ticket),
             _ => None,
         });
         let ticket = asked.expect("a question");
-        self.step(Event::Answered { ticket, by: Some(node(by)), answer });
+        self.step(MembershipEvent::Answered { ticket, by: Some(node(by)), answer });
     }
 
     /// Answers a question of another super-peer.
     fn asked_for_room(&mut self, from: u8, members: u32) -> MembershipAnswer {
         let question = MembershipRequest::Room { group: GROUP.into(), members };
-        self.step(Event::Asked { from: node(from), request: RequestId(9), question });
-        match self.out.iter().rev().find(|effect| matches!(effect, Effect::Reply { .. })) {
-            Some(Effect::Reply { answer, .. }) => answer.clone(),
+        self.step(MembershipEvent::Asked { from: node(from), request: RequestId(9), question });
+        match self.out.iter().rev().find(|effect| matches!(effect, MembershipEffect::Reply { .. }))
+        {
+            Some(MembershipEffect::Reply { answer, .. }) => answer.clone(),
             _ => panic!("no reply"),
         }
     }
 
     fn asked_addresses(&self) -> Vec<&str> {
         let asked = self.out.iter().filter_map(|effect| match effect {
-            Effect::AskAddress { address, .. } => Some(address.as_str()),
+            MembershipEffect::AskAddress { address, .. } => Some(address.as_str()),
             _ => None,
         });
         asked.collect()
@@ -175,7 +180,7 @@ impl Bench {
     /// What was reported of the majority.
     fn majority(&self) -> Vec<bool> {
         let reports = self.out.iter().filter_map(|effect| match effect {
-            Effect::Report(Report::Majority { present }) => Some(*present),
+            MembershipEffect::Report(MembershipReport::Majority { present }) => Some(*present),
             _ => None,
         });
         reports.collect()
@@ -224,10 +229,11 @@ fn a_search_ends_with_the_first_group_that_is_not_passed_over() {
     bench.finds(&[offer("group-a", 1, 4)]);
     bench.answered(1, Ok(MembershipAnswer::Full { next: None }));
     let enough = bench.out.iter().rev().find_map(|effect| match effect {
-        Effect::Find { enough, .. } => Some(enough.clone()),
+        MembershipEffect::Find { enough, .. } => Some(enough.clone()),
         _ => None,
     });
-    let found = |offers: &[Offer]| Found { offers: offers.to_vec(), ..Found::default() };
+    let found =
+        |offers: &[Offer]| FoundGroups { offers: offers.to_vec(), ..FoundGroups::default() };
     let enough = enough.unwrap();
     assert!(!enough.is_met(&found(&[offer("group-a", 1, 4)])), "it was full a moment ago");
     assert!(!enough.is_met(&found(&[offer("group-b", 3, 5)])));
@@ -243,7 +249,7 @@ fn an_election_is_no_lost_majority() {
     assert_eq!(bench.core.state(), RoleState::Electing);
     bench.wait(3 * S);
     assert!(bench.core.has_majority());
-    bench.step(Event::LinkUp(node(3)));
+    bench.step(MembershipEvent::LinkUp(node(3)));
     bench.leader(Some(3));
     assert_eq!(bench.core.state(), RoleState::Peer);
     assert!(bench.majority().is_empty());
@@ -283,22 +289,22 @@ fn members_tell_each_other_where_the_super_peer_is() {
     let mut bench = Bench::seated(2, &[1, 2, 3], false);
     let links = |bench: &Bench| {
         let links = bench.out.iter().rev().find_map(|effect| match effect {
-            Effect::KeepLinks(links) => Some(links.clone()),
+            MembershipEffect::KeepLinks(links) => Some(links.clone()),
             _ => None,
         });
         links.unwrap()
     };
     assert_eq!(links(&bench)[&node(3)], "n3:1");
     bench.leader(Some(3));
-    let question = MembershipRequest::Health(Health {
+    let question = MembershipRequest::Health(HealthReport {
         group: GROUP.into(),
         claim: 1,
         epoch: 3,
         reached: BTreeSet::new(),
     });
-    bench.step(Event::Asked { from: node(1), request: RequestId(1), question });
+    bench.step(MembershipEvent::Asked { from: node(1), request: RequestId(1), question });
     let answer = bench.out.iter().rev().find_map(|effect| match effect {
-        Effect::Reply { answer, .. } => Some(answer.clone()),
+        MembershipEffect::Reply { answer, .. } => Some(answer.clone()),
         _ => None,
     });
     let said =
@@ -308,7 +314,7 @@ fn members_tell_each_other_where_the_super_peer_is() {
     let asked_another = (0..60).any(|_| {
         bench.wait(6 * S);
         let asked = bench.out.iter().rev().find_map(|effect| match effect {
-            Effect::AskNode { node, .. } => Some(*node),
+            MembershipEffect::AskNode { node, .. } => Some(*node),
             _ => None,
         });
         let is_another = asked == Some(node(1));
@@ -331,7 +337,7 @@ fn the_end_of_a_group_is_written_until_it_stands_or_the_room_is_kept_no_more() {
     bench.answered(2, Ok(MembershipAnswer::Room(other)));
     let announced = |bench: &Bench| {
         bench.out.iter().rev().find_map(|effect| match effect {
-            Effect::Announce(offer) => Some(offer.is_some()),
+            MembershipEffect::Announce(offer) => Some(offer.is_some()),
             _ => None,
         })
     };
@@ -339,17 +345,17 @@ fn the_end_of_a_group_is_written_until_it_stands_or_the_room_is_kept_no_more() {
     let mut proposed = 0;
     for _ in 0..60 {
         let ends = bench.out.iter().filter_map(|effect| match effect {
-            Effect::Propose { ticket, command: Command::Dissolve { into } } => {
+            MembershipEffect::Propose { ticket, command: TableCommand::Dissolve { into } } => {
                 assert_eq!(into.as_deref(), Some("group-other"));
                 Some(*ticket)
             }
             _ => None,
         });
         let ends: Vec<_> = ends.collect();
-        bench.out.retain(|effect| !matches!(effect, Effect::Propose { .. }));
+        bench.out.retain(|effect| !matches!(effect, MembershipEffect::Propose { .. }));
         proposed += ends.len();
         for ticket in ends {
-            bench.step(Event::Proposed { ticket, outcome: Err(ProposeFailure::Unknown) });
+            bench.step(MembershipEvent::Proposed { ticket, outcome: Err(ProposeFailure::Unknown) });
         }
         bench.wait(S / 4);
     }
@@ -363,7 +369,7 @@ fn the_end_of_a_group_is_written_until_it_stands_or_the_room_is_kept_no_more() {
 fn a_new_dedicated_super_peer_gives_room_once_it_has_nobody_to_take_over() {
     let mut bench = Bench::seated(1, &[1], true);
     assert_eq!(bench.core.state(), RoleState::PermanentSuperPeer);
-    let refused = MembershipAnswer::Refused(Refusal::NoRoom);
+    let refused = MembershipAnswer::Refused(MembershipRefusal::NoRoom);
     assert_eq!(bench.asked_for_room(2, 3), refused);
     bench.wait(11 * S);
     assert!(matches!(bench.asked_for_room(2, 3), MembershipAnswer::Room(_)));
@@ -378,7 +384,7 @@ fn a_founder_that_knew_nobody_looks_for_a_better_group_too() {
     let durable = Durable { claim: 1, home: Some(GROUP.into()) };
     let core = Membership::new(alone, seat(1, false).member, false, durable, 7);
     let mut bench = Bench { core, now: S, log: log.clone(), out: Vec::new() };
-    bench.step(Event::Started { log });
+    bench.step(MembershipEvent::Started { log });
     bench.wait(10 * S);
     bench.finds(&[offer("group-other", 2, 3)]);
     assert_eq!(bench.asked_addresses(), ["n2:1"]);

@@ -4,7 +4,7 @@ use super::{test_bench::*, *};
 use crate::{
     group::{SettingChange, StorageMode},
     offer::Offer,
-    table::{Command, Refused},
+    table::{TableCommand, TableRefusal},
     world::Position,
 };
 
@@ -14,11 +14,13 @@ use crate::{
 fn a_member_passes_an_order_on_to_its_super_peer_and_gives_back_the_result() {
     for result in [Ok(()), Err(Denied::NotAMember(node(9)))] {
         let mut bench = Bench::of(2, &[1, 2, 3]);
-        let asked = bench.order(Order::RemovePeer(node(3)));
+        let asked = bench.order(MembershipOrder::RemovePeer(node(3)));
         assert!(
-            asked.iter().any(|e| matches!(e, Effect::AskNode { node: to, .. } if *to == node(1)))
+            asked
+                .iter()
+                .any(|e| matches!(e, MembershipEffect::AskNode { node: to, .. } if *to == node(1)))
         );
-        assert_eq!(*question(&asked).1, passed_on(2, Order::RemovePeer(node(3))));
+        assert_eq!(*question(&asked).1, passed_on(2, MembershipOrder::RemovePeer(node(3))));
         assert_eq!(done(&asked), None);
         let answer = MembershipAnswer::Ordered(result.clone());
         assert_eq!(done(&bench.answered(&asked, 1, answer)), Some(&result));
@@ -41,13 +43,13 @@ fn an_order_that_cannot_be_passed_on_is_denied() {
     assert!(!asks(&answered), "it is asked once");
     bench.log.leader = None;
     let log = bench.log.clone();
-    bench.step(Event::LogChanged(log));
+    bench.step(MembershipEvent::LogChanged(log));
     assert_eq!(done(&bench.order(factor(2))), Some(&no_leader));
 }
 
 #[test]
 fn a_super_peer_takes_orders_from_its_members_alone() {
-    let order = || Order::RemovePeer(node(3));
+    let order = || MembershipOrder::RemovePeer(node(3));
     let mut bench = Bench::of(1, &[1, 2, 3]);
     // A stranger, a member under a claim that it does not hold, and a member of another group.
     for (from, claim) in [(9, 9), (2, 3), (9, 2)] {
@@ -57,7 +59,7 @@ fn a_super_peer_takes_orders_from_its_members_alone() {
     }
     let elsewhere = MembershipRequest::Order { group: OTHER.into(), claim: 2, order: order() };
     let effects = bench.asked(2, elsewhere);
-    assert_eq!(reply(&effects), Some(&MembershipAnswer::Refused(Refusal::OtherGroup)));
+    assert_eq!(reply(&effects), Some(&MembershipAnswer::Refused(MembershipRefusal::OtherGroup)));
     // A member: its order is carried out, and answered once the table shows it.
     let told = bench.asked(2, passed_on(2, order()));
     assert_eq!((question(&told).1, reply(&told)), (&dismiss(3, false), None));
@@ -71,7 +73,7 @@ fn a_super_peer_takes_orders_from_its_members_alone() {
 #[test]
 fn what_was_passed_on_is_not_passed_on_again() {
     let mut bench = Bench::of(2, &[1, 2, 3]);
-    let effects = bench.asked(3, passed_on(3, Order::RemovePeer(node(1))));
+    let effects = bench.asked(3, passed_on(3, MembershipOrder::RemovePeer(node(1))));
     let leader = Some((node(1), "n1:1".to_owned()));
     assert_eq!(reply(&effects), Some(&MembershipAnswer::NotLeader { leader }));
     assert!(!asks(&effects));
@@ -80,44 +82,44 @@ fn what_was_passed_on_is_not_passed_on_again() {
 #[test]
 fn a_member_cannot_have_everything_written() {
     let mut bench = Bench::of(1, &[1, 2, 3]);
-    let describe = Command::Describe { member: seat(3).member, claim: 3 };
-    let mode = Command::Set(SettingChange::StorageMode(StorageMode::Safe));
+    let describe = TableCommand::Describe { member: seat(3).member, claim: 3 };
+    let mode = TableCommand::Set(SettingChange::StorageMode(StorageMode::Safe));
     let nowhere = Position { x: f64::NAN, y: 0.0 };
     for order in [
-        Order::Leave,
-        Order::SuperPeerLeave,
-        Order::Write(Command::Dissolve { into: None }),
-        Order::Write(Command::Change { add: vec![seat(9)], remove: Vec::new() }),
-        Order::Write(describe),
-        Order::Write(mode),
-        Order::Stand { node: node(3), position: nowhere },
-        Order::AddPeer { address: String::new() },
-        Order::AddPeer { address: "a".repeat(1_000) },
+        MembershipOrder::Leave,
+        MembershipOrder::SuperPeerLeave,
+        MembershipOrder::Write(TableCommand::Dissolve { into: None }),
+        MembershipOrder::Write(TableCommand::Change { add: vec![seat(9)], remove: Vec::new() }),
+        MembershipOrder::Write(describe),
+        MembershipOrder::Write(mode),
+        MembershipOrder::Stand { node: node(3), position: nowhere },
+        MembershipOrder::AddPeer { address: String::new() },
+        MembershipOrder::AddPeer { address: "a".repeat(1_000) },
     ] {
         let effects = bench.asked(2, passed_on(2, order.clone()));
-        let malformed = MembershipAnswer::Refused(Refusal::Malformed);
+        let malformed = MembershipAnswer::Refused(MembershipRefusal::Malformed);
         assert_eq!(reply(&effects), Some(&malformed), "{order:?}");
         assert!(proposal(&effects).is_none() && !asks(&effects), "{order:?}");
     }
     let effects = bench.asked(2, passed_on(2, factor(1)));
-    let set = Command::Set(SettingChange::ReplicationFactor(1));
+    let set = TableCommand::Set(SettingChange::ReplicationFactor(1));
     assert_eq!(proposal(&effects).map(|(_, command)| command), Some(set));
     // Of a member's place only the position is written.
     let position = Position { x: 3.0, y: 4.0 };
-    let effects = bench.asked(2, passed_on(2, Order::Stand { node: node(3), position }));
+    let effects = bench.asked(2, passed_on(2, MembershipOrder::Stand { node: node(3), position }));
     let member = Member { position, ..seat(3).member };
-    let described = Command::Describe { member, claim: 3 };
+    let described = TableCommand::Describe { member, claim: 3 };
     assert_eq!(proposal(&effects).map(|(_, command)| command), Some(described));
 }
 
 #[test]
 fn a_member_that_is_said_to_have_gone_is_asked() {
     let mut bench = Bench::of(1, &[1, 2, 3]);
-    let effects = bench.order(Order::Look(node(3)));
+    let effects = bench.order(MembershipOrder::Look(node(3)));
     assert_eq!(done(&effects), Some(&Ok(())));
     let confirm = MembershipRequest::Confirm { group: GROUP.into(), claim: 3 };
     assert_eq!(*question(&effects).1, confirm);
-    let stranger = bench.order(Order::Look(node(9)));
+    let stranger = bench.order(MembershipOrder::Look(node(9)));
     assert_eq!(done(&stranger), Some(&Err(Denied::NotAMember(node(9)))));
 }
 
@@ -126,7 +128,7 @@ fn a_member_that_is_said_to_have_gone_is_asked() {
 #[test]
 fn who_cannot_be_told_is_taken_out_all_the_same() {
     let mut bench = Bench::of(1, &[1, 2, 3]);
-    let told = bench.order(Order::PeerLeaves(node(3)));
+    let told = bench.order(MembershipOrder::PeerLeaves(node(3)));
     assert_eq!(*question(&told).1, dismiss(3, true));
     let proposed = bench.fails(&told, AskFailure::Unreachable);
     assert_eq!(done(&bench.apply(&proposed)), Some(&Ok(())));
@@ -138,7 +140,10 @@ fn only_the_super_peer_can_send_a_member_away_and_only_under_its_claim() {
     let mut bench = Bench::of(2, &[1, 2, 3]);
     for (from, claim) in [(3, 2), (9, 2), (1, 1), (1, 3)] {
         let effects = bench.asked(from, dismiss(claim, true));
-        assert_eq!(reply(&effects), Some(&MembershipAnswer::Refused(Refusal::OtherGroup)));
+        assert_eq!(
+            reply(&effects),
+            Some(&MembershipAnswer::Refused(MembershipRefusal::OtherGroup))
+        );
         assert_eq!(bench.core.state(), RoleState::Electing);
     }
     let effects = bench.asked(1, dismiss(2, true));
@@ -147,7 +152,7 @@ fn only_the_super_peer_can_send_a_member_away_and_only_under_its_claim() {
 }
 
 /// Node 2, taken out of its group by order.
-fn sent_away(rests: bool) -> (Bench, Vec<Effect>) {
+fn sent_away(rests: bool) -> (Bench, Vec<MembershipEffect>) {
     let mut bench = Bench::of(2, &[1, 2, 3]);
     let effects = bench.asked(1, dismiss(2, rests));
     let out = bench.answered(&effects, 1, MembershipAnswer::NoMember { epoch: 3 });
@@ -180,7 +185,7 @@ fn who_was_removed_stays_away_from_that_group_until_its_rest_is_over_or_it_is_as
     while bench.now < until - 4 * S {
         // It founds no group of its own here: the search is never over.
         bench.core.config.discovery_window_us = 20 * rest_us;
-        let found = if searched.iter().any(|e| matches!(e, Effect::Find { .. })) {
+        let found = if searched.iter().any(|e| matches!(e, MembershipEffect::Find { .. })) {
             bench.finds(&searched, vec![home.clone()])
         } else {
             Vec::new()
@@ -196,9 +201,11 @@ fn who_was_removed_stays_away_from_that_group_until_its_rest_is_over_or_it_is_as
 fn who_was_told_to_leave_stays_without_a_group_until_it_is_asked_into_one() {
     let (mut bench, effects) = sent_away(true);
     assert_eq!(bench.core.state(), RoleState::Leaving);
-    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Find { .. })));
+    assert!(!effects.iter().any(|effect| matches!(effect, MembershipEffect::Find { .. })));
     assert_eq!(bench.core.durable().home, None);
-    assert!(bench.wait(60 * S).iter().all(|effect| !matches!(effect, Effect::Find { .. })));
+    assert!(
+        bench.wait(60 * S).iter().all(|effect| !matches!(effect, MembershipEffect::Find { .. }))
+    );
     let asked = bench.asked(20, invite(20, OTHER));
     assert_eq!(reply(&asked), Some(&MembershipAnswer::Done));
     assert_eq!(joins(&bench.goes(asked)), Some(OTHER));
@@ -208,7 +215,10 @@ fn who_was_told_to_leave_stays_without_a_group_until_it_is_asked_into_one() {
 #[test]
 fn a_super_peer_alone_cannot_be_removed() {
     let mut bench = Bench::of(1, &[1]);
-    assert_eq!(done(&bench.order(Order::RemovePeer(node(1)))), Some(&Err(Denied::SuperPeer)));
+    assert_eq!(
+        done(&bench.order(MembershipOrder::RemovePeer(node(1)))),
+        Some(&Err(Denied::SuperPeer))
+    );
 }
 
 // ---- invitations ----
@@ -216,7 +226,7 @@ fn a_super_peer_alone_cannot_be_removed() {
 #[test]
 fn a_guest_is_a_member_before_the_client_hears_of_it() {
     let mut bench = Bench::of(1, &[1, 2]);
-    let asked = bench.order(Order::AddPeer { address: "n3:1".into() });
+    let asked = bench.order(MembershipOrder::AddPeer { address: "n3:1".into() });
     assert_eq!(*question(&asked).1, invite(1, GROUP));
     let said_yes = bench.answered(&asked, 3, MembershipAnswer::Done);
     assert_eq!(done(&said_yes), None);
@@ -226,20 +236,20 @@ fn a_guest_is_a_member_before_the_client_hears_of_it() {
     assert_eq!(done(&bench.apply(&proposed)), Some(&Ok(())));
 
     // One that says yes and does not come.
-    let asked = bench.order(Order::AddPeer { address: "n4:1".into() });
+    let asked = bench.order(MembershipOrder::AddPeer { address: "n4:1".into() });
     assert_eq!(done(&bench.answered(&asked, 4, MembershipAnswer::Done)), None);
     assert_eq!(done(&bench.wait(10 * S)), Some(&Err(Denied::Unknown)));
     // One that does not want to.
-    let asked = bench.order(Order::AddPeer { address: "n5:1".into() });
-    let refused = MembershipAnswer::Refused(Refusal::Bound);
+    let asked = bench.order(MembershipOrder::AddPeer { address: "n5:1".into() });
+    let refused = MembershipAnswer::Refused(MembershipRefusal::Bound);
     assert_eq!(done(&bench.answered(&asked, 5, refused)), Some(&Err(Denied::Bound)));
 }
 
 #[test]
 fn nobody_is_asked_into_a_full_group() {
     let mut bench = Bench::of(1, &[1, 2, 3, 4, 5]);
-    let effects = bench.order(Order::AddPeer { address: "n6:1".into() });
-    let full = Denied::Table(Refused::Full { members: 5, capacity: 5 });
+    let effects = bench.order(MembershipOrder::AddPeer { address: "n6:1".into() });
+    let full = Denied::Table(TableRefusal::Full { members: 5, capacity: 5 });
     assert_eq!(done(&effects), Some(&Err(full)));
     assert!(!asks(&effects));
 }
@@ -249,7 +259,7 @@ fn a_member_follows_no_invitation_but_its_super_peers() {
     let mut bench = Bench::of(2, &[1, 2, 3]);
     for from in [3, 20] {
         let effects = bench.asked(from, invite(20, OTHER));
-        assert_eq!(reply(&effects), Some(&MembershipAnswer::Refused(Refusal::Bound)));
+        assert_eq!(reply(&effects), Some(&MembershipAnswer::Refused(MembershipRefusal::Bound)));
     }
     assert_eq!(reply(&bench.asked(1, invite(20, OTHER))), Some(&MembershipAnswer::Done));
     assert_eq!(bench.core.state(), RoleState::Leaving);
@@ -257,8 +267,8 @@ fn a_member_follows_no_invitation_but_its_super_peers() {
 
 // ---- migration ----
 
-fn migrate() -> Order {
-    Order::Migrate { node: node(3), to: node(20) }
+fn migrate() -> MembershipOrder {
+    MembershipOrder::Migrate { node: node(3), to: node(20) }
 }
 
 #[test]
@@ -272,7 +282,7 @@ fn a_member_moves_once_a_place_is_kept_for_it_and_it_has_agreed() {
     assert_eq!(*question(&summoned).1, invite(20, OTHER));
     assert_eq!(done(&summoned), None);
     let proposed = bench.answered(&summoned, 3, MembershipAnswer::Done);
-    let remove = Command::Change { add: Vec::new(), remove: vec![(node(3), 3)] };
+    let remove = TableCommand::Change { add: Vec::new(), remove: vec![(node(3), 3)] };
     assert_eq!(proposal(&proposed).map(|(_, command)| command), Some(remove));
     assert_eq!(done(&proposed), None);
     assert_eq!(done(&bench.apply(&proposed)), Some(&Ok(())));
@@ -311,9 +321,9 @@ fn nothing_changes_when_the_other_group_is_not_there_or_full_or_the_member_will_
     let effects = bench.answered(&summoned, 3, later);
     assert_eq!(done(&effects), Some(&Err(Denied::Busy)));
     assert!(proposal(&effects).is_none());
-    let none = bench.order(Order::Migrate { node: node(3), to: node(2) });
+    let none = bench.order(MembershipOrder::Migrate { node: node(3), to: node(2) });
     assert_eq!(done(&none), Some(&Err(Denied::NoSuchGroup(node(2)))));
-    let itself = bench.order(Order::Migrate { node: node(1), to: node(20) });
+    let itself = bench.order(MembershipOrder::Migrate { node: node(1), to: node(20) });
     assert_eq!(done(&itself), Some(&Err(Denied::SuperPeer)));
 }
 
@@ -322,8 +332,9 @@ fn a_place_is_kept_for_one_node_and_for_a_while() {
     let mut bench = Bench::of(1, &[1, 2, 3, 4]);
     let place = |n| MembershipRequest::Place { group: GROUP.into(), node: node(n) };
     let join = |n| MembershipRequest::Join { group: GROUP.into(), seat: seat(n) };
-    let is_full =
-        |effects: &[Effect]| matches!(reply(effects), Some(MembershipAnswer::Full { .. }));
+    let is_full = |effects: &[MembershipEffect]| {
+        matches!(reply(effects), Some(MembershipAnswer::Full { .. }))
+    };
     assert!(matches!(reply(&bench.asked(20, place(6))), Some(MembershipAnswer::Room(_))));
     assert!(matches!(reply(&bench.asked(20, place(6))), Some(MembershipAnswer::Room(_))));
     assert!(is_full(&bench.asked(20, place(7))));
@@ -333,7 +344,7 @@ fn a_place_is_kept_for_one_node_and_for_a_while() {
     let proposed = bench.answered(&joins, 6, MembershipAnswer::Bound);
     let mut proposed = proposed;
     proposed.extend(bench.wait(S));
-    let change = Command::Change { add: vec![seat(6)], remove: Vec::new() };
+    let change = TableCommand::Change { add: vec![seat(6)], remove: Vec::new() };
     assert_eq!(proposal(&proposed).map(|(_, command)| command), Some(change));
 
     let mut bench = Bench::of(1, &[1, 2, 3, 4]);

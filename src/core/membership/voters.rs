@@ -7,12 +7,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::{node_id::NodeId, table::Table};
+use crate::{node_id::NodeId, table::GroupTable};
 
 /// What an arrangement is made from.
 pub(super) struct Electorate<'a> {
     /// The group's table.
-    pub table: &'a Table,
+    pub table: &'a GroupTable,
     /// Who leads: stays a voter.
     pub leader: NodeId,
     /// Who votes now.
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::{
         group::{Member, RetrievalMode, Settings, StorageMode},
-        table::{Command, Seat},
+        table::{Seat, TableCommand},
         world::Position,
     };
 
@@ -90,17 +90,17 @@ mod tests {
         Seat { member, claim: 1, permanent: n == 9 }
     }
 
-    fn table(nodes: &[u8]) -> Table {
+    fn table(nodes: &[u8]) -> GroupTable {
         let settings = Settings {
             storage_mode: StorageMode::Fast,
             retrieval_mode: RetrievalMode::Fast,
             migration: false,
             replication_factor: 3,
         };
-        let mut table = Table::found("g".into(), seat(1), settings, 10);
+        let mut table = GroupTable::found("g".into(), seat(1), settings, 10);
         let add = nodes.iter().map(|n| seat(*n)).collect();
-        table.apply(&Command::Change { add, remove: Vec::new() });
-        table.apply(&Command::Acknowledge { node: node(1), epoch: 2 });
+        table.apply(&TableCommand::Change { add, remove: Vec::new() });
+        table.apply(&TableCommand::Acknowledge { node: node(1), epoch: 2 });
         table
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Seen, pace::Lived};
+use super::{MemberLiveness, pace::Lived};
 use crate::{node_id::NodeId, time::MonotonicUs, view::Liveness};
 
 /// How many reports in a row have to miss a member before the pair's fault is reported: links of a newcomer take a moment.
@@ -12,7 +12,7 @@ const APART_US: u64 = 1_000_000;
 
 /// The failure detector.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct FailureDetector {
     links: BTreeSet<NodeId>,
     heard: BTreeMap<NodeId, (Lived, MonotonicUs)>,
     reports: BTreeMap<NodeId, (Lived, BTreeSet<NodeId>)>,
@@ -20,7 +20,7 @@ pub(super) struct Watch {
     missed: BTreeMap<(NodeId, NodeId), (u32, Lived)>,
 }
 
-impl Watch {
+impl FailureDetector {
     /// Keeps only which links stand, for another group.
     pub(super) fn of_links(self) -> Self {
         Self { links: self.links, ..Self::default() }
@@ -104,7 +104,7 @@ impl Watch {
         now: Lived,
         dead_after_us: u64,
         clock: MonotonicUs,
-    ) -> BTreeMap<NodeId, Seen> {
+    ) -> BTreeMap<NodeId, MemberLiveness> {
         let seen = |node: NodeId| {
             let is_missed =
                 self.missed.iter().any(|((_, to), (n, _))| *to == node && *n >= MISSED_MAX);
@@ -115,7 +115,10 @@ impl Watch {
                 _ => Liveness::Dead,
             };
             let linked = self.links.contains(&node).then_some(clock);
-            Seen { liveness, last_heard: linked.or(self.heard.get(&node).map(|(_, at)| *at)) }
+            MemberLiveness {
+                liveness,
+                last_heard: linked.or(self.heard.get(&node).map(|(_, at)| *at)),
+            }
         };
         others.map(|node| (node, seen(node))).collect()
     }
@@ -142,8 +145,8 @@ mod tests {
     fn a_pair_is_at_fault_when_it_is_missed_in_reports_that_are_apart() {
         let [from, to] = [1, 2].map(|n| NodeId::from_key([n; 32]));
         let others = BTreeSet::from([to]);
-        let mut watch = Watch::default();
-        let report = |watch: &mut Watch, reached: &[NodeId], ms: u64| {
+        let mut watch = FailureDetector::default();
+        let report = |watch: &mut FailureDetector, reached: &[NodeId], ms: u64| {
             let now = Lived::default().plus(ms * 1_000);
             watch.report(from, reached.iter().copied().collect(), &others, now)
         };

@@ -1,8 +1,8 @@
 //! How what this node kept of a group that is no more gets into the outbox: as it is, unless something newer is here.
 
-use super::{Effect, Outbox, Refused, Shelf, entry_bytes, value_bytes};
+use super::{Outbox, OutboxEffect, OutboxRefusal, OutboxShelf, entry_bytes, value_bytes};
 use crate::{
-    change::{Refusal, Written},
+    change::{WriteRefusal, Written},
     object::ObjectId,
     register::{OpId, Value},
 };
@@ -14,10 +14,10 @@ impl Outbox {
         op: OpId,
         id: ObjectId,
         value: Value,
-        shelf: &impl Shelf,
-    ) -> Result<Effect, Refused> {
+        shelf: &impl OutboxShelf,
+    ) -> Result<OutboxEffect, OutboxRefusal> {
         let held = self.newest(&id, Value::Absent, shelf)?.version();
-        let newer = Refusal::Exists { version: held.unwrap_or_default() };
+        let newer = WriteRefusal::Exists { version: held.unwrap_or_default() };
         let version = value.version().filter(|version| held < Some(*version)).ok_or(newer)?;
         self.clock.observe(version);
         let written = match value {

@@ -6,7 +6,7 @@ use crate::{object::Version, register::Value, time::MonotonicUs};
 
 /// An entry of the outbox.
 #[derive(Debug)]
-pub struct Entry {
+pub struct OutboxEntry {
     /// What it counts for.
     pub bytes: u64,
     /// The version that is kept; the oldest that may be, while that is unsure. `None` = nothing is.
@@ -27,7 +27,7 @@ pub struct Entry {
     pub indexed: Option<Version>,
 }
 
-impl Entry {
+impl OutboxEntry {
     /// Makes one that holds nothing yet.
     pub fn empty() -> Self {
         Self {

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::Limits;
 use crate::{
-    change::{Change, Refusal, Written},
+    change::{Change, WriteRefusal, Written},
     object::{ObjectId, Version},
     register::{OpId, Ticket, Value},
     time::UnixMs,
@@ -12,7 +12,7 @@ use crate::{
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum OutboxEvent {
     /// Somebody wants to write.
     Put {
         /// Names the request.
@@ -41,11 +41,11 @@ pub enum Event {
     /// A page of what an earlier life has kept; empty = there is no more.
     Loaded {
         /// The entries.
-        page: Vec<Kept>,
+        page: Vec<LoadedEntry>,
     },
     /// It could not be read.
     LoadFailed,
-    /// An [`Effect::Merge`] has ended.
+    /// An [`OutboxEffect::Merge`] has ended.
     Merged {
         /// The object.
         id: ObjectId,
@@ -81,7 +81,7 @@ pub struct Draft {
 
 /// What an earlier life has kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct LoadedEntry {
     /// The object.
     pub id: ObjectId,
     /// The version of the entry.
@@ -105,10 +105,10 @@ pub enum MergeEnd {
 
 /// Why a request is refused. Nothing was changed, but for [`NotKept`](Self::NotKept).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Refused {
+pub enum OutboxRefusal {
     /// The condition does not hold.
     #[error(transparent)]
-    Condition(#[from] Refusal),
+    Condition(#[from] WriteRefusal),
     /// There is no room.
     #[error(
         "{entries} fast writes with {bytes} bytes wait here to be replicated; limits.outboxEntries allows {}, \
@@ -136,8 +136,8 @@ pub enum Refused {
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Make this entry durable; then answer the request and say [`Event::Stored`].
+pub enum OutboxEffect {
+    /// Make this entry durable; then answer the request and say [`OutboxEvent::Stored`].
     Keep {
         /// Its ticket.
         ticket: Ticket,
@@ -150,26 +150,26 @@ pub enum Effect {
         /// The answer.
         written: Written,
     },
-    /// Remove these entries durably where they still have these versions; then say [`Event::Stored`].
+    /// Remove these entries durably where they still have these versions; then say [`OutboxEvent::Stored`].
     Remove {
         /// Its ticket.
         ticket: Ticket,
         /// The entries.
         entries: Vec<(ObjectId, Version)>,
     },
-    /// Make it durable that no version up to this one is given any more; then say [`Event::Stored`].
+    /// Make it durable that no version up to this one is given any more; then say [`OutboxEvent::Stored`].
     Raise {
         /// Its ticket.
         ticket: Ticket,
         /// The version.
         floor: Version,
     },
-    /// Read the entries behind this one; then say [`Event::Loaded`] or [`Event::LoadFailed`].
+    /// Read the entries behind this one; then say [`OutboxEvent::Loaded`] or [`OutboxEvent::LoadFailed`].
     Load {
         /// The last one read.
         after: Option<ObjectId>,
     },
-    /// Let the object's register keep the newer version; then say [`Event::Merged`].
+    /// Let the object's register keep the newer version; then say [`OutboxEvent::Merged`].
     Merge {
         /// The object.
         id: ObjectId,
@@ -181,7 +181,7 @@ pub enum Effect {
         /// The request.
         op: OpId,
         /// Why.
-        refused: Refused,
+        refused: OutboxRefusal,
     },
     /// Answer: every entry and every later version is above this.
     Promised {
@@ -224,7 +224,7 @@ impl Figures {
 }
 
 /// What is kept, for the step that needs it.
-pub trait Shelf {
+pub trait OutboxShelf {
     /// Reads the entry of an object.
     ///
     /// # Errors

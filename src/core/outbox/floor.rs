@@ -1,6 +1,6 @@
 //! The watermark of fast writes (rule 12): up to which version this node submits nothing any more.
 
-use super::{Effect, Outbox, Task};
+use super::{Outbox, OutboxEffect, OutboxTask};
 use crate::{
     object::{ObjectId, Version},
     register::{Now, OpId},
@@ -8,16 +8,16 @@ use crate::{
 
 impl Outbox {
     /// Promises durably that nothing up to some version is submitted any more, and finds out which.
-    pub(super) fn promise(&mut self, now: Now, op: OpId, effects: &mut Vec<Effect>) {
+    pub(super) fn promise(&mut self, now: Now, op: OpId, effects: &mut Vec<OutboxEffect>) {
         let floor = match self.oldest.first() {
             Some((oldest, _)) => below(*oldest),
             None => Version { time: self.clock.tick(now.wall).time, node: u64::MAX },
         };
         if floor <= self.floor {
-            effects.push(Effect::Promised { op, floor });
+            effects.push(OutboxEffect::Promised { op, floor });
         } else {
-            let ticket = self.ticket(Task::Floor(op, floor));
-            effects.push(Effect::Raise { ticket, floor });
+            let ticket = self.ticket(OutboxTask::Floor(op, floor));
+            effects.push(OutboxEffect::Raise { ticket, floor });
         }
     }
 
@@ -42,13 +42,13 @@ impl Outbox {
         self.discarded += 1;
     }
 
-    pub(super) fn end_discard(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn end_discard(&mut self, effects: &mut Vec<OutboxEffect>) {
         let Some((upto, _)) = &self.discarding else { return };
         if self.oldest.first().is_some_and(|(version, _)| version <= upto) {
             return;
         }
         let ops = self.discarding.take().map(|(_, ops)| ops).unwrap_or_default();
-        effects.extend(ops.into_iter().map(|op| Effect::Discarded { op }));
+        effects.extend(ops.into_iter().map(|op| OutboxEffect::Discarded { op }));
     }
 }
 

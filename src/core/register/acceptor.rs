@@ -3,7 +3,7 @@
 //! Each answer comes with the ticket that it has to wait for: whatever is not durable yet of what it says.
 
 use super::{
-    Ballot, Body, Past, Register, Registers, Step, Ticket, Value, keeping::After,
+    Ballot, Body, Past, Register, Registers, StepContext, Ticket, Value, keeping::After,
     message::COUNTER_MAX, promises,
 };
 use crate::{node_id::NodeId, object::ObjectId, trace::TraceContext};
@@ -19,7 +19,7 @@ impl Registers {
     /// Returns an object's register as it was written last, durable or not; `Err` = it does not read back.
     pub(super) fn register(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         id: &ObjectId,
     ) -> Result<Option<Register>, ()> {
         if let Some((newest, _)) = self.keeping.newest(id) {
@@ -33,7 +33,7 @@ impl Registers {
     }
 
     /// Returns what is promised of an object here.
-    pub(super) fn promised_here(&mut self, step: Step<'_>, id: &ObjectId) -> Ballot {
+    pub(super) fn promised_here(&mut self, step: StepContext<'_>, id: &ObjectId) -> Ballot {
         match self.register(step, id) {
             Ok(held) => self.promised(id, held.as_ref()),
             Err(()) => Ballot::NONE,
@@ -46,7 +46,13 @@ impl Registers {
     }
 
     /// Answers a request of a member of this epoch, or of this node itself.
-    pub(super) fn serve(&mut self, step: Step<'_>, from: NodeId, body: Body, trace: TraceContext) {
+    pub(super) fn serve(
+        &mut self,
+        step: StepContext<'_>,
+        from: NodeId,
+        body: Body,
+        trace: TraceContext,
+    ) {
         let answer = match body {
             Body::Prepare { id, ballot } => self.serve_prepare(step, id, ballot),
             Body::Accept { id, ballot, value, past } => {
@@ -68,7 +74,12 @@ impl Registers {
         self.after(ticket, after);
     }
 
-    fn serve_prepare(&mut self, step: Step<'_>, id: ObjectId, ballot: Ballot) -> Option<Answer> {
+    fn serve_prepare(
+        &mut self,
+        step: StepContext<'_>,
+        id: ObjectId,
+        ballot: Ballot,
+    ) -> Option<Answer> {
         let held = self.register(step, &id).ok()?;
         let floor = self.floor();
         let promised = self.promised(&id, held.as_ref());
@@ -101,7 +112,7 @@ impl Registers {
 
     fn serve_accept(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         id: ObjectId,
         ballot: Ballot,
         (value, past): (Value, Past),
@@ -127,7 +138,7 @@ impl Registers {
         Register { promised, accepted: ballot, value, past }
     }
 
-    fn serve_query(&mut self, step: Step<'_>, id: ObjectId, query: u64) -> Option<Answer> {
+    fn serve_query(&mut self, step: StepContext<'_>, id: ObjectId, query: u64) -> Option<Answer> {
         let Register { accepted, value, .. } = self.register(step, &id).ok()?.unwrap_or_default();
         let ticket = self.keeping.pending(&id);
         Some((Body::Reading { id, query, accepted, value }, ticket))
@@ -135,7 +146,7 @@ impl Registers {
 
     /// Drops a tombstone that all replicas have. An unknown object counts as promised what this one was (rule 10): else a
     /// message that is still on its way would be accepted again.
-    pub(super) fn serve_drop(&mut self, step: Step<'_>, id: &ObjectId, ballot: Ballot) {
+    pub(super) fn serve_drop(&mut self, step: StepContext<'_>, id: &ObjectId, ballot: Ballot) {
         let Ok(Some(register)) = self.register(step, id) else { return };
         let Some(state) = &mut self.state else { return };
         if register.accepted != ballot || matches!(register.value, Value::Live(_)) {
@@ -165,7 +176,7 @@ impl Registers {
     /// Tells whether a request of another member says what such a request can say.
     pub(super) fn is_sound(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         from: NodeId,
         epoch: u64,
         body: &Body,

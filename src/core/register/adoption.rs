@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    Ballot, Body, Effect, Ended, Message, Registers, ShardState, Step, Timer, line::Task,
-    placement::names, promises,
+    Ballot, Body, RegisterEffect, RegisterMessage, RegisterOutcome, Registers, ShardState,
+    StepContext, Timer, line::RoundTask, placement::names, promises,
 };
 use crate::{
     node_id::NodeId,
@@ -57,7 +57,7 @@ enum Stage {
 #[derive(Debug)]
 struct Held {
     from: NodeId,
-    message: Message,
+    message: RegisterMessage,
     trace: TraceContext,
 }
 
@@ -180,7 +180,7 @@ impl Registers {
     /// A node that is behind has said something: tells it so, but not for every message.
     pub(super) fn tell_late(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         to: NodeId,
         epoch: u64,
         trace: TraceContext,
@@ -211,9 +211,9 @@ impl Registers {
     /// A member is ahead: this node asks for what follows, and keeps the message until then.
     pub(super) fn hear_ahead(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         from: NodeId,
-        message: Message,
+        message: RegisterMessage,
         trace: TraceContext,
     ) {
         let now = step.now.monotonic;
@@ -225,7 +225,7 @@ impl Registers {
     }
 
     /// Keeps a request until the next configuration is adopted, within limits.
-    pub(super) fn hold(&mut self, from: NodeId, message: Message, trace: TraceContext) {
+    pub(super) fn hold(&mut self, from: NodeId, message: RegisterMessage, trace: TraceContext) {
         let Some(len_bytes) = message.body.request_bytes() else { return };
         let adoption = &mut self.adoption;
         let has_room = adoption.held.len() < self.options.held_max
@@ -282,7 +282,7 @@ impl Registers {
         self.adoption.stage = Stage::Over;
         self.adoption.held.clear();
         self.end_all();
-        self.out.push(Effect::LeftBehind { epoch, oldest });
+        self.out.push(RegisterEffect::LeftBehind { epoch, oldest });
     }
 
     fn adopt(&mut self, mut state: ShardState) {
@@ -297,11 +297,11 @@ impl Registers {
         }
         self.rescan = None;
         self.adoption.told.clear();
-        self.out.push(Effect::Adopt { state });
+        self.out.push(RegisterEffect::Adopt { state });
     }
 
     /// The configuration is durable.
-    pub(super) fn on_adopted(&mut self, step: Step<'_>, epoch: u64, rescan: Vec<ObjectId>) {
+    pub(super) fn on_adopted(&mut self, step: StepContext<'_>, epoch: u64, rescan: Vec<ObjectId>) {
         let Some(state) = &self.state else { return };
         if self.adoption.stage != Stage::Adopting || state.configuration.epoch != epoch {
             return;
@@ -336,12 +336,12 @@ impl Registers {
                 self.timers.remove(&(query.due, Timer::Query(id.clone())));
                 line.readers.splice(0..0, query.readers);
             }
-            line.queue.retain(|waiting| !matches!(waiting.task, Task::Rescan));
+            line.queue.retain(|waiting| !matches!(waiting.task, RoundTask::Rescan));
             if let Some(mut round) = line.round.take() {
                 self.untime(&id, &round);
                 match round.task {
-                    Task::Rescan => line.beyond.append(&mut round.readers),
-                    Task::Clear(_) => self.end_each(round.ops, &Ended::Busy),
+                    RoundTask::Rescan => line.beyond.append(&mut round.readers),
+                    RoundTask::Clear(_) => self.end_each(round.ops, &RegisterOutcome::Busy),
                     _ => {
                         round.leave_epoch();
                         line.round = Some(round);
@@ -355,7 +355,7 @@ impl Registers {
     }
 
     /// Lets everything that waits go on, in the configuration adopted now.
-    fn restart_all(&mut self, step: Step<'_>) {
+    fn restart_all(&mut self, step: StepContext<'_>) {
         if !self.is_named() {
             return self.end_all();
         }

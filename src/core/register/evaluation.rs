@@ -1,21 +1,21 @@
 //! Decides what a task does to the value that its round has found.
 
 use super::{
-    Ended, Named, OpId, Past, Registers, Step, Tombstone, Value,
-    line::{Task, Waiter},
+    Named, OpId, Past, RegisterOutcome, Registers, StepContext, Tombstone, Value,
+    line::{PendingOp, RoundTask},
 };
 use crate::{
-    change::{Change, Decision},
+    change::{Change, WriteDecision},
     object::ObjectId,
 };
 
 /// What a task does.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub(super) struct Evaluation {
     /// The value from now on; `None` = nothing changes.
     pub value: Option<Value>,
     /// How the requests for a change end once that is decided.
-    pub results: Vec<(OpId, Ended)>,
+    pub results: Vec<(OpId, RegisterOutcome)>,
     /// What those did that have names.
     pub named: Vec<Named>,
 }
@@ -24,63 +24,67 @@ impl Registers {
     /// Evaluates a task. Time is the wall clock's: an object that has expired by it counts as absent.
     pub(super) fn evaluate(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         id: &ObjectId,
-        task: &Task,
+        task: &RoundTask,
         (found, past): (&Value, &Past),
-    ) -> Verdict {
-        let only = |value| Verdict { value, ..Verdict::default() };
+    ) -> Evaluation {
+        let only = |value| Evaluation { value, ..Evaluation::default() };
         match task {
-            Task::Changes(changes) => self.evaluate_changes(step, id, changes, (found, past)),
-            Task::Merge(value) if value.version() > found.version() => only(Some(value.clone())),
-            Task::Expire => only(self.expired(step, found)),
-            Task::Merge(_) | Task::Identity | Task::Clear(_) | Task::Repair | Task::Rescan => {
-                only(None)
+            RoundTask::Changes(changes) => self.evaluate_changes(step, id, changes, (found, past)),
+            RoundTask::Merge(value) if value.version() > found.version() => {
+                only(Some(value.clone()))
             }
+            RoundTask::Expire => only(self.expired(step, found)),
+            RoundTask::Merge(_)
+            | RoundTask::Identity
+            | RoundTask::Clear(_)
+            | RoundTask::Repair
+            | RoundTask::Rescan => only(None),
         }
     }
 
     /// Applies changes one after the other. Nobody sees what lies between, which is as if nobody had looked.
     fn evaluate_changes(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         id: &ObjectId,
         changes: &[(OpId, Change)],
         (found, past): (&Value, &Past),
-    ) -> Verdict {
+    ) -> Evaluation {
         let now = step.now.wall.secs();
-        let mut verdict = Verdict::default();
+        let mut verdict = Evaluation::default();
         for (op, change) in changes {
-            let name = self.waiters.get(op).and_then(Waiter::name);
+            let name = self.waiters.get(op).and_then(PendingOp::name);
             let before = |name| {
                 let here = verdict.named.iter().find(|named| named.name == name).copied();
                 here.or_else(|| past.find(name))
             };
             if let Some(Named { version, created, .. }) = name.and_then(before) {
                 // It is here already: it has come before.
-                verdict.results.push((*op, Ended::Written { version, created }));
+                verdict.results.push((*op, RegisterOutcome::Written { version, created }));
                 continue;
             }
             let value = verdict.value.as_ref().unwrap_or(found);
             let current = value.live(now);
             let ended = match change.check(current) {
-                Err(refusal) => Ended::Refused(refusal),
+                Err(refusal) => RegisterOutcome::Refused(refusal),
                 Ok(()) => {
                     let version = self.numbers.version(step.now.wall, value.version());
                     match change.clone().decide(id, current, now, version) {
-                        Err(refusal) => Ended::Refused(refusal),
-                        Ok(Decision::Keep { object, created }) => {
+                        Err(refusal) => RegisterOutcome::Refused(refusal),
+                        Ok(WriteDecision::Keep { object, created }) => {
                             verdict.value = Some(Value::Live(object));
-                            Ended::Written { version: Some(version), created }
+                            RegisterOutcome::Written { version: Some(version), created }
                         }
-                        Ok(Decision::Remove) => {
+                        Ok(WriteDecision::Remove) => {
                             verdict.value = Some(Value::Tombstone(Tombstone { version }));
-                            Ended::Written { version: None, created: false }
+                            RegisterOutcome::Written { version: None, created: false }
                         }
                     }
                 }
             };
-            if let (Some(name), Ended::Written { version, created }) = (name, &ended) {
+            if let (Some(name), RegisterOutcome::Written { version, created }) = (name, &ended) {
                 let (version, created) = (*version, *created);
                 verdict.named.push(Named { name, version, created });
             }
@@ -91,7 +95,7 @@ impl Registers {
 
     /// Makes the tombstone of an expired object. It has the object's own version: a write that is newer than the object and
     /// still on its way (rule 12) wins over it, the object itself does not.
-    fn expired(&mut self, step: Step<'_>, found: &Value) -> Option<Value> {
+    fn expired(&mut self, step: StepContext<'_>, found: &Value) -> Option<Value> {
         let Value::Live(object) = found else { return None };
         if !object.is_expired(step.now.wall.secs()) {
             return None;
@@ -105,9 +109,9 @@ impl Registers {
     }
 
     /// Tells whether a task to remove a tombstone has found another value.
-    pub(super) fn is_off_target(task: &Task, found: &Value) -> bool {
+    pub(super) fn is_off_target(task: &RoundTask, found: &Value) -> bool {
         match task {
-            Task::Clear(version) => match found {
+            RoundTask::Clear(version) => match found {
                 Value::Tombstone(tombstone) => tombstone.version != *version,
                 Value::Absent => *version != crate::object::Version::default(),
                 Value::Live(_) => true,

@@ -1,8 +1,8 @@
 //! What a shard of registers is told, and what it wants done.
 
-use super::{Message, Register, ShardState, Value};
+use super::{Register, RegisterMessage, ShardState, Value};
 use crate::{
-    change::{Change, Refusal},
+    change::{Change, WriteRefusal},
     node_id::NodeId,
     object::{Object, ObjectId, Version},
     table::Configuration,
@@ -28,7 +28,7 @@ pub struct Now {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum RegisterEvent {
     /// This node wants something of an object.
     Begin {
         /// Names the request.
@@ -36,7 +36,7 @@ pub enum Event {
         /// The object.
         id: ObjectId,
         /// What is wanted.
-        order: Order,
+        order: RegisterOrder,
         /// When the request is given up: what was begun then has an unknown outcome.
         deadline: MonotonicUs,
         /// The request that it belongs to.
@@ -52,11 +52,11 @@ pub enum Event {
         /// Who.
         from: NodeId,
         /// What.
-        message: Message,
+        message: RegisterMessage,
         /// The request that it belongs to.
         trace: TraceContext,
     },
-    /// What an [`Effect::Keep`] names is durable. In the order of the tickets.
+    /// What an [`RegisterEffect::Keep`] names is durable. In the order of the tickets.
     Kept {
         /// Its name.
         ticket: Ticket,
@@ -68,7 +68,7 @@ pub enum Event {
         /// The chain, or its end.
         chain: Vec<Configuration>,
     },
-    /// An [`Effect::Adopt`] is durable.
+    /// An [`RegisterEffect::Adopt`] is durable.
     Adopted {
         /// Its epoch.
         epoch: u64,
@@ -82,7 +82,7 @@ pub enum Event {
 
 /// What is wanted of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
+pub enum RegisterOrder {
     /// A safe write.
     Change(Change),
     /// A safe read (rule 8).
@@ -101,7 +101,7 @@ pub enum Order {
 
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
+pub enum RegisterOutcome {
     /// A write took effect.
     Written {
         /// Its version; `None` = the object was deleted.
@@ -110,7 +110,7 @@ pub enum Ended {
         created: bool,
     },
     /// The condition did not hold; nothing changed.
-    Refused(Refusal),
+    Refused(WriteRefusal),
     /// What a read found.
     Read(Option<Object>),
     /// A merge, a repair, an expiry or a clearing is done, or was not needed.
@@ -133,8 +133,8 @@ pub enum Ended {
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Make this durable, all of it or nothing, then say [`Event::Kept`]. What it allows is said after that.
+pub enum RegisterEffect {
+    /// Make this durable, all of it or nothing, then say [`RegisterEvent::Kept`]. What it allows is said after that.
     Keep {
         /// Its name.
         ticket: Ticket,
@@ -144,7 +144,7 @@ pub enum Effect {
         writes: Vec<(ObjectId, Option<Register>)>,
     },
     /// Adopt this configuration durably: keep `state`, and in a stable configuration delete with it, all or nothing, every
-    /// register that this node does not [`keep`](super::keeps) under it; then say [`Event::Adopted`]. Before that nothing else is
+    /// register that this node does not [`keep`](super::keeps) under it; then say [`RegisterEvent::Adopted`]. Before that nothing else is
     /// kept, and all that was to be kept before is.
     Adopt {
         /// The state to keep.
@@ -155,7 +155,7 @@ pub enum Effect {
         /// To whom; never this node.
         to: NodeId,
         /// What.
-        message: Message,
+        message: RegisterMessage,
         /// The request that it belongs to.
         trace: TraceContext,
     },
@@ -164,7 +164,7 @@ pub enum Effect {
         /// The request.
         op: OpId,
         /// How.
-        ended: Ended,
+        ended: RegisterOutcome,
     },
     /// The configurations between the adopted one and those that the group's table still has are gone (rule 3): this node
     /// takes part no more. It is to be wiped and to join under a new claim. Said once.
@@ -182,7 +182,7 @@ pub enum Effect {
 }
 
 /// What the step needs of the world: what is kept, and who can be reached.
-pub trait Shelf {
+pub trait RegisterShelf {
     /// Reads a register as it was kept last. `Err` = it does not read back: the node then takes no part in its rounds.
     ///
     /// # Errors

@@ -4,18 +4,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Ballot, Body, Effect, Ended, Message, OpId, Register, ShardState, Ticket};
+use super::{
+    Ballot, Body, OpId, Register, RegisterEffect, RegisterMessage, RegisterOutcome, ShardState,
+    Ticket,
+};
 use crate::{node_id::NodeId, object::ObjectId, trace::TraceContext};
 
 /// What is done once something is durable.
 #[derive(Debug)]
 pub(super) enum After {
     /// Another node is told.
-    Say { to: NodeId, message: Message, trace: TraceContext },
+    Say { to: NodeId, message: RegisterMessage, trace: TraceContext },
     /// The local replica answers to this node's own round.
     Reply(Body),
     /// A request ends.
-    End { op: OpId, ended: Ended },
+    End { op: OpId, ended: RegisterOutcome },
 }
 
 /// The state of an object that is not durable yet.
@@ -107,7 +110,7 @@ impl Keeping {
     }
 
     /// Ends a step: returns what it wants kept. `state` is the shard's, if it has changed.
-    pub fn flush(&mut self, state: Option<ShardState>) -> Option<Effect> {
+    pub fn flush(&mut self, state: Option<ShardState>) -> Option<RegisterEffect> {
         if self.staged.ids.is_empty() && state.is_none() {
             return None;
         }
@@ -120,7 +123,7 @@ impl Keeping {
         let register = |id: &ObjectId| self.unkept.get(id).and_then(|held| held.register.clone());
         let writes = kept.ids.iter().map(|id| (id.clone(), register(id))).collect();
         self.outstanding.push_back(kept);
-        Some(Effect::Keep { ticket, state, writes })
+        Some(RegisterEffect::Keep { ticket, state, writes })
     }
 
     /// Takes the next ticket, up to `ticket`, as durable.

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{Ballot, Ended, Named, OpId, Past, Value, placement::Places, placement::ReplicaSet};
+use super::{
+    Ballot, Named, OpId, Past, RegisterOutcome, Value, placement::Places, placement::ReplicaSet,
+};
 use crate::{
     change::Change,
     object::{ObjectId, Version},
@@ -12,7 +14,7 @@ use crate::{
 
 /// A request in hand.
 #[derive(Debug)]
-pub(super) struct Waiter {
+pub(super) struct PendingOp {
     pub id: ObjectId,
     pub deadline: MonotonicUs,
     pub trace: TraceContext,
@@ -22,7 +24,7 @@ pub(super) struct Waiter {
 
 /// What a round does to the value that it finds.
 #[derive(Debug)]
-pub(super) enum Task {
+pub(super) enum RoundTask {
     /// Changes of clients, one after the other.
     Changes(Vec<(OpId, Change)>),
     /// Nothing: reads wait for it.
@@ -41,25 +43,25 @@ pub(super) enum Task {
 
 /// A task that waits for its turn.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct QueuedTask {
     /// `None` for a task of this node's own.
     pub op: Option<OpId>,
-    pub task: Task,
+    pub task: RoundTask,
 }
 
 /// A round.
 #[derive(Debug)]
 pub(super) struct Round {
-    pub task: Task,
-    /// Who waits for it, but for [`Task::Changes`], which name them.
+    pub task: RoundTask,
+    /// Who waits for it, but for [`RoundTask::Changes`], which name them.
     pub ops: Vec<OpId>,
     /// The reads that began before it did: what it ends with is what they find.
     pub readers: Vec<OpId>,
     pub ballot: Ballot,
     pub set: ReplicaSet,
-    pub phase: Phase,
+    pub phase: RoundPhase,
     /// Every ballot under which an effect was offered (rule 6).
-    pub offers: Vec<Offer>,
+    pub offers: Vec<OfferedValue>,
     /// Since when a quorum has answered. What is for all replicas waits for the others, for a while.
     pub quorum_since: Option<MonotonicUs>,
     /// How often it has begun.
@@ -75,16 +77,16 @@ pub(super) struct Round {
 
 /// Where a round stands.
 #[derive(Debug)]
-pub(super) enum Phase {
+pub(super) enum RoundPhase {
     /// It begins (again) later.
     Parked,
     /// The first one.
-    Prepare(Found),
+    Prepare(PrepareTally),
     /// The second one.
     Accept {
         value: Value,
         past: Past,
-        results: Vec<(OpId, Ended)>,
+        results: Vec<(OpId, RegisterOutcome)>,
         accepted: Places,
         refused: Places,
     },
@@ -92,7 +94,7 @@ pub(super) enum Phase {
 
 /// What the first phase has found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct PrepareTally {
     pub promised: Places,
     pub refused: Places,
     /// The highest ballot that was accepted, its value, and what led to that.
@@ -104,9 +106,9 @@ pub(super) struct Found {
 
 /// A value that was offered under a ballot, by what it means for those who wait.
 #[derive(Debug, Clone)]
-pub(super) struct Offer {
+pub(super) struct OfferedValue {
     pub ballot: Ballot,
-    pub results: Vec<(OpId, Ended)>,
+    pub results: Vec<(OpId, RegisterOutcome)>,
 }
 
 /// A read that asks a quorum (rule 8).
@@ -125,9 +127,9 @@ pub(super) struct Query {
 
 /// All that waits for one object.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct ObjectQueue {
     pub round: Option<Box<Round>>,
-    pub queue: VecDeque<Waiting>,
+    pub queue: VecDeque<QueuedTask>,
     pub query: Option<Query>,
     /// Reads that came after the running query had begun: the next one answers them.
     pub readers: Vec<OpId>,
@@ -135,14 +137,14 @@ pub(super) struct Line {
     pub beyond: Vec<OpId>,
 }
 
-impl Waiter {
+impl PendingOp {
     /// Returns the name that the client gave the request.
     pub fn name(&self) -> Option<u128> {
         self.trace.name()
     }
 }
 
-impl Line {
+impl ObjectQueue {
     /// Tells whether nothing waits.
     pub fn is_idle(&self) -> bool {
         self.round.is_none()
@@ -153,9 +155,13 @@ impl Line {
     }
 
     /// Takes the next task, and with a change those that follow it, within limits.
-    pub fn next_task(&mut self, count_max: usize, bytes_max: usize) -> Option<(Task, Vec<OpId>)> {
-        let Waiting { op, mut task } = self.queue.pop_front()?;
-        if let Task::Changes(changes) = &mut task {
+    pub fn next_task(
+        &mut self,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Option<(RoundTask, Vec<OpId>)> {
+        let QueuedTask { op, mut task } = self.queue.pop_front()?;
+        if let RoundTask::Changes(changes) = &mut task {
             self.add_changes(changes, count_max, bytes_max);
             return Some((task, Vec::new()));
         }
@@ -170,7 +176,7 @@ impl Line {
         bytes_max: usize,
     ) {
         let mut bytes: usize = changes.iter().map(|(_, change)| change.value_bytes()).sum();
-        while let Some(Waiting { task: Task::Changes(next), .. }) = self.queue.front_mut() {
+        while let Some(QueuedTask { task: RoundTask::Changes(next), .. }) = self.queue.front_mut() {
             let more: usize = next.iter().map(|(_, change)| change.value_bytes()).sum();
             if changes.len() + next.len() > count_max || bytes + more > bytes_max {
                 return;
@@ -184,7 +190,7 @@ impl Line {
     /// Forgets a request that has ended.
     pub fn forget(&mut self, op: OpId) {
         self.queue.retain_mut(|waiting| match &mut waiting.task {
-            Task::Changes(changes) => {
+            RoundTask::Changes(changes) => {
                 changes.retain(|(held, _)| *held != op);
                 !changes.is_empty()
             }
@@ -203,14 +209,14 @@ impl Line {
 
 impl Round {
     /// Makes a round that has not begun.
-    pub fn new(task: Task, ops: Vec<OpId>, set: ReplicaSet) -> Self {
+    pub fn new(task: RoundTask, ops: Vec<OpId>, set: ReplicaSet) -> Self {
         Self {
             task,
             ops,
             readers: Vec::new(),
             ballot: Ballot::NONE,
             set,
-            phase: Phase::Parked,
+            phase: RoundPhase::Parked,
             offers: Vec::new(),
             quorum_since: None,
             tries: 0,
@@ -223,7 +229,7 @@ impl Round {
 
     /// Stops it until it begins again. What was offered stays in mind.
     pub fn park(&mut self) {
-        self.phase = Phase::Parked;
+        self.phase = RoundPhase::Parked;
     }
 
     /// Stops it for good in one epoch, to begin again in the next.
@@ -235,7 +241,7 @@ impl Round {
 
     /// Adds what this round does to the past of its value.
     pub fn mark(&self, past: &mut Past, named: Vec<Named>) {
-        if matches!(self.task, Task::Changes(_)) {
+        if matches!(self.task, RoundTask::Changes(_)) {
             past.add(self.ballot);
             past.name(named);
         }
@@ -243,20 +249,20 @@ impl Round {
 
     /// Tells whether it is for all replicas rather than for a quorum.
     pub fn is_for_all(&self) -> bool {
-        matches!(self.task, Task::Clear(_) | Task::Repair)
+        matches!(self.task, RoundTask::Clear(_) | RoundTask::Repair)
     }
 
     /// Tells whether anybody still waits for it.
     pub fn is_wanted(&self) -> bool {
         match &self.task {
-            Task::Rescan => true,
-            Task::Changes(changes) => !changes.is_empty() || !self.readers.is_empty(),
+            RoundTask::Rescan => true,
+            RoundTask::Changes(changes) => !changes.is_empty() || !self.readers.is_empty(),
             _ => !self.ops.is_empty() || !self.readers.is_empty(),
         }
     }
 
     fn forget(&mut self, op: OpId) {
-        if let Task::Changes(changes) = &mut self.task {
+        if let RoundTask::Changes(changes) = &mut self.task {
             changes.retain(|(held, _)| *held != op);
         }
         self.ops.retain(|held| *held != op);
@@ -266,14 +272,14 @@ impl Round {
     /// Returns the places that have answered, and those that have refused.
     pub fn answers(&self) -> (Places, Places) {
         match &self.phase {
-            Phase::Parked => (Places::default(), Places::default()),
-            Phase::Prepare(found) => (found.promised, found.refused),
-            Phase::Accept { accepted, refused, .. } => (*accepted, *refused),
+            RoundPhase::Parked => (Places::default(), Places::default()),
+            RoundPhase::Prepare(found) => (found.promised, found.refused),
+            RoundPhase::Accept { accepted, refused, .. } => (*accepted, *refused),
         }
     }
 }
 
-impl Found {
+impl PrepareTally {
     /// Takes one replica's report.
     pub fn add(
         &mut self,

@@ -12,7 +12,7 @@ const VERSION_TIME_MAX: u64 = 1 << 63;
 
 /// A message from one member to another. Who sent it is proved by the link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
+pub struct RegisterMessage {
     /// The group that both belong to.
     pub group: String,
     /// The epoch that the sender has adopted.

@@ -32,13 +32,15 @@ pub mod state;
 pub mod status;
 
 pub use ballot::Ballot;
-pub use event::{Effect, Ended, Event, Now, OpId, Order, Shelf, Ticket};
-pub use message::{Body, Message};
-pub use options::{Faults, Home, Options};
+pub use event::{
+    Now, OpId, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome, RegisterShelf, Ticket,
+};
+pub use message::{Body, RegisterMessage};
+pub use options::{Home, RegisterFaults, RegisterOptions};
 pub use past::{Named, Past};
 pub use placement::{Places, ReplicaSet, is_rescanned, keeps, replicas};
 pub use state::{Register, ShardState, Tombstone, Value};
-pub use status::{Counts, Status};
+pub use status::{ShardCounts, ShardStatus};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -47,11 +49,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{object::ObjectId, time::MonotonicUs};
 use adoption::Adoption;
 use keeping::Keeping;
-use line::{Line, Waiter};
+use line::{ObjectQueue, PendingOp};
 use numbers::Numbers;
 use promises::Promises;
-use ready::Ready;
-use rescan::Rescan;
+use ready::ReadyObjects;
+use rescan::ShardRescan;
 
 /// Into how many shards a node divides its registers. Each has a worker of its own. On disk and for ever.
 pub const SHARDS: u8 = 8;
@@ -65,7 +67,7 @@ pub fn shard_of(id: &ObjectId) -> u8 {
 #[derive(Debug)]
 pub struct Registers {
     home: Home,
-    options: Options,
+    options: RegisterOptions,
     /// What was handed over to be kept last; `None` = no configuration has been adopted.
     state: Option<ShardState>,
     /// Whether `state` has to be kept with what this step writes.
@@ -74,20 +76,20 @@ pub struct Registers {
     promises: Promises,
     keeping: Keeping,
     adoption: Adoption,
-    rescan: Option<Rescan>,
-    lines: BTreeMap<ObjectId, Line>,
+    rescan: Option<ShardRescan>,
+    lines: BTreeMap<ObjectId, ObjectQueue>,
     /// The requests in hand, and the object that each is about.
-    waiters: BTreeMap<OpId, Waiter>,
+    waiters: BTreeMap<OpId, PendingOp>,
     timers: BTreeSet<(MonotonicUs, Timer)>,
-    ready: Ready,
-    counts: Counts,
+    ready: ReadyObjects,
+    counts: ShardCounts,
     /// The random numbers of this step.
     entropy: u64,
     /// What the local replica answers to this node's own rounds, in this step.
     local: VecDeque<Body>,
     /// The objects for which something may begin, in this step.
     again: BTreeSet<ObjectId>,
-    out: Vec<Effect>,
+    out: Vec<RegisterEffect>,
 }
 
 /// What a time is waited for.
@@ -103,7 +105,7 @@ enum Timer {
 
 /// What every part of a step needs.
 #[derive(Clone, Copy)]
-struct Step<'a> {
+struct StepContext<'a> {
     now: Now,
-    shelf: &'a dyn Shelf,
+    shelf: &'a dyn RegisterShelf,
 }

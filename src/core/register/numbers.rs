@@ -1,7 +1,7 @@
 //! The numbers that this node never gives twice: its counter and its versions. Both are reserved durably in blocks, ahead of
 //! their use (rule 1), so that nothing that is used needs a write of its own.
 
-use super::{ShardState, options::Faults};
+use super::{ShardState, options::RegisterFaults};
 use crate::{hlc::HybridClock, object::Version, time::UnixMs};
 
 /// How many counters are reserved at a time.
@@ -28,7 +28,7 @@ impl Numbers {
         tag: u64,
         state: Option<&ShardState>,
         floor: Option<Version>,
-        faults: Faults,
+        faults: RegisterFaults,
     ) -> Self {
         let (counter_limit, version_limit) =
             state.map_or((0, 0), |state| (state.counter_limit, state.version_limit));

@@ -15,7 +15,7 @@ pub struct Home {
 
 /// The limits and the pace of one shard. Times are microseconds.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct RegisterOptions {
     /// The most requests of this node that are in hand; more are refused as busy.
     pub in_hand_max: usize,
     /// The most requests that wait for their turn on one object; more are refused as busy.
@@ -53,10 +53,10 @@ pub struct Options {
     pub back_off_max_us: u64,
     /// Mistakes put in on purpose. For tests only.
     #[doc(hidden)]
-    pub faults: Faults,
+    pub faults: RegisterFaults,
 }
 
-impl Default for Options {
+impl Default for RegisterOptions {
     fn default() -> Self {
         const MIB: usize = 1 << 20;
         Self {
@@ -77,7 +77,7 @@ impl Default for Options {
             straggle_us: 2_000_000,
             back_off_us: 2_000,
             back_off_max_us: 1_000_000,
-            faults: Faults::default(),
+            faults: RegisterFaults::default(),
         }
     }
 }
@@ -85,7 +85,7 @@ impl Default for Options {
 /// Mistakes that the simulation must catch when they are put in. Each breaks one rule.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Faults {
+pub struct RegisterFaults {
     /// Rule 1: ballots do not carry the epoch.
     pub ballot_without_epoch: bool,
     /// Rule 1: the counter is not durable.
@@ -138,7 +138,7 @@ pub struct Faults {
     pub expire_as_newest: bool,
 }
 
-impl Faults {
+impl RegisterFaults {
     /// No mistake.
     pub const NONE: Self = Self {
         ballot_without_epoch: false,

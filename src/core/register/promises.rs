@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ballot, ShardState, options::Faults};
+use super::{Ballot, ShardState, options::RegisterFaults};
 use crate::object::ObjectId;
 
 /// How far above the counters in use the ceiling is set.
@@ -24,7 +24,7 @@ pub(super) struct Promises {
 }
 
 impl Promises {
-    pub fn new(state: Option<&ShardState>, faults: Faults) -> Self {
+    pub fn new(state: Option<&ShardState>, faults: RegisterFaults) -> Self {
         let ceiling = state.map_or(Ballot::NONE, |state| state.ceiling);
         let blanket = if faults.volatile_promise { Ballot::NONE } else { ceiling };
         Self { held: BTreeMap::new(), blanket, ceiling }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Ballot, Body, Ended, OpId, Past, Register, Registers, Step, Timer, Value,
-    evaluation::Verdict,
+    Ballot, Body, OpId, Past, Register, RegisterOutcome, Registers, StepContext, Timer, Value,
+    evaluation::Evaluation,
     keeping::After,
-    line::{Found, Offer, Phase, Round, Task},
+    line::{OfferedValue, PrepareTally, Round, RoundPhase, RoundTask},
     message::COUNTER_MAX,
     placement::{Places, ReplicaSet},
 };
@@ -55,7 +55,7 @@ impl Registers {
     }
 
     /// Begins what waits for an object, as far as it can begin.
-    pub(super) fn advance(&mut self, step: Step<'_>, id: &ObjectId) {
+    pub(super) fn advance(&mut self, step: StepContext<'_>, id: &ObjectId) {
         let Some(line) = self.lines.get(id) else { return };
         if line.is_idle() {
             self.lines.remove(id);
@@ -87,7 +87,7 @@ impl Registers {
 
     /// Lets what is for all replicas go: somebody wants the object. A repair does not wait for those that lag behind, and a
     /// cleaning up comes another time.
-    fn hurry(&mut self, step: Step<'_>, id: &ObjectId) {
+    fn hurry(&mut self, step: StepContext<'_>, id: &ObjectId) {
         let line = self.lines.get_mut(id);
         let Some(round) = line.and_then(|line| line.round.take_if(|round| round.is_for_all()))
         else {
@@ -95,25 +95,25 @@ impl Registers {
         };
         let (answered, _) = round.answers();
         match (&round.task, &round.phase) {
-            (Task::Clear(_), _) => self.yield_round(id, round, &Ended::Busy),
-            (_, Phase::Prepare(_)) if round.set.sees(answered) => self.decide(step, id, round),
-            (_, Phase::Accept { .. }) if round.set.decides(answered) => {
+            (RoundTask::Clear(_), _) => self.yield_round(id, round, &RegisterOutcome::Busy),
+            (_, RoundPhase::Prepare(_)) if round.set.sees(answered) => self.decide(step, id, round),
+            (_, RoundPhase::Accept { .. }) if round.set.decides(answered) => {
                 self.decided(step, id, round);
             }
             _ => self.put_round(id, round),
         }
     }
 
-    fn begin_next(&mut self, step: Step<'_>, id: &ObjectId, set: ReplicaSet) {
+    fn begin_next(&mut self, step: StepContext<'_>, id: &ObjectId, set: ReplicaSet) {
         let (count_max, bytes_max) = (self.options.batch_max, self.options.batch_bytes_max);
         let Some(line) = self.lines.get_mut(id) else { return };
         let next = line.next_task(count_max, bytes_max);
-        let (task, ops) = next.unwrap_or((Task::Identity, Vec::new()));
+        let (task, ops) = next.unwrap_or((RoundTask::Identity, Vec::new()));
         let is_joint = self.state.as_ref().is_some_and(|state| state.configuration.is_joint());
-        let is_clear = matches!(task, Task::Clear(_));
+        let is_clear = matches!(task, RoundTask::Clear(_));
         if is_clear && (is_joint || self.is_wanted(id)) {
             self.again.insert(id.clone());
-            return self.end_each(ops, &Ended::Busy);
+            return self.end_each(ops, &RegisterOutcome::Busy);
         }
         let line = self.lines.entry(id.clone()).or_default();
         let mut round = Box::new(Round::new(task, ops, set));
@@ -125,9 +125,9 @@ impl Registers {
     }
 
     /// Begins a round: with its second phase if the first one was done along with the last acceptance (rule 11).
-    fn begin(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
+    fn begin(&mut self, step: StepContext<'_>, id: &ObjectId, mut round: Box<Round>) {
         let ready = match round.task {
-            Task::Rescan => None,
+            RoundTask::Rescan => None,
             _ => self.ready.take(id),
         };
         let Some((ballot, value, mut past)) = ready else { return self.prepare(step, id, round) };
@@ -145,7 +145,7 @@ impl Registers {
             return self.complete(step, id, round, value, Vec::new());
         }
         let verdict = self.evaluate(step, id, &round.task, (&value, &past));
-        let Verdict { value: changed, results, named } = verdict;
+        let Evaluation { value: changed, results, named } = verdict;
         let is_effect = changed.is_some();
         if is_effect {
             round.mark(&mut past, named);
@@ -154,14 +154,14 @@ impl Registers {
     }
 
     /// Tells whether there is a way to a quorum.
-    fn reaches(&self, step: Step<'_>, set: &ReplicaSet) -> bool {
+    fn reaches(&self, step: StepContext<'_>, set: &ReplicaSet) -> bool {
         let is_there = |node| node == self.home.node || step.shelf.reaches(node);
         let there = set.nodes().filter(|(_, node)| is_there(*node));
         set.decides(there.fold(Places::default(), |places, (place, _)| places.with(place)))
     }
 
     /// Begins the first phase under a new ballot.
-    pub(super) fn prepare(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
+    pub(super) fn prepare(&mut self, step: StepContext<'_>, id: &ObjectId, mut round: Box<Round>) {
         self.counts.prepares += 1;
         round.tries += 1;
         round.resends = 0;
@@ -170,16 +170,16 @@ impl Registers {
         if round.offers.is_empty()
             && let Some(line) = self.lines.get_mut(id)
         {
-            if let Task::Changes(changes) = &mut round.task {
+            if let RoundTask::Changes(changes) = &mut round.task {
                 line.add_changes(changes, self.options.batch_max, self.options.batch_bytes_max);
             }
-            if !matches!(round.task, Task::Clear(_)) {
+            if !matches!(round.task, RoundTask::Clear(_)) {
                 round.readers.append(&mut line.beyond);
             }
         }
         let Some(ballot) = self.new_ballot(step, id) else { return self.fail(id, &round) };
         round.ballot = ballot;
-        round.phase = Phase::Prepare(Found::default());
+        round.phase = RoundPhase::Prepare(PrepareTally::default());
         round.due = self.resend_at(step, 0);
         let body = Body::Prepare { id: id.clone(), ballot };
         self.ask_replicas(step, &round.set, &body, Places::default(), round.trace);
@@ -187,7 +187,7 @@ impl Registers {
     }
 
     /// Returns a ballot above all that this node knows of; `None` = there is none.
-    pub(super) fn new_ballot(&mut self, step: Step<'_>, id: &ObjectId) -> Option<Ballot> {
+    pub(super) fn new_ballot(&mut self, step: StepContext<'_>, id: &ObjectId) -> Option<Ballot> {
         let epoch = self.epoch()?;
         let faults = self.options.faults;
         let epoch = if faults.ballot_without_epoch { 0 } else { epoch };
@@ -208,7 +208,7 @@ impl Registers {
     /// Sends a request of a round to all its replicas but those at `except`; the local one is asked in this step.
     pub(super) fn ask_replicas(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         set: &ReplicaSet,
         body: &Body,
         except: Places,
@@ -229,7 +229,7 @@ impl Registers {
     }
 
     /// A replica has promised.
-    pub(super) fn on_promise(&mut self, step: Step<'_>, from: NodeId, body: Body) {
+    pub(super) fn on_promise(&mut self, step: StepContext<'_>, from: NodeId, body: Body) {
         let Body::Promise { id, ballot, accepted, value, past, floor } = body else { return };
         let epoch = self.epoch().unwrap_or(0);
         let is_sound = accepted.epoch <= epoch
@@ -241,7 +241,7 @@ impl Registers {
             return;
         }
         let Some((mut round, place)) = self.answered(&id, from, ballot) else { return };
-        if let Phase::Prepare(found) = &mut round.phase
+        if let RoundPhase::Prepare(found) = &mut round.phase
             && !found.promised.has(place)
         {
             found.add(place, (accepted, value, past), floor);
@@ -261,7 +261,7 @@ impl Registers {
         ballot: Ballot,
     ) -> Option<(Box<Round>, u32)> {
         let round = self.lines.get(id)?.round.as_ref()?;
-        let is_running = round.ballot == ballot && !matches!(round.phase, Phase::Parked);
+        let is_running = round.ballot == ballot && !matches!(round.phase, RoundPhase::Parked);
         let place = round.set.place_of(from).filter(|_| is_running)?;
         Some((self.take_round(id)?, place))
     }
@@ -269,7 +269,7 @@ impl Registers {
     /// Tells whether a round that a quorum has answered waits for the other replicas: what is for all of them does.
     fn waits_for_all(
         &self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         id: &ObjectId,
         round: &mut Round,
         those: Places,
@@ -278,7 +278,7 @@ impl Registers {
             return false;
         }
         round.quorum_since.get_or_insert(step.now.monotonic);
-        !(matches!(round.task, Task::Repair) && self.is_wanted(id))
+        !(matches!(round.task, RoundTask::Repair) && self.is_wanted(id))
     }
 
     /// Tells whether something waits for the round of an object to end.
@@ -287,8 +287,9 @@ impl Registers {
     }
 
     /// The first phase is done: decides what the second one offers (rules 6 and 7).
-    fn decide(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
-        let Phase::Prepare(found) = std::mem::replace(&mut round.phase, Phase::Parked) else {
+    fn decide(&mut self, step: StepContext<'_>, id: &ObjectId, mut round: Box<Round>) {
+        let RoundPhase::Prepare(found) = std::mem::replace(&mut round.phase, RoundPhase::Parked)
+        else {
             return self.put_round(id, round);
         };
         let (highest, value, mut past) = found.highest;
@@ -306,7 +307,8 @@ impl Registers {
                 let results = offer.results.clone();
                 return self.accept(step, id, round, (value, past), results, false);
             }
-            let is_known = |offer: &Offer| past.knows(offer.ballot) || faults.past_without_end;
+            let is_known =
+                |offer: &OfferedValue| past.knows(offer.ballot) || faults.past_without_end;
             if !round.offers.iter().all(is_known) {
                 return self.give_up(id, round);
             }
@@ -319,7 +321,7 @@ impl Registers {
             return self.complete(step, id, round, value, Vec::new());
         }
         let verdict = self.evaluate(step, id, &round.task, (&value, &past));
-        let Verdict { value: changed, results, named } = verdict;
+        let Evaluation { value: changed, results, named } = verdict;
         if let Some(changed) = changed {
             round.mark(&mut past, named);
             return self.accept(step, id, round, (changed, past), results, true);
@@ -327,12 +329,12 @@ impl Registers {
         let is_settled = !found.is_mixed
             && (round.offers.is_empty() || faults.evaluate_again || faults.refuse_with_offers)
             && match round.task {
-                Task::Clear(_) => false,
-                Task::Repair => round.set.has_all(found.promised),
+                RoundTask::Clear(_) => false,
+                RoundTask::Repair => round.set.has_all(found.promised),
                 _ => true,
             };
-        let is_unconfirmed =
-            faults.unconfirmed_refusal && matches!(round.task, Task::Changes(_) | Task::Identity);
+        let is_unconfirmed = faults.unconfirmed_refusal
+            && matches!(round.task, RoundTask::Changes(_) | RoundTask::Identity);
         if is_settled || is_unconfirmed {
             // Nothing was written: there is nothing that the next round could build on.
             round.ballot = Ballot::NONE;
@@ -344,11 +346,11 @@ impl Registers {
     /// Begins the second phase.
     fn accept(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         id: &ObjectId,
         mut round: Box<Round>,
         (value, past): (Value, Past),
-        results: Vec<(OpId, Ended)>,
+        results: Vec<(OpId, RegisterOutcome)>,
         is_effect: bool,
     ) {
         if round.offers.len() >= OFFERS_MAX {
@@ -359,8 +361,8 @@ impl Registers {
         self.numbers.pass_counter(round.ballot.counter + 1);
         if is_effect {
             self.mark_offered(&round);
-            if matches!(round.task, Task::Changes(_)) {
-                round.offers.push(Offer { ballot: round.ballot, results: results.clone() });
+            if matches!(round.task, RoundTask::Changes(_)) {
+                round.offers.push(OfferedValue { ballot: round.ballot, results: results.clone() });
             }
         }
         let body = Body::Accept {
@@ -370,7 +372,7 @@ impl Registers {
             past: past.clone(),
         };
         let (accepted, refused) = (Places::default(), Places::default());
-        round.phase = Phase::Accept { value, past, results, accepted, refused };
+        round.phase = RoundPhase::Accept { value, past, results, accepted, refused };
         round.resends = 0;
         round.quorum_since = None;
         round.due = self.resend_at(step, 0);
@@ -381,18 +383,18 @@ impl Registers {
     /// A replica has accepted.
     pub(super) fn on_accepted(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         from: NodeId,
         id: &ObjectId,
         ballot: Ballot,
     ) {
         let Some((mut round, place)) = self.answered(id, from, ballot) else { return };
-        if let Phase::Accept { accepted, refused, .. } = &mut round.phase {
+        if let RoundPhase::Accept { accepted, refused, .. } = &mut round.phase {
             *accepted = accepted.with(place);
             *refused = refused.without(*accepted);
             let those = *accepted;
             let is_by_majority =
-                self.options.faults.drop_by_majority && matches!(round.task, Task::Clear(_));
+                self.options.faults.drop_by_majority && matches!(round.task, RoundTask::Clear(_));
             if round.set.decides(those)
                 && (is_by_majority || !self.waits_for_all(step, id, &mut round, those))
             {
@@ -403,18 +405,18 @@ impl Registers {
     }
 
     /// The second phase is done.
-    fn decided(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
-        let Phase::Accept { value, past, results, .. } =
-            std::mem::replace(&mut round.phase, Phase::Parked)
+    fn decided(&mut self, step: StepContext<'_>, id: &ObjectId, mut round: Box<Round>) {
+        let RoundPhase::Accept { value, past, results, .. } =
+            std::mem::replace(&mut round.phase, RoundPhase::Parked)
         else {
             return self.put_round(id, round);
         };
-        if matches!(round.task, Task::Clear(_)) {
+        if matches!(round.task, RoundTask::Clear(_)) {
             let body = Body::Drop { id: id.clone(), ballot: round.ballot };
             self.ask_replicas(step, &round.set, &body, Places::default(), round.trace);
             let pending = self.keeping.pending(id);
             for op in std::mem::take(&mut round.ops) {
-                self.end_after(pending, op, Ended::Done);
+                self.end_after(pending, op, RegisterOutcome::Done);
             }
         } else {
             self.ready.put(&self.options, id, round.ballot.piggyback(), (&value, past));
@@ -425,11 +427,11 @@ impl Registers {
     /// Ends a round whose outcome is known, and lets the next one begin.
     fn complete(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         id: &ObjectId,
         round: Box<Round>,
         value: Value,
-        results: Vec<(OpId, Ended)>,
+        results: Vec<(OpId, RegisterOutcome)>,
     ) {
         self.untime(id, &round);
         let Round { task, ops, readers, .. } = *round;
@@ -437,9 +439,9 @@ impl Registers {
         for (op, ended) in results {
             self.end(op, ended);
         }
-        self.end_each(ops, &Ended::Done);
+        self.end_each(ops, &RegisterOutcome::Done);
         self.answer_readers(step, readers, &value);
-        if matches!(task, Task::Rescan) {
+        if matches!(task, RoundTask::Rescan) {
             self.rescanned(id);
         }
         self.again.insert(id.clone());
@@ -448,7 +450,7 @@ impl Registers {
     /// A replica has promised more to another round (rule 5).
     pub(super) fn on_conflict(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         from: NodeId,
         id: &ObjectId,
         (ballot, promised): (Ballot, Ballot),
@@ -462,16 +464,16 @@ impl Registers {
         }
         let all = round.set.all();
         let is_lost = match &mut round.phase {
-            Phase::Parked => false,
-            Phase::Prepare(found) if found.promised.has(place) => false,
-            Phase::Accept { accepted, .. } if accepted.has(place) => false,
-            Phase::Prepare(found) => {
+            RoundPhase::Parked => false,
+            RoundPhase::Prepare(found) if found.promised.has(place) => false,
+            RoundPhase::Accept { accepted, .. } if accepted.has(place) => false,
+            RoundPhase::Prepare(found) => {
                 found.refused = found.refused.with(place);
                 !round.set.sees(all.without(found.refused)) || round.is_for_all()
             }
             // An own promise is no conflict: a first phase that came twice was answered after the second one. Only if the
             // second one stays without an answer too, the promise came from another object by way of the floor.
-            Phase::Accept { refused, .. } => {
+            RoundPhase::Accept { refused, .. } => {
                 *refused = refused.with(place);
                 // A replica that has promised more accepts under a higher ballot.
                 !is_own && (!round.set.decides(all.without(*refused)) || round.is_for_all())
@@ -480,7 +482,7 @@ impl Registers {
         if is_lost { self.back_off(step, id, round) } else { self.put_round(id, round) }
     }
 
-    fn back_off(&mut self, step: Step<'_>, id: &ObjectId, mut round: Box<Round>) {
+    fn back_off(&mut self, step: StepContext<'_>, id: &ObjectId, mut round: Box<Round>) {
         self.counts.conflicts += 1;
         round.park();
         let Self { options, .. } = self;
@@ -490,7 +492,7 @@ impl Registers {
     }
 
     /// The time of a round has come: it sends again what had no answer, or begins again.
-    pub(super) fn on_round_due(&mut self, step: Step<'_>, id: &ObjectId) {
+    pub(super) fn on_round_due(&mut self, step: StepContext<'_>, id: &ObjectId) {
         let Some(mut round) = self.take_round(id) else { return };
         round.timed = None;
         if !round.is_wanted() {
@@ -505,14 +507,16 @@ impl Registers {
             return self.end_straggling(id, round);
         }
         let body = match &round.phase {
-            Phase::Parked => return self.prepare(step, id, round),
-            Phase::Prepare(_) if matches!(round.task, Task::Repair) && round.set.sees(answered) => {
+            RoundPhase::Parked => return self.prepare(step, id, round),
+            RoundPhase::Prepare(_)
+                if matches!(round.task, RoundTask::Repair) && round.set.sees(answered) =>
+            {
                 // A repair has waited for the last ones long enough.
                 return self.decide(step, id, round);
             }
             _ if is_stuck => return self.back_off(step, id, round),
-            Phase::Prepare(_) => Body::Prepare { id: id.clone(), ballot: round.ballot },
-            Phase::Accept { value, past, .. } => Body::Accept {
+            RoundPhase::Prepare(_) => Body::Prepare { id: id.clone(), ballot: round.ballot },
+            RoundPhase::Accept { value, past, .. } => Body::Accept {
                 id: id.clone(),
                 ballot: round.ballot,
                 value: value.clone(),
@@ -528,17 +532,17 @@ impl Registers {
 
     /// A quorum has answered what is for all replicas, and the rest is not waited for any longer.
     fn end_straggling(&mut self, id: &ObjectId, round: Box<Round>) {
-        let ended = if matches!(round.task, Task::Clear(_)) {
+        let ended = if matches!(round.task, RoundTask::Clear(_)) {
             // Not all have it: it stays, and nothing was changed.
             let (answered, needed) = (round.answers().0.count(), round.set.all().count());
-            Ended::NoQuorum { answered, needed }
+            RegisterOutcome::NoQuorum { answered, needed }
         } else {
-            Ended::Done
+            RegisterOutcome::Done
         };
         self.yield_round(id, round, &ended);
     }
 
-    fn yield_round(&mut self, id: &ObjectId, mut round: Box<Round>, ended: &Ended) {
+    fn yield_round(&mut self, id: &ObjectId, mut round: Box<Round>, ended: &RegisterOutcome) {
         self.untime(id, &round);
         self.end_each(std::mem::take(&mut round.ops), ended);
         let line = self.lines.entry(id.clone()).or_default();
@@ -546,7 +550,7 @@ impl Registers {
         self.again.insert(id.clone());
     }
 
-    pub(super) fn resend_at(&mut self, step: Step<'_>, resends: u32) -> MonotonicUs {
+    pub(super) fn resend_at(&mut self, step: StepContext<'_>, resends: u32) -> MonotonicUs {
         let Self { options, .. } = self;
         let wait = (options.resend_us << resends.min(16)).min(options.resend_max_us);
         // Spread by a quarter, so that what was lost together does not come together.
@@ -555,7 +559,7 @@ impl Registers {
     }
 
     /// Serves everything that waits for an object which this node alone keeps: both phases are one write.
-    fn serve_alone(&mut self, step: Step<'_>, id: &ObjectId) {
+    fn serve_alone(&mut self, step: StepContext<'_>, id: &ObjectId) {
         while let Some(line) = self.lines.get_mut(id) {
             let mut readers = std::mem::take(&mut line.readers);
             readers.append(&mut line.beyond);
@@ -563,7 +567,7 @@ impl Registers {
             if readers.is_empty() && next.is_none() {
                 break;
             }
-            let (task, ops) = next.unwrap_or((Task::Identity, Vec::new()));
+            let (task, ops) = next.unwrap_or((RoundTask::Identity, Vec::new()));
             let Ok(held) = self.register(step, id) else {
                 // It does not read back, and nobody else has it.
                 let mut round = Round::new(task, ops, self.set_of(id));
@@ -583,14 +587,14 @@ impl Registers {
 
     fn serve_task_alone(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         id: &ObjectId,
-        (task, ops): (Task, Vec<OpId>),
+        (task, ops): (RoundTask, Vec<OpId>),
         (found, mut past): (Value, Past),
     ) {
         let verdict = self.evaluate(step, id, &task, (&found, &past));
-        let Verdict { value, results, named } = verdict;
-        let is_clear = matches!(task, Task::Clear(_)) && !Self::is_off_target(&task, &found);
+        let Evaluation { value, results, named } = verdict;
+        let is_clear = matches!(task, RoundTask::Clear(_)) && !Self::is_off_target(&task, &found);
         if value.is_some() || is_clear {
             let Some(ballot) = self.new_ballot(step, id) else {
                 return self.fail(id, &Round::new(task, ops, self.set_of(id)));
@@ -606,10 +610,10 @@ impl Registers {
             }
         }
         let pending = self.keeping.pending(id);
-        let others = ops.into_iter().map(|op| (op, Ended::Done));
+        let others = ops.into_iter().map(|op| (op, RegisterOutcome::Done));
         for (op, ended) in results.into_iter().chain(others) {
             if let Some(waiter) = self.waiters.get_mut(&op) {
-                waiter.is_offered = !matches!(ended, Ended::Refused(_));
+                waiter.is_offered = !matches!(ended, RegisterOutcome::Refused(_));
             }
             self.end_after(pending, op, ended);
         }

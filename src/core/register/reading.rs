@@ -4,7 +4,7 @@
 //! next one. So a busy object costs one query at a time, however many read it.
 
 use super::{
-    Ballot, Body, Ended, OpId, Registers, Step, Ticket, Timer, Value,
+    Ballot, Body, OpId, RegisterOutcome, Registers, StepContext, Ticket, Timer, Value,
     line::Query,
     placement::{Places, ReplicaSet},
 };
@@ -12,7 +12,7 @@ use crate::{node_id::NodeId, object::ObjectId};
 
 impl Registers {
     /// Begins the next query of an object if there are reads for it.
-    pub(super) fn begin_query(&mut self, step: Step<'_>, id: &ObjectId, set: ReplicaSet) {
+    pub(super) fn begin_query(&mut self, step: StepContext<'_>, id: &ObjectId, set: ReplicaSet) {
         let Some(line) = self.lines.get_mut(id) else { return };
         if line.query.is_some() || line.readers.is_empty() {
             return;
@@ -37,7 +37,7 @@ impl Registers {
         self.put_query(id, query);
     }
 
-    fn ask(&mut self, step: Step<'_>, id: &ObjectId, query: &Query) {
+    fn ask(&mut self, step: StepContext<'_>, id: &ObjectId, query: &Query) {
         let body = Body::Query { id: id.clone(), query: query.number };
         self.ask_replicas(step, &query.set, &body, query.answered, query.trace);
     }
@@ -54,7 +54,7 @@ impl Registers {
     }
 
     /// A replica has said what it holds.
-    pub(super) fn on_reading(&mut self, step: Step<'_>, from: NodeId, body: Body) {
+    pub(super) fn on_reading(&mut self, step: StepContext<'_>, from: NodeId, body: Body) {
         let Body::Reading { id, query: number, accepted, value } = body else { return };
         let epoch = self.epoch().unwrap_or(0);
         let running = self.lines.get(&id).and_then(|line| line.query.as_ref());
@@ -82,7 +82,7 @@ impl Registers {
     }
 
     /// The time of a query has come.
-    pub(super) fn on_query_due(&mut self, step: Step<'_>, id: &ObjectId) {
+    pub(super) fn on_query_due(&mut self, step: StepContext<'_>, id: &ObjectId) {
         let Some(mut query) = self.take_query(id) else { return };
         if query.readers.is_empty() {
             self.again.insert(id.clone());
@@ -104,21 +104,26 @@ impl Registers {
     }
 
     /// Ends reads with what was found.
-    pub(super) fn answer_readers(&mut self, step: Step<'_>, readers: Vec<OpId>, value: &Value) {
+    pub(super) fn answer_readers(
+        &mut self,
+        step: StepContext<'_>,
+        readers: Vec<OpId>,
+        value: &Value,
+    ) {
         self.answer_readers_after(step, None, readers, value);
     }
 
     /// Ends reads with what was found, once that is durable.
     pub(super) fn answer_readers_after(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         ticket: Option<Ticket>,
         readers: Vec<OpId>,
         value: &Value,
     ) {
         let object = value.live(step.now.wall.secs());
         for op in readers {
-            self.end_after(ticket, op, Ended::Read(object.cloned()));
+            self.end_after(ticket, op, RegisterOutcome::Read(object.cloned()));
         }
     }
 }

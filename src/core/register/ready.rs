@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ballot, Options, Past, Value};
+use super::{Ballot, Past, RegisterOptions, Value};
 use crate::object::ObjectId;
 
 #[derive(Debug, Default)]
-pub(super) struct Ready {
+pub(super) struct ReadyObjects {
     entries: BTreeMap<ObjectId, Entry>,
     /// The objects by age.
     ages: BTreeMap<u64, ObjectId>,
@@ -25,11 +25,11 @@ struct Entry {
     past: Past,
 }
 
-impl Ready {
+impl ReadyObjects {
     /// Takes note of what an object's next round may build on.
     pub fn put(
         &mut self,
-        options: &Options,
+        options: &RegisterOptions,
         id: &ObjectId,
         ballot: Ballot,
         (value, past): (&Value, Past),

@@ -1,38 +1,42 @@
 //! The requests of this node, from when they are in hand until they end: each once.
 
 use super::{
-    Effect, Ended, OpId, Places, Registers, Ticket, Timer,
+    OpId, Places, RegisterEffect, RegisterOutcome, Registers, Ticket, Timer,
     keeping::After,
-    line::{Query, Round, Task, Waiter},
+    line::{PendingOp, Query, Round, RoundTask},
 };
 use crate::object::ObjectId;
 
 impl Registers {
     /// Ends a request, unless it has ended.
-    pub(super) fn end(&mut self, op: OpId, ended: Ended) {
+    pub(super) fn end(&mut self, op: OpId, ended: RegisterOutcome) {
         let Some(waiter) = self.waiters.remove(&op) else { return };
         self.timers.remove(&(waiter.deadline, Timer::Deadline(op)));
         self.say_end(op, ended);
     }
 
     /// Says that a request has ended.
-    pub(super) fn say_end(&mut self, op: OpId, ended: Ended) {
+    pub(super) fn say_end(&mut self, op: OpId, ended: RegisterOutcome) {
         match &ended {
-            Ended::Unknown => self.counts.unknown += 1,
-            Ended::NoQuorum { .. } => self.counts.no_quorum += 1,
-            Ended::Busy => self.counts.busy += 1,
+            RegisterOutcome::Unknown => self.counts.unknown += 1,
+            RegisterOutcome::NoQuorum { .. } => self.counts.no_quorum += 1,
+            RegisterOutcome::Busy => self.counts.busy += 1,
             _ => {}
         }
-        self.out.push(Effect::End { op, ended });
+        self.out.push(RegisterEffect::End { op, ended });
     }
 
     /// Ends a request once `ticket` is durable.
-    pub(super) fn end_after(&mut self, ticket: Option<Ticket>, op: OpId, ended: Ended) {
+    pub(super) fn end_after(&mut self, ticket: Option<Ticket>, op: OpId, ended: RegisterOutcome) {
         self.after(ticket, After::End { op, ended });
     }
 
     /// Ends several requests alike.
-    pub(super) fn end_each(&mut self, ops: impl IntoIterator<Item = OpId>, ended: &Ended) {
+    pub(super) fn end_each(
+        &mut self,
+        ops: impl IntoIterator<Item = OpId>,
+        ended: &RegisterOutcome,
+    ) {
         for op in ops {
             self.end(op, ended.clone());
         }
@@ -60,16 +64,16 @@ impl Registers {
         let no_quorum = no_quorum(round);
         for op in round.ops().into_iter().chain(round.readers.iter().copied()) {
             let is_offered = self.waiters.get(&op).is_some_and(|waiter| waiter.is_offered);
-            self.end(op, if is_offered { Ended::Unknown } else { no_quorum.clone() });
+            self.end(op, if is_offered { RegisterOutcome::Unknown } else { no_quorum.clone() });
         }
         self.again.insert(id.clone());
     }
 
     /// A request's time is over.
     pub(super) fn on_deadline(&mut self, op: OpId) {
-        let Some(Waiter { id, is_offered, .. }) = self.waiters.get(&op) else { return };
+        let Some(PendingOp { id, is_offered, .. }) = self.waiters.get(&op) else { return };
         let (id, is_offered) = (id.clone(), *is_offered);
-        let ended = if is_offered { Ended::Unknown } else { self.shortage(&id) };
+        let ended = if is_offered { RegisterOutcome::Unknown } else { self.shortage(&id) };
         self.end(op, ended);
         self.forget(op, &id);
     }
@@ -96,7 +100,7 @@ impl Registers {
     }
 
     /// Says how many replicas have answered to what runs for an object.
-    fn shortage(&self, id: &ObjectId) -> Ended {
+    fn shortage(&self, id: &ObjectId) -> RegisterOutcome {
         let line = self.lines.get(id);
         let round = line.and_then(|line| line.round.as_ref());
         let query = line.and_then(|line| line.query.as_ref());
@@ -105,7 +109,7 @@ impl Registers {
             (None, query) => {
                 let answered = query.map_or(Places::default(), |query| query.answered);
                 let (answered, needed) = self.set_of(id).shortage(answered);
-                Ended::NoQuorum { answered, needed }
+                RegisterOutcome::NoQuorum { answered, needed }
             }
         }
     }
@@ -115,7 +119,10 @@ impl Registers {
         let ops: Vec<_> =
             self.waiters.iter().map(|(op, waiter)| (*op, waiter.is_offered)).collect();
         for (op, is_offered) in ops {
-            self.end(op, if is_offered { Ended::Unknown } else { Ended::NotReady });
+            self.end(
+                op,
+                if is_offered { RegisterOutcome::Unknown } else { RegisterOutcome::NotReady },
+            );
         }
         self.lines.clear();
         self.timers.clear();
@@ -124,16 +131,16 @@ impl Registers {
 }
 
 /// Says how many replicas have answered to a round.
-fn no_quorum(round: &Round) -> Ended {
+fn no_quorum(round: &Round) -> RegisterOutcome {
     let (answered, needed) = round.set.shortage(round.answers().0);
-    Ended::NoQuorum { answered, needed }
+    RegisterOutcome::NoQuorum { answered, needed }
 }
 
 impl Round {
     /// Returns the requests that it decides about.
     pub fn ops(&self) -> Vec<OpId> {
         match &self.task {
-            Task::Changes(changes) => changes.iter().map(|(op, _)| *op).collect(),
+            RoundTask::Changes(changes) => changes.iter().map(|(op, _)| *op).collect(),
             _ => self.ops.clone(),
         }
     }

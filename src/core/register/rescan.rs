@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Effect, Registers,
-    line::{Task, Waiting},
+    RegisterEffect, Registers,
+    line::{QueuedTask, RoundTask},
 };
 use crate::object::ObjectId;
 
 #[derive(Debug)]
-pub(super) struct Rescan {
+pub(super) struct ShardRescan {
     epoch: u64,
     /// What has not been begun, in reverse order.
     left: Vec<ObjectId>,
@@ -18,7 +18,7 @@ pub(super) struct Rescan {
     is_done: bool,
 }
 
-impl Rescan {
+impl ShardRescan {
     /// Returns how many objects are not settled.
     pub fn left(&self) -> usize {
         self.left.len() + self.running.len()
@@ -32,9 +32,9 @@ impl Registers {
         let mut left = if faults.no_rescan { Vec::new() } else { ids };
         left.reverse();
         if faults.rescanned_at_once {
-            self.out.push(Effect::Rescanned { epoch });
+            self.out.push(RegisterEffect::Rescanned { epoch });
         }
-        self.rescan = Some(Rescan { epoch, left, running: BTreeSet::new(), is_done: false });
+        self.rescan = Some(ShardRescan { epoch, left, running: BTreeSet::new(), is_done: false });
         self.go_on_with_rescan();
     }
 
@@ -48,13 +48,13 @@ impl Registers {
             self.counts.rescans += 1;
             // Before what clients want, which may never end on a busy object.
             let line = self.lines.entry(id.clone()).or_default();
-            line.queue.push_front(Waiting { op: None, task: Task::Rescan });
+            line.queue.push_front(QueuedTask { op: None, task: RoundTask::Rescan });
             self.again.insert(id);
         }
         if rescan.left() == 0 && !rescan.is_done {
             rescan.is_done = true;
             let epoch = rescan.epoch;
-            self.out.push(Effect::Rescanned { epoch });
+            self.out.push(RegisterEffect::Rescanned { epoch });
         }
     }
 

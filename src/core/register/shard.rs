@@ -1,15 +1,16 @@
 //! One step of a shard: what each event does, and what is said at its end.
 
 use super::{
-    Ballot, Body, Counts, Effect, Ended, Event, Home, Message, Now, OpId, Options, Order, Places,
-    Registers, ShardState, Shelf, Status, Step, Ticket, Timer, Value,
+    Ballot, Body, Home, Now, OpId, Places, RegisterEffect, RegisterEvent, RegisterMessage,
+    RegisterOptions, RegisterOrder, RegisterOutcome, RegisterShelf, Registers, ShardCounts,
+    ShardState, ShardStatus, StepContext, Ticket, Timer, Value,
     adoption::Adoption,
     keeping::{After, Keeping},
-    line::{Task, Waiter, Waiting},
+    line::{PendingOp, QueuedTask, RoundTask},
     numbers::Numbers,
     placement::names,
     promises::Promises,
-    ready::Ready,
+    ready::ReadyObjects,
 };
 use crate::{node_id::NodeId, object::Version, time::MonotonicUs, trace::TraceContext};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,7 +22,7 @@ impl Registers {
         home: Home,
         state: Option<ShardState>,
         clock_floor: Option<Version>,
-        options: Options,
+        options: RegisterOptions,
     ) -> Self {
         let is_own = |state: &ShardState| state.group == home.group && state.claim == home.claim;
         let state = state.filter(is_own);
@@ -40,8 +41,8 @@ impl Registers {
             lines: BTreeMap::new(),
             waiters: BTreeMap::new(),
             timers: BTreeSet::new(),
-            ready: Ready::default(),
-            counts: Counts::default(),
+            ready: ReadyObjects::default(),
+            counts: ShardCounts::default(),
             entropy: 0,
             local: VecDeque::new(),
             again: BTreeSet::new(),
@@ -55,20 +56,27 @@ impl Registers {
     }
 
     /// Advances the shard by one event. `shelf` holds what the shard has kept.
-    pub fn step(&mut self, now: Now, event: Event, shelf: &impl Shelf) -> Vec<Effect> {
-        let step = Step { now, shelf };
+    pub fn step(
+        &mut self,
+        now: Now,
+        event: RegisterEvent,
+        shelf: &impl RegisterShelf,
+    ) -> Vec<RegisterEffect> {
+        let step = StepContext { now, shelf };
         self.entropy = now.entropy;
         match event {
-            Event::Begin { op, id, order, deadline, trace } => {
-                let waiter = Waiter { id, deadline, trace, is_offered: false };
+            RegisterEvent::Begin { op, id, order, deadline, trace } => {
+                let waiter = PendingOp { id, deadline, trace, is_offered: false };
                 self.on_begin(now, op, order, waiter);
             }
-            Event::Abandon { op } => self.on_abandon(op),
-            Event::Heard { from, message, trace } => self.on_heard(step, from, message, trace),
-            Event::Kept { ticket } => self.on_kept(ticket),
-            Event::Configured { chain } => self.on_configured(chain),
-            Event::Adopted { epoch, rescan } => self.on_adopted(step, epoch, rescan),
-            Event::Tick => {}
+            RegisterEvent::Abandon { op } => self.on_abandon(op),
+            RegisterEvent::Heard { from, message, trace } => {
+                self.on_heard(step, from, message, trace)
+            }
+            RegisterEvent::Kept { ticket } => self.on_kept(ticket),
+            RegisterEvent::Configured { chain } => self.on_configured(chain),
+            RegisterEvent::Adopted { epoch, rescan } => self.on_adopted(step, epoch, rescan),
+            RegisterEvent::Tick => {}
         }
         self.on_due(step);
         self.settle(step);
@@ -77,7 +85,7 @@ impl Registers {
         std::mem::take(&mut self.out)
     }
 
-    /// Returns when the next [`Event::Tick`] is wanted at the latest.
+    /// Returns when the next [`RegisterEvent::Tick`] is wanted at the latest.
     pub fn next_due(&self) -> Option<MonotonicUs> {
         if self.adoption.is_resuming() {
             return Some(MonotonicUs(0));
@@ -96,13 +104,13 @@ impl Registers {
     }
 
     /// Returns what has happened since the start.
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &ShardCounts {
         &self.counts
     }
 
     /// Returns how the shard stands. Counts what runs, so it is not for every step.
-    pub fn status(&self) -> Status {
-        Status {
+    pub fn status(&self) -> ShardStatus {
+        ShardStatus {
             epoch: self.epoch(),
             is_joint: self.state.as_ref().is_some_and(|state| state.configuration.is_joint()),
             is_adopting: !self.adoption.is_open(),
@@ -110,12 +118,12 @@ impl Registers {
             queries: self.lines.values().filter(|line| line.query.is_some()).count(),
             in_hand: self.waiters.len(),
             unkept: self.keeping.unkept().0,
-            rescan_left: self.rescan.as_ref().map(super::Rescan::left),
+            rescan_left: self.rescan.as_ref().map(super::ShardRescan::left),
             counts: self.counts,
         }
     }
 
-    fn on_begin(&mut self, now: Now, op: OpId, order: Order, waiter: Waiter) {
+    fn on_begin(&mut self, now: Now, op: OpId, order: RegisterOrder, waiter: PendingOp) {
         self.count(&order);
         if let Some(ended) = self.refusal(now, &order, &waiter) {
             return self.say_end(op, ended);
@@ -125,58 +133,63 @@ impl Registers {
         self.waiters.insert(op, waiter);
         let line = self.lines.entry(id.clone()).or_default();
         let task = match order {
-            Order::Read => {
+            RegisterOrder::Read => {
                 line.readers.push(op);
                 self.again.insert(id);
                 return;
             }
-            Order::Change(change) => Task::Changes(vec![(op, change)]),
-            Order::Merge(value) => Task::Merge(value),
-            Order::Expire => Task::Expire,
-            Order::Clear(version) => Task::Clear(version),
-            Order::Repair => Task::Repair,
+            RegisterOrder::Change(change) => RoundTask::Changes(vec![(op, change)]),
+            RegisterOrder::Merge(value) => RoundTask::Merge(value),
+            RegisterOrder::Expire => RoundTask::Expire,
+            RegisterOrder::Clear(version) => RoundTask::Clear(version),
+            RegisterOrder::Repair => RoundTask::Repair,
         };
-        line.queue.push_back(Waiting { op: Some(op), task });
+        line.queue.push_back(QueuedTask { op: Some(op), task });
         self.again.insert(id);
     }
 
-    fn count(&mut self, order: &Order) {
+    fn count(&mut self, order: &RegisterOrder) {
         let counts = &mut self.counts;
         *match order {
-            Order::Change(_) => &mut counts.changes,
-            Order::Read => &mut counts.reads,
-            Order::Merge(_) => &mut counts.merges,
-            Order::Expire => &mut counts.expiries,
-            Order::Clear(_) => &mut counts.clears,
-            Order::Repair => &mut counts.repairs,
+            RegisterOrder::Change(_) => &mut counts.changes,
+            RegisterOrder::Read => &mut counts.reads,
+            RegisterOrder::Merge(_) => &mut counts.merges,
+            RegisterOrder::Expire => &mut counts.expiries,
+            RegisterOrder::Clear(_) => &mut counts.clears,
+            RegisterOrder::Repair => &mut counts.repairs,
         } += 1;
     }
 
     /// Says how a request ends that is not taken in hand.
-    fn refusal(&self, now: Now, order: &Order, waiter: &Waiter) -> Option<Ended> {
+    fn refusal(
+        &self,
+        now: Now,
+        order: &RegisterOrder,
+        waiter: &PendingOp,
+    ) -> Option<RegisterOutcome> {
         if !self.is_named() || self.adoption.is_over() {
-            return Some(Ended::NotReady);
+            return Some(RegisterOutcome::NotReady);
         }
-        if matches!(order, Order::Merge(Value::Absent)) {
-            return Some(Ended::Done);
+        if matches!(order, RegisterOrder::Merge(Value::Absent)) {
+            return Some(RegisterOutcome::Done);
         }
         if waiter.deadline <= now.monotonic {
             let (answered, needed) = self.set_of(&waiter.id).shortage(Places::default());
-            return Some(Ended::NoQuorum { answered, needed });
+            return Some(RegisterOutcome::NoQuorum { answered, needed });
         }
         let is_full = self.lines.get(&waiter.id).is_some_and(|line| {
             let waiting = line.queue.len() + line.readers.len() + line.beyond.len();
             waiting >= self.options.queue_max
         });
-        (is_full || self.waiters.len() >= self.options.in_hand_max).then_some(Ended::Busy)
+        (is_full || self.waiters.len() >= self.options.in_hand_max).then_some(RegisterOutcome::Busy)
     }
 
     /// A message has come.
     pub(super) fn on_heard(
         &mut self,
-        step: Step<'_>,
+        step: StepContext<'_>,
         from: NodeId,
-        message: Message,
+        message: RegisterMessage,
         trace: TraceContext,
     ) {
         let Some(epoch) = self.epoch() else { return };
@@ -208,7 +221,13 @@ impl Registers {
     }
 
     /// A member of this epoch says something about a register.
-    fn on_said(&mut self, step: Step<'_>, from: NodeId, message: Message, trace: TraceContext) {
+    fn on_said(
+        &mut self,
+        step: StepContext<'_>,
+        from: NodeId,
+        message: RegisterMessage,
+        trace: TraceContext,
+    ) {
         if message.body.request_bytes().is_none() {
             return self.on_answer(step, from, message.body);
         }
@@ -222,7 +241,7 @@ impl Registers {
     }
 
     /// A replica answers to a round or a read of this node.
-    fn on_answer(&mut self, step: Step<'_>, from: NodeId, body: Body) {
+    fn on_answer(&mut self, step: StepContext<'_>, from: NodeId, body: Body) {
         match body {
             Body::Promise { .. } => self.on_promise(step, from, body),
             Body::Accepted { id, ballot } => self.on_accepted(step, from, &id, ballot),
@@ -248,7 +267,7 @@ impl Registers {
     }
 
     /// Does what the clock says.
-    fn on_due(&mut self, step: Step<'_>) {
+    fn on_due(&mut self, step: StepContext<'_>) {
         while let Some((due, _)) = self.timers.first() {
             if *due > step.now.monotonic {
                 return;
@@ -263,7 +282,7 @@ impl Registers {
     }
 
     /// Does what has come up within this step, until nothing is left.
-    fn settle(&mut self, step: Step<'_>) {
+    fn settle(&mut self, step: StepContext<'_>) {
         loop {
             if let Some(body) = self.local.pop_front() {
                 self.on_answer(step, self.home.node, body);
@@ -315,15 +334,15 @@ impl Registers {
     }
 
     /// Makes a message of this epoch.
-    pub(super) fn message(&self, body: Body) -> Message {
+    pub(super) fn message(&self, body: Body) -> RegisterMessage {
         let epoch = self.epoch().unwrap_or(0);
-        Message { group: self.home.group.clone(), epoch, body }
+        RegisterMessage { group: self.home.group.clone(), epoch, body }
     }
 
     /// Says something that depends on nothing.
     pub(super) fn say(&mut self, to: NodeId, body: Body, trace: TraceContext) {
         let message = self.message(body);
-        self.out.push(Effect::Send { to, message, trace });
+        self.out.push(RegisterEffect::Send { to, message, trace });
     }
 
     /// Does something once `ticket` is durable.
@@ -337,7 +356,7 @@ impl Registers {
     fn run(&mut self, after: After) {
         match after {
             After::Say { to, message, trace } => {
-                self.out.push(Effect::Send { to, message, trace });
+                self.out.push(RegisterEffect::Send { to, message, trace });
             }
             After::Reply(body) => self.local.push_back(body),
             After::End { op, ended } => self.end(op, ended),

@@ -2,7 +2,7 @@
 
 /// What has happened since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct ShardCounts {
     /// Requests for a change.
     pub changes: u64,
     /// Requests for a read.
@@ -43,7 +43,7 @@ pub struct Counts {
     pub damaged: u64,
 }
 
-impl Counts {
+impl ShardCounts {
     /// Adds what another shard, or an earlier life of this one, has counted.
     pub fn add(&mut self, other: &Self) {
         self.changes += other.changes;
@@ -70,7 +70,7 @@ impl Counts {
 
 /// How a shard stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Status {
+pub struct ShardStatus {
     /// The configuration adopted last; `None` = none yet.
     pub epoch: Option<u64>,
     /// Whether it is a joint one.
@@ -88,5 +88,5 @@ pub struct Status {
     /// Objects that are still to be rescanned; `None` = there is no rescan.
     pub rescan_left: Option<usize>,
     /// What has happened.
-    pub counts: Counts,
+    pub counts: ShardCounts,
 }

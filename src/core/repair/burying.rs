@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Answer, Burial, Effect, Failure, Now, Outlived, Question, Survey, Sweeper, Ticket,
-    running::{Reason, Task},
+    Burial, Failure, Now, Outlived, RepairAnswer, RepairEffect, RepairRequest, Survey, Sweeper,
+    Ticket,
+    running::{Reason, RepairTask},
 };
-use crate::{node_id::NodeId, object::Version, register::Order, time::MonotonicUs};
+use crate::{node_id::NodeId, object::Version, register::RegisterOrder, time::MonotonicUs};
 
 /// The most expired objects that are looked at, at a time.
 pub const OUTLIVED_MAX: usize = 512;
@@ -16,13 +17,13 @@ const ANYBODY_S: u64 = 600;
 
 /// The search for expired objects.
 #[derive(Debug)]
-pub(super) struct Expiry {
+pub(super) struct ExpirySearch {
     due: MonotonicUs,
     under_way: Option<Ticket>,
     after: Option<Outlived>,
 }
 
-impl Expiry {
+impl ExpirySearch {
     pub fn new(due: MonotonicUs) -> Self {
         Self { due, under_way: None, after: None }
     }
@@ -86,13 +87,13 @@ impl Sweeper {
         self.expiry.next_due().filter(|_| !self.running.has(Reason::Expired))
     }
 
-    pub(super) fn expire_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
+    pub(super) fn expire_on(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
         if self.expire_due().is_none_or(|due| now.monotonic < due) {
             return;
         }
         let ticket = self.ticket();
         self.expiry.under_way = Some(ticket);
-        effects.push(Effect::Outlived { ticket, after: self.expiry.after.clone() });
+        effects.push(RepairEffect::Outlived { ticket, after: self.expiry.after.clone() });
     }
 
     pub(super) fn on_outlived(
@@ -114,8 +115,8 @@ impl Sweeper {
             let is_ours = scope.looks_after(&id, &self.alive);
             let is_ours = is_ours || is_old && scope.replicas(&id).contains(&scope.this);
             if is_ours && self.running.room() > 0 {
-                let (order, reason, since) = (Order::Expire, Reason::Expired, now.wall);
-                self.running.want(Task {
+                let (order, reason, since) = (RegisterOrder::Expire, Reason::Expired, now.wall);
+                self.running.want(RepairTask {
                     id,
                     order,
                     reason,
@@ -137,7 +138,7 @@ impl Sweeper {
         self.burials.next_due().filter(|_| !self.running.has(Reason::Tombstone))
     }
 
-    pub(super) fn bury_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
+    pub(super) fn bury_on(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
         let is_due = self.bury_due().is_some_and(|due| now.monotonic >= due);
         let Some(scope) = self.scope.clone().filter(|_| is_due) else { return };
         let silent = |node: &&NodeId| **node != scope.this && !self.alive.contains(node);
@@ -148,7 +149,7 @@ impl Sweeper {
         }
         let ticket = self.ticket();
         self.burials.stage = Stage::Surveying(ticket);
-        effects.push(Effect::Survey { ticket, scope, alive: self.alive.clone() });
+        effects.push(RepairEffect::Survey { ticket, scope, alive: self.alive.clone() });
     }
 
     /// Takes a survey that was for burials. Gives it back if it was not.
@@ -157,7 +158,7 @@ impl Sweeper {
         now: Now,
         ticket: Ticket,
         survey: Result<Survey, Failure>,
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<RepairEffect>,
     ) -> Option<Result<Survey, Failure>> {
         if !matches!(self.burials.stage, Stage::Surveying(of) if of == ticket) {
             return Some(survey);
@@ -178,11 +179,11 @@ impl Sweeper {
             let ticket = self.ticket();
             waiting.insert(ticket, *node);
             if *node == scope.this {
-                effects.push(Effect::Floor { ticket });
+                effects.push(RepairEffect::Floor { ticket });
             } else {
                 let (group, epoch) = (scope.group.clone(), scope.epoch);
-                let question = Question::Floor { group, epoch };
-                effects.push(Effect::Ask { ticket, to: *node, question });
+                let question = RepairRequest::Floor { group, epoch };
+                effects.push(RepairEffect::Ask { ticket, to: *node, question });
             }
         }
         let floor = Version { time: u64::MAX, node: u64::MAX };
@@ -197,7 +198,7 @@ impl Sweeper {
         ticket: Ticket,
         floor: Result<Version, Failure>,
     ) {
-        self.on_floor(now, ticket, floor.map(Answer::Floor));
+        self.on_floor(now, ticket, floor.map(RepairAnswer::Floor));
     }
 
     /// Takes a member's promise. Gives the answer back if it is none that was awaited.
@@ -205,13 +206,13 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        answer: Result<Answer, Failure>,
-    ) -> Option<Result<Answer, Failure>> {
+        answer: Result<RepairAnswer, Failure>,
+    ) -> Option<Result<RepairAnswer, Failure>> {
         let Stage::Asking { waiting, floor, .. } = &mut self.burials.stage else {
             return Some(answer);
         };
         let Some(node) = waiting.remove(&ticket) else { return Some(answer) };
-        let Ok(Answer::Floor(promised)) = answer else {
+        let Ok(RepairAnswer::Floor(promised)) = answer else {
             // It may hold any older write: nothing is cleared away before it has promised.
             self.status.kept_for = Some(node);
             self.burials = Burials::new(now.monotonic.plus_us(self.options.bury_us));
@@ -240,9 +241,9 @@ impl Sweeper {
         let epoch = self.scope.as_ref().map(|scope| scope.epoch);
         let room = self.running.room();
         for Burial { id, version } in burials.into_iter().take(room) {
-            let (order, reason) = (Order::Clear(version), Reason::Tombstone);
+            let (order, reason) = (RegisterOrder::Clear(version), Reason::Tombstone);
             let since = now.wall;
-            self.running.want(Task { id, order, reason, bytes: 0, epoch, since, tries: 0 });
+            self.running.want(RepairTask { id, order, reason, bytes: 0, epoch, since, tries: 0 });
         }
     }
 }

@@ -7,15 +7,15 @@ use std::collections::{BTreeSet, VecDeque};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
-    Answer, Effect, Failure, HEADS_MAX, Now, Part, Place, Question, Scope, Seen, Shared, Survey,
-    Sweeper, Ticket,
-    running::{Reason, Task},
+    Failure, HEADS_MAX, Now, RegisterCursor, RepairAnswer, RepairEffect, RepairRequest,
+    ReplicaHead, Scope, SharedPart, SharedRegister, Survey, Sweeper, Ticket,
+    running::{Reason, RepairTask},
 };
 use crate::{
     digest::{BucketSet, Digest},
     node_id::NodeId,
     object::ObjectId,
-    register::Order,
+    register::RegisterOrder,
 };
 
 /// The most registers that differ and are not looked at again yet.
@@ -26,19 +26,19 @@ const AGAIN_US: u64 = 5_000_000;
 /// One side of a walk.
 #[derive(Debug, Default)]
 struct Side {
-    registers: VecDeque<Shared>,
+    registers: VecDeque<SharedRegister>,
     /// Where the next part begins; `None` = there is none.
-    next: Option<Place>,
+    next: Option<RegisterCursor>,
     asked: Option<Ticket>,
 }
 
 impl Side {
     fn begin() -> Self {
-        Self { next: Some(Place::default()), ..Self::default() }
+        Self { next: Some(RegisterCursor::default()), ..Self::default() }
     }
 
     /// Takes the part that was asked for, if it is one.
-    fn take(&mut self, part: Part) -> Result<(), Failure> {
+    fn take(&mut self, part: SharedPart) -> Result<(), Failure> {
         let from = self.next.take().unwrap_or_default();
         if !part.is_in_order(&from) {
             return Err(Failure);
@@ -49,7 +49,7 @@ impl Side {
     }
 
     /// Returns where the next part begins, if it is wanted now.
-    fn wants(&self) -> Option<Place> {
+    fn wants(&self) -> Option<RegisterCursor> {
         self.next.clone().filter(|_| self.registers.is_empty() && self.asked.is_none())
     }
 
@@ -65,8 +65,8 @@ struct Look {
     ids: Vec<ObjectId>,
     own_ticket: Ticket,
     other_ticket: Ticket,
-    own: Option<Vec<Option<Seen>>>,
-    other: Option<Vec<Option<Seen>>>,
+    own: Option<Vec<Option<ReplicaHead>>>,
+    other: Option<Vec<Option<ReplicaHead>>>,
 }
 
 #[derive(Debug)]
@@ -99,7 +99,9 @@ impl Walk {
         while self.own.is_known() && self.other.is_known() && self.candidates.len() < CANDIDATES_MAX
         {
             let (own, other) = (&mut self.own.registers, &mut self.other.registers);
-            let place = |side: &VecDeque<Shared>| side.front().map(|shared| Place::of(&shared.id));
+            let place = |side: &VecDeque<SharedRegister>| {
+                side.front().map(|shared| RegisterCursor::of(&shared.id))
+            };
             let differs = match (place(own), place(other)) {
                 (None, None) => return,
                 (Some(_), None) => own.pop_front(),
@@ -153,7 +155,7 @@ enum End {
 
 impl Sweeper {
     /// Begins the comparison that is due, or goes on with the one that is under way.
-    pub(super) fn compare_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
+    pub(super) fn compare_on(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
         if self.comparison.is_some() {
             self.walk_on(now, effects);
             return;
@@ -166,7 +168,7 @@ impl Sweeper {
         let Some(scope) = self.scope.clone().filter(|_| due.at <= now.monotonic) else { return };
         let ticket = self.ticket();
         self.comparison = Some(Comparison { with, stage: Stage::Surveying(ticket) });
-        effects.push(Effect::Survey { ticket, scope, alive: self.alive.clone() });
+        effects.push(RepairEffect::Survey { ticket, scope, alive: self.alive.clone() });
     }
 
     pub(super) fn on_surveyed(
@@ -174,7 +176,7 @@ impl Sweeper {
         now: Now,
         ticket: Ticket,
         survey: Result<Survey, Failure>,
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<RepairEffect>,
     ) {
         let Some(survey) = self.on_survey_for_burials(now, ticket, survey, effects) else { return };
         let Some(Comparison { with, stage: Stage::Surveying(of) }) = self.comparison else {
@@ -188,25 +190,25 @@ impl Sweeper {
             return self.end_comparison(now, End::Interrupted);
         };
         let Scope { group, epoch, .. } = scope;
-        let question = Question::Compare { group, epoch, root: digest.root() };
+        let question = RepairRequest::Compare { group, epoch, root: digest.root() };
         let ticket = self.ticket();
         self.comparison = Some(Comparison { with, stage: Stage::Asking(ticket, Box::new(digest)) });
-        effects.push(Effect::Ask { ticket, to: with, question });
+        effects.push(RepairEffect::Ask { ticket, to: with, question });
     }
 
     pub(super) fn on_answered(
         &mut self,
         now: Now,
         ticket: Ticket,
-        answer: Result<Answer, Failure>,
-        effects: &mut Vec<Effect>,
+        answer: Result<RepairAnswer, Failure>,
+        effects: &mut Vec<RepairEffect>,
     ) {
         let Some(answer) = self.on_floor(now, ticket, answer) else { return };
         let Some(comparison) = &mut self.comparison else { return };
         let end = match &mut comparison.stage {
             Stage::Asking(of, digest) if *of == ticket => match answer {
-                Ok(Answer::Equal) => Some(End::Equal),
-                Ok(Answer::Buckets(buckets)) => match digest.differing(&buckets) {
+                Ok(RepairAnswer::Equal) => Some(End::Equal),
+                Ok(RepairAnswer::Buckets(buckets)) => match digest.differing(&buckets) {
                     None => Some(End::Interrupted),
                     Some(differing) if differing.is_empty() => Some(End::Equal),
                     Some(differing) => {
@@ -219,7 +221,7 @@ impl Sweeper {
             },
             Stage::Walking(walk) if walk.other.asked == Some(ticket) => {
                 walk.other.asked = None;
-                let Ok(Answer::Part(part)) = answer else {
+                let Ok(RepairAnswer::Part(part)) = answer else {
                     return self.end_comparison(now, End::Interrupted);
                 };
                 walk.other.take(part).err().map(|_| End::Interrupted)
@@ -230,7 +232,7 @@ impl Sweeper {
                     return;
                 };
                 match answer {
-                    Ok(Answer::Heads(heads)) if heads.len() == look.ids.len() => {
+                    Ok(RepairAnswer::Heads(heads)) if heads.len() == look.ids.len() => {
                         look.other = Some(heads);
                         None
                     }
@@ -249,8 +251,8 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        part: Result<Part, Failure>,
-        effects: &mut Vec<Effect>,
+        part: Result<SharedPart, Failure>,
+        effects: &mut Vec<RepairEffect>,
     ) {
         let Some(Comparison { stage: Stage::Walking(walk), .. }) = &mut self.comparison else {
             return;
@@ -269,7 +271,7 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        heads: Result<Vec<Option<Seen>>, Failure>,
+        heads: Result<Vec<Option<ReplicaHead>>, Failure>,
     ) {
         let Some(Comparison { stage: Stage::Walking(walk), .. }) = &mut self.comparison else {
             return;
@@ -284,7 +286,7 @@ impl Sweeper {
     }
 
     /// Does what can be done about a walk now.
-    fn walk_on(&mut self, now: Now, effects: &mut Vec<Effect>) {
+    fn walk_on(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
         self.finish_look(now);
         let Some(Comparison { with, stage: Stage::Walking(walk) }) = &mut self.comparison else {
             return;
@@ -312,17 +314,23 @@ impl Sweeper {
         };
         if let Some(from) = own {
             walk.own.asked = Some(own_ticket);
-            effects.push(Effect::Walk { ticket: own_ticket, scope, other: with, buckets, from });
+            effects.push(RepairEffect::Walk {
+                ticket: own_ticket,
+                scope,
+                other: with,
+                buckets,
+                from,
+            });
         }
         if let Some(from) = other {
             walk.other.asked = Some(other_ticket);
-            let question = Question::Walk { group: group.clone(), epoch, buckets, from };
-            effects.push(Effect::Ask { ticket: other_ticket, to: with, question });
+            let question = RepairRequest::Walk { group: group.clone(), epoch, buckets, from };
+            effects.push(RepairEffect::Ask { ticket: other_ticket, to: with, question });
         }
         if !ids.is_empty() {
-            effects.push(Effect::Look { ticket: own_look, ids: ids.clone() });
-            let question = Question::Heads { group, epoch, ids: ids.clone() };
-            effects.push(Effect::Ask { ticket: other_look, to: with, question });
+            effects.push(RepairEffect::Look { ticket: own_look, ids: ids.clone() });
+            let question = RepairRequest::Heads { group, epoch, ids: ids.clone() };
+            effects.push(RepairEffect::Ask { ticket: other_look, to: with, question });
             let (own_ticket, other_ticket) = (own_look, other_look);
             walk.look = Some(Look { ids, own_ticket, other_ticket, own: None, other: None });
         }
@@ -340,16 +348,24 @@ impl Sweeper {
             u64::from(scope.replication_factor).min(scope.members.len() as u64).saturating_sub(1)
         });
         for ((id, own), other) in look.ids.into_iter().zip(own).zip(other) {
-            let accepted = |seen: Option<Seen>| seen.map(|seen| seen.accepted);
+            let accepted = |seen: Option<ReplicaHead>| seen.map(|seen| seen.accepted);
             if accepted(own) == accepted(other) {
                 continue;
             }
-            let bytes = |seen: Option<Seen>| seen.map_or(0, |seen| seen.value_bytes);
+            let bytes = |seen: Option<ReplicaHead>| seen.map_or(0, |seen| seen.value_bytes);
             // A promise and an acceptance of each other replica carry the value.
             let bytes = bytes(own).max(bytes(other)).saturating_mul(2 * others).min(1 << 32);
             self.status.differing += 1;
-            let (order, reason, since) = (Order::Repair, Reason::Differs, now.wall);
-            self.running.want(Task { id, order, reason, bytes, epoch: None, since, tries: 0 });
+            let (order, reason, since) = (RegisterOrder::Repair, Reason::Differs, now.wall);
+            self.running.want(RepairTask {
+                id,
+                order,
+                reason,
+                bytes,
+                epoch: None,
+                since,
+                tries: 0,
+            });
         }
     }
 

@@ -15,14 +15,14 @@ pub const HEADS_MAX: usize = 64;
 
 /// A place in the order of all registers: by shard, then by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Place {
+pub struct RegisterCursor {
     /// The shard.
     pub shard: u8,
     /// The last register that was passed; `None` = none of the shard.
     pub after: Option<ObjectId>,
 }
 
-impl Place {
+impl RegisterCursor {
     /// Returns the place of a register.
     pub fn of(id: &ObjectId) -> Self {
         Self { shard: shard_of(id), after: Some(id.clone()) }
@@ -31,7 +31,7 @@ impl Place {
 
 /// A register that two members share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shared {
+pub struct SharedRegister {
     /// The object.
     pub id: ObjectId,
     /// Under which ballot its value was accepted.
@@ -40,32 +40,32 @@ pub struct Shared {
 
 /// A part of the registers that two members share.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct SharedPart {
     /// The registers, in their order.
-    pub registers: Vec<Shared>,
+    pub registers: Vec<SharedRegister>,
     /// Where to go on; `None` = this was the last part. A part may be empty and not the last.
-    pub next: Option<Place>,
+    pub next: Option<RegisterCursor>,
 }
 
-impl Part {
+impl SharedPart {
     /// Checks what another node gave: in order, behind `from`, and going on.
-    pub fn is_in_order(&self, from: &Place) -> bool {
+    pub fn is_in_order(&self, from: &RegisterCursor) -> bool {
         let mut last = from.clone();
         for shared in &self.registers {
-            let here = Place::of(&shared.id);
+            let here = RegisterCursor::of(&shared.id);
             if here <= last {
                 return false;
             }
             last = here;
         }
-        let goes_on = |next: &Place| *next >= last && next > from;
+        let goes_on = |next: &RegisterCursor| *next >= last && next > from;
         self.registers.len() <= PART_MAX && self.next.as_ref().is_none_or(goes_on)
     }
 }
 
 /// What a member has of one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ReplicaHead {
     /// Under which ballot its value was accepted.
     pub accepted: Ballot,
     /// The bytes of the value.
@@ -74,7 +74,7 @@ pub struct Seen {
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Question {
+pub enum RepairRequest {
     /// Compare what both share.
     Compare {
         /// The group.
@@ -93,7 +93,7 @@ pub enum Question {
         /// The buckets.
         buckets: BucketSet,
         /// Behind which place.
-        from: Place,
+        from: RegisterCursor,
     },
     /// What the member has of these objects by now.
     Heads {
@@ -113,7 +113,7 @@ pub enum Question {
     },
 }
 
-impl Question {
+impl RepairRequest {
     /// Returns the group and the epoch that it is about.
     pub fn about(&self) -> (&str, u64) {
         match self {
@@ -137,15 +137,15 @@ impl Question {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum RepairAnswer {
     /// Both have the same.
     Equal,
     /// They differ. These are the sums of the buckets, in order.
     Buckets(Vec<Sum>),
     /// What is in the buckets.
-    Part(Part),
+    Part(SharedPart),
     /// What the member has, in the order of the question; `None` = nothing.
-    Heads(Vec<Option<Seen>>),
+    Heads(Vec<Option<ReplicaHead>>),
     /// The version. Its promise is durable.
     Floor(Version),
     /// The member is in another group or epoch, or in the middle of a change.

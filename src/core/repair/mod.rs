@@ -17,7 +17,12 @@ pub mod survey;
 mod sweeper;
 
 pub use burying::OUTLIVED_MAX;
-pub use message::{Answer, HEADS_MAX, PART_MAX, Part, Place, Question, Seen, Shared};
+pub use message::{
+    HEADS_MAX, PART_MAX, RegisterCursor, RepairAnswer, RepairRequest, ReplicaHead, SharedPart,
+    SharedRegister,
+};
 pub use running::RepairStatus;
-pub use survey::{Burial, Head, Scope, Survey, walk};
-pub use sweeper::{Effect, Event, Failure, Now, Options, Outlived, Sweeper, Ticket};
+pub use survey::{Burial, Scope, Survey, SurveyHead, walk};
+pub use sweeper::{
+    Failure, Now, Outlived, RepairEffect, RepairEvent, RepairOptions, Sweeper, Ticket,
+};

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Effect, Now, Options, Ticket};
+use super::{Now, RepairEffect, RepairOptions, Ticket};
 use crate::{
     node_id::NodeId,
     object::ObjectId,
-    register::{Ended, Order},
+    register::{RegisterOrder, RegisterOutcome},
     time::{MonotonicUs, UnixMs},
 };
 
@@ -66,9 +66,9 @@ pub(super) enum Reason {
 
 /// A round that is wanted.
 #[derive(Debug, Clone)]
-pub(super) struct Task {
+pub(super) struct RepairTask {
     pub id: ObjectId,
-    pub order: Order,
+    pub order: RegisterOrder,
     pub reason: Reason,
     /// The bytes that it will move.
     pub bytes: u64,
@@ -80,19 +80,19 @@ pub(super) struct Task {
 
 /// The rounds.
 #[derive(Debug)]
-pub(super) struct Running {
-    options: Options,
-    queue: VecDeque<Task>,
-    again: BTreeMap<(MonotonicUs, Ticket), Task>,
-    under_way: BTreeMap<Ticket, Task>,
+pub(super) struct RepairRounds {
+    options: RepairOptions,
+    queue: VecDeque<RepairTask>,
+    again: BTreeMap<(MonotonicUs, Ticket), RepairTask>,
+    under_way: BTreeMap<Ticket, RepairTask>,
     counts: BTreeMap<Reason, usize>, // invariant: how many tasks of each reason the three above have
     /// How many bytes may be spent; below 0 = too many were.
     budget: i64,
     filled: MonotonicUs,
 }
 
-impl Running {
-    pub fn new(options: Options, now: MonotonicUs) -> Self {
+impl RepairRounds {
+    pub fn new(options: RepairOptions, now: MonotonicUs) -> Self {
         Self {
             options,
             queue: VecDeque::new(),
@@ -133,18 +133,18 @@ impl Running {
         self.tasks().map(|task| task.since).min()
     }
 
-    fn tasks(&self) -> impl Iterator<Item = &Task> {
+    fn tasks(&self) -> impl Iterator<Item = &RepairTask> {
         self.queue.iter().chain(self.again.values()).chain(self.under_way.values())
     }
 
-    pub fn want(&mut self, task: Task) {
+    pub fn want(&mut self, task: RepairTask) {
         *self.counts.entry(task.reason).or_default() += 1;
         self.queue.push_back(task);
     }
 
     /// Drops what may only be run in another epoch, if it has not begun.
     pub fn keep_epoch(&mut self, epoch: Option<u64>) {
-        let fits = |task: &Task| task.epoch.is_none() || task.epoch == epoch;
+        let fits = |task: &RepairTask| task.epoch.is_none() || task.epoch == epoch;
         self.queue.retain(fits);
         self.again.retain(|_, task| fits(task));
         let reasons: Vec<_> = self.tasks().map(|task| task.reason).collect();
@@ -158,11 +158,11 @@ impl Running {
         &mut self,
         now: Now,
         ticket: Ticket,
-        ended: &Ended,
+        ended: &RegisterOutcome,
         status: &mut super::RepairStatus,
     ) {
         let Some(mut task) = self.under_way.remove(&ticket) else { return };
-        if *ended == Ended::Done {
+        if *ended == RegisterOutcome::Done {
             self.drop_one(task.reason);
             match task.reason {
                 Reason::Differs => {
@@ -205,7 +205,7 @@ impl Running {
     }
 
     /// Begins what may be begun. Returns the last ticket that it has used.
-    pub fn run(&mut self, now: Now, first: Ticket, effects: &mut Vec<Effect>) -> Ticket {
+    pub fn run(&mut self, now: Now, first: Ticket, effects: &mut Vec<RepairEffect>) -> Ticket {
         self.refill(now.monotonic);
         while let Some(entry) = self.again.first_entry() {
             if entry.key().0 > now.monotonic {
@@ -218,7 +218,7 @@ impl Running {
             let Some(task) = self.queue.pop_front() else { break };
             self.budget = self.budget.saturating_sub_unsigned(task.bytes + ROUND_BYTES);
             let (id, order) = (task.id.clone(), task.order.clone());
-            effects.push(Effect::Run { ticket: next, id, order });
+            effects.push(RepairEffect::Run { ticket: next, id, order });
             self.under_way.insert(next, task);
             next += 1;
         }

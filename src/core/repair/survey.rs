@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{PART_MAX, Part, Place, Shared};
+use super::{PART_MAX, RegisterCursor, SharedPart, SharedRegister};
 use crate::{
     digest::{BucketSet, Digest, Fingerprint, bucket_of},
     node_id::NodeId,
@@ -78,7 +78,7 @@ impl Scope {
 
 /// What a survey looks at of one register.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct SurveyHead {
     /// The object.
     pub id: ObjectId,
     /// Under which ballot its value was accepted.
@@ -120,7 +120,7 @@ impl Survey {
     pub fn take<E>(
         scope: &Scope,
         alive: &BTreeSet<NodeId>,
-        mut read: impl FnMut(u8, Option<&ObjectId>, usize) -> Result<Vec<Head>, E>,
+        mut read: impl FnMut(u8, Option<&ObjectId>, usize) -> Result<Vec<SurveyHead>, E>,
     ) -> Result<Self, E> {
         let mut survey = Self::begin(scope);
         for shard in 0..SHARDS {
@@ -140,7 +140,7 @@ impl Survey {
         Self { shared: others.map(|node| (*node, Digest::default())).collect(), ..Self::default() }
     }
 
-    fn add(&mut self, scope: &Scope, alive: &BTreeSet<NodeId>, head: Head) {
+    fn add(&mut self, scope: &Scope, alive: &BTreeSet<NodeId>, head: SurveyHead) {
         self.registers += 1;
         if head.version.is_some() {
             let replicas = scope.replicas(&head.id);
@@ -174,14 +174,14 @@ pub fn walk<E>(
     scope: &Scope,
     other: NodeId,
     buckets: &BucketSet,
-    from: &Place,
-    mut read: impl FnMut(u8, Option<&ObjectId>, usize) -> Result<Vec<Head>, E>,
-) -> Result<Part, E> {
-    let (mut part, mut place, mut looks) = (Part::default(), from.clone(), 0);
+    from: &RegisterCursor,
+    mut read: impl FnMut(u8, Option<&ObjectId>, usize) -> Result<Vec<SurveyHead>, E>,
+) -> Result<SharedPart, E> {
+    let (mut part, mut place, mut looks) = (SharedPart::default(), from.clone(), 0);
     while place.shard < SHARDS {
         let heads = read(place.shard, place.after.as_ref(), READ_MAX)?;
         if heads.is_empty() {
-            place = Place { shard: place.shard + 1, after: None };
+            place = RegisterCursor { shard: place.shard + 1, after: None };
             continue;
         }
         for head in heads {
@@ -193,7 +193,7 @@ pub fn walk<E>(
             place.after = Some(head.id.clone());
             let is_wanted = head.version.is_some() && buckets.contains(bucket_of(head.id.as_str()));
             if is_wanted && scope.shares(&head.id, other) {
-                part.registers.push(Shared { id: head.id, accepted: head.accepted });
+                part.registers.push(SharedRegister { id: head.id, accepted: head.accepted });
             }
         }
     }

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Answer, Part, Place, Question, RepairStatus, Scope, Seen, Survey,
-    burying::{Burials, Expiry},
+    RegisterCursor, RepairAnswer, RepairRequest, RepairStatus, ReplicaHead, Scope, SharedPart,
+    Survey,
+    burying::{Burials, ExpirySearch},
     comparing::Comparison,
-    running::Running,
+    running::RepairRounds,
 };
 use crate::{
     digest::BucketSet,
     node_id::NodeId,
     object::{ObjectId, Version},
-    register::{Ended, Order},
+    register::{RegisterOrder, RegisterOutcome},
     time::{MonotonicUs, UnixMs, UnixSecs},
 };
 
@@ -24,7 +25,7 @@ pub type Ticket = u64;
 
 /// How much, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
+pub struct RepairOptions {
     /// How often each other member is compared with.
     pub interval_us: u64,
     /// How soon after a change of the group, or after a member is back.
@@ -65,30 +66,30 @@ pub struct Outlived {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum RepairEvent {
     /// The group, and which of its members answer; `None` = there is none, or it changes.
     Viewed(Option<(Scope, BTreeSet<NodeId>)>),
     /// A pass over this node's registers has ended.
     Surveyed(Ticket, Result<Survey, Failure>),
     /// What a question has brought.
-    Answered(Ticket, Result<Answer, Failure>),
+    Answered(Ticket, Result<RepairAnswer, Failure>),
     /// A part of what this node shares with another one.
-    Walked(Ticket, Result<Part, Failure>),
+    Walked(Ticket, Result<SharedPart, Failure>),
     /// What this node has of some objects.
-    Looked(Ticket, Result<Vec<Option<Seen>>, Failure>),
+    Looked(Ticket, Result<Vec<Option<ReplicaHead>>, Failure>),
     /// Objects that have expired, oldest first.
     Outlived(Ticket, Result<Vec<Outlived>, Failure>),
     /// Up to which version this node will submit nothing any more.
     Floor(Ticket, Result<Version, Failure>),
     /// A round has ended.
-    Ended(Ticket, Ended),
+    Ended(Ticket, RegisterOutcome),
     /// Time has passed.
     Tick,
 }
 
 /// What is to be done. Each has one event as its answer, unless it is about a comparison that was given up meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum RepairEffect {
     /// Pass over this node's registers.
     Survey {
         /// Names it.
@@ -105,7 +106,7 @@ pub enum Effect {
         /// Whom.
         to: NodeId,
         /// What.
-        question: Question,
+        question: RepairRequest,
     },
     /// Read a part of what this node shares with another one.
     Walk {
@@ -118,7 +119,7 @@ pub enum Effect {
         /// In which buckets.
         buckets: BucketSet,
         /// Behind which place.
-        from: Place,
+        from: RegisterCursor,
     },
     /// Look at some registers of this node.
     Look {
@@ -146,7 +147,7 @@ pub enum Effect {
         /// The object.
         id: ObjectId,
         /// What.
-        order: Order,
+        order: RegisterOrder,
     },
 }
 
@@ -160,56 +161,60 @@ pub(super) struct Due {
 /// The sweeper of one node.
 #[derive(Debug)]
 pub struct Sweeper {
-    pub(super) options: Options,
+    pub(super) options: RepairOptions,
     pub(super) scope: Option<Scope>,
     pub(super) alive: BTreeSet<NodeId>,
     pub(super) due: BTreeMap<NodeId, Due>,
     pub(super) comparison: Option<Comparison>,
-    pub(super) expiry: Expiry,
+    pub(super) expiry: ExpirySearch,
     pub(super) burials: Burials,
-    pub(super) running: Running,
+    pub(super) running: RepairRounds,
     pub(super) status: RepairStatus,
     next_ticket: Ticket,
 }
 
 impl Sweeper {
     /// Starts the sweeper of a node that has no group yet. `before` is what earlier ones of the node have done.
-    pub fn new(options: Options, now: MonotonicUs, before: RepairStatus) -> Self {
+    pub fn new(options: RepairOptions, now: MonotonicUs, before: RepairStatus) -> Self {
         Self {
             options,
             scope: None,
             alive: BTreeSet::new(),
             due: BTreeMap::new(),
             comparison: None,
-            expiry: Expiry::new(now.plus_us(options.expire_us)),
+            expiry: ExpirySearch::new(now.plus_us(options.expire_us)),
             burials: Burials::new(now.plus_us(options.bury_us)),
-            running: Running::new(options, now),
+            running: RepairRounds::new(options, now),
             status: RepairStatus { kept_tombstones: 0, kept_for: None, ..before },
             next_ticket: 0,
         }
     }
 
     /// Takes one event. What depends on time is done by the first event at or after [`next_due`](Self::next_due).
-    pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
+    pub fn step(&mut self, now: Now, event: RepairEvent) -> Vec<RepairEffect> {
         let mut effects = Vec::new();
         match event {
-            Event::Viewed(view) => self.on_view(now, view),
-            Event::Surveyed(ticket, survey) => self.on_surveyed(now, ticket, survey, &mut effects),
-            Event::Answered(ticket, answer) => self.on_answered(now, ticket, answer, &mut effects),
-            Event::Walked(ticket, part) => self.on_walked(now, ticket, part, &mut effects),
-            Event::Looked(ticket, heads) => self.on_looked(now, ticket, heads),
-            Event::Outlived(ticket, found) => self.on_outlived(now, ticket, found),
-            Event::Floor(ticket, floor) => self.on_own_floor(now, ticket, floor),
-            Event::Ended(ticket, ended) => {
+            RepairEvent::Viewed(view) => self.on_view(now, view),
+            RepairEvent::Surveyed(ticket, survey) => {
+                self.on_surveyed(now, ticket, survey, &mut effects)
+            }
+            RepairEvent::Answered(ticket, answer) => {
+                self.on_answered(now, ticket, answer, &mut effects)
+            }
+            RepairEvent::Walked(ticket, part) => self.on_walked(now, ticket, part, &mut effects),
+            RepairEvent::Looked(ticket, heads) => self.on_looked(now, ticket, heads),
+            RepairEvent::Outlived(ticket, found) => self.on_outlived(now, ticket, found),
+            RepairEvent::Floor(ticket, floor) => self.on_own_floor(now, ticket, floor),
+            RepairEvent::Ended(ticket, ended) => {
                 self.running.on_ended(now, ticket, &ended, &mut self.status);
             }
-            Event::Tick => {}
+            RepairEvent::Tick => {}
         }
         self.on_time(now, &mut effects);
         effects
     }
 
-    /// Returns when a [`Event::Tick`] is wanted.
+    /// Returns when a [`RepairEvent::Tick`] is wanted.
     pub fn next_due(&self) -> Option<MonotonicUs> {
         let idle = self.scope.is_some() && self.comparison.is_none();
         let with = self.due.iter().filter(|(node, _)| self.alive.contains(node));
@@ -276,7 +281,7 @@ impl Sweeper {
         self.alive = alive;
     }
 
-    fn on_time(&mut self, now: Now, effects: &mut Vec<Effect>) {
+    fn on_time(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
         if self.scope.is_some() {
             self.expire_on(now, effects);
             self.bury_on(now, effects);

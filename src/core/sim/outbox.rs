@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    change::{Change, Condition, Content, Refusal, Written},
+    change::{Change, Condition, Content, WriteRefusal, Written},
     object::{Object, ObjectId, Version},
     outbox::{
-        Draft, Effect, Event, Figures, IN_FLIGHT_MAX, Kept, Limits, MergeEnd, Outbox, Refused,
-        Shelf, value_bytes,
+        Draft, Figures, IN_FLIGHT_MAX, Limits, LoadedEntry, MergeEnd, Outbox, OutboxEffect,
+        OutboxEvent, OutboxRefusal, OutboxShelf, value_bytes,
     },
     register::{Now, OpId, Ticket, Tombstone, Value},
     time::{MonotonicUs, UnixMs, UnixSecs},
@@ -58,7 +58,7 @@ impl Disk {
     }
 }
 
-impl Shelf for Disk {
+impl OutboxShelf for Disk {
     fn entry(&self, id: &ObjectId) -> Result<Option<Value>, String> {
         Ok(self.entries.get(id).cloned())
     }
@@ -74,8 +74,8 @@ struct Node {
     disk: Disk,
     now: Now,
     merges: BTreeMap<ObjectId, Value>,
-    pages: VecDeque<Vec<Kept>>,
-    answers: BTreeMap<OpId, Result<Written, Refused>>,
+    pages: VecDeque<Vec<LoadedEntry>>,
+    answers: BTreeMap<OpId, Result<Written, OutboxRefusal>>,
     kept: BTreeMap<Ticket, (OpId, Written)>,
     promised: Vec<(OpId, Version)>,
     discarded: Vec<OpId>,
@@ -103,48 +103,48 @@ impl Node {
     /// A node whose outbox is loaded.
     fn ready() -> Self {
         let mut node = Self::new();
-        node.step(Event::Tick);
+        node.step(OutboxEvent::Tick);
         node.store_all();
         node.load_all();
         node
     }
 
-    fn step(&mut self, event: Event) {
+    fn step(&mut self, event: OutboxEvent) {
         for effect in self.outbox.step(self.now, event, &self.disk) {
             match effect {
-                Effect::Keep { ticket, op, id, value, written } => {
+                OutboxEffect::Keep { ticket, op, id, value, written } => {
                     self.kept.insert(ticket, (op, written));
                     self.disk.jobs.push_back((ticket, Job::Put(id, value)));
                 }
-                Effect::Remove { ticket, entries } => {
+                OutboxEffect::Remove { ticket, entries } => {
                     self.disk.jobs.push_back((ticket, Job::Remove(entries)));
                 }
-                Effect::Raise { ticket, floor } => {
+                OutboxEffect::Raise { ticket, floor } => {
                     self.disk.jobs.push_back((ticket, Job::Raise(floor)));
                 }
-                Effect::Load { after } => {
+                OutboxEffect::Load { after } => {
                     let behind = |id: &ObjectId| after.as_ref().is_none_or(|after| id > after);
                     let entries = self.disk.entries.iter().filter(|(id, _)| behind(id)).take(3);
-                    let page = entries.map(|(id, value)| Kept {
+                    let page = entries.map(|(id, value)| LoadedEntry {
                         id: id.clone(),
                         version: value.version().unwrap(),
                         bytes: value_bytes(value),
                     });
                     self.pages.push_back(page.collect());
                 }
-                Effect::Merge { id, value } => {
+                OutboxEffect::Merge { id, value } => {
                     let again = self.merges.insert(id.clone(), value);
                     assert!(again.is_none(), "{id} is merged twice at a time");
                     assert!(self.merges.len() <= IN_FLIGHT_MAX);
                 }
-                Effect::Refuse { op, refused } => self.answer(op, Err(refused)),
-                Effect::Promised { op, floor } => self.promised.push((op, floor)),
-                Effect::Discarded { op } => self.discarded.push(op),
+                OutboxEffect::Refuse { op, refused } => self.answer(op, Err(refused)),
+                OutboxEffect::Promised { op, floor } => self.promised.push((op, floor)),
+                OutboxEffect::Discarded { op } => self.discarded.push(op),
             }
         }
     }
 
-    fn answer(&mut self, op: OpId, answer: Result<Written, Refused>) {
+    fn answer(&mut self, op: OpId, answer: Result<Written, OutboxRefusal>) {
         assert!(self.answers.insert(op, answer).is_none(), "{op} is answered twice");
     }
 
@@ -156,7 +156,7 @@ impl Node {
     fn begin(&mut self, id: &str, change: Change, seen: Value) -> OpId {
         let op = self.op();
         let id = object(id);
-        self.step(Event::Put { op, id, draft: Box::new(Draft { change, seen }) });
+        self.step(OutboxEvent::Put { op, id, draft: Box::new(Draft { change, seen }) });
         op
     }
 
@@ -167,9 +167,9 @@ impl Node {
             self.disk.apply(job);
         }
         if let Some((op, written)) = self.kept.remove(&ticket) {
-            self.answer(op, if is_durable { Ok(written) } else { Err(Refused::NotKept) });
+            self.answer(op, if is_durable { Ok(written) } else { Err(OutboxRefusal::NotKept) });
         }
-        self.step(Event::Stored { ticket, is_durable });
+        self.step(OutboxEvent::Stored { ticket, is_durable });
     }
 
     fn store_all(&mut self) {
@@ -180,14 +180,14 @@ impl Node {
 
     fn load_all(&mut self) {
         while let Some(page) = self.pages.pop_front() {
-            self.step(Event::Loaded { page });
+            self.step(OutboxEvent::Loaded { page });
         }
     }
 
     fn end(&mut self, id: &str, end: MergeEnd) -> Value {
         let id = object(id);
         let value = self.merges.remove(&id).expect("it is being merged");
-        self.step(Event::Merged { id, end });
+        self.step(OutboxEvent::Merged { id, end });
         value
     }
 
@@ -203,7 +203,7 @@ impl Node {
     fn pass(&mut self, us: u64) {
         self.now.monotonic = self.now.monotonic.plus_us(us);
         self.now.wall = UnixMs(self.now.wall.0 + us / 1000);
-        self.step(Event::Tick);
+        self.step(OutboxEvent::Tick);
     }
 
     /// A process that is killed and started again: volatile state is gone, and of the jobs a prefix has been done.
@@ -217,7 +217,7 @@ impl Node {
         self.merges.clear();
         self.pages.clear();
         self.outbox = Outbox::new(TAG, LIMITS);
-        self.step(Event::Tick);
+        self.step(OutboxEvent::Tick);
     }
 }
 
@@ -290,21 +290,24 @@ fn conditions_hold_against_what_is_on_its_way_and_what_the_writer_saw() {
     let mut node = Node::ready();
     let first = node.begin("a", write("1", Condition::Absent), Value::Absent);
     let second = node.begin("a", write("2", Condition::Absent), Value::Absent);
-    assert!(matches!(node.answers[&second], Err(Refused::Condition(Refusal::Exists { .. }))));
+    assert!(matches!(
+        node.answers[&second],
+        Err(OutboxRefusal::Condition(WriteRefusal::Exists { .. }))
+    ));
     node.store_all();
     let Ok(Written::Kept { version, .. }) = node.answers[&first] else { panic!("refused") };
     // What is kept here is newer than what the writer saw, and the other way round.
     let seen = live("a", Version { time: 1, node: 1 }, None);
     let stale = Condition::Version(seen.version().unwrap());
     let third = node.begin("a", write("3", stale), seen);
-    let mismatch = Refused::Condition(Refusal::VersionMismatch {
+    let mismatch = OutboxRefusal::Condition(WriteRefusal::VersionMismatch {
         current: version,
         wanted: Version { time: 1, node: 1 },
     });
     assert_eq!(node.answers[&third], Err(mismatch));
     let deleted = Value::Tombstone(Tombstone { version: Version { time: u64::MAX / 2, node: 1 } });
     let fourth = node.begin("a", write("4", Condition::Present), deleted.clone());
-    assert_eq!(node.answers[&fourth], Err(Refused::Condition(Refusal::Missing)));
+    assert_eq!(node.answers[&fourth], Err(OutboxRefusal::Condition(WriteRefusal::Missing)));
     let fifth = node.begin("a", write("5", Condition::Absent), deleted.clone());
     node.store_all();
     let Ok(Written::Kept { version, created: true }) = node.answers[&fifth] else { panic!() };
@@ -321,7 +324,7 @@ fn an_expired_object_is_absent_to_a_condition() {
     let mut node = Node::ready();
     let expired = live("a", Version { time: 1, node: 1 }, Some(node.now.wall.secs()));
     let update = node.begin("a", write("1", Condition::Present), expired.clone());
-    assert_eq!(node.answers[&update], Err(Refused::Condition(Refusal::Missing)));
+    assert_eq!(node.answers[&update], Err(OutboxRefusal::Condition(WriteRefusal::Missing)));
     let create = node.begin("a", write("1", Condition::Absent), expired);
     node.store_all();
     assert!(matches!(node.answers[&create], Ok(Written::Kept { created: true, .. })));
@@ -339,7 +342,7 @@ fn a_full_outbox_refuses_what_makes_it_grow_and_says_the_way_out() {
     node.put("k7", "y");
     let large = "x".repeat(LIMITS.bytes as usize);
     let full = node.begin("k7", write(&large, Condition::Any), Value::Absent);
-    assert!(matches!(node.answers[&full], Err(Refused::Full { entries: 100, .. })));
+    assert!(matches!(node.answers[&full], Err(OutboxRefusal::Full { entries: 100, .. })));
     // What shrinks it goes on.
     let delete = Change::Delete { condition: Condition::Any };
     let deleted = node.begin("k7", delete, Value::Absent);
@@ -374,7 +377,7 @@ fn pauses_double_up_to_half_a_minute_and_a_nudge_ends_them() {
     node.end("a", MergeEnd::NoQuorum);
     let most = node.outbox.next_due().unwrap().since(node.now.monotonic);
     assert!((15_000_000..=30_000_000).contains(&most), "{most}");
-    node.step(Event::Nudge);
+    node.step(OutboxEvent::Nudge);
     assert_eq!(node.merges.len(), 1);
     node.end("a", MergeEnd::NoQuorum);
     assert!(node.outbox.next_due().unwrap().since(node.now.monotonic) <= 100_000);
@@ -410,7 +413,10 @@ fn what_was_acknowledged_survives_a_crash_and_is_merged_again() {
     node.store_all();
     node.load_all();
     assert!(!node.answers.contains_key(&lost));
-    assert!(matches!(node.answers[&held], Err(Refused::Condition(Refusal::Exists { .. }))));
+    assert!(matches!(
+        node.answers[&held],
+        Err(OutboxRefusal::Condition(WriteRefusal::Exists { .. }))
+    ));
     assert_eq!(node.merges.len(), 10);
     for (index, version) in versions.into_iter().enumerate() {
         assert_eq!(node.merges[&object(&format!("k{index}"))].version(), Some(version));
@@ -430,14 +436,14 @@ fn entries_that_cannot_be_read_are_tried_again_and_requests_are_told() {
         node.pass(due);
     }
     node.store(false);
-    assert_eq!(node.answers[&op], Err(Refused::NotLoaded));
+    assert_eq!(node.answers[&op], Err(OutboxRefusal::NotLoaded));
     let again = node.begin("a", write("1", Condition::Any), Value::Absent);
-    assert_eq!(node.answers[&again], Err(Refused::NotLoaded));
+    assert_eq!(node.answers[&again], Err(OutboxRefusal::NotLoaded));
     let due = node.outbox.next_due().unwrap().since(node.now.monotonic);
     node.pass(due);
     node.store(true);
     node.pages.clear();
-    node.step(Event::LoadFailed);
+    node.step(OutboxEvent::LoadFailed);
     let due = node.outbox.next_due().unwrap().since(node.now.monotonic);
     node.pass(due);
     node.store(true);
@@ -475,7 +481,7 @@ fn an_unknown_outcome_is_found_out_by_the_next_look() {
 fn a_floor_is_below_every_entry_and_every_later_version_and_durable() {
     let mut node = Node::ready();
     let op = node.op();
-    node.step(Event::Floor { op });
+    node.step(OutboxEvent::Floor { op });
     assert!(node.promised.is_empty(), "not before it is durable");
     node.store_all();
     let (_, idle) = node.promised.pop().unwrap();
@@ -484,7 +490,7 @@ fn a_floor_is_below_every_entry_and_every_later_version_and_durable() {
     assert!(first > idle);
     node.begin("b", write("1", Condition::Any), Value::Absent);
     node.put("a", "2");
-    node.step(Event::Floor { op });
+    node.step(OutboxEvent::Floor { op });
     node.store_all();
     let (_, floor) = node.promised.pop().unwrap();
     // The first version is still under way.
@@ -493,11 +499,11 @@ fn a_floor_is_below_every_entry_and_every_later_version_and_durable() {
     node.end("a", MergeEnd::Done);
     node.end("b", MergeEnd::Done);
     // Until the removal is durable, a restart would submit it again.
-    node.step(Event::Floor { op });
+    node.step(OutboxEvent::Floor { op });
     assert!(node.promised.pop().is_none_or(|(_, floor)| floor < first));
     node.store_all();
     node.promised.clear();
-    node.step(Event::Floor { op });
+    node.step(OutboxEvent::Floor { op });
     node.store_all();
     let (_, floor) = node.promised.pop().unwrap();
     assert!(floor > first);
@@ -515,7 +521,7 @@ fn what_others_have_gone_on_without_is_discarded() {
     let old: Vec<_> = (0..5).map(|index| node.put(&format!("k{index}"), "x")).collect();
     node.end("k0", MergeEnd::NoQuorum);
     let op = node.op();
-    node.step(Event::Discard { op, upto: old[3] });
+    node.step(OutboxEvent::Discard { op, upto: old[3] });
     node.store_all();
     assert!(node.discarded.is_empty(), "what is under way has to end first");
     for id in ["k1", "k2", "k3"] {
@@ -526,7 +532,7 @@ fn what_others_have_gone_on_without_is_discarded() {
     assert_eq!(node.disk.entries.len(), 1);
     assert_eq!(node.outbox.figures().discarded, 4);
     let far = Version { time: old[4].time + (1 << 40), node: 0 };
-    node.step(Event::Discard { op, upto: far });
+    node.step(OutboxEvent::Discard { op, upto: far });
     node.end("k4", MergeEnd::NotReady);
     node.store_all();
     assert_eq!((node.discarded.len(), node.disk.entries.len()), (2, 0));
@@ -631,9 +637,9 @@ impl Run {
             78..88 => self.node.pass(self.rng.random_range(0..400_000)),
             88..91 => {
                 let op = self.node.op();
-                self.node.step(Event::Floor { op });
+                self.node.step(OutboxEvent::Floor { op });
             }
-            91..93 => self.node.step(Event::Nudge),
+            91..93 => self.node.step(OutboxEvent::Nudge),
             93..96 => self.node.load_all(),
             96..97 => {
                 let back = self.rng.random_range(0..10_000);
@@ -641,7 +647,7 @@ impl Run {
             }
             97..98 if !self.node.pages.is_empty() => {
                 self.node.pages.clear();
-                self.node.step(Event::LoadFailed);
+                self.node.step(OutboxEvent::LoadFailed);
             }
             98..100 => {
                 let done = self.rng.random_range(0..4);

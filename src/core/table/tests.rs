@@ -20,27 +20,27 @@ fn seat(n: u8, claim: u64) -> Seat {
     Seat { member, claim, permanent: n == 9 }
 }
 
-fn founded(capacity: u32, replication_factor: u32) -> Table {
+fn founded(capacity: u32, replication_factor: u32) -> GroupTable {
     let settings = Settings {
         storage_mode: StorageMode::Fast,
         retrieval_mode: RetrievalMode::Fast,
         migration: false,
         replication_factor,
     };
-    Table::found("group-x".into(), seat(1, 1), settings, capacity)
+    GroupTable::found("group-x".into(), seat(1, 1), settings, capacity)
 }
 
-fn change(add: &[Seat], remove: &[(NodeId, u64)]) -> Command {
-    Command::Change { add: add.to_vec(), remove: remove.to_vec() }
+fn change(add: &[Seat], remove: &[(NodeId, u64)]) -> TableCommand {
+    TableCommand::Change { add: add.to_vec(), remove: remove.to_vec() }
 }
 
-fn acknowledge(table: &mut Table, n: u8) -> Applied {
+fn acknowledge(table: &mut GroupTable, n: u8) -> Applied {
     let epoch = table.epoch();
-    table.apply(&Command::Acknowledge { node: node(n), epoch })
+    table.apply(&TableCommand::Acknowledge { node: node(n), epoch })
 }
 
 /// A stable group of the nodes 1 to `count`.
-fn group_of(count: u8, replication_factor: u32) -> Table {
+fn group_of(count: u8, replication_factor: u32) -> GroupTable {
     let mut table = founded(u32::from(count) + 2, replication_factor);
     let newcomers: Vec<_> = (2..=count).map(|n| seat(n, 1)).collect();
     if !newcomers.is_empty() {
@@ -88,12 +88,12 @@ fn how_many_may_miss_the_rescan_follows_from_the_replicas_not_from_the_members()
 fn one_change_at_a_time() {
     let mut table = group_of(2, 3);
     table.apply(&change(&[seat(3, 1)], &[]));
-    let refused = Applied::Refused(Refused::Joint { epoch: table.epoch() });
+    let refused = Applied::Refused(TableRefusal::Joint { epoch: table.epoch() });
     assert_eq!(table.apply(&change(&[seat(4, 1)], &[])), refused);
-    let factor = Command::Set(SettingChange::ReplicationFactor(2));
+    let factor = TableCommand::Set(SettingChange::ReplicationFactor(2));
     assert_eq!(table.apply(&factor), refused);
     // What needs no rescan need not wait.
-    let mode = Command::Set(SettingChange::StorageMode(StorageMode::Safe));
+    let mode = TableCommand::Set(SettingChange::StorageMode(StorageMode::Safe));
     assert_eq!(table.apply(&mode), Applied::Done);
 }
 
@@ -107,7 +107,7 @@ fn a_late_removal_does_not_remove_the_newcomer() {
     assert_eq!(table.apply(&change(&[], &[(node(2), 1)])), Applied::Nothing);
     assert_eq!(table.seats[&node(2)].claim, 2);
     // Nor does one claim take the place of another without an end of the first.
-    let refused = Applied::Refused(Refused::NotAMember { node: node(2) });
+    let refused = Applied::Refused(TableRefusal::NotAMember { node: node(2) });
     assert_eq!(table.apply(&change(&[seat(2, 3)], &[])), refused);
     assert_eq!(table.apply(&change(&[seat(2, 3)], &[(node(2), 2)])), refused);
 }
@@ -115,19 +115,19 @@ fn a_late_removal_does_not_remove_the_newcomer() {
 #[test]
 fn the_super_peer_stays_and_only_one_who_stays_becomes_it() {
     let mut table = group_of(3, 3);
-    let refused = Applied::Refused(Refused::SuperPeer);
+    let refused = Applied::Refused(TableRefusal::SuperPeer);
     assert_eq!(table.apply(&change(&[], &[(node(1), 1)])), refused);
     table.apply(&change(&[], &[(node(2), 1)]));
-    let out = Applied::Refused(Refused::NotAMember { node: node(2) });
-    assert_eq!(table.apply(&Command::Lead { node: node(2) }), out);
-    assert_eq!(table.apply(&Command::Lead { node: node(3) }), Applied::Done);
+    let out = Applied::Refused(TableRefusal::NotAMember { node: node(2) });
+    assert_eq!(table.apply(&TableCommand::Lead { node: node(2) }), out);
+    assert_eq!(table.apply(&TableCommand::Lead { node: node(3) }), Applied::Done);
     assert_eq!((table.super_peer, table.site.x), (node(3), 3.0));
 }
 
 #[test]
 fn a_full_group_takes_nobody_and_members_that_go_make_room() {
     let mut table = founded(2, 3);
-    let full = Applied::Refused(Refused::Full { members: 2, capacity: 2 });
+    let full = Applied::Refused(TableRefusal::Full { members: 2, capacity: 2 });
     assert_eq!(table.apply(&change(&[seat(2, 1), seat(3, 1)], &[])), full);
     table.apply(&change(&[seat(2, 1)], &[]));
     acknowledge(&mut table, 1);
@@ -142,7 +142,7 @@ fn two_members_never_share_their_number_in_the_log() {
     key[0] = 7;
     let mut twin = seat(1, 1);
     twin.member.node = NodeId::from_key(key);
-    let refused = Applied::Refused(Refused::SameTag { node: twin.member.node });
+    let refused = Applied::Refused(TableRefusal::SameTag { node: twin.member.node });
     assert_eq!(table.apply(&change(&[twin], &[])), refused);
 }
 
@@ -156,7 +156,7 @@ fn a_forced_change_leaves_out_the_lost_and_waits_for_all_others() {
     acknowledge(&mut table, 3);
     let epoch = table.epoch();
     assert!(table.configuration().is_joint());
-    assert_eq!(table.apply(&Command::Force { epoch }), Applied::Done);
+    assert_eq!(table.apply(&TableCommand::Force { epoch }), Applied::Done);
     assert_eq!((table.epoch(), table.forced), (epoch + 1, 1));
     let survivors = BTreeSet::from([node(1), node(2), node(3)]);
     assert_eq!(table.configuration().everybody(), survivors);
@@ -166,8 +166,8 @@ fn a_forced_change_leaves_out_the_lost_and_waits_for_all_others() {
     assert!(table.configuration().is_joint(), "one survivor may hold the only copy");
     acknowledge(&mut table, 3);
     assert_eq!((table.configuration().is_joint(), table.count()), (false, 3));
-    let over = Applied::Refused(Refused::Over { given: epoch, epoch: table.epoch() });
-    assert_eq!(table.apply(&Command::Force { epoch }), over);
+    let over = Applied::Refused(TableRefusal::Over { given: epoch, epoch: table.epoch() });
+    assert_eq!(table.apply(&TableCommand::Force { epoch }), over);
 }
 
 #[test]
@@ -177,17 +177,20 @@ fn a_forced_change_does_not_leave_out_its_own_super_peer() {
     acknowledge(&mut table, 2);
     let epoch = table.epoch();
     let before = table.clone();
-    assert_eq!(table.apply(&Command::Force { epoch }), Applied::Refused(Refused::SuperPeer));
+    assert_eq!(
+        table.apply(&TableCommand::Force { epoch }),
+        Applied::Refused(TableRefusal::SuperPeer)
+    );
     assert_eq!(table, before);
 }
 
 #[test]
 fn nothing_follows_the_end() {
     let mut table = group_of(2, 3);
-    let end = Command::Dissolve { into: Some("group-y".into()) };
+    let end = TableCommand::Dissolve { into: Some("group-y".into()) };
     assert_eq!(table.apply(&end), Applied::Done);
     let before = table.clone();
-    assert_eq!(table.apply(&change(&[seat(3, 1)], &[])), Applied::Refused(Refused::Dissolved));
+    assert_eq!(table.apply(&change(&[seat(3, 1)], &[])), Applied::Refused(TableRefusal::Dissolved));
     assert_eq!(table, before);
 }
 
@@ -204,38 +207,40 @@ fn the_chain_keeps_the_last_thousand() {
     assert_eq!(table.chain[0].epoch, 1_402);
 }
 
-fn command() -> impl Strategy<Value = Command> {
+fn command() -> impl Strategy<Value = TableCommand> {
     let who = 1u8..7;
     let claim = 1u64..4;
     let epoch = 0u64..60;
     let seats = prop::collection::vec((who.clone(), claim.clone()), 0..4);
     prop_oneof![
-        4 => (seats.clone(), seats).prop_map(|(add, remove)| Command::Change {
+        4 => (seats.clone(), seats).prop_map(|(add, remove)| TableCommand::Change {
             add: add.into_iter().map(|(n, claim)| seat(n, claim)).collect(),
             remove: remove.into_iter().map(|(n, claim)| (node(n), claim)).collect(),
         }),
         8 => (who.clone(), epoch.clone())
-            .prop_map(|(n, epoch)| Command::Acknowledge { node: node(n), epoch }),
-        1 => epoch.prop_map(|epoch| Command::Force { epoch }),
-        1 => (-1i64..6).prop_map(|f| Command::Set(SettingChange::ReplicationFactor(f))),
+            .prop_map(|(n, epoch)| TableCommand::Acknowledge { node: node(n), epoch }),
+        1 => epoch.prop_map(|epoch| TableCommand::Force { epoch }),
+        1 => (-1i64..6).prop_map(|f| TableCommand::Set(SettingChange::ReplicationFactor(f))),
         1 => (who.clone(), claim)
-            .prop_map(|(n, claim)| Command::Describe { member: seat(n, 1).member, claim }),
-        2 => who.prop_map(|n| Command::Lead { node: node(n) }),
+            .prop_map(|(n, claim)| TableCommand::Describe { member: seat(n, 1).member, claim }),
+        2 => who.prop_map(|n| TableCommand::Lead { node: node(n) }),
     ]
 }
 
 /// Aims at the present epoch where a command names one: else nearly all would be refused.
-fn aimed(command: Command, table: &Table) -> Command {
+fn aimed(command: TableCommand, table: &GroupTable) -> TableCommand {
     match command {
-        Command::Acknowledge { node, epoch } if epoch % 8 != 0 => {
-            Command::Acknowledge { node, epoch: table.epoch() }
+        TableCommand::Acknowledge { node, epoch } if epoch % 8 != 0 => {
+            TableCommand::Acknowledge { node, epoch: table.epoch() }
         }
-        Command::Force { epoch } if epoch % 2 == 0 => Command::Force { epoch: table.epoch() },
+        TableCommand::Force { epoch } if epoch % 2 == 0 => {
+            TableCommand::Force { epoch: table.epoch() }
+        }
         other => other,
     }
 }
 
-fn check(before: &Table, after: &Table, applied: &Applied) {
+fn check(before: &GroupTable, after: &GroupTable, applied: &Applied) {
     if !matches!(applied, Applied::Done) {
         assert_eq!(before, after, "{applied:?} changed something");
     }

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     link::Link,
     outbox::Item,
-    work::{Gauge, Work},
+    work::{Work, WorkGauge},
 };
 use nomad_core::{
     time::MonotonicUs,
@@ -32,7 +32,7 @@ use nomad_proto::link::{Frame, frame::Kind};
 #[derive(Default)]
 pub(super) struct Answers {
     handlers: ArcSwap<BTreeMap<Service, Arc<dyn PeerHandler>>>,
-    all: Arc<Gauge>,
+    all: Arc<WorkGauge>,
     tasks: TaskTracker,
 }
 
@@ -149,7 +149,7 @@ async fn finish(
     let link = Arc::clone(&request.link);
     let mut fate = link.watch();
     let unanswered = Unanswered(Some(&mut request));
-    let ended = fate.wait_for(|fate| matches!(fate, super::link::Fate::Ended(_)));
+    let ended = fate.wait_for(|fate| matches!(fate, super::link::LinkState::Ended(_)));
     let limit = Duration::from_millis(limit_ms.into());
     tokio::select! {
         biased;

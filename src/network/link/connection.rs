@@ -63,9 +63,9 @@ where
 }
 
 /// An open connection. Dropping it closes it at once.
-pub(super) struct Connection(Tasks);
+pub(super) struct LinkConnection(Tasks);
 
-impl Drop for Connection {
+impl Drop for LinkConnection {
     fn drop(&mut self) {
         let tasks = std::mem::take(&mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.iter().for_each(AbortHandle::abort);
@@ -94,7 +94,7 @@ pub(super) async fn open(
     address: &str,
     outgoing: Outgoing,
     options: &LinkOptions,
-) -> Result<(Connection, BoxStream<'static, Result<Frames, String>>), String> {
+) -> Result<(LinkConnection, BoxStream<'static, Result<Frames, String>>), String> {
     let origin = format!("http://{address}");
     let origin = Uri::try_from(origin).map_err(|error| format!("it is no host:port: {error}"))?;
     let connecting = tokio::time::timeout(options.connect_limit, TcpStream::connect(address));
@@ -105,7 +105,7 @@ pub(super) async fn open(
     };
     stream.set_nodelay(true).and_then(|()| watch_socket(&stream)).map_err(|e| e.to_string())?;
     let tasks = Tasks::default();
-    let connection = Connection(tasks.clone());
+    let connection = LinkConnection(tasks.clone());
     let (sender, driver) = http2::Builder::new(tasks.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW_BYTES)

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt as _;
 
 use super::{
-    Inner,
-    connection::Connection,
-    greet::Messages,
-    link::{CLOSED, Fate, Link},
+    LinksInner,
+    connection::LinkConnection,
+    greet::FrameStream,
+    link::{CLOSED, Link, LinkState},
 };
 use nomad_proto::link::Frames;
 
@@ -18,13 +18,13 @@ const LINGER_TICK: Duration = Duration::from_millis(100);
 /// How long the other side of a link that this one ends has to end it too.
 const FAREWELL_LIMIT: Duration = Duration::from_millis(250);
 
-impl Inner {
+impl LinksInner {
     /// Follows a link to its end.
     pub(super) async fn follow(
         &self,
         link: Arc<Link>,
-        mut messages: Messages,
-        connection: Option<Connection>,
+        mut messages: FrameStream,
+        connection: Option<LinkConnection>,
     ) {
         let ending = Ending { inner: self, link: &link };
         let reason = self.take_messages(&link, &mut messages).await;
@@ -38,7 +38,7 @@ impl Inner {
     }
 
     /// Takes what comes until the link is to end, and says why.
-    async fn take_messages(&self, link: &Arc<Link>, messages: &mut Messages) -> String {
+    async fn take_messages(&self, link: &Arc<Link>, messages: &mut FrameStream) -> String {
         let mut fate = link.watch();
         // It may have been replaced before it is followed.
         fate.mark_changed();
@@ -52,10 +52,10 @@ impl Inner {
                 _ = fate.changed() => {
                     let now = fate.borrow_and_update().clone();
                     match now {
-                        Fate::Stands => {}
-                        Fate::Replaced => pulse = Pulse::new(LINGER_TICK),
-                        Fate::Ended(reason) if &*reason == CLOSED => return why_closed(messages).await,
-                        Fate::Ended(reason) => return reason.to_string(),
+                        LinkState::Stands => {}
+                        LinkState::Replaced => pulse = Pulse::new(LINGER_TICK),
+                        LinkState::Ended(reason) if &*reason == CLOSED => return why_closed(messages).await,
+                        LinkState::Ended(reason) => return reason.to_string(),
                     }
                     continue;
                 }
@@ -90,7 +90,7 @@ impl Inner {
         let activity = link.activity();
         let is_quiet = pulse.activity.replace(activity) == Some(activity);
         let is_idle = is_quiet && link.is_idle();
-        if link.fate() == Fate::Replaced {
+        if link.fate() == LinkState::Replaced {
             let is_late = LINGER_TICK * pulse.count > self.options.linger_limit;
             return (is_idle || is_late).then_some("another link has taken its place");
         }
@@ -100,7 +100,7 @@ impl Inner {
 }
 
 /// What the other half of the stream says of a closed connection, which it does at once.
-async fn why_closed(messages: &mut Messages) -> String {
+async fn why_closed(messages: &mut FrameStream) -> String {
     let error = async {
         loop {
             match messages.next().await {
@@ -130,7 +130,7 @@ impl Pulse {
 
 /// Sees to it that a link does not stay in the table when its task is gone, however that ends.
 struct Ending<'a> {
-    inner: &'a Inner,
+    inner: &'a LinksInner,
     link: &'a Arc<Link>,
 }
 

@@ -6,19 +6,19 @@ use futures::{StreamExt as _, stream::BoxStream};
 use tokio::sync::mpsc;
 
 use super::{
-    Inner,
-    handshake::{self, Failed, Part},
+    LinksInner,
+    handshake::{self, Failed, HandshakeSide},
     link::{Birth, Link},
     outgoing::Out,
-    table::Place,
+    table::LinkAdmission,
 };
 use nomad_core::node_id::NodeId;
 use nomad_proto::link::{Frames, Hello, Welcome, refusal::Reason};
 
 /// The messages of a stream.
-pub(super) type Messages = BoxStream<'static, Result<Frames, String>>;
+pub(super) type FrameStream = BoxStream<'static, Result<Frames, String>>;
 
-async fn next(messages: &mut Messages) -> Result<Frames, Failed> {
+async fn next(messages: &mut FrameStream) -> Result<Frames, Failed> {
     match messages.next().await {
         Some(Ok(frames)) => Ok(frames),
         Some(Err(reason)) => Err(Failed::Broken(reason)),
@@ -36,7 +36,7 @@ fn missing(what: &str) -> Failed {
     Failed::Broken(format!("what it sent is no {what} of a handshake"))
 }
 
-impl Inner {
+impl LinksInner {
     /// Counts a link that this node opens, and makes its hello.
     pub(super) fn hello_as_opener(&self, expected: Option<NodeId>) -> Hello {
         let opened = self.opened.fetch_add(1, SeqCst) + 1;
@@ -50,7 +50,7 @@ impl Inner {
         address: &str,
         hello: Hello,
         expected: Option<NodeId>,
-        messages: &mut Messages,
+        messages: &mut FrameStream,
         sender: &mpsc::Sender<Out>,
     ) -> Result<Arc<Link>, Failed> {
         let answer = next(messages).await?;
@@ -61,12 +61,12 @@ impl Inner {
             return Err(missing("answer"));
         };
         let node = self.own.check(&theirs, expected)?;
-        handshake::verify(node, &proof, Part::Accepts, &hello, &theirs)?;
+        handshake::verify(node, &proof, HandshakeSide::Accepts, &hello, &theirs)?;
         if self.table.link(node).is_some() {
             // It has opened one meanwhile, or is known under another address. Nothing is proved, so nothing is replaced.
             return Err(Failed::Crossed(node));
         }
-        let proof = Some(self.own.prove(Part::Opens, &hello, &theirs)?);
+        let proof = Some(self.own.prove(HandshakeSide::Opens, &hello, &theirs)?);
         send(sender, Frames { proof, ..Frames::default() })?;
         let answer = next(messages).await?;
         if let Some(refusal) = &answer.refusal {
@@ -82,10 +82,10 @@ impl Inner {
         };
         let link = self.new_link(node, birth, Some(address.to_owned()));
         match self.table.put(&link) {
-            Place::Stands => {}
+            LinkAdmission::Stands => {}
             // The other side holds it for a link, so it is served until both have seen which one stays.
-            Place::Crossed => link.replace(),
-            Place::Full => return Err(self.too_many()),
+            LinkAdmission::Crossed => link.replace(),
+            LinkAdmission::Full => return Err(self.too_many()),
         }
         let _ = sender.try_send(Out::Link(Arc::clone(&link)));
         Ok(link)
@@ -94,7 +94,7 @@ impl Inner {
     /// The handshake of who is asked. The link has got its place.
     pub(super) async fn receive(
         &self,
-        messages: &mut Messages,
+        messages: &mut FrameStream,
         sender: &mpsc::Sender<Out>,
         proven: Box<dyn FnOnce() + Send>,
     ) -> Result<Arc<Link>, Failed> {
@@ -102,11 +102,11 @@ impl Inner {
         let node = self.own.check(&theirs, None)?;
         self.own.check_expected(&theirs)?;
         let ours = self.own.hello(&*self.entropy, Some(node), self.opened.load(SeqCst));
-        let proof = self.own.prove(Part::Accepts, &theirs, &ours)?;
+        let proof = self.own.prove(HandshakeSide::Accepts, &theirs, &ours)?;
         let answer = Frames { hello: Some(ours.clone()), proof: Some(proof), ..Frames::default() };
         send(sender, answer)?;
         let proof = next(messages).await?.proof.ok_or_else(|| missing("proof"))?;
-        handshake::verify(node, &proof, Part::Opens, &theirs, &ours)?;
+        handshake::verify(node, &proof, HandshakeSide::Opens, &theirs, &ours)?;
         proven();
         let birth = Birth {
             opener: node,
@@ -117,9 +117,9 @@ impl Inner {
         };
         let link = self.new_link(node, birth, None);
         match self.table.put(&link) {
-            Place::Stands => {}
-            Place::Crossed => return Err(Failed::Crossed(node)),
-            Place::Full => return Err(self.too_many()),
+            LinkAdmission::Stands => {}
+            LinkAdmission::Crossed => return Err(Failed::Crossed(node)),
+            LinkAdmission::Full => return Err(self.too_many()),
         }
         // Nothing is awaited from here on: what has its place is followed to its end.
         let welcome = Some(Welcome {});

@@ -21,7 +21,7 @@ const SHOWN_MAX: usize = 200;
 
 /// Which side of the handshake signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum HandshakeSide {
     /// Who opens the stream.
     Opens = 1,
     /// Who is asked.
@@ -42,14 +42,14 @@ pub(super) enum Failed {
 }
 
 /// Who this node is, to others.
-pub(super) struct Own {
+pub(super) struct LinkIdentity {
     pub(super) node: NodeId,
     pub(super) key: Keypair,
     pub(super) network: String,
     pub(super) incarnation: u64,
 }
 
-impl Own {
+impl LinkIdentity {
     /// Makes a hello.
     pub(super) fn hello(
         &self,
@@ -113,7 +113,7 @@ impl Own {
     /// Proves that this node holds its key.
     pub(super) fn prove(
         &self,
-        part: Part,
+        part: HandshakeSide,
         opener: &Hello,
         acceptor: &Hello,
     ) -> Result<Proof, Failed> {
@@ -127,7 +127,7 @@ impl Own {
 pub(super) fn verify(
     node: NodeId,
     proof: &Proof,
-    part: Part,
+    part: HandshakeSide,
     opener: &Hello,
     acceptor: &Hello,
 ) -> Result<(), Failed> {
@@ -139,7 +139,7 @@ pub(super) fn verify(
 }
 
 /// What is signed: every field of both hellos, each with its length where it has none of its own.
-fn transcript(part: Part, opener: &Hello, acceptor: &Hello) -> Vec<u8> {
+fn transcript(part: HandshakeSide, opener: &Hello, acceptor: &Hello) -> Vec<u8> {
     let mut bytes = DOMAIN.to_vec();
     bytes.push(part as u8);
     for hello in [opener, acceptor] {
@@ -180,10 +180,10 @@ mod tests {
     use super::*;
     use nomad_ports::OsEntropy;
 
-    fn own() -> Own {
+    fn own() -> LinkIdentity {
         let key = Keypair::generate_ed25519();
         let public = key.public().try_into_ed25519().unwrap().to_bytes();
-        Own { node: NodeId::from_key(public), key, network: "n".into(), incarnation: 7 }
+        LinkIdentity { node: NodeId::from_key(public), key, network: "n".into(), incarnation: 7 }
     }
 
     #[test]
@@ -191,14 +191,14 @@ mod tests {
         let (a, b) = (own(), own());
         let hellos = || (a.hello(&OsEntropy, Some(b.node), 1), b.hello(&OsEntropy, None, 0));
         let (to_b, to_a) = hellos();
-        let proof = a.prove(Part::Opens, &to_b, &to_a).unwrap();
-        assert_eq!(verify(a.node, &proof, Part::Opens, &to_b, &to_a), Ok(()));
+        let proof = a.prove(HandshakeSide::Opens, &to_b, &to_a).unwrap();
+        assert_eq!(verify(a.node, &proof, HandshakeSide::Opens, &to_b, &to_a), Ok(()));
         let stranger = |verified| assert!(matches!(verified, Err(Failed::Stranger(_))));
-        stranger(verify(a.node, &proof, Part::Accepts, &to_b, &to_a));
-        stranger(verify(b.node, &proof, Part::Opens, &to_b, &to_a));
-        stranger(verify(a.node, &proof, Part::Opens, &to_a, &to_b));
+        stranger(verify(a.node, &proof, HandshakeSide::Accepts, &to_b, &to_a));
+        stranger(verify(b.node, &proof, HandshakeSide::Opens, &to_b, &to_a));
+        stranger(verify(a.node, &proof, HandshakeSide::Opens, &to_a, &to_b));
         let (again_b, again_a) = hellos();
-        stranger(verify(a.node, &proof, Part::Opens, &again_b, &again_a));
+        stranger(verify(a.node, &proof, HandshakeSide::Opens, &again_b, &again_a));
         let changes: [fn(&mut Hello); 6] = [
             |hello| hello.network.push('x'),
             |hello| hello.nonce[0] ^= 1,
@@ -210,7 +210,7 @@ mod tests {
         for change in changes {
             let mut changed = to_b.clone();
             change(&mut changed);
-            stranger(verify(a.node, &proof, Part::Opens, &changed, &to_a));
+            stranger(verify(a.node, &proof, HandshakeSide::Opens, &changed, &to_a));
         }
     }
 

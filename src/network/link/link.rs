@@ -20,8 +20,8 @@ use tokio::sync::{oneshot, watch};
 use super::{
     counters::Counters,
     options::LinkOptions,
-    outbox::{Answered, Item, NotTaken, Outbox},
-    work::Gauge,
+    outbox::{Item, LinkAnswer, LinkQueue, NotTaken},
+    work::WorkGauge,
 };
 use nomad_core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
 use nomad_ports::{
@@ -67,7 +67,7 @@ pub(super) const CLOSED: &str = "the connection was closed";
 
 /// Where a link is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum LinkState {
     /// It stands.
     Stands,
     /// Another has replaced it.
@@ -84,13 +84,13 @@ pub(super) struct Link {
     pub(super) address: Option<String>,
     pub(super) since: MonotonicUs,
     pub(super) counters: Arc<Counters>,
-    pub(super) work: Arc<Gauge>,
+    pub(super) work: Arc<WorkGauge>,
     pub(super) options: Arc<LinkOptions>,
     pub(super) clock: Arc<dyn Clock>,
     /// Messages of the stream, both ways.
     activity: AtomicU64,
-    outbox: Mutex<Outbox>,
-    fate: watch::Sender<Fate>,
+    outbox: Mutex<LinkQueue>,
+    fate: watch::Sender<LinkState>,
 }
 
 impl Link {
@@ -113,11 +113,11 @@ impl Link {
             clock,
             activity: AtomicU64::new(0),
             outbox: Mutex::default(),
-            fate: watch::channel(Fate::Stands).0,
+            fate: watch::channel(LinkState::Stands).0,
         })
     }
 
-    pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+    pub(super) fn outbox(&self) -> MutexGuard<'_, LinkQueue> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -211,9 +211,9 @@ impl Link {
         let reason: Arc<str> = reason.into();
         let waker = self.outbox().end(&reason);
         self.fate.send_if_modified(|fate| {
-            let is_first = !matches!(fate, Fate::Ended(_));
+            let is_first = !matches!(fate, LinkState::Ended(_));
             if is_first {
-                *fate = Fate::Ended(reason);
+                *fate = LinkState::Ended(reason);
             }
             is_first
         });
@@ -223,20 +223,20 @@ impl Link {
     /// Says that another link has taken its place.
     pub(super) fn replace(&self) {
         self.fate.send_if_modified(|fate| {
-            let stood = *fate == Fate::Stands;
+            let stood = *fate == LinkState::Stands;
             if stood {
-                *fate = Fate::Replaced;
+                *fate = LinkState::Replaced;
             }
             stood
         });
     }
 
-    pub(super) fn fate(&self) -> Fate {
+    pub(super) fn fate(&self) -> LinkState {
         self.fate.borrow().clone()
     }
 
     /// Follows its life.
-    pub(super) fn watch(&self) -> watch::Receiver<Fate> {
+    pub(super) fn watch(&self) -> watch::Receiver<LinkState> {
         self.fate.subscribe()
     }
 
@@ -298,12 +298,12 @@ fn frame(kind: Kind, service: Service, trace: TraceContext, body: Bytes) -> Fram
 pub(super) struct Asked {
     link: Arc<Link>,
     id: u64,
-    answer: oneshot::Receiver<Answered>,
+    answer: oneshot::Receiver<LinkAnswer>,
     is_answered: bool,
 }
 
 impl Future for Asked {
-    type Output = Option<Answered>;
+    type Output = Option<LinkAnswer>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));

@@ -6,18 +6,18 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::{
-    Inner, connection,
-    greet::{Messages, farewell},
+    LinksInner, connection,
+    greet::{FrameStream, farewell},
     handshake::Failed,
     left,
-    link::{Fate, Link},
+    link::{Link, LinkState},
     outgoing::{Out, Outgoing},
 };
 use nomad_core::node_id::NodeId;
 use nomad_ports::peer_transport::{LinkEnd, LinkError};
 use nomad_proto::link::Frames;
 
-impl Inner {
+impl LinksInner {
     /// See [`LinkMaker::hold`].
     pub(super) async fn hold(self: &Arc<Self>, node: NodeId) -> LinkEnd {
         let began = self.clock.monotonic();
@@ -26,8 +26,8 @@ impl Inner {
         loop {
             if let Some(link) = self.table.link(node) {
                 let mut fate = link.watch();
-                let ended = fate.wait_for(|fate| *fate != Fate::Stands).await;
-                if let Ok(Fate::Ended(why)) = ended.as_deref() {
+                let ended = fate.wait_for(|fate| *fate != LinkState::Stands).await;
+                if let Ok(LinkState::Ended(why)) = ended.as_deref() {
                     self.table.remove(&link, why);
                     reason = Some(why.to_string());
                 }
@@ -137,7 +137,7 @@ impl Inner {
     /// Takes a stream that another node has opened through the handshake; `None` when it has come to nothing.
     pub(super) async fn accept(
         &self,
-        messages: &mut Messages,
+        messages: &mut FrameStream,
         sender: &mpsc::Sender<Out>,
         proven: Box<dyn FnOnce() + Send>,
     ) -> Option<Arc<Link>> {

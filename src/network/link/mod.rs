@@ -48,12 +48,12 @@ use tokio_util::{
 
 use self::{
     answers::Answers,
-    greet::Messages,
-    handshake::Own,
+    greet::FrameStream,
+    handshake::LinkIdentity,
     link::{Asked, Link},
     outgoing::{Out, Outgoing},
     sparing::Sparing,
-    table::Table,
+    table::LinkTable,
 };
 pub use self::{connection::watch_socket, options::LinkOptions, table::LinkSink};
 use nomad_core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
@@ -70,7 +70,7 @@ pub struct KeyError;
 
 /// All links of a node. They end when it is dropped.
 pub struct Links {
-    inner: Arc<Inner>,
+    inner: Arc<LinksInner>,
     _stop: DropGuard,
 }
 
@@ -80,12 +80,12 @@ impl std::fmt::Debug for Links {
     }
 }
 
-struct Inner {
-    own: Own,
+struct LinksInner {
+    own: LinkIdentity,
     options: Arc<LinkOptions>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    table: Table,
+    table: LinkTable,
     answers: Answers,
     /// How many links this node has opened.
     opened: AtomicU64,
@@ -115,9 +115,9 @@ impl Links {
         let node = NodeId::from_key(public.to_bytes());
         let (network, incarnation) = (options.network.clone(), entropy.next_u64());
         let stop = CancellationToken::new();
-        let inner = Inner {
-            own: Own { node, key, network, incarnation },
-            table: Table::new(options.guests_max, sink),
+        let inner = LinksInner {
+            own: LinkIdentity { node, key, network, incarnation },
+            table: LinkTable::new(options.guests_max, sink),
             answers: Answers::default(),
             opened: AtomicU64::new(0),
             strangers: Arc::new(Semaphore::new(options.strangers_max)),
@@ -146,7 +146,7 @@ impl Links {
     }
 
     /// Opens a link to whoever serves at `address`, or finds the one that stands.
-    async fn reach(inner: &Arc<Inner>, address: &str) -> Result<Arc<Link>, LinkError> {
+    async fn reach(inner: &Arc<LinksInner>, address: &str) -> Result<Arc<Link>, LinkError> {
         if let Some(link) = inner.table.link_at(address) {
             return Ok(link);
         }
@@ -249,7 +249,7 @@ impl LinkMaker for Links {
 
 /// Ends a node's link when whoever held it has gone, unless it is not to be kept any more.
 struct Held<'a> {
-    inner: &'a Inner,
+    inner: &'a LinksInner,
     node: NodeId,
 }
 
@@ -273,7 +273,7 @@ impl LinkAcceptor<Frames> for Links {
 
     fn accept(
         &self,
-        messages: Messages,
+        messages: FrameStream,
         proven: Box<dyn FnOnce() + Send>,
     ) -> BoxStream<'static, Frames> {
         let (sender, outgoing) = Outgoing::new();
@@ -302,7 +302,7 @@ impl LinkAcceptor<Frames> for Links {
     }
 }
 
-impl Inner {
+impl LinksInner {
     fn ask(
         &self,
         to: NodeId,

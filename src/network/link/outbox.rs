@@ -27,7 +27,7 @@ const SMALL_BYTES_MAX: usize = 16 << 10;
 const REFUSALS_MAX: usize = 4_096;
 
 /// What came back for a request.
-pub(super) type Answered = Result<Bytes, String>;
+pub(super) type LinkAnswer = Result<Bytes, String>;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Item {
 
 /// Who waits for the answer to a request.
 struct Asker {
-    answer: oneshot::Sender<Answered>,
+    answer: oneshot::Sender<LinkAnswer>,
     sent: Option<MonotonicUs>,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Batch {
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct LinkQueue {
     first: VecDeque<Item>,
     rest: VecDeque<Item>,
     /// Whether the next batch begins with `rest`, whose front did not fit into the last one.
@@ -95,12 +95,12 @@ pub(super) struct Outbox {
     ended: Option<Arc<str>>,
 }
 
-impl Outbox {
+impl LinkQueue {
     /// Takes a request.
     pub(super) fn ask(
         &mut self,
         mut item: Item,
-        answer: oneshot::Sender<Answered>,
+        answer: oneshot::Sender<LinkAnswer>,
         options: &LinkOptions,
     ) -> Result<(u64, Option<Waker>), NotTaken> {
         if self.askers.len() >= options.asks_max {
@@ -211,7 +211,7 @@ impl Outbox {
     pub(super) fn answered(
         &mut self,
         id: u64,
-    ) -> Option<(oneshot::Sender<Answered>, Option<MonotonicUs>)> {
+    ) -> Option<(oneshot::Sender<LinkAnswer>, Option<MonotonicUs>)> {
         self.askers.remove(&id).map(|asker| (asker.answer, asker.sent))
     }
 
@@ -275,13 +275,13 @@ mod tests {
 
     const NOW: MonotonicUs = MonotonicUs(1_000_000);
 
-    fn sizes(outbox: &mut Outbox, batch_bytes: usize) -> Vec<usize> {
+    fn sizes(outbox: &mut LinkQueue, batch_bytes: usize) -> Vec<usize> {
         outbox.batch(NOW, batch_bytes).frames.iter().map(|frame| frame.body.len()).collect()
     }
 
     #[test]
     fn small_messages_of_the_log_overtake_and_nothing_starves() {
-        let mut outbox = Outbox::default();
+        let mut outbox = LinkQueue::default();
         let options = LinkOptions::new("n", 1024);
         let mut tell = |service, len| {
             outbox.tell(notice(service, len), &options).unwrap();
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn what_is_over_a_limit_is_refused_at_once_and_room_comes_back() {
-        let (mut outbox, options) = (Outbox::default(), options());
+        let (mut outbox, options) = (LinkQueue::default(), options());
         for _ in 0..4 {
             outbox.tell(notice(Service::Log, 10), &options).unwrap();
         }
@@ -316,8 +316,8 @@ mod tests {
 
     #[test]
     fn requests_are_bounded_until_they_are_answered_or_given_up() {
-        let (mut outbox, options) = (Outbox::default(), options());
-        let ask = |outbox: &mut Outbox| {
+        let (mut outbox, options) = (LinkQueue::default(), options());
+        let ask = |outbox: &mut LinkQueue| {
             let (sender, receiver) = oneshot::channel();
             let item = item(Service::Log, Kind::Request, 1);
             outbox.ask(item, sender, &options).map(|(id, _)| (id, receiver))
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_end_fails_all_that_wait_and_takes_nothing_more() {
-        let (mut outbox, options) = (Outbox::default(), options());
+        let (mut outbox, options) = (LinkQueue::default(), options());
         let (sender, mut receiver) = oneshot::channel();
         outbox.ask(item(Service::Log, Kind::Request, 1), sender, &options).unwrap();
         outbox.end(&"cut".into());
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn what_is_late_is_not_sent() {
-        let (mut outbox, options) = (Outbox::default(), options());
+        let (mut outbox, options) = (LinkQueue::default(), options());
         let (sender, _receiver) = oneshot::channel();
         let late = Item { deadline: Some(NOW), ..item(Service::Log, Kind::Request, 1) };
         outbox.ask(late, sender, &options).unwrap();
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_node_that_lets_refusals_pile_up_is_found_out() {
-        let mut outbox = Outbox::default();
+        let mut outbox = LinkQueue::default();
         let refusals = |count| (0..count).map(|_| item(Service::Log, Kind::Busy, 1));
         assert!(outbox.answer(refusals(REFUSALS_MAX)).is_some());
         assert!(outbox.answer(refusals(1)).is_none());

@@ -32,7 +32,7 @@ struct Peer {
 
 /// Whether a link has got its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum LinkAdmission {
     /// It stands.
     Stands,
     /// Another one to the same node stands, and stays.
@@ -42,7 +42,7 @@ pub(super) enum Place {
 }
 
 /// See the module.
-pub(super) struct Table {
+pub(super) struct LinkTable {
     peers: Mutex<BTreeMap<NodeId, Peer>>,
     standing: ArcSwap<BTreeMap<NodeId, Arc<Link>>>,
     /// Changes with the addresses.
@@ -51,7 +51,7 @@ pub(super) struct Table {
     sink: LinkSink,
 }
 
-impl Table {
+impl LinkTable {
     pub(super) fn new(guests_max: usize, sink: LinkSink) -> Self {
         Self {
             peers: Mutex::default(),
@@ -118,18 +118,18 @@ impl Table {
     }
 
     /// Gives a link its place, if it is to have it.
-    pub(super) fn put(&self, link: &Arc<Link>) -> Place {
+    pub(super) fn put(&self, link: &Arc<Link>) -> LinkAdmission {
         let mut peers = self.peers();
         let is_guest = |peer: &Peer| peer.link.is_some() && peer.address.is_none();
         let old = peers.get(&link.node).and_then(|peer| peer.link.clone());
         match &old {
-            Some(old) if !link.birth.replaces(&old.birth) => return Place::Crossed,
+            Some(old) if !link.birth.replaces(&old.birth) => return LinkAdmission::Crossed,
             Some(_) => {}
             None => {
                 let is_kept = peers.get(&link.node).is_some_and(|peer| peer.address.is_some());
                 let guests = peers.values().filter(|peer| is_guest(peer)).count();
                 if !is_kept && guests >= self.guests_max {
-                    return Place::Full;
+                    return LinkAdmission::Full;
                 }
             }
         }
@@ -146,7 +146,7 @@ impl Table {
             old.replace();
         }
         self.say(&mut peers, link.node, None);
-        Place::Stands
+        LinkAdmission::Stands
     }
 
     /// Takes a link out that has ended.

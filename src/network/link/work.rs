@@ -9,12 +9,12 @@ use super::options::LinkOptions;
 
 /// What is in hand.
 #[derive(Debug, Default)]
-pub(super) struct Gauge {
+pub(super) struct WorkGauge {
     count: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-impl Gauge {
+impl WorkGauge {
     pub(super) fn count(&self) -> usize {
         self.count.load(Relaxed)
     }
@@ -33,16 +33,16 @@ impl Gauge {
 /// One request in hand; given back when its answer is sent, or dropped.
 #[derive(Debug)]
 pub(super) struct Work {
-    link: Arc<Gauge>,
-    all: Arc<Gauge>,
+    link: Arc<WorkGauge>,
+    all: Arc<WorkGauge>,
     bytes: usize,
 }
 
 impl Work {
     /// Takes a request in hand, if there is room. One is always taken on an empty link.
     pub(super) fn take(
-        link: &Arc<Gauge>,
-        all: &Arc<Gauge>,
+        link: &Arc<WorkGauge>,
+        all: &Arc<WorkGauge>,
         bytes: usize,
         options: &LinkOptions,
     ) -> Option<Self> {

@@ -18,14 +18,14 @@ const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a configured text stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum BootstrapAddress {
     /// A name or an address with its port.
     Host(String, u16),
     /// A multiaddr.
     Multi(Multiaddr),
 }
 
-impl Place {
+impl BootstrapAddress {
     /// Reads an entry of `bootstrap.peers` or `bootstrap.dns`; a name without a port means [`DEFAULT_PORT`].
     ///
     /// # Errors
@@ -98,8 +98,8 @@ pub fn of_socket(address: SocketAddr) -> Multiaddr {
 
 /// Writes a host of `node.networkHostnames`, with the port that is bound where it names none.
 pub fn of_hostname(text: &str, bound: u16) -> Option<Multiaddr> {
-    let place = Place::read(text).ok()?;
-    let Place::Host(host, port) = place else { return None };
+    let place = BootstrapAddress::read(text).ok()?;
+    let BootstrapAddress::Host(host, port) = place else { return None };
     let says_port = text.rsplit_once(':').is_some_and(|(before, after)| {
         after.parse::<u16>().is_ok() && (before.ends_with(']') || !before.contains(':'))
     });
@@ -185,17 +185,17 @@ mod tests {
 
     #[test]
     fn configured_texts_are_places() {
-        let host = |host: &str, port| Ok(Place::Host(host.into(), port));
-        assert_eq!(Place::read("example.org"), host("example.org", DEFAULT_PORT));
-        assert_eq!(Place::read("example.org:80"), host("example.org", 80));
-        assert_eq!(Place::read("[::1]:80"), host("::1", 80));
-        assert_eq!(Place::read("[::1]"), host("::1", DEFAULT_PORT));
-        assert_eq!(Place::read("::1"), host("::1", DEFAULT_PORT));
-        assert_eq!(Place::read("10.0.0.1"), host("10.0.0.1", DEFAULT_PORT));
+        let host = |host: &str, port| Ok(BootstrapAddress::Host(host.into(), port));
+        assert_eq!(BootstrapAddress::read("example.org"), host("example.org", DEFAULT_PORT));
+        assert_eq!(BootstrapAddress::read("example.org:80"), host("example.org", 80));
+        assert_eq!(BootstrapAddress::read("[::1]:80"), host("::1", 80));
+        assert_eq!(BootstrapAddress::read("[::1]"), host("::1", DEFAULT_PORT));
+        assert_eq!(BootstrapAddress::read("::1"), host("::1", DEFAULT_PORT));
+        assert_eq!(BootstrapAddress::read("10.0.0.1"), host("10.0.0.1", DEFAULT_PORT));
         let address = "/dns4/a/tcp/1";
-        assert_eq!(Place::read(address), Ok(Place::Multi(multi(address))));
+        assert_eq!(BootstrapAddress::read(address), Ok(BootstrapAddress::Multi(multi(address))));
         for bad in ["", "/what/is", "a:0", "a:b", ":80"] {
-            assert!(Place::read(bad).is_err(), "{bad}");
+            assert!(BootstrapAddress::read(bad).is_err(), "{bad}");
         }
     }
 
@@ -210,11 +210,11 @@ mod tests {
 
     #[tokio::test]
     async fn names_in_multiaddrs_are_looked_up_and_the_rest_stays() {
-        let place = Place::read("/dns4/localhost/tcp/4001").unwrap();
+        let place = BootstrapAddress::read("/dns4/localhost/tcp/4001").unwrap();
         assert_eq!(place.resolve().await.unwrap(), [multi("/ip4/127.0.0.1/tcp/4001")]);
-        let found = Place::read("localhost").unwrap().resolve().await.unwrap();
+        let found = BootstrapAddress::read("localhost").unwrap().resolve().await.unwrap();
         assert!(found.contains(&multi("/ip4/127.0.0.1/tcp/4001")), "{found:?}");
-        assert!(Place::read("no.such.invalid:1").unwrap().resolve().await.is_err());
+        assert!(BootstrapAddress::read("no.such.invalid:1").unwrap().resolve().await.is_err());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use nomad_core::{
-    offer::{Answer, Seeker},
+    offer::{OverlayAnswer, Seeker},
     world::Position,
 };
 
@@ -54,7 +54,7 @@ const IDLE: Duration = Duration::from_secs(24 * 3600);
 
 /// The question of a node that looks for groups.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Question {
+pub struct OverlayRequest {
     /// Where they should be near.
     pub near: Position,
     /// Set when the asking node looks for a group itself.
@@ -72,7 +72,7 @@ pub struct Behaviour {
     pub identify: identify::Behaviour,
     pub kad: kad::Behaviour<kad::store::MemoryStore>,
     pub gossip: Gossip,
-    pub ask: cbor::Behaviour<Question, Answer>,
+    pub ask: cbor::Behaviour<OverlayRequest, OverlayAnswer>,
     pub ping: ping::Behaviour,
     pub mdns: Toggle<mdns::tokio::Behaviour>,
 }

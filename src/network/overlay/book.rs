@@ -12,7 +12,7 @@ use std::{
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use libp2p::{Multiaddr, PeerId};
 
-use super::addresses::{PER_NODE_MAX, Place};
+use super::addresses::{BootstrapAddress, PER_NODE_MAX};
 use nomad_core::time::MonotonicUs;
 
 /// With this many nodes connected, no further ones are looked for.
@@ -61,7 +61,7 @@ impl Retry {
 /// A configured place.
 struct Target {
     text: String,
-    place: Place,
+    place: BootstrapAddress,
     is_name: bool,
     retry: Retry,
     next: MonotonicUs,
@@ -85,24 +85,24 @@ struct Learned {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Try {
     /// Look this configured place up, then dial what comes of it.
-    Place(usize, Place),
+    Place(usize, BootstrapAddress),
     /// Dial this node at these addresses.
     Node(PeerId, Vec<Multiaddr>),
 }
 
 /// Everything that can be dialled.
 #[derive(Default)]
-pub struct Book {
+pub struct AddressBook {
     targets: Vec<Target>,
     learned: BTreeMap<PeerId, Learned>, // invariant: at most LEARNED_MAX
 }
 
-impl Book {
+impl AddressBook {
     /// Takes the configured places. Texts that are none are logged and left out.
     pub fn new(peers: &[String], dns: &[String]) -> Self {
         let texts = peers.iter().map(|text| (text, false));
         let texts = texts.chain(dns.iter().map(|text| (text, true)));
-        let targets = texts.filter_map(|(text, is_name)| match Place::read(text) {
+        let targets = texts.filter_map(|(text, is_name)| match BootstrapAddress::read(text) {
             Ok(place) => Some(Target {
                 text: text.clone(),
                 place,
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_lonely_node_keeps_trying_and_a_connected_one_lets_it_be() {
-        let mut book = Book::new(&["localhost:1".into(), "what".into(), "/x".into()], &[]);
+        let mut book = AddressBook::new(&["localhost:1".into(), "what".into(), "/x".into()], &[]);
         let (mut tries, nobody) = (0, BTreeSet::new());
         for ms in (0..600_000).step_by(250) {
             for due in book.due(at(ms), &nobody) {
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_name_is_looked_up_again_although_somebody_behind_it_is_connected() {
-        let mut book = Book::new(&[], &["localhost".into()]);
+        let mut book = AddressBook::new(&[], &["localhost".into()]);
         let peer = PeerId::random();
         let connected = BTreeSet::from([peer]);
         book.found(0, peer);
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_gone_is_tried_less_and_less_and_at_once_when_there_is_news() {
-        let mut book = Book::default();
+        let mut book = AddressBook::default();
         let (gone, other) = (PeerId::random(), PeerId::random());
         book.learn(at(0), gone, address(), 0);
         let connected = BTreeSet::from([other]);
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn it_never_holds_more_than_it_may_and_drops_the_least_promising() {
-        let mut book = Book::default();
+        let mut book = AddressBook::default();
         let first = PeerId::random();
         book.learn(at(0), first, address(), 0);
         book.due(at(0), &BTreeSet::new());

@@ -26,14 +26,14 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    MulticastPlan, Options,
+    MulticastPlan, OverlayOptions,
     addresses::{ip_of, of_hostname, of_socket, split_peer},
     behaviour::{self, Behaviour, Names},
-    book::{Book, ENOUGH, Try},
+    book::{AddressBook, ENOUGH, Try},
     exchange::QUESTIONS_PER_S,
     mdns::{Heard, OneInterface},
     remembered::{REMEMBERED_MAX, Remembered},
-    shared::{Finder, Shared},
+    shared::{Finder, OverlayShared},
     strangers::Strangers,
 };
 use nomad_core::{node_id::NodeId, time::MonotonicUs};
@@ -56,7 +56,7 @@ const YIELD_US: u64 = 400_000;
 const OWN_ADDRESSES_MAX: usize = 64;
 
 /// A connected node.
-pub(super) struct Peer {
+pub(super) struct OverlayPeer {
     pub since: MonotonicUs,
     /// Set once it is known to be one of ours.
     pub node: Option<NodeId>,
@@ -69,13 +69,13 @@ pub(super) struct Peer {
 }
 
 /// The run.
-pub struct Driver {
+pub struct SwarmDriver {
     pub(super) swarm: Swarm<Behaviour>,
     pub(super) names: Names,
     pub(super) network: String,
-    pub(super) shared: Arc<Shared>,
-    pub(super) book: Book,
-    pub(super) peers: BTreeMap<PeerId, Peer>,
+    pub(super) shared: Arc<OverlayShared>,
+    pub(super) book: AddressBook,
+    pub(super) peers: BTreeMap<PeerId, OverlayPeer>,
     pub(super) strangers: Strangers,
     /// Dials to configured places, by the place.
     pub(super) dials: HashMap<ConnectionId, usize>,
@@ -97,9 +97,13 @@ pub struct Driver {
     ticked: MonotonicUs,
 }
 
-impl Driver {
+impl SwarmDriver {
     /// Makes a swarm and waits until it listens.
-    pub async fn start(options: &Options, port: u16, shared: Arc<Shared>) -> Result<Self, String> {
+    pub async fn start(
+        options: &OverlayOptions,
+        port: u16,
+        shared: Arc<OverlayShared>,
+    ) -> Result<Self, String> {
         let names = Names::of(&options.network);
         let plan = MulticastPlan::of(options);
         let everywhere = plan.everywhere.map(|enable_ipv6| libp2p_mdns::Config {
@@ -127,7 +131,7 @@ impl Driver {
             names,
             network: options.network.clone(),
             shared,
-            book: Book::new(&options.peers, &options.dns),
+            book: AddressBook::new(&options.peers, &options.dns),
             peers: BTreeMap::new(),
             strangers: Strangers::default(),
             dials: HashMap::new(),
@@ -243,7 +247,7 @@ impl Driver {
     }
 
     fn close_unwanted(&mut self, now: MonotonicUs) {
-        let refused = |peer: &Peer| peer.close_at.is_some_and(|at| at <= now);
+        let refused = |peer: &OverlayPeer| peer.close_at.is_some_and(|at| at <= now);
         let refused = self.peers.iter().filter(|(_, peer)| refused(peer));
         let (out, mut close): (Vec<_>, Vec<_>) =
             refused.map(|(id, _)| *id).partition(|id| self.strangers.is_out(id));
@@ -251,7 +255,7 @@ impl Driver {
             self.swarm.behaviour_mut().blocked.block_peer(peer);
         }
         let silent =
-            |peer: &Peer| peer.node.is_none() && now.since(peer.since) >= IDENTIFY_LIMIT_US;
+            |peer: &OverlayPeer| peer.node.is_none() && now.since(peer.since) >= IDENTIFY_LIMIT_US;
         let silent = self.peers.iter().filter(|(_, peer)| silent(peer));
         close.extend(silent.map(|(id, _)| *id));
         let connected = self.connected();
@@ -302,7 +306,7 @@ impl Driver {
             if peer == Some(*self.swarm.local_peer_id()) || self.is_own(&bare) {
                 continue;
             }
-            let at = |of: &Peer| of.node.is_some() && of.addresses.contains(&bare);
+            let at = |of: &OverlayPeer| of.node.is_some() && of.addresses.contains(&bare);
             let there = self.peers.iter().find(|(id, of)| peer == Some(**id) || at(of));
             if let Some((there, _)) = there {
                 self.book.found(index, *there);

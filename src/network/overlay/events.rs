@@ -8,7 +8,7 @@ use libp2p::{
 use super::{
     addresses::{PER_NODE_MAX, ip_of, split_peer, usable},
     behaviour::BehaviourEvent,
-    driver::{Driver, Peer},
+    driver::{OverlayPeer, SwarmDriver},
     strangers,
 };
 use nomad_core::node_id::NodeId;
@@ -16,7 +16,7 @@ use nomad_core::node_id::NodeId;
 /// How long a refused connection is kept, so that the other side reads who this node is and can say so too.
 const FAREWELL_US: u64 = 1_000_000;
 
-impl Driver {
+impl SwarmDriver {
     /// Takes an event. The reason is that of the run's end.
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) -> Option<String> {
         match event {
@@ -68,7 +68,7 @@ impl Driver {
 
     fn on_connected(&mut self, id: PeerId, connection: ConnectionId, remote: &Multiaddr) {
         let now = self.now();
-        self.peers.entry(id).or_insert_with(|| Peer {
+        self.peers.entry(id).or_insert_with(|| OverlayPeer {
             since: now,
             node: None,
             remote: ip_of(remote),

@@ -8,9 +8,9 @@ use libp2p::{
     request_response::{self, OutboundFailure, ResponseChannel},
 };
 
-use super::{behaviour::Question, driver::Driver, events::node_of, shared::Finder};
+use super::{behaviour::OverlayRequest, driver::SwarmDriver, events::node_of, shared::Finder};
 use nomad_core::{
-    offer::{Announcement, Answer},
+    offer::{Announcement, OverlayAnswer},
     world::Position,
 };
 
@@ -25,9 +25,9 @@ const ASKED_MAX: usize = 128;
 const QUESTIONS_MAX: u32 = 50;
 const QUESTION_WINDOW_US: u64 = 10_000_000;
 
-type AskEvent = request_response::Event<Question, Answer>;
+type AskEvent = request_response::Event<OverlayRequest, OverlayAnswer>;
 
-impl Driver {
+impl SwarmDriver {
     /// Announces what there is to announce.
     pub(super) fn announce(&mut self) {
         let now = self.now();
@@ -152,7 +152,12 @@ impl Driver {
         }
     }
 
-    fn on_question(&mut self, id: PeerId, question: &Question, channel: ResponseChannel<Answer>) {
+    fn on_question(
+        &mut self,
+        id: PeerId,
+        question: &OverlayRequest,
+        channel: ResponseChannel<OverlayAnswer>,
+    ) {
         let now = self.now();
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.close_at.is_none()) else {
             return;
@@ -174,7 +179,7 @@ impl Driver {
         if let (Some(node), Some(seeker)) = (node, question.seeker)
             && seeker.node == node
         {
-            let answer = Answer { seeker: Some(seeker), ..Answer::default() };
+            let answer = OverlayAnswer { seeker: Some(seeker), ..OverlayAnswer::default() };
             for finder in self.shared.finders() {
                 let _ = finder.answers.try_send((node, answer.clone()));
             }

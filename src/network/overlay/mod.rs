@@ -36,19 +36,19 @@ use tokio::sync::mpsc;
 
 pub use self::addresses::DEFAULT_PORT;
 use self::{
-    driver::Driver,
+    driver::SwarmDriver,
     remembered::Remembered,
-    shared::{Finder, Shared},
+    shared::{Finder, OverlayShared},
 };
 use nomad_core::{
     directory::merged,
     node_id::NodeId,
-    offer::{Answer, OFFERS_MAX, Offer, Seeker, Whereabouts},
+    offer::{OFFERS_MAX, Offer, OverlayAnswer, Seeker, Whereabouts},
     world::Position,
 };
 use nomad_ports::{
     Clock,
-    overlay::{Found, Overlay, OverlayRun, OverlayState},
+    overlay::{FoundGroups, Overlay, OverlayRun, OverlayState},
 };
 
 /// The most answers of one search that wait to be looked at.
@@ -56,7 +56,7 @@ const ANSWERS_WAITING_MAX: usize = 128;
 
 /// What an overlay is started with.
 #[derive(Clone)]
-pub struct Options {
+pub struct OverlayOptions {
     /// The node's key; it is ed25519.
     pub keypair: Keypair,
     /// `network.name`.
@@ -81,7 +81,7 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for OverlayOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Options({} on {}:{})", self.network, self.listen, self.port)
     }
@@ -110,13 +110,13 @@ pub enum OverlayError {
 
 /// The overlay of one node.
 pub struct Libp2pOverlay {
-    options: Options,
-    shared: Arc<Shared>,
+    options: OverlayOptions,
+    shared: Arc<OverlayShared>,
     /// The port that is bound, the same in every run.
     port: u16,
     has_sources: bool,
     /// The swarm that was made at the start, for the first run.
-    first: Mutex<Option<Driver>>,
+    first: Mutex<Option<SwarmDriver>>,
 }
 
 impl fmt::Debug for Libp2pOverlay {
@@ -131,7 +131,7 @@ impl Libp2pOverlay {
     ///
     /// # Errors
     /// When the listener cannot be bound; the text names the address and the keys.
-    pub async fn bind(options: Options) -> Result<Arc<Self>, OverlayError> {
+    pub async fn bind(options: OverlayOptions) -> Result<Arc<Self>, OverlayError> {
         let make = |reason: String| OverlayError::Make { reason };
         let public = options.keypair.public().try_into_ed25519();
         let public = public.map_err(|error| make(error.to_string()))?;
@@ -142,8 +142,8 @@ impl Libp2pOverlay {
             .and_then(|socket| socket.local_addr())
             .map_err(|source| OverlayError::Bind { address, source })?;
         let port = free.port();
-        let shared = Arc::new(Shared::new(node, Arc::clone(&options.clock)));
-        let driver = Driver::start(&options, port, Arc::clone(&shared)).await.map_err(make)?;
+        let shared = Arc::new(OverlayShared::new(node, Arc::clone(&options.clock)));
+        let driver = SwarmDriver::start(&options, port, Arc::clone(&shared)).await.map_err(make)?;
         let has_sources = driver.has_sources();
         let first = Mutex::new(Some(driver));
         Ok(Arc::new(Self { options, shared, port, has_sources, first }))
@@ -162,7 +162,7 @@ impl OverlayRun for Libp2pOverlay {
         Box::pin(async move {
             let driver = match first {
                 Some(driver) => driver,
-                None => match Driver::start(&options, port, shared).await {
+                None => match SwarmDriver::start(&options, port, shared).await {
                     Ok(driver) => driver,
                     Err(reason) => return reason,
                 },
@@ -189,8 +189,8 @@ impl Overlay for Libp2pOverlay {
         &self,
         near: Position,
         window: Duration,
-        enough: Box<dyn Fn(&Found) -> bool + Send>,
-    ) -> BoxFuture<'static, Found> {
+        enough: Box<dyn Fn(&FoundGroups) -> bool + Send>,
+    ) -> BoxFuture<'static, FoundGroups> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let (answers, received) = mpsc::channel(ANSWERS_WAITING_MAX);
@@ -209,7 +209,7 @@ impl Overlay for Libp2pOverlay {
         self.shared.known(near)
     }
 
-    fn answer(&self, near: Position) -> Answer {
+    fn answer(&self, near: Position) -> OverlayAnswer {
         self.shared.answer(near)
     }
 
@@ -224,17 +224,17 @@ impl Overlay for Libp2pOverlay {
 
 /// A search, as its caller sees it.
 struct Search {
-    shared: Arc<Shared>,
+    shared: Arc<OverlayShared>,
     near: Position,
     /// The last answer of each node; it says what that node has heard, and counts in this search alone.
-    hearsay: BTreeMap<NodeId, Answer>,
+    hearsay: BTreeMap<NodeId, OverlayAnswer>,
 }
 
 impl Search {
     async fn until(
         &mut self,
-        mut received: mpsc::Receiver<(NodeId, Answer)>,
-        enough: Box<dyn Fn(&Found) -> bool + Send>,
+        mut received: mpsc::Receiver<(NodeId, OverlayAnswer)>,
+        enough: Box<dyn Fn(&FoundGroups) -> bool + Send>,
     ) {
         let mut heard = self.shared.heard.subscribe();
         loop {
@@ -261,14 +261,14 @@ impl Search {
         }
     }
 
-    fn found(&self) -> Found {
+    fn found(&self) -> FoundGroups {
         let known = self.shared.known(self.near);
         // Of a super-peer that was heard itself, others' word counts no more.
         let said = self.hearsay.values().flat_map(|answer| answer.offers.iter());
         let said =
             said.filter(|said| known.iter().all(|known| known.super_peer != said.super_peer));
         let offers = merged(self.near, known.iter().chain(said).cloned(), OFFERS_MAX);
-        Found {
+        FoundGroups {
             offers,
             seekers: self.hearsay.values().filter_map(|answer| answer.seeker).collect(),
             whereabouts: self.hearsay.values().filter_map(|a| a.whereabouts.clone()).collect(),
@@ -287,7 +287,7 @@ struct MulticastPlan {
 }
 
 impl MulticastPlan {
-    fn of(options: &Options) -> Self {
+    fn of(options: &OverlayOptions) -> Self {
         let nowhere = Self { everywhere: None, on: None };
         match options.listen {
             _ if !options.mdns => nowhere,
@@ -304,7 +304,7 @@ impl MulticastPlan {
     }
 }
 
-fn remembered(options: &Options) -> Option<Remembered> {
+fn remembered(options: &OverlayOptions) -> Option<Remembered> {
     let dir = options.data_dir.as_deref()?;
     Some(Remembered::in_dir(dir, &options.network))
 }

@@ -11,11 +11,11 @@ use std::{
 use libp2p::PeerId;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::behaviour::Question;
+use super::behaviour::OverlayRequest;
 use nomad_core::{
-    directory::{Directory, Verdict, merged},
+    directory::{AnnounceOutcome, Directory, merged},
     node_id::NodeId,
-    offer::{Announcement, Answer, OFFERS_MAX, Offer, Seeker, Whereabouts},
+    offer::{Announcement, OFFERS_MAX, Offer, OverlayAnswer, Seeker, Whereabouts},
     world::Position,
 };
 use nomad_ports::{Clock, overlay::OverlayState};
@@ -43,13 +43,13 @@ pub struct Finder {
     /// What it asks for.
     pub near: Position,
     /// Takes each answer.
-    pub answers: mpsc::Sender<(NodeId, Answer)>,
+    pub answers: mpsc::Sender<(NodeId, OverlayAnswer)>,
     /// Who was asked.
     pub asked: Mutex<BTreeSet<PeerId>>,
 }
 
 /// Everything that is shared.
-pub struct Shared {
+pub struct OverlayShared {
     /// This node.
     pub node: NodeId,
     pub clock: Arc<dyn Clock>,
@@ -69,7 +69,7 @@ pub struct Shared {
     pub refused: AtomicU64,
 }
 
-impl Shared {
+impl OverlayShared {
     pub fn new(node: NodeId, clock: Arc<dyn Clock>) -> Self {
         Self {
             node,
@@ -127,9 +127,9 @@ impl Shared {
     }
 
     /// Takes an announcement that comes from the super-peer itself and has been checked.
-    pub fn hear(&self, announcement: Announcement) -> Verdict {
+    pub fn hear(&self, announcement: Announcement) -> AnnounceOutcome {
         let verdict = Self::lock(&self.directory).hear(self.clock.monotonic(), announcement);
-        if verdict == Verdict::News {
+        if verdict == AnnounceOutcome::News {
             self.heard.send_modify(|count| *count += 1);
         }
         verdict
@@ -144,17 +144,17 @@ impl Shared {
         Self::lock(&self.directory).known(self.clock.monotonic(), near, OFFERS_MAX)
     }
 
-    pub fn answer(&self, near: Position) -> Answer {
+    pub fn answer(&self, near: Position) -> OverlayAnswer {
         let (own, seeker, whereabouts) = {
             let own = self.own();
             (own.offer.clone(), own.seeker, own.whereabouts.clone())
         };
         let offers = merged(near, own.into_iter().chain(self.known(near)), OFFERS_MAX);
-        Answer { offers, seeker, whereabouts }
+        OverlayAnswer { offers, seeker, whereabouts }
     }
 
-    pub fn question(&self, near: Position) -> Question {
-        Question { near, seeker: self.own().seeker }
+    pub fn question(&self, near: Position) -> OverlayRequest {
+        OverlayRequest { near, seeker: self.own().seeker }
     }
 
     /// Starts a search. `None` when too many are under way.
@@ -178,14 +178,14 @@ impl Shared {
     }
 
     /// Sorts out what another node answered, takes in what it says of its own group, and keeps the rest as hearsay.
-    pub fn cleaned(&self, from: NodeId, answer: Answer) -> Answer {
+    pub fn cleaned(&self, from: NodeId, answer: OverlayAnswer) -> OverlayAnswer {
         let mut offers = answer.offers;
         offers.truncate(OFFERS_MAX);
         offers.retain(|offer| offer.check().is_ok() && offer.super_peer != self.node);
         for offer in offers.iter().filter(|offer| offer.super_peer == from) {
             self.hear(Announcement::Offer(offer.clone()));
         }
-        Answer {
+        OverlayAnswer {
             offers,
             seeker: answer.seeker.filter(|seeker| seeker.node == from),
             whereabouts: answer.whereabouts.filter(|said| said.node == from && said.check()),

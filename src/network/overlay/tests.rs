@@ -21,8 +21,8 @@ const HERE: Position = Position { x: 0.0, y: 0.0 };
 /// Far longer than anything here takes; what is awaited comes much earlier.
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn options(network: &str) -> Options {
-    Options {
+fn options(network: &str) -> OverlayOptions {
+    OverlayOptions {
         keypair: Keypair::generate_ed25519(),
         network: network.into(),
         listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -50,7 +50,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    async fn start(options: Options) -> Self {
+    async fn start(options: OverlayOptions) -> Self {
         let overlay = Libp2pOverlay::bind(options).await.unwrap();
         let run = tokio::spawn(overlay.run());
         Self { overlay, run }
@@ -111,19 +111,19 @@ impl Running {
     }
 }
 
-fn any() -> Box<dyn Fn(&Found) -> bool + Send> {
+fn any() -> Box<dyn Fn(&FoundGroups) -> bool + Send> {
     Box::new(|found| !found.offers.is_empty())
 }
 
-fn never() -> Box<dyn Fn(&Found) -> bool + Send> {
+fn never() -> Box<dyn Fn(&FoundGroups) -> bool + Send> {
     Box::new(|_| false)
 }
 
 #[tokio::test]
 async fn what_is_announced_is_known_at_a_node_two_steps_away() {
     let a = Running::start(options("n")).await;
-    let b = Running::start(Options { peers: vec![a.address()], ..options("n") }).await;
-    let c = Running::start(Options { peers: vec![b.socket()], ..options("n") }).await;
+    let b = Running::start(OverlayOptions { peers: vec![a.address()], ..options("n") }).await;
+    let c = Running::start(OverlayOptions { peers: vec![b.socket()], ..options("n") }).await;
     a.until_connected(&b).await;
     c.until_connected(&b).await;
     a.overlay.announce(Some(a.offer("group-a")));
@@ -148,11 +148,11 @@ async fn any_one_way_to_find_others_is_enough() {
     let port = a.overlay.port();
     let data_dir = Some(dir.path().to_owned());
     let ways = [
-        Options { peers: vec![a.address()], data_dir: data_dir.clone(), ..options("n") },
-        Options { peers: vec![a.socket()], ..options("n") },
-        Options { peers: vec![format!("localhost:{port}")], ..options("n") },
-        Options { peers: vec![format!("/dns4/localhost/tcp/{port}")], ..options("n") },
-        Options { dns: vec![format!("localhost:{port}")], ..options("n") },
+        OverlayOptions { peers: vec![a.address()], data_dir: data_dir.clone(), ..options("n") },
+        OverlayOptions { peers: vec![a.socket()], ..options("n") },
+        OverlayOptions { peers: vec![format!("localhost:{port}")], ..options("n") },
+        OverlayOptions { peers: vec![format!("/dns4/localhost/tcp/{port}")], ..options("n") },
+        OverlayOptions { dns: vec![format!("localhost:{port}")], ..options("n") },
     ];
     for (index, way) in ways.into_iter().enumerate() {
         let b = Running::start(way).await;
@@ -164,7 +164,7 @@ async fn any_one_way_to_find_others_is_enough() {
         }
     }
     // Nothing but what the first of them remembered; its key is another, as after a lost disk.
-    let c = Running::start(Options { data_dir, ..options("n") }).await;
+    let c = Running::start(OverlayOptions { data_dir, ..options("n") }).await;
     assert!(c.overlay.has_sources());
     c.until_connected(&a).await;
     assert!(!Running::start(options("n")).await.overlay.has_sources());
@@ -175,7 +175,7 @@ async fn a_search_asks_nodes_that_come_later_and_ends_as_soon_as_it_has_enough()
     let a = Running::start(options("n")).await;
     a.overlay.announce(Some(a.offer("group-a")));
     let start = Instant::now();
-    let b = Running::start(Options { peers: vec![a.socket()], ..options("n") }).await;
+    let b = Running::start(OverlayOptions { peers: vec![a.socket()], ..options("n") }).await;
     let found = b.overlay.find(HERE, LIMIT, any()).await;
     assert_eq!(found.offers[0].group, "group-a");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
@@ -189,11 +189,12 @@ async fn a_search_asks_nodes_that_come_later_and_ends_as_soon_as_it_has_enough()
 #[tokio::test]
 async fn two_that_seek_hear_of_each_other_whoever_began() {
     let a = Running::start(options("n")).await;
-    let b = Running::start(Options { peers: vec![a.socket()], ..options("n") }).await;
+    let b = Running::start(OverlayOptions { peers: vec![a.socket()], ..options("n") }).await;
     a.until_connected(&b).await;
     b.until_connected(&a).await;
-    let seen =
-        || -> Box<dyn Fn(&Found) -> bool + Send> { Box::new(|found| !found.seekers.is_empty()) };
+    let seen = || -> Box<dyn Fn(&FoundGroups) -> bool + Send> {
+        Box::new(|found| !found.seekers.is_empty())
+    };
     a.overlay.seek(Some(Seeker { node: a.node(), permanent: false }));
     let of_a = tokio::spawn(a.overlay.find(HERE, LIMIT, seen()));
     // On this one thread the search begins before this goes on.
@@ -207,7 +208,7 @@ async fn two_that_seek_hear_of_each_other_whoever_began() {
 
 #[tokio::test]
 async fn hearsay_counts_in_its_search_alone_and_a_lie_about_oneself_not_at_all() {
-    let shared = Shared::new(NodeId::from_key([1; 32]), Arc::new(SystemClock::new()));
+    let shared = OverlayShared::new(NodeId::from_key([1; 32]), Arc::new(SystemClock::new()));
     let liar = NodeId::from_key([2; 32]);
     let offer = |node: u8, group: &str| Offer {
         group: group.into(),
@@ -220,7 +221,7 @@ async fn hearsay_counts_in_its_search_alone_and_a_lie_about_oneself_not_at_all()
         epoch: u64::MAX,
         seq: u64::MAX,
     };
-    let answer = Answer {
+    let answer = OverlayAnswer {
         offers: vec![
             offer(1, "of-this-node"),
             offer(2, "of-the-liar"),
@@ -277,7 +278,7 @@ async fn a_node_of_another_network_is_refused_on_both_sides_and_not_remembered()
     let dir = tempfile::tempdir().unwrap();
     let a = Running::start(options("one")).await;
     let data_dir = Some(dir.path().to_owned());
-    let b = Options { peers: vec![a.address()], data_dir, ..options("two") };
+    let b = OverlayOptions { peers: vec![a.address()], data_dir, ..options("two") };
     let b = Running::start(b).await;
     a.until("refused", |overlay| overlay.state().refused == 1).await;
     b.until("refused", |overlay| overlay.state().refused == 1).await;
@@ -286,7 +287,7 @@ async fn a_node_of_another_network_is_refused_on_both_sides_and_not_remembered()
         assert!(lines.contains(part), "{part:?} is missing: {lines}");
     }
     // It has something to remember only when it meets one of its own network.
-    let c = Running::start(Options { peers: vec![b.address()], ..options("two") }).await;
+    let c = Running::start(OverlayOptions { peers: vec![b.address()], ..options("two") }).await;
     b.until_connected(&c).await;
     b.until_remembered().await;
     let text = std::fs::read_to_string(dir.path().join("peers.json")).unwrap();
@@ -303,7 +304,7 @@ async fn a_node_of_another_network_is_refused_on_both_sides_and_not_remembered()
 #[tokio::test]
 async fn a_second_run_listens_where_the_first_did_and_finds_the_others_again() {
     let a = Running::start(options("n")).await;
-    let b = Running::start(Options { peers: vec![a.socket()], ..options("n") }).await;
+    let b = Running::start(OverlayOptions { peers: vec![a.socket()], ..options("n") }).await;
     a.until_connected(&b).await;
     a.overlay.announce(Some(a.offer("group-a")));
     b.until("known", |overlay| !overlay.known(HERE).is_empty()).await;
@@ -322,14 +323,14 @@ async fn a_second_run_listens_where_the_first_did_and_finds_the_others_again() {
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_the_way_out() {
     let a = Running::start(options("n")).await;
-    let taken = Options { port: a.overlay.port(), ..options("n") };
+    let taken = OverlayOptions { port: a.overlay.port(), ..options("n") };
     let error = Libp2pOverlay::bind(taken).await.unwrap_err().to_string();
     assert!(error.contains(&a.socket()) && error.contains("node.ports.overlay"), "{error}");
 }
 
 #[tokio::test]
 async fn an_advertised_name_stands_first_among_the_addresses() {
-    let named = Options { hostname: Some("node-0.example.org".into()), ..options("n") };
+    let named = OverlayOptions { hostname: Some("node-0.example.org".into()), ..options("n") };
     let a = Running::start(named).await;
     let port = a.overlay.port();
     let listens = a.overlay.state().listens;
@@ -350,7 +351,7 @@ async fn nodes_of_one_machine_find_each_other_by_mdns_alone() {
     let _guard = tracing::subscriber::set_default(warnings.clone());
     // Others on this machine may be at it too: a network of its own keeps them apart.
     let network = format!("test-{}", std::process::id());
-    let mdns = || Options { mdns: true, ..options(&network) };
+    let mdns = || OverlayOptions { mdns: true, ..options(&network) };
     let a = Running::start(mdns()).await;
     let b = Running::start(mdns()).await;
     let met = async {

@@ -17,26 +17,26 @@ use super::{
     format::{self, KEY_LOOSE, TAG_EXPIRY, encode_object, expiry_key, object_key},
     reading::Facts,
     records::register_key,
-    table::Table,
+    table::RecordTable,
 };
 use nomad_core::{
-    change::{Change, Decision, Written},
+    change::{Change, WriteDecision, Written},
     hlc::HybridClock,
     object::{Object, ObjectId, Tier, Version},
     time::{MonotonicUs, UnixMs},
 };
 use nomad_ports::object_store::{
-    Completion, Job, JobDone, OutboxJob, Receipt, StoreError, Swept, WriteJob, WriteResult,
+    Completion, JobDone, OutboxJob, Receipt, StoreError, StoreJob, Swept, WriteJob, WriteResult,
 };
 
 /// A job, and since when it waits.
-pub struct Queued {
-    pub job: Job,
+pub struct QueuedJob {
+    pub job: StoreJob,
     pub at: MonotonicUs,
 }
 
 /// An answer that waits for its batch to be durable.
-pub enum Answer {
+pub enum PendingAnswer {
     Write { done: Box<dyn Completion>, result: WriteResult, queued_us: u64 },
     Sweep(Box<dyn FnOnce(Result<Swept, StoreError>) + Send>, Result<Swept, StoreError>),
     Kept(JobDone, Result<(), StoreError>),
@@ -50,7 +50,7 @@ pub struct Staged {
     pub ops: BTreeMap<Vec<u8>, Option<Bytes>>,
     /// Whether the clock is to be kept even when nothing else is.
     pub keeps_clock: bool,
-    pub answers: Vec<Answer>,
+    pub answers: Vec<PendingAnswer>,
     pub writes: u64,
     pub register_writes: u64,
     pub swept: u64,
@@ -59,7 +59,7 @@ pub struct Staged {
 }
 
 /// What a batch is decided with.
-pub struct Stage<'a, T> {
+pub struct BatchStage<'a, T> {
     /// What is kept.
     pub table: &'a T,
     /// The store's versions.
@@ -72,25 +72,27 @@ pub struct Stage<'a, T> {
     pub staged: Staged,
 }
 
-impl<T: Table> Stage<'_, T> {
+impl<T: RecordTable> BatchStage<'_, T> {
     /// Decides all jobs, in their order.
-    pub fn run(mut self, batch: Vec<Queued>, start: MonotonicUs) -> Staged {
-        for Queued { job, at } in batch {
+    pub fn run(mut self, batch: Vec<QueuedJob>, start: MonotonicUs) -> Staged {
+        for QueuedJob { job, at } in batch {
             let answer = match job {
-                Job::Write(WriteJob { tier, id, change, done }) => {
+                StoreJob::Write(WriteJob { tier, id, change, done }) => {
                     let result = if done.is_abandoned() {
                         Err(StoreError::Abandoned)
                     } else {
                         self.write(tier, &id, change)
                     };
-                    Answer::Write { done, result, queued_us: start.since(at) }
+                    PendingAnswer::Write { done, result, queued_us: start.since(at) }
                 }
-                Job::Sweep { limit, done } => Answer::Sweep(done, self.sweep(limit)),
-                Job::Registers(job) => {
-                    let (done, wanted) = registers::Wanted::of(job);
-                    Answer::Kept(done, self.registers(wanted))
+                StoreJob::Sweep { limit, done } => PendingAnswer::Sweep(done, self.sweep(limit)),
+                StoreJob::Registers(job) => {
+                    let (done, wanted) = registers::ShardWrites::of(job);
+                    PendingAnswer::Kept(done, self.registers(wanted))
                 }
-                Job::Outbox(OutboxJob { change, done }) => Answer::Kept(done, self.outbox(change)),
+                StoreJob::Outbox(OutboxJob { change, done }) => {
+                    PendingAnswer::Kept(done, self.outbox(change))
+                }
             };
             self.staged.answers.push(answer);
         }
@@ -146,11 +148,11 @@ impl<T: Table> Stage<'_, T> {
         }
         self.staged.writes += 1;
         Ok(Ok(match decision {
-            Decision::Keep { object, created } => {
+            WriteDecision::Keep { object, created } => {
                 self.keep(tier, &object);
                 Written::Kept { version: object.version, created }
             }
-            Decision::Remove => {
+            WriteDecision::Remove => {
                 self.remove(object_key(tier, id.as_str()));
                 Written::Removed
             }
@@ -224,7 +226,7 @@ impl<T: Table> Stage<'_, T> {
     }
 }
 
-impl Answer {
+impl PendingAnswer {
     /// Answers, with `failure` in place of the result when the batch did not become durable.
     pub fn send(self, failure: Option<&StoreError>, commit_us: u64, batch_len: usize) {
         match self {

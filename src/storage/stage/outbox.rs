@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use bytes::Bytes;
 
-use super::Stage;
+use super::BatchStage;
 use crate::{
     records::{decode_outbox, encode_outbox, outbox_bytes, outbox_key},
-    table::Table,
+    table::RecordTable,
 };
 use nomad_core::{
     object::{ObjectId, Version},
@@ -21,7 +21,7 @@ struct Slot {
     after: Option<Bytes>,
 }
 
-impl<T: Table> Stage<'_, T> {
+impl<T: RecordTable> BatchStage<'_, T> {
     pub(super) fn outbox(&mut self, change: OutboxChange) -> Result<(), StoreError> {
         let OutboxChange { put, remove, floor } = change;
         if put.iter().any(|(_, value)| matches!(value, Value::Live(_))) {

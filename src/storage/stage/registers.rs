@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::Stage;
+use super::BatchStage;
 use crate::{
     format::{encode_object, encode_version, expiry_key, object_key, tier_tag},
-    records::{self, Held, RegisterRecord, expiring_key, register_key, register_keys},
-    table::Table,
+    records::{self, RecordedValue, RegisterRecord, expiring_key, register_key, register_keys},
+    table::RecordTable,
 };
 use nomad_core::{
     object::{Object, ObjectId, Tier},
@@ -18,14 +18,14 @@ use nomad_core::{
 use nomad_ports::object_store::{JobDone, RegisterJob, StoreError};
 
 /// A job without its caller.
-pub struct Wanted {
+pub struct ShardWrites {
     shard: u8,
     wipe: bool,
     state: Option<nomad_core::register::ShardState>,
     writes: Vec<(ObjectId, Option<Register>)>,
 }
 
-impl Wanted {
+impl ShardWrites {
     pub fn of(job: RegisterJob) -> (JobDone, Self) {
         let RegisterJob { shard, wipe, state, writes, done } = job;
         (done, Self { shard, wipe, state, writes })
@@ -52,9 +52,9 @@ struct Planned {
     is_new: bool,
 }
 
-impl<T: Table> Stage<'_, T> {
-    pub(super) fn registers(&mut self, wanted: Wanted) -> Result<(), StoreError> {
-        let Wanted { shard, wipe, state, writes } = wanted;
+impl<T: RecordTable> BatchStage<'_, T> {
+    pub(super) fn registers(&mut self, wanted: ShardWrites) -> Result<(), StoreError> {
+        let ShardWrites { shard, wipe, state, writes } = wanted;
         let state = state.map(|state| records::encode_shard(&state)).transpose()?;
         let wiped = if wipe { self.of_shard(shard)? } else { BTreeMap::new() };
         // Of several writes of one object the last one counts.
@@ -136,8 +136,8 @@ impl<T: Table> Stage<'_, T> {
             return Ok(Footprint { record: None, has_record: true, has_object: true, index });
         };
         let index = match record.held {
-            Held::Live { expires_at, .. } => expiring(expires_at),
-            Held::Absent | Held::Tombstone { .. } => None,
+            RecordedValue::Live { expires_at, .. } => expiring(expires_at),
+            RecordedValue::Absent | RecordedValue::Tombstone { .. } => None,
         };
         let has_object = record.is_live();
         Ok(Footprint { record: Some(record), has_record: true, has_object, index })
@@ -224,7 +224,9 @@ impl<T: Table> Stage<'_, T> {
         let record = RegisterRecord::of(register);
         self.observe(record.version());
         let index = match record.held {
-            Held::Live { version, expires_at: Some(at) } => Some((expiring_key(at, id), version)),
+            RecordedValue::Live { version, expires_at: Some(at) } => {
+                Some((expiring_key(at, id), version))
+            }
             _ => None,
         };
         let is_same = before.index.as_deref() == index.as_ref().map(|(key, _)| &key[..]);

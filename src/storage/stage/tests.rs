@@ -28,8 +28,8 @@ impl Kept {
     }
 
     /// Decides jobs as one batch, applies it, and returns the keys that it writes.
-    fn run(&mut self, jobs: Vec<Job>) -> Vec<Vec<u8>> {
-        let stage = Stage {
+    fn run(&mut self, jobs: Vec<StoreJob>) -> Vec<Vec<u8>> {
+        let stage = BatchStage {
             table: &self.records,
             clock: &mut self.clock,
             now: UnixMs(1_000_000),
@@ -37,7 +37,7 @@ impl Kept {
             short: None,
             staged: Staged { facts: self.facts, ..Staged::default() },
         };
-        let batch = jobs.into_iter().map(|job| Queued { job, at: MonotonicUs(0) }).collect();
+        let batch = jobs.into_iter().map(|job| QueuedJob { job, at: MonotonicUs(0) }).collect();
         let staged = stage.run(batch, MonotonicUs(0));
         self.facts = staged.facts;
         let keys = staged.ops.keys().cloned().collect();
@@ -89,8 +89,8 @@ fn tombstone(counter: u64) -> Register {
     Register { promised: ballot(counter), accepted: ballot(counter), value, ..Register::default() }
 }
 
-fn keep(id: &ObjectId, register: Option<Register>) -> Job {
-    Job::Registers(RegisterJob {
+fn keep(id: &ObjectId, register: Option<Register>) -> StoreJob {
+    StoreJob::Registers(RegisterJob {
         shard: shard_of(id),
         wipe: false,
         state: None,
@@ -99,9 +99,9 @@ fn keep(id: &ObjectId, register: Option<Register>) -> Job {
     })
 }
 
-fn wipe(shard: u8) -> Job {
+fn wipe(shard: u8) -> StoreJob {
     let done = Box::new(|result: Result<(), _>| result.unwrap());
-    Job::Registers(RegisterJob { shard, wipe: true, state: None, writes: Vec::new(), done })
+    StoreJob::Registers(RegisterJob { shard, wipe: true, state: None, writes: Vec::new(), done })
 }
 
 struct Done(mpsc::Sender<WriteResult>);
@@ -116,7 +116,7 @@ impl Completion for Done {
     }
 }
 
-fn put(id: &ObjectId) -> (Job, mpsc::Receiver<WriteResult>) {
+fn put(id: &ObjectId) -> (StoreJob, mpsc::Receiver<WriteResult>) {
     let content = Content {
         value: Bytes::from_static(b"loose"),
         creation_time: None,
@@ -126,7 +126,7 @@ fn put(id: &ObjectId) -> (Job, mpsc::Receiver<WriteResult>) {
     let change = Change::Write { content, condition: Condition::Any };
     let (sender, answer) = mpsc::channel();
     let done = Box::new(Done(sender));
-    (Job::Write(WriteJob { tier: Tier::Group, id: id.clone(), change, done }), answer)
+    (StoreJob::Write(WriteJob { tier: Tier::Group, id: id.clone(), change, done }), answer)
 }
 
 /// A promise costs the register's record, however large its object is; so does the same value under another ballot.
@@ -225,7 +225,7 @@ fn a_wipe_forgets_the_group_that_the_registers_were_of() {
     let done = Box::new(|result: Result<(), _>| result.unwrap());
     let keep =
         RegisterJob { shard, wipe: false, state: Some(state.clone()), writes: Vec::new(), done };
-    kept.run(vec![Job::Registers(keep)]);
+    kept.run(vec![StoreJob::Registers(keep)]);
     assert_eq!(reading::shard_state(&kept.records, shard).unwrap(), Some(state));
     kept.run(vec![wipe(shard)]);
     assert_eq!(reading::shard_state(&kept.records, shard).unwrap(), None);
@@ -236,7 +236,7 @@ fn an_outbox_that_is_empty_is_not_looked_into_and_counts_what_is_in_it() {
     let (mut kept, a) = (Kept::new(), id("a"));
     let change = |put, remove| {
         let done = Box::new(|result: Result<(), _>| result.unwrap());
-        Job::Outbox(OutboxJob { change: OutboxChange { put, remove, floor: None }, done })
+        StoreJob::Outbox(OutboxJob { change: OutboxChange { put, remove, floor: None }, done })
     };
     let value = |counter| live(&a, counter).value;
     let version = |counter| Version { time: counter, node: 1 };

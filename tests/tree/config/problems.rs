@@ -138,7 +138,10 @@ fn a_file_that_is_no_mapping_is_one_clear_problem() {
         "node:\n\tmaxPeers: 5\n",
     ] {
         let errors = load_all(yaml, &[], &[]).unwrap_err();
-        assert!(matches!(errors.problems(), [Problem::FileSyntax { .. }]), "{yaml:?}: {errors}");
+        assert!(
+            matches!(errors.problems(), [ConfigProblem::FileSyntax { .. }]),
+            "{yaml:?}: {errors}"
+        );
         assert!(errors.to_string().contains("my.yaml: not a YAML mapping: "), "{errors}");
     }
 }
@@ -150,7 +153,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let errors = load_file(&absent, &Vars::new(), &[]).unwrap_err();
     let text = errors.to_string();
     assert!(text.contains("absent.yaml: cannot read the configuration file"), "{text}");
-    assert!(matches!(errors.problems(), [Problem::FileUnreadable { .. }]), "{text}");
+    assert!(matches!(errors.problems(), [ConfigProblem::FileUnreadable { .. }]), "{text}");
     assert!(load_file(dir.path(), &Vars::new(), &[]).is_err(), "a directory");
 
     let garbled = dir.path().join("garbled.yaml");
@@ -254,7 +257,7 @@ fn listeners_need_ports_of_their_own() {
         .problems()
         .iter()
         .map(|problem| match problem {
-            Problem::SamePort { first, second } => (first.key.as_str(), second.key.as_str()),
+            ConfigProblem::SamePort { first, second } => (first.key.as_str(), second.key.as_str()),
             other => panic!("{other}"),
         })
         .collect();

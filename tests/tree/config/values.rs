@@ -29,11 +29,11 @@ fn edges(kind: Kind) -> Option<([String; 2], Vec<String>)> {
 
 #[test]
 fn ranges_include_their_ends_and_nothing_beyond() {
-    let refuses = |key: &Key, value: &str| {
+    let refuses = |key: &ConfigKey, value: &str| {
         match load_env(&[(&key.env_name(), value)]) {
         Ok(_) => false,
         Err(errors) => errors.problems().iter().any(
-            |problem| matches!(problem, Problem::NotAllowed { setting, .. } if setting.key == key.path),
+            |problem| matches!(problem, ConfigProblem::NotAllowed { setting, .. } if setting.key == key.path),
         ),
     }
     };
@@ -170,8 +170,8 @@ proptest! {
                 prop_assert_eq!(&bare.config, &loaded.config);
             }
             Err(errors) => {
-                let of_rules = |problem: &Problem| matches!(problem,
-                    Problem::ObjectExceedsRequests { .. } | Problem::ObjectExceedsOutbox { .. } | Problem::SamePort { .. } | Problem::OutsideWorld { .. });
+                let of_rules = |problem: &ConfigProblem| matches!(problem,
+                    ConfigProblem::ObjectExceedsRequests { .. } | ConfigProblem::ObjectExceedsOutbox { .. } | ConfigProblem::SamePort { .. } | ConfigProblem::OutsideWorld { .. });
                 prop_assert!(errors.problems().iter().all(of_rules), "{}", errors);
             }
         }

@@ -10,7 +10,7 @@ use crate::{
     test_backend::{NODE, TestNode},
 };
 use nomad_core::{
-    control::{ControlError, Request},
+    control::{ControlError, ControlRequest},
     node_id::NodeId,
     offer::Offer,
     world::Position,
@@ -248,18 +248,18 @@ async fn every_control_call_is_asked_of_membership_and_its_word_is_the_answer() 
     let (_, edge) = edges(&node);
     let (a, b) = ("a:1".to_owned(), "b:2".to_owned());
     let me = || NODE.to_owned();
-    let asks: Vec<(String, Vec<u8>, Request)> = vec![
+    let asks: Vec<(String, Vec<u8>, ControlRequest)> = vec![
         (
             format!("{PEER}/addPeer"),
             AddPeerRequest { host: a.clone() }.encode_to_vec(),
-            Request::AddPeer { address: a.clone() },
+            ControlRequest::AddPeer { address: a.clone() },
         ),
         (
             format!("{PEER}/removePeer"),
             RemovePeerRequest { host: me() }.encode_to_vec(),
-            Request::RemovePeer { name: me() },
+            ControlRequest::RemovePeer { name: me() },
         ),
-        (format!("{PEER}/handleSuperPeerLeave"), Vec::new(), Request::SuperPeerLeaves),
+        (format!("{PEER}/handleSuperPeerLeave"), Vec::new(), ControlRequest::SuperPeerLeaves),
         (
             format!("{SUPER}/handleLeave"),
             LeaveRequest {
@@ -267,17 +267,17 @@ async fn every_control_call_is_asked_of_membership_and_its_word_is_the_answer() 
                 group_storage_server_hostname: b.clone(),
             }
             .encode_to_vec(),
-            Request::PeerLeaves { name: a.clone() },
+            ControlRequest::PeerLeaves { name: a.clone() },
         ),
         (
             format!("{SUPER}/migrate"),
             MigrationRequest { peer_id: me(), new_super_peer_id: b.clone() }.encode_to_vec(),
-            Request::Migrate { peer: me(), new_super_peer: b.clone() },
+            ControlRequest::Migrate { peer: me(), new_super_peer: b.clone() },
         ),
         (
             format!("{SUPER}/notifyPeers"),
             NotifyPeersRequest { host: a.clone() }.encode_to_vec(),
-            Request::Notify { host: a.clone() },
+            ControlRequest::Notify { host: a.clone() },
         ),
     ];
     for (path, message, expected) in asks {
@@ -317,7 +317,7 @@ async fn a_join_is_accepted_with_the_ledgers_or_sent_to_the_right_super_peer() {
     assert_eq!(joined.peer_ledger.unwrap().key_pair[NODE].values[0].id, "held");
     let asked = node.membership.asked.lock().unwrap().pop();
     let position = Position { x: 1.0, y: 2.0 };
-    let expected = Request::Join { peer: "a:1".into(), storage: "b:2".into(), position };
+    let expected = ControlRequest::Join { peer: "a:1".into(), storage: "b:2".into(), position };
     assert_eq!(asked, Some(expected));
 
     let (group, next) = ("g".to_owned(), Some("c:3".to_owned()));
@@ -357,7 +357,7 @@ async fn a_position_update_names_the_nearest_group_that_is_known() {
     }
     let asked = node.membership.asked.lock().unwrap().pop();
     let position = Position { x: 8.0, y: 5.0 };
-    assert_eq!(asked, Some(Request::PositionOf { peer: "a:1".into(), position }));
+    assert_eq!(asked, Some(ControlRequest::PositionOf { peer: "a:1".into(), position }));
     node.stop().await;
 }
 

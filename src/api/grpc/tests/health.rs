@@ -11,7 +11,7 @@ use tonic_health::pb::{
 use tonic_types::StatusExt as _;
 
 use super::{GROUP, call, edges, framed};
-use crate::{backend::Phase, grpc::GrpcEdge, test_backend::TestNode};
+use crate::{backend::NodePhase, grpc::GrpcEdge, test_backend::TestNode};
 use nomad_config::Config;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -46,9 +46,9 @@ async fn a_node_serves_from_when_it_is_ready_until_it_drains() {
     let (storage, peer) = edges(&node);
     let own = format!("{GROUP}/healthCheck");
     for (phase, expected) in [
-        (Phase::Starting, ServingStatus::NotServing),
-        (Phase::Serving, ServingStatus::Serving),
-        (Phase::Draining, ServingStatus::NotServing),
+        (NodePhase::Starting, ServingStatus::NotServing),
+        (NodePhase::Serving, ServingStatus::Serving),
+        (NodePhase::Draining, ServingStatus::NotServing),
     ] {
         node.phase.send_replace(phase);
         let names = ["", "grpc.groupstorage.GroupStorageService"];
@@ -73,7 +73,7 @@ async fn a_node_serves_from_when_it_is_ready_until_it_drains() {
 #[tokio::test]
 async fn a_watch_tells_each_change_once_and_ends_with_the_drain() {
     let node = TestNode::start().await;
-    node.phase.send_replace(Phase::Starting);
+    node.phase.send_replace(NodePhase::Starting);
     let (edge, _) = edges(&node);
     let own = format!("{GROUP}/healthCheckWatch");
     let (_, mut named) = open(&edge, WATCH, framed(&about(""))).await;
@@ -81,13 +81,13 @@ async fn a_watch_tells_each_change_once_and_ends_with_the_drain() {
     for watch in [&mut named, &mut unnamed] {
         assert_eq!(next(watch).await, Some(ServingStatus::NotServing));
     }
-    node.phase.send_replace(Phase::Serving);
+    node.phase.send_replace(NodePhase::Serving);
     for watch in [&mut named, &mut unnamed] {
         assert_eq!(next(watch).await, Some(ServingStatus::Serving));
     }
     let (_, mut unknown) = open(&edge, WATCH, framed(&about("nope"))).await;
     assert_eq!(next(&mut unknown).await, Some(ServingStatus::ServiceUnknown));
-    node.phase.send_replace(Phase::Draining);
+    node.phase.send_replace(NodePhase::Draining);
     for watch in [&mut named, &mut unnamed] {
         assert_eq!(next(watch).await, Some(ServingStatus::NotServing));
         assert_eq!(next(watch).await, None);

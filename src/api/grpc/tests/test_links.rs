@@ -12,7 +12,7 @@ use tonic::{Code, transport::Endpoint};
 use crate::{
     admission::Admission,
     grpc::peer_edge,
-    listener::{Args, Gate, Listener, ListenerMsg},
+    listener::{Gate, Listener, ListenerArgs, ListenerMsg},
     test_backend::TestNode,
 };
 use nomad_actors::{Context, shell::worker, supervisor::Root};
@@ -77,7 +77,7 @@ impl Open {
         let (links, node, _) = links();
         let kit = &test.backend.kit;
         let edge = peer_edge(test.backend.clone(), Some(links.clone()));
-        let args = Args::default().with(socket, gate, edge);
+        let args = ListenerArgs::default().with(socket, gate, edge);
         let (listener, spec) = worker::<Listener>(kit, "grpc", "edge", args);
         let root = Root::start(kit, "edge", vec![spec]).await.unwrap();
         Self { test, root, listener, links, node, address }

@@ -17,8 +17,8 @@ use tonic_types::StatusExt as _;
 use super::edges;
 use crate::{
     admission::{Admission, Permit},
-    backend::Phase,
-    listener::{Args, Gate, Listener, ListenerMsg},
+    backend::NodePhase,
+    listener::{Gate, Listener, ListenerArgs, ListenerMsg},
     test_backend::TestNode,
 };
 use nomad_actors::{Context, shell::worker, supervisor::Root};
@@ -51,7 +51,7 @@ impl Open {
             limits: node.backend.config.limits.clone(),
         };
         let kit = &node.backend.kit;
-        let args = Args::default().with(socket, gate, edges(&node).0);
+        let args = ListenerArgs::default().with(socket, gate, edges(&node).0);
         let (listener, spec) = worker::<Listener>(kit, "grpc", "edge", args);
         let root = Root::start(kit, "edge", vec![spec]).await.unwrap();
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();
@@ -64,7 +64,7 @@ impl Open {
     }
 
     async fn stop(self) {
-        self.node.phase.send_replace(Phase::Draining);
+        self.node.phase.send_replace(NodePhase::Draining);
         let from: Arc<str> = "test".into();
         let drained =
             self.listener.ask(&from, Context::default(), |reply| ListenerMsg::Drain { reply });

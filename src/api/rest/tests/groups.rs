@@ -5,7 +5,7 @@ use serde_json::json;
 use super::Client;
 use crate::test_backend::{NODE, NOW, TestNode};
 use nomad_core::{
-    control::{ControlError, Request},
+    control::{ControlError, ControlRequest},
     node_id::NodeId,
     offer::Offer,
     view::{Liveness, RoleState, Sighting},
@@ -147,7 +147,7 @@ async fn leaving_is_asked_of_membership() {
         async |headers: &[(&str, &str)]| client.send("POST /nomad/v1/leave", headers, "").await;
     let said = leave(&[]).await;
     assert_eq!((said.status, said.json()), (202, json!({ "group": "group-TestNode" })));
-    assert_eq!(*client.node.membership.asked.lock().unwrap(), [Request::Leave]);
+    assert_eq!(*client.node.membership.asked.lock().unwrap(), [ControlRequest::Leave]);
     let only = ControlError::OnlyMember { node: NODE.into(), group: "group-TestNode".into() };
     client.node.membership.answers.lock().unwrap().push_back(Err(only));
     let (status, _, detail) = leave(&[]).await.problem();

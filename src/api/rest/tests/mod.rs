@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 
-use super::{DOCUMENTED, RestEdge, edge, row::Row};
+use super::{DOCUMENTED, RestEdge, edge, row::RouteRow};
 use crate::{listener::Edge as _, test_backend::TestNode};
 use nomad_config::Config;
 
@@ -142,7 +142,7 @@ async fn a_busy_node_can_still_be_looked_at() {
 
 #[test]
 fn a_head_is_a_get_where_it_has_no_call_of_its_own() {
-    let row = Row::get(&["GET /a/{id}"]);
+    let row = RouteRow::get(&["GET /a/{id}"]);
     assert_eq!(row.call(&Method::HEAD), Some("GET /a/{id}"));
     assert_eq!(row.call(&Method::from_bytes(b"GE").unwrap()), None);
     assert_eq!(row.path(), "/a/{id}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Client;
-use crate::{backend::Phase, test_backend::NODE};
+use crate::{backend::NodePhase, test_backend::NODE};
 use nomad_config::Config;
 use nomad_ports::object_store::StoreHealth;
 
@@ -72,7 +72,7 @@ async fn the_node_tells_of_itself() {
         metrics.header("content-type").starts_with("application/openmetrics-text; version=1.0.0")
     );
     assert!(metrics.body.ends_with(b"# EOF\n"));
-    client.node.phase.send_replace(Phase::Draining);
+    client.node.phase.send_replace(NodePhase::Draining);
     let unready = client.get("/readyz").await;
     assert_eq!((unready.problem().0, unready.header("retry-after")), (503, "1"));
     assert!(unready.problem().2.contains("shutting down"));
@@ -145,7 +145,7 @@ async fn steps_can_be_asked_for_captured_and_followed() {
 async fn followers_are_few_and_go_when_the_node_stops() {
     let client = Client::start().await;
     let follow = "/nomad/debug/trace?wait=30&object=none";
-    let draining = async { client.node.phase.send(Phase::Draining).unwrap() };
+    let draining = async { client.node.phase.send(NodePhase::Draining).unwrap() };
     let followers = futures::future::join_all((0..40).map(|_| client.get(follow)));
     let both = async { tokio::join!(followers, draining).0 };
     let followers = tokio::time::timeout(Duration::from_secs(20), both).await.expect("they go");

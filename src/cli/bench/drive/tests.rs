@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::bench::{
-    client::{Failure, Reply},
+    client::{OpFailure, OpReply},
     mix::Mix,
     report::OpenLoopReport,
-    target::Target,
-    workload::Operation,
+    target::BenchTarget,
+    workload::BenchOperation,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -36,10 +36,10 @@ impl TimerServer {
 }
 
 impl Client for TimerServer {
-    async fn call(&mut self, _: &Operation) -> Result<Reply, Failure> {
+    async fn call(&mut self, _: &BenchOperation) -> Result<OpReply, OpFailure> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if self.is_gone {
-            return Err(Failure::connection("gone"));
+            return Err(OpFailure::connection("gone"));
         }
         if let Some((from, to)) = self.stall {
             let elapsed = clock::now() - self.begin;
@@ -48,14 +48,14 @@ impl Client for TimerServer {
             }
         }
         tokio::time::sleep(self.delay).await;
-        Ok(Reply { value_bytes: 100 })
+        Ok(OpReply { value_bytes: 100 })
     }
 }
 
-fn plan(concurrency: usize, rate: Option<f64>) -> Plan {
-    let target = Target::Grpc { storage: "127.0.0.1:1".parse().unwrap() };
+fn plan(concurrency: usize, rate: Option<f64>) -> BenchPlan {
+    let target = BenchTarget::Grpc { storage: "127.0.0.1:1".parse().unwrap() };
     let (warmup, duration) = (2 * SECOND, 10 * SECOND);
-    Plan { concurrency, rate, warmup, duration, mix: Mix::GETS, ..Plan::new(target) }
+    BenchPlan { concurrency, rate, warmup, duration, mix: Mix::GETS, ..BenchPlan::new(target) }
 }
 
 /// A pacer that has released everything already: the workers then wait for each intended start on the virtual clock.
@@ -70,7 +70,11 @@ fn release_all(
     Pacer::start(nothing_left, begin, permits, more)
 }
 
-async fn measured(plan: Plan, server: &TimerServer, stop: impl Future<Output = ()>) -> Report {
+async fn measured(
+    plan: BenchPlan,
+    server: &TimerServer,
+    stop: impl Future<Output = ()>,
+) -> BenchReport {
     let clients = vec![server.clone(); plan.concurrency];
     let crew = Crew::new(plan, clients);
     let window = Arc::new(Window::new(clock::now(), &crew.plan));
@@ -139,7 +143,7 @@ async fn a_request_without_an_answer_is_an_error_and_does_not_hold_the_run() {
     let mut server = TimerServer::new(MILLI);
     server.stall = Some((11 * SECOND, 1000 * SECOND));
     let begin = clock::now();
-    let plan = Plan { timeout: 3 * SECOND, ..plan(2, None) };
+    let plan = BenchPlan { timeout: 3 * SECOND, ..plan(2, None) };
     let report = measured(plan, &server, pending()).await;
     assert_eq!(report.errors["TIMEOUT"], 2);
     assert!(clock::now() - begin <= 15 * SECOND);
@@ -160,11 +164,11 @@ async fn a_stopped_run_reports_the_time_that_it_measured() {
 #[tokio::test(start_paused = true)]
 async fn filling_writes_every_key_once() {
     let server = TimerServer::new(MILLI);
-    let plan = Plan { key_count: 1000, ..plan(7, None) };
+    let plan = BenchPlan { key_count: 1000, ..plan(7, None) };
     let mut looks = Vec::new();
     fill(plan, vec![server.clone(); 7], |progress| looks.push(progress)).await.unwrap();
     assert_eq!(server.call_count(), 1000);
-    assert!(looks.iter().all(|look| look.phase == Phase::Fill));
+    assert!(looks.iter().all(|look| look.phase == BenchPhase::Fill));
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,7 +188,7 @@ async fn progress_comes_once_a_second_and_names_the_phase() {
     let mut looks = Vec::new();
     let note = |progress: Progress| looks.push((progress.phase, progress.per_second.round()));
     measure(crew, window, pin!(pending()), note, release_all).await.unwrap();
-    let warm = looks.iter().filter(|(phase, _)| *phase == Phase::Warmup).count();
+    let warm = looks.iter().filter(|(phase, _)| *phase == BenchPhase::Warmup).count();
     assert!((1..=2).contains(&warm) && (10..=12).contains(&looks.len()), "{looks:?}");
     assert!(looks.iter().all(|(_, per_second)| (98.0..=101.0).contains(per_second)), "{looks:?}");
 }

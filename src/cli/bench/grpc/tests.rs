@@ -12,7 +12,7 @@ use tonic::{Response, transport::Server};
 use super::*;
 use crate::bench::{
     client::CONNECTION,
-    target::Target,
+    target::BenchTarget,
     workload::{ValuePool, Workload},
 };
 use nomad_proto::groupstorage::{
@@ -126,13 +126,13 @@ async fn serve_at(address: &str) -> (StorageAddress, Serving) {
 }
 
 /// Serves an empty map, and gives the plan of one worker for it.
-pub(in crate::bench) async fn serve() -> (Plan, Serving) {
+pub(in crate::bench) async fn serve() -> (BenchPlan, Serving) {
     let (storage, serving) = serve_at("127.0.0.1:0").await;
-    (Plan { concurrency: 1, ..Plan::new(Target::Grpc { storage }) }, serving)
+    (BenchPlan { concurrency: 1, ..BenchPlan::new(BenchTarget::Grpc { storage }) }, serving)
 }
 
-async fn client(plan: &Plan) -> (GrpcClient, Workload) {
-    let Target::Grpc { storage } = &plan.target else { panic!("a gRPC plan") };
+async fn client(plan: &BenchPlan) -> (GrpcClient, Workload) {
+    let BenchTarget::Grpc { storage } = &plan.target else { panic!("a gRPC plan") };
     let client = connect_all(plan, storage).await.unwrap().pop().unwrap();
     (client, Workload::new(plan, ValuePool::new(plan), "run", 0))
 }
@@ -140,17 +140,17 @@ async fn client(plan: &Plan) -> (GrpcClient, Workload) {
 #[tokio::test]
 async fn every_operation_reaches_its_object_with_its_mode() {
     let (plan, serving) = serve().await;
-    let plan = Plan { mode: Some(Mode::Parallel), ..plan };
+    let plan = BenchPlan { mode: Some(Mode::Parallel), ..plan };
     let (mut client, mut workload) = client(&plan).await;
-    let written = Ok(Reply { value_bytes: 0 });
-    let code = |result: Result<Reply, Failure>| result.unwrap_err().code.into_owned();
+    let written = Ok(OpReply { value_bytes: 0 });
+    let code = |result: Result<OpReply, OpFailure>| result.unwrap_err().code.into_owned();
 
     assert_eq!(code(client.call(&workload.fill(OpKind::Get, 1)).await), "NOT_FOUND");
     assert_eq!(code(client.call(&workload.fill(OpKind::Update, 1)).await), "NOT_FOUND");
     assert_eq!(client.call(&workload.fill(OpKind::Put, 1)).await, written);
     assert_eq!(code(client.call(&workload.fill(OpKind::Put, 1)).await), "ALREADY_EXISTS");
     assert_eq!(client.call(&workload.fill(OpKind::Update, 1)).await, written);
-    assert_eq!(client.call(&workload.fill(OpKind::Get, 1)).await, Ok(Reply { value_bytes: 100 }));
+    assert_eq!(client.call(&workload.fill(OpKind::Get, 1)).await, Ok(OpReply { value_bytes: 100 }));
     assert_eq!(client.call(&workload.fill(OpKind::Delete, 1)).await, written);
     assert_eq!(code(client.call(&workload.fill(OpKind::Delete, 1)).await), "NOT_FOUND");
 
@@ -162,9 +162,9 @@ async fn every_operation_reaches_its_object_with_its_mode() {
 #[tokio::test]
 async fn a_refusal_keeps_its_code_and_text_and_the_connection() {
     let (plan, _serving) = serve().await;
-    let (mut client, mut workload) = client(&Plan { value_size_bytes: 0, ..plan }).await;
+    let (mut client, mut workload) = client(&BenchPlan { value_size_bytes: 0, ..plan }).await;
     let failure = client.call(&workload.fill(OpKind::Put, 1)).await.unwrap_err();
-    assert_eq!(failure, Failure::answered("RESOURCE_EXHAUSTED", "full"));
+    assert_eq!(failure, OpFailure::answered("RESOURCE_EXHAUSTED", "full"));
 }
 
 #[tokio::test]
@@ -177,16 +177,16 @@ async fn a_server_that_is_gone_is_a_lost_connection_until_it_is_back() {
         let failure = client.call(&workload.fill(OpKind::Get, 1)).await.unwrap_err();
         assert_eq!((failure.code.as_ref(), failure.is_connection_lost), (CONNECTION, true));
     }
-    let Target::Grpc { storage } = &plan.target else { panic!("a gRPC plan") };
+    let BenchTarget::Grpc { storage } = &plan.target else { panic!("a gRPC plan") };
     let (_, _serving) = serve_at(&storage.to_string()).await;
-    assert_eq!(client.call(&workload.fill(OpKind::Put, 1)).await, Ok(Reply { value_bytes: 0 }));
+    assert_eq!(client.call(&workload.fill(OpKind::Put, 1)).await, Ok(OpReply { value_bytes: 0 }));
 }
 
 #[tokio::test]
 async fn connecting_to_nobody_names_the_address() {
     let (plan, serving) = serve().await;
     serving.stop().await;
-    let Target::Grpc { storage } = &plan.target else { panic!("a gRPC plan") };
+    let BenchTarget::Grpc { storage } = &plan.target else { panic!("a gRPC plan") };
     let error = connect_all(&plan, storage).await.err().unwrap().to_string();
     assert!(error.contains(&storage.to_string()) && error.contains("refused"), "{error}");
 }

@@ -16,12 +16,12 @@ fn version(time: u64) -> Version {
     Version { time, node: 1 }
 }
 
-fn held(text: &str, time: u64) -> Held {
-    Held { id: id(text), version: version(time), expires_at: None }
+fn held(text: &str, time: u64) -> HeldObject {
+    HeldObject { id: id(text), version: version(time), expires_at: None }
 }
 
-fn expiring(text: &str, at: u64) -> Held {
-    Held { expires_at: Some(UnixSecs(at)), ..held(text, 1) }
+fn expiring(text: &str, at: u64) -> HeldObject {
+    HeldObject { expires_at: Some(UnixSecs(at)), ..held(text, 1) }
 }
 
 fn ledger_of(keys: impl IntoIterator<Item = u8>) -> Ledger {
@@ -39,7 +39,7 @@ fn all(ledger: &Ledger, limit: usize, now: u64) -> BTreeMap<String, Vec<NodeId>>
     let (mut after, mut shown) = (None, BTreeMap::new());
     loop {
         let page = ledger.page(after.as_deref(), limit, UnixSecs(now));
-        for Listed { id, holders } in page.items {
+        for ObjectHolders { id, holders } in page.items {
             let nodes = holders.into_iter().map(|holder| holder.node).collect();
             assert_eq!(shown.insert(id.to_string(), nodes), None);
         }
@@ -127,7 +127,7 @@ fn objects_on_too_few_members_are_counted_and_named() {
     }
     ledger.set(node(3), held("behind", 1));
     ledger.set(node(1), held("behind", 50));
-    let few = |objects, under_replicated| Census { objects, under_replicated };
+    let few = |objects, under_replicated| LedgerTotals { objects, under_replicated };
     assert_eq!(census(&ledger, 40, 10), (few(3, 1), vec![id("lacks")]));
     let (counts, found) = census(&ledger, 60, 10);
     assert_eq!((counts, found.len()), (few(3, 2), 1));
@@ -152,7 +152,7 @@ fn the_size_of_a_million_objects_is_known() {
     }
     let places: usize = ledger.buckets.iter().map(Vec::capacity).sum();
     // The id: its bytes, two counters, rounded up as allocators do.
-    let bytes = places * size_of::<Entry>() + count as usize * 48;
+    let bytes = places * size_of::<LedgerObject>() + count as usize * 48;
     let each = bytes as f64 / count as f64;
     eprintln!("{count} objects, 3 holders each: {each:.0} bytes per object, {places} places");
     assert_eq!((ledger.objects(), ledger.holdings()), (count, 3 * count));
@@ -192,7 +192,7 @@ proptest! {
         let mut ledger = ledger_of(1..6);
         let mut plain: BTreeMap<NodeId, BTreeMap<String, u64>> = (1..6).map(|key| (node(key), BTreeMap::new())).collect();
         // Even times never expire; an odd one is its expiry.
-        let held = |object: &str, time: u64| Held { expires_at: (time % 2 == 1).then_some(UnixSecs(time)), ..held(object, time) };
+        let held = |object: &str, time: u64| HeldObject { expires_at: (time % 2 == 1).then_some(UnixSecs(time)), ..held(object, time) };
         for step in steps {
             match step {
                 Step::Set(key, object, time) => {

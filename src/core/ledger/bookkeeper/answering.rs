@@ -1,8 +1,8 @@
 //! What a node answers about the ledger: to other members, and to its own clients.
 
-use super::{Bookkeeper, Effect, Now, Reference};
+use super::{Bookkeeper, LedgerEffect, Now, Reference};
 use crate::{
-    ledger::{Answer, LIMIT_ENTRIES, LedgerPage, Notice, Question},
+    ledger::{LIMIT_ENTRIES, LedgerAnswer, LedgerPage, LedgerRequest, Notice},
     node_id::NodeId,
     object::ObjectId,
 };
@@ -24,66 +24,73 @@ pub enum Word {
 }
 
 impl Bookkeeper {
-    /// Answers another member, at once. A [`Question::Refer`] whose answer only the named member knows is not answered here:
+    /// Answers another member, at once. A [`LedgerRequest::Refer`] whose answer only the named member knows is not answered here:
     /// see [`refer`](Self::refer).
-    pub fn answer(&mut self, now: Now, from: NodeId, question: &Question) -> (Answer, Vec<Effect>) {
+    pub fn answer(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        question: &LedgerRequest,
+    ) -> (LedgerAnswer, Vec<LedgerEffect>) {
         let mut effects = Vec::new();
-        let is_ours =
-            |site: &super::Site| site.group == question.group() && site.members.contains(&from);
+        let is_ours = |site: &super::LedgerScope| {
+            site.group == question.group() && site.members.contains(&from)
+        };
         if !self.site.as_ref().is_some_and(is_ours) {
-            return (Answer::Elsewhere, effects);
+            return (LedgerAnswer::Elsewhere, effects);
         }
         let answer = match question {
-            Question::Root { .. } | Question::Buckets { .. } | Question::Inventory { .. }
+            LedgerRequest::Root { .. }
+            | LedgerRequest::Buckets { .. }
+            | LedgerRequest::Inventory { .. }
                 if !self.scan.is_complete() =>
             {
-                Answer::NotYet
+                LedgerAnswer::NotYet
             }
-            Question::Root { .. } => {
+            LedgerRequest::Root { .. } => {
                 // What the asker has taken of this node's notices is then all there is.
                 self.flush(&mut effects);
                 let digest = self.ledger.digest(&self.this);
                 let root = digest.map(|digest| digest.root()).unwrap_or_default();
-                Answer::Root { life: self.life, seq: self.seq, root }
+                LedgerAnswer::Root { life: self.life, seq: self.seq, root }
             }
-            Question::Buckets { .. } => {
+            LedgerRequest::Buckets { .. } => {
                 self.flush(&mut effects);
                 let digest = self.ledger.digest(&self.this);
                 let buckets = digest.map(|digest| digest.buckets().to_vec()).unwrap_or_default();
-                Answer::Buckets { life: self.life, seq: self.seq, buckets }
+                LedgerAnswer::Buckets { life: self.life, seq: self.seq, buckets }
             }
-            Question::Inventory { buckets, after, .. } => Answer::Inventory(self.ledger.inventory(
-                self.this,
-                buckets,
-                after.as_ref(),
-                LIMIT_ENTRIES,
-            )),
-            Question::Holds { id, .. } => match self.ledger.held(self.this, id) {
-                None if !self.scan.is_complete() => Answer::NotYet,
-                held => Answer::Holds(held),
+            LedgerRequest::Inventory { buckets, after, .. } => LedgerAnswer::Inventory(
+                self.ledger.inventory(self.this, buckets, after.as_ref(), LIMIT_ENTRIES),
+            ),
+            LedgerRequest::Holds { id, .. } => match self.ledger.held(self.this, id) {
+                None if !self.scan.is_complete() => LedgerAnswer::NotYet,
+                held => LedgerAnswer::Holds(held),
             },
-            Question::Pages { .. } | Question::Refer { .. } | Question::Forget { .. }
+            LedgerRequest::Pages { .. }
+            | LedgerRequest::Refer { .. }
+            | LedgerRequest::Forget { .. }
                 if !self.keeps() =>
             {
-                Answer::Elsewhere
+                LedgerAnswer::Elsewhere
             }
-            Question::Pages { after, limit, .. } => {
+            LedgerRequest::Pages { after, limit, .. } => {
                 if after.as_ref().is_some_and(|after| after.len() > AFTER_BYTES_MAX) {
-                    return (Answer::Elsewhere, effects);
+                    return (LedgerAnswer::Elsewhere, effects);
                 }
-                Answer::Page(self.page(now, after.as_deref(), *limit as usize))
+                LedgerAnswer::Page(self.page(now, after.as_deref(), *limit as usize))
             }
-            Question::Refer { id, member, .. } => match self.refer(*member, id) {
-                Word::Known => Answer::Done(false),
-                Word::NotYet => Answer::NotYet,
-                Word::Untrue | Word::AskMember => Answer::NotHeld,
+            LedgerRequest::Refer { id, member, .. } => match self.refer(*member, id) {
+                Word::Known => LedgerAnswer::Done(false),
+                Word::NotYet => LedgerAnswer::NotYet,
+                Word::Untrue | Word::AskMember => LedgerAnswer::NotHeld,
             },
-            Question::Forget { member, .. } => {
+            LedgerRequest::Forget { member, .. } => {
                 // The others take the word of the super-peer alone.
                 let leads = self.site.as_ref().and_then(|site| site.super_peer) == Some(self.this);
                 match leads {
                     true => self.forget_if_gone(now, *member, &mut effects),
-                    false => Answer::Elsewhere,
+                    false => LedgerAnswer::Elsewhere,
                 }
             }
         };
@@ -126,16 +133,16 @@ impl Bookkeeper {
         &mut self,
         now: Now,
         member: NodeId,
-        effects: &mut Vec<Effect>,
-    ) -> Answer {
-        let Some(site) = self.site.clone() else { return Answer::Elsewhere };
+        effects: &mut Vec<LedgerEffect>,
+    ) -> LedgerAnswer {
+        let Some(site) = self.site.clone() else { return LedgerAnswer::Elsewhere };
         if member == self.this || site.alive.contains(&member) {
-            return Answer::Alive;
+            return LedgerAnswer::Alive;
         }
         let there_was = self.forget(now, member);
         let notice = Notice::Forget { group: site.group, member };
         let others = site.keepers.iter().filter(|node| **node != self.this);
-        effects.extend(others.map(|to| Effect::Tell { to: *to, notice: notice.clone() }));
-        Answer::Done(there_was)
+        effects.extend(others.map(|to| LedgerEffect::Tell { to: *to, notice: notice.clone() }));
+        LedgerAnswer::Done(there_was)
     }
 }

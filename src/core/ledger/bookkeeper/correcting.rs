@@ -1,9 +1,9 @@
 //! Compares what is kept of a member with what it says when it is asked, and puts right what differs. One member at a time.
 
-use super::{Bookkeeper, Effect, Failure, HELD_MAX, Now, Peer, Ticket};
+use super::{Bookkeeper, Failure, HELD_MAX, LedgerEffect, LedgerPeer, Now, Ticket};
 use crate::{
     digest::{BUCKETS, BucketSet, Sum, bucket_of},
-    ledger::{Answer, Inventory, LIMIT_ENTRIES, Question},
+    ledger::{Inventory, LIMIT_ENTRIES, LedgerAnswer, LedgerRequest},
     node_id::NodeId,
     object::ObjectId,
     time::MonotonicUs,
@@ -47,7 +47,7 @@ enum End {
 
 impl Bookkeeper {
     /// Begins the comparison that is due.
-    pub(super) fn correct_on(&mut self, now: MonotonicUs, effects: &mut Vec<Effect>) {
+    pub(super) fn correct_on(&mut self, now: MonotonicUs, effects: &mut Vec<LedgerEffect>) {
         if self.correction.is_some() {
             return;
         }
@@ -56,26 +56,26 @@ impl Bookkeeper {
         self.ask(member, Stage::Root, effects);
     }
 
-    fn ask(&mut self, member: NodeId, stage: Stage, effects: &mut Vec<Effect>) {
+    fn ask(&mut self, member: NodeId, stage: Stage, effects: &mut Vec<LedgerEffect>) {
         let Some(group) = self.site.as_ref().map(|site| site.group.clone()) else { return };
         let question = match &stage {
-            Stage::Root => Question::Root { group },
-            Stage::Buckets => Question::Buckets { group },
+            Stage::Root => LedgerRequest::Root { group },
+            Stage::Buckets => LedgerRequest::Buckets { group },
             Stage::Inventory { buckets, after } => {
-                Question::Inventory { group, buckets: *buckets, after: after.clone() }
+                LedgerRequest::Inventory { group, buckets: *buckets, after: after.clone() }
             }
         };
         let ticket = self.ticket();
         self.correction = Some(Correction { member, ticket, stage });
-        effects.push(Effect::Ask { ticket, to: member, question });
+        effects.push(LedgerEffect::Ask { ticket, to: member, question });
     }
 
     pub(super) fn on_answered(
         &mut self,
         now: Now,
         ticket: Ticket,
-        answer: Result<Answer, Failure>,
-        effects: &mut Vec<Effect>,
+        answer: Result<LedgerAnswer, Failure>,
+        effects: &mut Vec<LedgerEffect>,
     ) {
         let Some(Correction { member, stage, .. }) =
             self.correction.take_if(|under_way| under_way.ticket == ticket)
@@ -83,16 +83,16 @@ impl Bookkeeper {
             return;
         };
         let end = match (stage, answer) {
-            (Stage::Root, Ok(Answer::Root { life, seq, root })) => {
+            (Stage::Root, Ok(LedgerAnswer::Root { life, seq, root })) => {
                 self.on_root(now, member, (life, seq, root), effects)
             }
-            (Stage::Buckets, Ok(Answer::Buckets { life, seq, buckets })) => {
+            (Stage::Buckets, Ok(LedgerAnswer::Buckets { life, seq, buckets })) => {
                 self.on_buckets(now, member, (life, seq, &buckets), effects)
             }
-            (Stage::Inventory { buckets, after }, Ok(Answer::Inventory(part))) => {
+            (Stage::Inventory { buckets, after }, Ok(LedgerAnswer::Inventory(part))) => {
                 self.on_inventory(now, member, (buckets, after), part, effects)
             }
-            (_, Ok(Answer::NotYet)) => Some(End::WrongMoment),
+            (_, Ok(LedgerAnswer::NotYet)) => Some(End::WrongMoment),
             _ => Some(End::Failed),
         };
         if let (Some(end), Some(peer)) = (end, self.peers.get_mut(&member)) {
@@ -105,7 +105,7 @@ impl Bookkeeper {
         now: Now,
         member: NodeId,
         (life, seq, root): (u64, u64, Sum),
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<LedgerEffect>,
     ) -> Option<End> {
         let peer = self.peers.get_mut(&member)?;
         if !peer.is_level(life, seq) {
@@ -124,7 +124,7 @@ impl Bookkeeper {
         _: Now,
         member: NodeId,
         (life, seq, buckets): (u64, u64, &[Sum]),
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<LedgerEffect>,
     ) -> Option<End> {
         let peer = self.peers.get_mut(&member)?;
         if !peer.is_level(life, seq) {
@@ -146,7 +146,7 @@ impl Bookkeeper {
         member: NodeId,
         (buckets, after): (BucketSet, Option<ObjectId>),
         part: Inventory,
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<LedgerEffect>,
     ) -> Option<End> {
         let held = self.ledger.digest(&member)?.root().count;
         if !is_in_order(&part, &buckets, after.as_ref()) || held > HELD_MAX {
@@ -197,7 +197,7 @@ fn is_in_order(part: &Inventory, buckets: &BucketSet, after: Option<&ObjectId>) 
     part.next.as_ref().is_none_or(goes_on)
 }
 
-impl Peer {
+impl LedgerPeer {
     /// Tells whether all notices up to this one have been taken, and no later one: then the digests can be compared. Those
     /// that do not come are taken for lost.
     fn is_level(&mut self, life: u64, seq: u64) -> bool {

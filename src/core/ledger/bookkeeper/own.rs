@@ -1,9 +1,9 @@
 //! What this node holds itself: read from its store a part at a time, and kept up to date by what its workers say.
 
-use super::{Bookkeeper, Effect, Failure, NOTICE_PAUSE_US, Now, Ticket};
+use super::{Bookkeeper, Failure, LedgerEffect, NOTICE_PAUSE_US, Now, Ticket};
 use crate::{
     digest::BUCKETS_PER_SHARD,
-    ledger::{Change, Held, LIMIT_ENTRIES, Notice},
+    ledger::{HeldObject, LIMIT_ENTRIES, LedgerChange, Notice},
     object::ObjectId,
     register::SHARDS,
     time::MonotonicUs,
@@ -24,7 +24,7 @@ pub(super) struct Scan {
     /// When the next part is to be read.
     due: MonotonicUs,
     /// What has changed since the reading of the part began: the part may be older, or newer.
-    meanwhile: Vec<Change>,
+    meanwhile: Vec<LedgerChange>,
     /// Whether the store was read once.
     once: bool,
     /// Whether this reading has found anything that was not known.
@@ -54,7 +54,7 @@ impl Scan {
 
 impl Bookkeeper {
     /// Asks for the next part of the store.
-    pub(super) fn scan_on(&mut self, now: MonotonicUs, effects: &mut Vec<Effect>) {
+    pub(super) fn scan_on(&mut self, now: MonotonicUs, effects: &mut Vec<LedgerEffect>) {
         if self.scan.due().is_none_or(|due| now < due) {
             return;
         }
@@ -62,15 +62,15 @@ impl Bookkeeper {
         let ticket = self.ticket();
         self.scan.reading = Some(ticket);
         self.scan.meanwhile.clear();
-        effects.push(Effect::Scan { ticket, shard, after });
+        effects.push(LedgerEffect::Scan { ticket, shard, after });
     }
 
     pub(super) fn on_scanned(
         &mut self,
         now: Now,
         ticket: Ticket,
-        part: Result<(Vec<Held>, Option<ObjectId>), Failure>,
-        effects: &mut Vec<Effect>,
+        part: Result<(Vec<HeldObject>, Option<ObjectId>), Failure>,
+        effects: &mut Vec<LedgerEffect>,
     ) {
         if self.scan.reading != Some(ticket) {
             return;
@@ -105,13 +105,18 @@ impl Bookkeeper {
     }
 
     /// Has the other ledgers compare soon what they know of this node, by leaving out a number.
-    fn call_for_comparison(&mut self, effects: &mut Vec<Effect>) {
+    fn call_for_comparison(&mut self, effects: &mut Vec<LedgerEffect>) {
         self.flush(effects);
         self.seq += 1;
         self.notify(Vec::new(), effects);
     }
 
-    pub(super) fn on_changed(&mut self, now: Now, changes: Vec<Change>, effects: &mut Vec<Effect>) {
+    pub(super) fn on_changed(
+        &mut self,
+        now: Now,
+        changes: Vec<LedgerChange>,
+        effects: &mut Vec<LedgerEffect>,
+    ) {
         if changes.is_empty() {
             return;
         }
@@ -147,7 +152,7 @@ impl Bookkeeper {
     }
 
     /// Tells what has changed since the last notice.
-    pub(super) fn flush(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn flush(&mut self, effects: &mut Vec<LedgerEffect>) {
         self.flush_due = None;
         let changes = std::mem::take(&mut self.pending);
         if !changes.is_empty() {
@@ -155,12 +160,12 @@ impl Bookkeeper {
         }
     }
 
-    fn notify(&mut self, changes: Vec<Change>, effects: &mut Vec<Effect>) {
+    fn notify(&mut self, changes: Vec<LedgerChange>, effects: &mut Vec<LedgerEffect>) {
         let Some(site) = &self.site else { return };
         self.seq += 1;
         let (group, life, seq) = (site.group.clone(), self.life, self.seq);
         let notice = Notice::Changed { group, life, seq, changes };
-        let tell = |to| Effect::Tell { to, notice: notice.clone() };
+        let tell = |to| LedgerEffect::Tell { to, notice: notice.clone() };
         effects.extend(self.listeners().map(tell));
     }
 }

@@ -16,25 +16,25 @@ fn node(key: u8) -> NodeId {
     NodeId::from_key([key; 32])
 }
 
-fn held(text: &str, time: u64) -> Held {
+fn held(text: &str, time: u64) -> HeldObject {
     let version = Version { time, node: 1 };
-    Held { id: ObjectId::parse(text).unwrap(), version, expires_at: None }
+    HeldObject { id: ObjectId::parse(text).unwrap(), version, expires_at: None }
 }
 
 /// What goes over the network.
 #[derive(Clone)]
 enum Sent {
     Notice(Notice),
-    Question(Ticket, Question),
-    Answer(Ticket, Result<Answer, Failure>),
+    Question(Ticket, LedgerRequest),
+    Answer(Ticket, Result<LedgerAnswer, Failure>),
 }
 
 /// What a member holds, a page of it, and where the next one begins.
-type ReadPage = (Vec<Held>, Option<ObjectId>);
+type ReadPage = (Vec<HeldObject>, Option<ObjectId>);
 
 struct Member {
     keeper: Bookkeeper,
-    store: BTreeMap<ObjectId, Held>,
+    store: BTreeMap<ObjectId, HeldObject>,
     /// Reads of the store that are under way: each is answered with the store as it was at some moment after it was asked for.
     reads: VecDeque<(Ticket, Result<ReadPage, Failure>)>,
 }
@@ -62,9 +62,9 @@ impl Net {
         self.members.insert(node, Member { keeper, store, reads: VecDeque::new() });
     }
 
-    fn site(&self, keepers: &[NodeId]) -> Site {
+    fn site(&self, keepers: &[NodeId]) -> LedgerScope {
         let members: BTreeSet<_> = self.members.keys().copied().collect();
-        Site {
+        LedgerScope {
             group: "group-x".into(),
             keepers: keepers.iter().copied().filter(|node| members.contains(node)).collect(),
             super_peer: keepers.first().copied(),
@@ -77,25 +77,25 @@ impl Net {
     fn view(&mut self, keepers: &[NodeId]) {
         let site = self.site(keepers);
         for node in site.members.clone() {
-            self.step(node, Event::Viewed(Some(site.clone())));
+            self.step(node, LedgerEvent::Viewed(Some(site.clone())));
         }
     }
 
-    fn step(&mut self, node: NodeId, event: Event) {
+    fn step(&mut self, node: NodeId, event: LedgerEvent) {
         let now = self.now;
         let Some(member) = self.members.get_mut(&node) else { return };
         let effects = member.keeper.step(now, event);
         self.carry_out(node, effects);
     }
 
-    fn carry_out(&mut self, node: NodeId, effects: Vec<Effect>) {
+    fn carry_out(&mut self, node: NodeId, effects: Vec<LedgerEffect>) {
         for effect in effects {
             match effect {
-                Effect::Tell { to, notice } => self.send(node, to, Sent::Notice(notice)),
-                Effect::Ask { ticket, to, question } => {
+                LedgerEffect::Tell { to, notice } => self.send(node, to, Sent::Notice(notice)),
+                LedgerEffect::Ask { ticket, to, question } => {
                     self.send(node, to, Sent::Question(ticket, question));
                 }
-                Effect::Scan { ticket, shard, after } => {
+                LedgerEffect::Scan { ticket, shard, after } => {
                     let fails = self.rng.random_bool(0.05);
                     let member = self.members.get_mut(&node).unwrap();
                     let limit = 3;
@@ -151,7 +151,7 @@ impl Net {
                     && let Some((ticket, part)) =
                         self.members.get_mut(&node).unwrap().reads.pop_front()
                 {
-                    self.step(node, Event::Scanned { ticket, part });
+                    self.step(node, LedgerEvent::Scanned { ticket, part });
                 }
                 let mut ticks = 0;
                 while self
@@ -162,7 +162,7 @@ impl Net {
                     .next_due()
                     .is_some_and(|due| due <= self.now.monotonic)
                 {
-                    self.step(node, Event::Tick);
+                    self.step(node, LedgerEvent::Tick);
                     ticks += 1;
                     assert!(
                         ticks < 200,
@@ -178,13 +178,13 @@ impl Net {
         let now = self.now;
         let Some(member) = self.members.get_mut(&to) else {
             if let Sent::Question(ticket, _) = sent {
-                self.step(from, Event::Answered { ticket, answer: Err(Failure) });
+                self.step(from, LedgerEvent::Answered { ticket, answer: Err(Failure) });
             }
             return;
         };
         match sent {
-            Sent::Notice(notice) => self.step(to, Event::Noticed { from, notice }),
-            Sent::Answer(ticket, answer) => self.step(to, Event::Answered { ticket, answer }),
+            Sent::Notice(notice) => self.step(to, LedgerEvent::Noticed { from, notice }),
+            Sent::Answer(ticket, answer) => self.step(to, LedgerEvent::Answered { ticket, answer }),
             Sent::Question(ticket, question) => {
                 let (answer, effects) = member.keeper.answer(now, from, &question);
                 self.carry_out(to, effects);
@@ -193,13 +193,13 @@ impl Net {
         }
     }
 
-    fn change(&mut self, node: NodeId, change: Change) {
+    fn change(&mut self, node: NodeId, change: LedgerChange) {
         let store = &mut self.members.get_mut(&node).unwrap().store;
         match &change {
-            Change::Held(held) => store.insert(held.id.clone(), held.clone()),
-            Change::Dropped(id) => store.remove(id),
+            LedgerChange::Held(held) => store.insert(held.id.clone(), held.clone()),
+            LedgerChange::Dropped(id) => store.remove(id),
         };
-        self.step(node, Event::Changed(vec![change]));
+        self.step(node, LedgerEvent::Changed(vec![change]));
     }
 
     /// Checks the ledgers of these keepers against what all members have in their stores.
@@ -247,8 +247,8 @@ fn ledgers_agree_with_what_is_held_once_it_is_quiet() {
                     // Also back to an older version, and without one.
                     let time = clock - net.rng.random_range(0..clock.min(3));
                     let change = match net.rng.random_bool(0.3) {
-                        true => Change::Dropped(held(&name, 0).id),
-                        false => Change::Held(held(&name, time)),
+                        true => LedgerChange::Dropped(held(&name, 0).id),
+                        false => LedgerChange::Held(held(&name, time)),
                     };
                     net.change(at, change);
                 }
@@ -259,9 +259,9 @@ fn ledgers_agree_with_what_is_held_once_it_is_quiet() {
                 74..77 => {
                     let shard = net.rng.random_range(0..SHARDS);
                     net.members.get_mut(&at).unwrap().store.retain(|id, _| shard_of(id) != shard);
-                    net.step(at, Event::Recount);
+                    net.step(at, LedgerEvent::Recount);
                 }
-                77..80 => net.step(at, Event::Recount),
+                77..80 => net.step(at, LedgerEvent::Recount),
                 80..83 if nodes.len() > 2 && !keepers.contains(&at) => {
                     net.members.remove(&at);
                     net.view(&keepers);
@@ -300,7 +300,7 @@ fn two(seed: u64) -> Net {
 fn without_a_loss_only_sums_are_compared() {
     let mut net = two(7);
     for n in 0..200 {
-        net.change(node(1), Change::Held(held(&format!("o{n}"), 1)));
+        net.change(node(1), LedgerChange::Held(held(&format!("o{n}"), 1)));
         if n % 10 == 0 {
             net.run(CLEANUP_US / 10);
         }
@@ -315,11 +315,11 @@ fn without_a_loss_only_sums_are_compared() {
 fn what_was_lost_is_found_by_the_next_comparison_and_nothing_else_is_sent() {
     let mut net = two(8);
     for n in 0..50 {
-        net.change(node(1), Change::Held(held(&format!("o{n}"), 1)));
+        net.change(node(1), LedgerChange::Held(held(&format!("o{n}"), 1)));
     }
     net.run(CLEANUP_US);
     net.loss = 1.0;
-    net.change(node(1), Change::Held(held("lost", 1)));
+    net.change(node(1), LedgerChange::Held(held("lost", 1)));
     net.run(NOTICE_PAUSE_US * 2);
     net.loss = 0.0;
     net.run(20 * CLEANUP_US);
@@ -332,7 +332,7 @@ fn a_member_speaks_of_itself_only_and_of_its_own_group() {
     let mut net = two(9);
     let notice =
         |group: &str, seq, changes| Notice::Changed { group: group.into(), life: 77, seq, changes };
-    let change = || vec![Change::Held(held("a", 1))];
+    let change = || vec![LedgerChange::Held(held("a", 1))];
     let holds = |net: &Net, key| {
         net.members
             .get(&node(1))
@@ -345,65 +345,70 @@ fn a_member_speaks_of_itself_only_and_of_its_own_group() {
     for (from, notice) in [
         (3, notice("group-x", 1, change())),
         (2, notice("group-y", 1, change())),
-        (2, notice("group-x", 1, vec![Change::Held(held("a", 1)); LIMIT_ENTRIES + 1])),
+        (2, notice("group-x", 1, vec![LedgerChange::Held(held("a", 1)); LIMIT_ENTRIES + 1])),
     ] {
-        net.step(node(1), Event::Noticed { from: node(from), notice });
+        net.step(node(1), LedgerEvent::Noticed { from: node(from), notice });
         assert!(!holds(&net, 1) && !holds(&net, 2) && !holds(&net, 3), "{from}");
     }
-    let heard = Event::Noticed { from: node(2), notice: notice("group-x", 5, change()) };
+    let heard = LedgerEvent::Noticed { from: node(2), notice: notice("group-x", 5, change()) };
     net.step(node(1), heard);
     assert!(holds(&net, 2) && !holds(&net, 1));
     // A late notice changes nothing.
-    let late = vec![Change::Dropped(held("a", 1).id)];
-    net.step(node(1), Event::Noticed { from: node(2), notice: notice("group-x", 4, late) });
+    let late = vec![LedgerChange::Dropped(held("a", 1).id)];
+    net.step(node(1), LedgerEvent::Noticed { from: node(2), notice: notice("group-x", 4, late) });
     assert!(holds(&net, 2));
 }
 
 #[test]
 fn questions_of_strangers_are_not_answered_and_damaged_inventories_change_nothing() {
     let mut net = two(10);
-    net.change(node(1), Change::Held(held("a", 1)));
+    net.change(node(1), LedgerChange::Held(held("a", 1)));
     let now = net.now;
     let keeper = &mut net.members.get_mut(&node(1)).unwrap().keeper;
-    let root = |group: &str| Question::Root { group: group.into() };
-    assert_eq!(keeper.answer(now, node(2), &root("group-y")).0, Answer::Elsewhere);
-    assert_eq!(keeper.answer(now, node(3), &root("group-x")).0, Answer::Elsewhere);
-    assert!(matches!(keeper.answer(now, node(2), &root("group-x")).0, Answer::Root { .. }));
+    let root = |group: &str| LedgerRequest::Root { group: group.into() };
+    assert_eq!(keeper.answer(now, node(2), &root("group-y")).0, LedgerAnswer::Elsewhere);
+    assert_eq!(keeper.answer(now, node(3), &root("group-x")).0, LedgerAnswer::Elsewhere);
+    assert!(matches!(keeper.answer(now, node(2), &root("group-x")).0, LedgerAnswer::Root { .. }));
     let long =
-        Question::Pages { group: "group-x".into(), after: Some("x".repeat(1_025)), limit: 9 };
-    assert_eq!(keeper.answer(now, node(2), &long).0, Answer::Elsewhere);
+        LedgerRequest::Pages { group: "group-x".into(), after: Some("x".repeat(1_025)), limit: 9 };
+    assert_eq!(keeper.answer(now, node(2), &long).0, LedgerAnswer::Elsewhere);
 
     let ask = |keeper: &mut Bookkeeper| {
         let mut later = now;
         later.monotonic.0 += 100 * CLEANUP_US;
-        let effects = keeper.step(later, Event::Tick);
+        let effects = keeper.step(later, LedgerEvent::Tick);
         let asked = effects.into_iter().find_map(|effect| match effect {
-            Effect::Ask { ticket, .. } => Some(ticket),
+            LedgerEffect::Ask { ticket, .. } => Some(ticket),
             _ => None,
         });
         (later, asked.unwrap())
     };
     let (later, ticket) = ask(keeper);
     let sums = vec![crate::digest::Sum { count: 9, sum: 9 }; usize::from(BUCKETS)];
-    let root = Answer::Root { life: 5, seq: 5, root: sums[0] };
-    let next = keeper.step(later, Event::Answered { ticket, answer: Ok(root) });
-    let [Effect::Ask { ticket, question: Question::Buckets { .. }, .. }] = &next[..] else {
+    let root = LedgerAnswer::Root { life: 5, seq: 5, root: sums[0] };
+    let next = keeper.step(later, LedgerEvent::Answered { ticket, answer: Ok(root) });
+    let [LedgerEffect::Ask { ticket, question: LedgerRequest::Buckets { .. }, .. }] = &next[..]
+    else {
         panic!("{next:?}")
     };
-    let answer = Ok(Answer::Buckets { life: 5, seq: 5, buckets: sums });
-    let next = keeper.step(later, Event::Answered { ticket: *ticket, answer });
-    let [Effect::Ask { ticket, question: Question::Inventory { .. }, .. }] = &next[..] else {
+    let answer = Ok(LedgerAnswer::Buckets { life: 5, seq: 5, buckets: sums });
+    let next = keeper.step(later, LedgerEvent::Answered { ticket: *ticket, answer });
+    let [LedgerEffect::Ask { ticket, question: LedgerRequest::Inventory { .. }, .. }] = &next[..]
+    else {
         panic!("{next:?}")
     };
     // The same place again and again would never end.
     let entries = vec![held("b", 1), held("b", 1)];
     let part = super::super::Inventory { entries, next: None };
-    keeper.step(later, Event::Answered { ticket: *ticket, answer: Ok(Answer::Inventory(part)) });
+    keeper.step(
+        later,
+        LedgerEvent::Answered { ticket: *ticket, answer: Ok(LedgerAnswer::Inventory(part)) },
+    );
     assert_eq!(keeper.ledger().holdings(), 1);
     // It is tried again later, and not at once for ever.
     for _ in 0..BUCKETS {
-        let next = keeper.step(later, Event::Tick);
-        assert!(next.iter().all(|effect| !matches!(effect, Effect::Ask { .. })), "{next:?}");
+        let next = keeper.step(later, LedgerEvent::Tick);
+        assert!(next.iter().all(|effect| !matches!(effect, LedgerEffect::Ask { .. })), "{next:?}");
     }
     assert!(keeper.next_due().unwrap() > later.monotonic);
 }
@@ -411,8 +416,8 @@ fn questions_of_strangers_are_not_answered_and_damaged_inventories_change_nothin
 #[test]
 fn a_word_about_a_member_is_taken_from_nobody_but_it() {
     let mut net = two(11);
-    net.change(node(1), Change::Held(held("mine", 1)));
-    net.change(node(2), Change::Held(held("its", 1)));
+    net.change(node(1), LedgerChange::Held(held("mine", 1)));
+    net.change(node(2), LedgerChange::Held(held("its", 1)));
     net.run(CLEANUP_US);
     let now = net.now;
     let keeper = &mut net.members.get_mut(&node(1)).unwrap().keeper;
@@ -421,22 +426,22 @@ fn a_word_about_a_member_is_taken_from_nobody_but_it() {
     assert_eq!(keeper.refer(node(1), &id("no")), Word::Untrue);
     assert_eq!(keeper.refer(node(2), &id("its")), Word::Known);
     assert_eq!(keeper.refer(node(2), &id("new")), Word::AskMember);
-    keeper.step(now, Event::Referred { member: node(2), held: held("new", 1) });
+    keeper.step(now, LedgerEvent::Referred { member: node(2), held: held("new", 1) });
     assert_eq!(keeper.refer(node(2), &id("new")), Word::Known);
     let mut effects = Vec::new();
-    assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), Answer::Alive);
-    assert_eq!(keeper.forget_if_gone(now, node(1), &mut effects), Answer::Alive);
-    assert_eq!(keeper.forget_if_gone(now, node(3), &mut effects), Answer::Done(false));
+    assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), LedgerAnswer::Alive);
+    assert_eq!(keeper.forget_if_gone(now, node(1), &mut effects), LedgerAnswer::Alive);
+    assert_eq!(keeper.forget_if_gone(now, node(3), &mut effects), LedgerAnswer::Done(false));
     effects.clear();
     let mut site = keeper.site().unwrap().clone();
     site.alive.remove(&node(2));
-    keeper.step(now, Event::Viewed(Some(site)));
-    assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), Answer::Done(true));
+    keeper.step(now, LedgerEvent::Viewed(Some(site)));
+    assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), LedgerAnswer::Done(true));
     assert!(
-        matches!(&effects[..], [Effect::Tell { notice: Notice::Forget { .. }, .. }]),
+        matches!(&effects[..], [LedgerEffect::Tell { notice: Notice::Forget { .. }, .. }]),
         "{effects:?}"
     );
-    assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), Answer::Done(false));
+    assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), LedgerAnswer::Done(false));
 }
 
 #[test]
@@ -453,7 +458,7 @@ fn a_node_that_keeps_no_ledger_knows_where_to_look() {
     let mut site = net.site(&[node(1), node(2)]);
     site.super_peer = None;
     site.alive.remove(&node(1));
-    net.step(node(3), Event::Viewed(Some(site)));
+    net.step(node(3), LedgerEvent::Viewed(Some(site)));
     assert_eq!(look(&net, 3), Reference::At(node(2)));
     // A new super-peer asks nobody, also before it knows all.
     net.start(node(2));

@@ -9,13 +9,13 @@ use super::*;
 use crate::{
     digest::{BUCKETS, Sum},
     register::{Ballot, shard_of},
-    repair::{Burial, Head, Shared, walk},
+    repair::{Burial, SharedRegister, SurveyHead, walk},
 };
 
 const S: u64 = 1_000_000;
 
-fn options() -> Options {
-    Options {
+fn options() -> RepairOptions {
+    RepairOptions {
         interval_us: 600 * S,
         soon_us: 2 * S,
         expire_us: 60 * S,
@@ -48,11 +48,11 @@ fn read(
     shard: u8,
     after: Option<&ObjectId>,
     limit: usize,
-) -> Result<Vec<Head>, Failure> {
+) -> Result<Vec<SurveyHead>, Failure> {
     let of_shard = store
         .iter()
         .filter(|(id, _)| shard_of(id) == shard && after.is_none_or(|after| *id > after));
-    let head = |(id, cell): (&ObjectId, &Cell)| Head {
+    let head = |(id, cell): (&ObjectId, &Cell)| SurveyHead {
         id: id.clone(),
         accepted: cell.accepted,
         version: cell.version,
@@ -75,7 +75,7 @@ struct Net {
     members: BTreeMap<NodeId, Member>,
     /// Those that nobody reaches, and that reach nobody.
     down: BTreeSet<NodeId>,
-    events: VecDeque<(u64, NodeId, Event)>,
+    events: VecDeque<(u64, NodeId, RepairEvent)>,
     counter: u64,
     /// The bytes of questions and answers, as they would travel.
     sent: usize,
@@ -124,12 +124,12 @@ impl Net {
             nodes.iter().filter(|node| !self.down.contains(node)).copied().collect();
         for node in &alive {
             let scope = self.scope(*node);
-            self.step(*node, Event::Viewed(Some((scope, alive.clone()))));
+            self.step(*node, RepairEvent::Viewed(Some((scope, alive.clone()))));
         }
     }
 
-    fn step(&mut self, node: NodeId, event: Event) {
-        if matches!(event, Event::Ended(..)) {
+    fn step(&mut self, node: NodeId, event: RepairEvent) {
+        if matches!(event, RepairEvent::Ended(..)) {
             self.under_way -= 1;
         }
         let effects = self.members.get_mut(&node).unwrap().sweeper.step(self.now, event);
@@ -138,30 +138,32 @@ impl Net {
         }
     }
 
-    fn later(&mut self, node: NodeId, event: Event) {
+    fn later(&mut self, node: NodeId, event: RepairEvent) {
         let at = self.now.monotonic.0 + self.rng.random_range(100..20_000);
         self.events.push_back((at, node, event));
     }
 
-    fn carry_out(&mut self, at: NodeId, effect: Effect) {
+    fn carry_out(&mut self, at: NodeId, effect: RepairEffect) {
         let store = self.members.get(&at).unwrap().store.clone();
         let fails = self.damages && self.rng.random_bool(0.05);
         let or = |fails: bool| if fails { Err(Failure) } else { Ok(()) };
         let event = match effect {
-            Effect::Survey { ticket, scope, alive } => {
+            RepairEffect::Survey { ticket, scope, alive } => {
                 let survey = Survey::take(&scope, &alive, |shard, after, limit| {
                     read(&store, shard, after, limit)
                 });
-                Event::Surveyed(ticket, or(fails).and(survey))
+                RepairEvent::Surveyed(ticket, or(fails).and(survey))
             }
-            Effect::Walk { ticket, scope, other, buckets, from } => {
+            RepairEffect::Walk { ticket, scope, other, buckets, from } => {
                 let part = walk(&scope, other, &buckets, &from, |shard, after, _| {
                     read(&store, shard, after, 7)
                 });
-                Event::Walked(ticket, or(fails).and(part))
+                RepairEvent::Walked(ticket, or(fails).and(part))
             }
-            Effect::Look { ticket, ids } => Event::Looked(ticket, Ok(heads(&store, &ids))),
-            Effect::Outlived { ticket, after } => {
+            RepairEffect::Look { ticket, ids } => {
+                RepairEvent::Looked(ticket, Ok(heads(&store, &ids)))
+            }
+            RepairEffect::Outlived { ticket, after } => {
                 let now = self.now.wall.secs().0;
                 let mut found: Vec<_> = store
                     .iter()
@@ -176,10 +178,10 @@ impl Net {
                 let key = |one: &Outlived| (one.expires_at, one.id.clone());
                 found.retain(|one| after.as_ref().is_none_or(|after| key(one) > key(after)));
                 found.truncate(5);
-                Event::Outlived(ticket, Ok(found))
+                RepairEvent::Outlived(ticket, Ok(found))
             }
-            Effect::Floor { ticket } => Event::Floor(ticket, Ok(self.floor(at))),
-            Effect::Ask { ticket, to, question } => {
+            RepairEffect::Floor { ticket } => RepairEvent::Floor(ticket, Ok(self.floor(at))),
+            RepairEffect::Ask { ticket, to, question } => {
                 self.sent += postcard::to_allocvec(&question).unwrap().len();
                 let answer = match self.down.contains(&to) || self.down.contains(&at) || fails {
                     true => Err(Failure),
@@ -188,44 +190,44 @@ impl Net {
                 self.sent += answer
                     .as_ref()
                     .map_or(0, |answer| postcard::to_allocvec(answer).unwrap().len());
-                Event::Answered(ticket, answer)
+                RepairEvent::Answered(ticket, answer)
             }
-            Effect::Run { ticket, id, order } => {
+            RepairEffect::Run { ticket, id, order } => {
                 self.rounds += 1;
                 self.under_way += 1;
                 self.most_under_way = self.most_under_way.max(self.under_way);
                 let ended = match (fails, self.down.contains(&at)) {
-                    (true, _) => Ended::Unknown,
-                    (_, true) => Ended::NoQuorum { answered: 1, needed: 2 },
+                    (true, _) => RegisterOutcome::Unknown,
+                    (_, true) => RegisterOutcome::NoQuorum { answered: 1, needed: 2 },
                     _ => self.round(&id, order),
                 };
-                Event::Ended(ticket, ended)
+                RepairEvent::Ended(ticket, ended)
             }
         };
         self.later(at, event);
     }
 
-    fn answer(&self, from: NodeId, to: NodeId, question: &Question) -> Answer {
+    fn answer(&self, from: NodeId, to: NodeId, question: &RepairRequest) -> RepairAnswer {
         let (scope, store) = (self.scope(to), &self.members.get(&to).unwrap().store);
         if question.about() != (scope.group.as_str(), scope.epoch) {
-            return Answer::Elsewhere;
+            return RepairAnswer::Elsewhere;
         }
         let by = |shard, after: Option<&ObjectId>, limit| read(store, shard, after, limit);
         match question {
-            Question::Compare { root, .. } => {
+            RepairRequest::Compare { root, .. } => {
                 let survey = Survey::take(&scope, &BTreeSet::new(), by).unwrap();
                 let digest = survey.shared.get(&from).unwrap();
                 if digest.root() == *root {
-                    Answer::Equal
+                    RepairAnswer::Equal
                 } else {
-                    Answer::Buckets(digest.buckets().to_vec())
+                    RepairAnswer::Buckets(digest.buckets().to_vec())
                 }
             }
-            Question::Walk { buckets, from: place, .. } => {
-                Answer::Part(walk(&scope, from, buckets, place, by).unwrap())
+            RepairRequest::Walk { buckets, from: place, .. } => {
+                RepairAnswer::Part(walk(&scope, from, buckets, place, by).unwrap())
             }
-            Question::Heads { ids, .. } => Answer::Heads(heads(store, ids)),
-            Question::Floor { .. } => Answer::Floor(self.floor(to)),
+            RepairRequest::Heads { ids, .. } => RepairAnswer::Heads(heads(store, ids)),
+            RepairRequest::Floor { .. } => RepairAnswer::Floor(self.floor(to)),
         }
     }
 
@@ -236,25 +238,25 @@ impl Net {
         oldest.map_or(clock, |oldest| Version { time: oldest.time - 1, node: u64::MAX })
     }
 
-    fn round(&mut self, id: &ObjectId, order: Order) -> Ended {
+    fn round(&mut self, id: &ObjectId, order: RegisterOrder) -> RegisterOutcome {
         let scope = self.scope(node(1));
         let replicas = scope.replicas(id);
         let up: Vec<_> =
             replicas.iter().filter(|node| !self.down.contains(node)).copied().collect();
         if up.len() <= replicas.len() / 2 {
-            return Ended::NoQuorum { answered: up.len() as u32, needed: 2 };
+            return RegisterOutcome::NoQuorum { answered: up.len() as u32, needed: 2 };
         }
         let held = up.iter().filter_map(|node| self.members.get(node)?.store.get(id));
         let Some(mut cell) = held.max_by_key(|cell| cell.accepted).copied() else {
-            return Ended::Done;
+            return RegisterOutcome::Done;
         };
         match order {
-            Order::Clear(version) => {
+            RegisterOrder::Clear(version) => {
                 if cell.is_live || cell.version.unwrap_or_default() != version {
-                    return Ended::Done;
+                    return RegisterOutcome::Done;
                 }
                 if up.len() < replicas.len() {
-                    return Ended::Busy;
+                    return RegisterOutcome::Busy;
                 }
                 for (node, member) in &self.members {
                     let older = member.outbox.iter().find(|held| **held <= version);
@@ -267,9 +269,9 @@ impl Net {
                 for node in up {
                     self.members.get_mut(&node).unwrap().store.remove(id);
                 }
-                return Ended::Done;
+                return RegisterOutcome::Done;
             }
-            Order::Expire => {
+            RegisterOrder::Expire => {
                 let is_over = cell.expires_at.is_some_and(|at| at <= self.now.wall.secs().0);
                 if cell.is_live && is_over {
                     self.counter += 1;
@@ -277,7 +279,7 @@ impl Net {
                     (cell.is_live, cell.expires_at) = (false, None);
                 }
             }
-            Order::Repair => {}
+            RegisterOrder::Repair => {}
             other => panic!("{other:?}"),
         }
         self.counter += 1;
@@ -285,7 +287,7 @@ impl Net {
         for node in up {
             self.members.get_mut(&node).unwrap().store.insert(id.clone(), cell);
         }
-        Ended::Done
+        RegisterOutcome::Done
     }
 
     /// Writes at all replicas of an object, or only at those that are up and lucky.
@@ -331,7 +333,7 @@ impl Net {
                     self.step(node, event);
                 }
                 (_, Some((_, node))) => {
-                    self.step(node, Event::Tick);
+                    self.step(node, RepairEvent::Tick);
                     // A tick at its time does something, or the sweeper would spin.
                     let next = self.members.get(&node).unwrap().sweeper.next_due();
                     assert!(next.is_none_or(|next| next > self.now.monotonic), "{node} {next:?}");
@@ -372,8 +374,8 @@ impl Net {
     }
 }
 
-fn heads(store: &Store, ids: &[ObjectId]) -> Vec<Option<Seen>> {
-    let seen = |cell: &Cell| Seen { accepted: cell.accepted, value_bytes: 100 };
+fn heads(store: &Store, ids: &[ObjectId]) -> Vec<Option<ReplicaHead>> {
+    let seen = |cell: &Cell| ReplicaHead { accepted: cell.accepted, value_bytes: 100 };
     ids.iter().map(|id| store.get(id).map(seen)).collect()
 }
 
@@ -441,7 +443,7 @@ fn repairs_keep_to_their_bytes_per_second() {
     let mut net = Net::new(4, 2);
     for member in net.members.values_mut() {
         member.sweeper = Sweeper::new(
-            Options { bytes_per_s: 2_000, ..options() },
+            RepairOptions { bytes_per_s: 2_000, ..options() },
             net.now.monotonic,
             RepairStatus::default(),
         );
@@ -524,37 +526,40 @@ fn a_tombstone_whose_epoch_is_over_waits_for_new_promises() {
     later.monotonic.0 += options().bury_us;
     let alive: BTreeSet<_> = scope.members.clone();
     sweeper.due.clear();
-    let effects = sweeper.step(later, Event::Tick);
+    let effects = sweeper.step(later, RepairEvent::Tick);
     let surveyed = effects.iter().find_map(|effect| match effect {
-        Effect::Survey { ticket, .. } => Some(*ticket),
+        RepairEffect::Survey { ticket, .. } => Some(*ticket),
         _ => None,
     });
     let burials =
         (0..20).map(|n| Burial { id: id(&format!("o{n}")), version: Version { time: 5, node: 1 } });
     let survey = Survey { burials: burials.collect(), ..Survey::default() };
-    let asked = sweeper.step(later, Event::Surveyed(surveyed.unwrap(), Ok(survey)));
+    let asked = sweeper.step(later, RepairEvent::Surveyed(surveyed.unwrap(), Ok(survey)));
     let promised = Version { time: 9, node: 0 };
     let mut effects = Vec::new();
     for effect in asked {
         effects = match effect {
-            Effect::Ask { ticket, question: Question::Floor { .. }, .. } => {
-                sweeper.step(later, Event::Answered(ticket, Ok(Answer::Floor(promised))))
+            RepairEffect::Ask { ticket, question: RepairRequest::Floor { .. }, .. } => sweeper
+                .step(later, RepairEvent::Answered(ticket, Ok(RepairAnswer::Floor(promised)))),
+            RepairEffect::Floor { ticket } => {
+                sweeper.step(later, RepairEvent::Floor(ticket, Ok(promised)))
             }
-            Effect::Floor { ticket } => sweeper.step(later, Event::Floor(ticket, Ok(promised))),
             _ => continue,
         };
     }
-    let clears = |effects: &[Effect]| {
-        let clear = |effect: &&Effect| matches!(effect, Effect::Run { order: Order::Clear(_), .. });
+    let clears = |effects: &[RepairEffect]| {
+        let clear = |effect: &&RepairEffect| {
+            matches!(effect, RepairEffect::Run { order: RegisterOrder::Clear(_), .. })
+        };
         effects.iter().filter(clear).count()
     };
     // As many as may run at a time; then comes another epoch.
     assert_eq!(clears(&effects), 8);
-    sweeper.step(later, Event::Viewed(Some((Scope { epoch: 2, ..scope }, alive))));
+    sweeper.step(later, RepairEvent::Viewed(Some((Scope { epoch: 2, ..scope }, alive))));
     let mut next = Vec::new();
     for effect in effects {
-        if let Effect::Run { ticket, .. } = effect {
-            next.extend(sweeper.step(later, Event::Ended(ticket, Ended::Done)));
+        if let RepairEffect::Run { ticket, .. } = effect {
+            next.extend(sweeper.step(later, RepairEvent::Ended(ticket, RegisterOutcome::Done)));
         }
     }
     assert_eq!((clears(&next), sweeper.status().left), (0, 0));
@@ -577,43 +582,45 @@ fn what_is_left_of_objects_that_never_were_goes_without_promises() {
 
 #[test]
 fn answers_that_make_no_sense_end_the_comparison_and_nothing_else() {
-    let unsorted = Part {
-        registers: ["b", "b"].map(|text| Shared { id: id(text), accepted: Ballot::NONE }).into(),
+    let unsorted = SharedPart {
+        registers: ["b", "b"]
+            .map(|text| SharedRegister { id: id(text), accepted: Ballot::NONE })
+            .into(),
         next: None,
     };
-    let again = Part { registers: Vec::new(), next: Some(Place::default()) };
+    let again = SharedPart { registers: Vec::new(), next: Some(RegisterCursor::default()) };
     let many = vec![Sum::default(); usize::from(BUCKETS) + 1];
     let odd = vec![Sum { count: 3, sum: 3 }; usize::from(BUCKETS)];
     for (first, second) in [
-        (Answer::Buckets(many), None),
-        (Answer::Later, None),
-        (Answer::Part(Part::default()), None),
-        (Answer::Buckets(odd.clone()), Some(Answer::Part(unsorted))),
-        (Answer::Buckets(odd.clone()), Some(Answer::Part(again))),
-        (Answer::Buckets(odd), Some(Answer::Elsewhere)),
+        (RepairAnswer::Buckets(many), None),
+        (RepairAnswer::Later, None),
+        (RepairAnswer::Part(SharedPart::default()), None),
+        (RepairAnswer::Buckets(odd.clone()), Some(RepairAnswer::Part(unsorted))),
+        (RepairAnswer::Buckets(odd.clone()), Some(RepairAnswer::Part(again))),
+        (RepairAnswer::Buckets(odd), Some(RepairAnswer::Elsewhere)),
     ] {
         let mut net = Net::new(9, 2);
         net.write("a", true, None, 1.0);
         let mut now = net.now;
         now.monotonic.0 += 2 * S;
         let sweeper = &mut net.members.get_mut(&node(1)).unwrap().sweeper;
-        let effects = sweeper.step(now, Event::Tick);
-        let Some(Effect::Survey { ticket, scope, alive }) = effects.last().cloned() else {
+        let effects = sweeper.step(now, RepairEvent::Tick);
+        let Some(RepairEffect::Survey { ticket, scope, alive }) = effects.last().cloned() else {
             panic!("{effects:?}")
         };
         let survey = Survey::take(&scope, &alive, |shard, after, limit| {
             read(&Store::new(), shard, after, limit)
         });
-        let effects = sweeper.step(now, Event::Surveyed(ticket, survey));
-        let ask = |effects: &[Effect]| {
+        let effects = sweeper.step(now, RepairEvent::Surveyed(ticket, survey));
+        let ask = |effects: &[RepairEffect]| {
             effects.iter().find_map(|effect| match effect {
-                Effect::Ask { ticket, .. } => Some(*ticket),
+                RepairEffect::Ask { ticket, .. } => Some(*ticket),
                 _ => None,
             })
         };
-        let effects = sweeper.step(now, Event::Answered(ask(&effects).unwrap(), Ok(first)));
+        let effects = sweeper.step(now, RepairEvent::Answered(ask(&effects).unwrap(), Ok(first)));
         if let Some(second) = second {
-            sweeper.step(now, Event::Answered(ask(&effects).unwrap(), Ok(second)));
+            sweeper.step(now, RepairEvent::Answered(ask(&effects).unwrap(), Ok(second)));
         }
         let status = sweeper.status();
         assert_eq!((status.interrupted, status.comparing, status.left), (1, None, 0));

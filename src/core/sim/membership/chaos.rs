@@ -2,8 +2,8 @@
 
 use crate::{
     group::SettingChange,
-    membership::{Event, Order, RequestId},
-    table::Command,
+    membership::{MembershipEvent, MembershipOrder, RequestId},
+    table::TableCommand,
 };
 use rand::Rng;
 
@@ -100,39 +100,39 @@ impl Sim {
         let order = match self.rng.random_range(0..6) {
             0 => {
                 self.nodes[n].told_to_go = true;
-                Order::Leave
+                MembershipOrder::Leave
             }
             1 => {
                 self.nodes[other].told_to_go = true;
-                Order::Migrate { node: id, to }
+                MembershipOrder::Migrate { node: id, to }
             }
             2 => {
                 self.nodes[other].told_to_go = true;
-                Order::AddPeer { address }
+                MembershipOrder::AddPeer { address }
             }
             3 => {
                 self.nodes[other].told_to_go = true;
                 if self.now.is_multiple_of(2) {
-                    Order::RemovePeer(id)
+                    MembershipOrder::RemovePeer(id)
                 } else {
-                    Order::PeerLeaves(id)
+                    MembershipOrder::PeerLeaves(id)
                 }
             }
-            4 => Order::SuperPeerLeave,
+            4 => MembershipOrder::SuperPeerLeave,
             _ => {
                 let factor = self.rng.random_range(1..5);
-                Order::Write(Command::Set(SettingChange::ReplicationFactor(factor)))
+                MembershipOrder::Write(TableCommand::Set(SettingChange::ReplicationFactor(factor)))
             }
         };
         self.order(n, order);
     }
 
-    pub fn order(&mut self, n: usize, order: Order) {
+    pub fn order(&mut self, n: usize, order: MembershipOrder) {
         let Some(process) = &mut self.nodes[n].process else { return };
         process.next_request += 1;
         let request = RequestId(process.next_request);
         process.ordered.insert(request);
-        self.step(n, Event::Ordered { request, order });
+        self.step(n, MembershipEvent::Ordered { request, order });
     }
 
     /// Everything works again, and everybody runs.

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     membership::voter_count,
     node_id::NodeId,
-    table::{Command, Table},
+    table::{GroupTable, TableCommand},
 };
 
 use super::raft::Entry;
@@ -18,7 +18,7 @@ use super::raft::Entry;
 pub struct Judge {
     leaders: BTreeMap<(String, u64), NodeId>,
     history: BTreeMap<String, Vec<(u64, Arc<Entry>)>>,
-    tables: BTreeMap<String, Arc<Table>>,
+    tables: BTreeMap<String, Arc<GroupTable>>,
     claims: BTreeMap<(NodeId, u64), String>,
     rescans: BTreeSet<(NodeId, String, u64)>,
     sat: BTreeSet<(String, NodeId, u64)>,
@@ -34,7 +34,7 @@ pub struct Judge {
 pub trait World {
     /// Tells whether the node still holds the claim, did not ask to go, and was reached by the super-peer, directly or
     /// through a third member, all through the time after which the dead are removed.
-    fn was_reached(&self, table: &Table, node: NodeId, claim: u64) -> bool;
+    fn was_reached(&self, table: &GroupTable, node: NodeId, claim: u64) -> bool;
 }
 
 impl Judge {
@@ -69,7 +69,7 @@ impl Judge {
         index: usize,
         term: u64,
         entry: &Arc<Entry>,
-        table: &Arc<Table>,
+        table: &Arc<GroupTable>,
         world: &impl World,
     ) {
         let group = table.name.clone();
@@ -97,7 +97,7 @@ impl Judge {
         self.check_claims(table);
     }
 
-    fn check_voters(&self, table: &Table, sets: &[BTreeSet<NodeId>]) {
+    fn check_voters(&self, table: &GroupTable, sets: &[BTreeSet<NodeId>]) {
         for voters in sets {
             let count = voters.len() as u32;
             // Two only while the lead of a group of two passes on; by the time it is applied, others may have come.
@@ -110,7 +110,7 @@ impl Judge {
         }
     }
 
-    fn check_claims(&mut self, table: &Table) {
+    fn check_claims(&mut self, table: &GroupTable) {
         for (node, seat) in &table.seats {
             let key = (*node, seat.claim);
             let first = self.claims.entry(key).or_insert_with(|| table.name.clone());
@@ -118,7 +118,7 @@ impl Judge {
         }
     }
 
-    fn check_table(&mut self, before: &Table, after: &Table) {
+    fn check_table(&mut self, before: &GroupTable, after: &GroupTable) {
         assert!(after.epoch() >= before.epoch(), "{} went back", after.name);
         assert!(after.configuration().members.contains(&after.super_peer), "a stranger leads");
         assert!(after.count() <= after.capacity, "{} has too many members", after.name);
@@ -152,7 +152,7 @@ impl Judge {
     }
 
     /// A change ends only when enough old members have really done their rescan.
-    fn check_settled(&self, chain: &[&crate::table::Configuration], after: &Table) {
+    fn check_settled(&self, chain: &[&crate::table::Configuration], after: &GroupTable) {
         let [.., joint, _] = chain else { return };
         let Some(old) = &joint.old else { return };
         let done =
@@ -165,13 +165,13 @@ impl Judge {
 
     fn check_command(
         &mut self,
-        before: &Table,
-        after: &Table,
-        command: &Command,
+        before: &GroupTable,
+        after: &GroupTable,
+        command: &TableCommand,
         world: &impl World,
     ) {
         match command {
-            Command::Change { remove, add } if after.epoch() > before.epoch() => {
+            TableCommand::Change { remove, add } if after.epoch() > before.epoch() => {
                 for seat in add {
                     let node = seat.member.node;
                     let is_asked =
@@ -188,12 +188,12 @@ impl Judge {
                     );
                 }
             }
-            Command::Dissolve { into: Some(into) } => {
+            TableCommand::Dissolve { into: Some(into) } => {
                 let other = self.tables.get(into).and_then(|table| table.dissolved.as_ref());
                 let back = other.and_then(|end| end.into.as_ref());
                 assert!(back != Some(&after.name), "{into} and {} go to each other", after.name);
             }
-            Command::Force { .. } if after.forced > before.forced => self.forced += 1,
+            TableCommand::Force { .. } if after.forced > before.forced => self.forced += 1,
             _ => {}
         }
     }

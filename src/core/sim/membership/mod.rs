@@ -16,12 +16,12 @@ use crate::{
     group::{Member, RetrievalMode, Settings, StorageMode},
     log_state::LogState,
     membership::{
-        AskFailure, Durable, Enough, Event, Faults, Membership, MembershipAnswer, MembershipConfig,
-        MembershipRequest, RequestId, Ticket,
+        AskFailure, Durable, Membership, MembershipAnswer, MembershipConfig, MembershipEvent,
+        MembershipFaults, MembershipRequest, RequestId, SearchGoal, Ticket,
     },
     node_id::NodeId,
     offer::{Offer, Seeker, Whereabouts},
-    table::Table,
+    table::GroupTable,
     time::MonotonicUs,
     world::Position,
 };
@@ -74,14 +74,14 @@ pub enum What {
     Wake,
     RaftTick,
     CheckLinks,
-    Step(Box<Event>),
+    Step(Box<MembershipEvent>),
     Persist(Ticket, Durable),
     LogTask(Ticket, LogTask),
     Find {
         ticket: Ticket,
         near: Position,
         until: u64,
-        enough: Enough,
+        enough: SearchGoal,
     },
     Ask {
         from: usize,
@@ -112,7 +112,7 @@ pub enum TicketKind {
 }
 
 pub enum LogTask {
-    Found(Box<Table>),
+    Found(Box<GroupTable>),
     Follow(String, u64),
     Leave,
 }
@@ -165,7 +165,7 @@ pub struct Sim {
 }
 
 /// Short times, so that a run sees everything: the proportions are those of the defaults.
-pub fn config(faults: Faults) -> MembershipConfig {
+pub fn config(faults: MembershipFaults) -> MembershipConfig {
     let settings = Settings {
         storage_mode: StorageMode::Fast,
         retrieval_mode: RetrievalMode::Fast,
@@ -304,7 +304,7 @@ impl Sim {
         });
         let life = Some(node.life);
         self.note(n, "starts");
-        self.at(0, n, life, What::Step(Box::new(Event::Started { log })));
+        self.at(0, n, life, What::Step(Box::new(MembershipEvent::Started { log })));
         let first = self.rng.random_range(0..raft::HEARTBEAT_US);
         self.at(first, n, life, What::RaftTick);
         self.network_changed();
@@ -381,7 +381,7 @@ impl Sim {
 
     pub fn failed(&mut self, n: usize, ticket: Ticket, failure: AskFailure) {
         let life = Some(self.nodes[n].life);
-        let event = Event::Answered { ticket, by: None, answer: Err(failure) };
+        let event = MembershipEvent::Answered { ticket, by: None, answer: Err(failure) };
         self.at(MS, n, life, What::Step(Box::new(event)));
     }
 }

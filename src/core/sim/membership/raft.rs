@@ -11,7 +11,7 @@ use crate::{
     log_state::LogState,
     membership::Ticket,
     node_id::NodeId,
-    table::{Applied, Command, Table},
+    table::{Applied, GroupTable, TableCommand},
 };
 
 pub const LEASE_US: u64 = 1_500_000;
@@ -19,9 +19,9 @@ pub const HEARTBEAT_US: u64 = 500_000;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
-    Found(Table),
+    Found(GroupTable),
     Blank,
-    Command(Command),
+    Command(TableCommand),
     /// One set of voters, or two while they change.
     Config {
         sets: Vec<BTreeSet<NodeId>>,
@@ -58,7 +58,7 @@ pub enum RaftOut {
     Proposed(Ticket, Option<Applied>),
     Arranged(Ticket, bool),
     /// An entry was applied: its index, its term, itself, and the table after it.
-    Applied(usize, u64, Arc<Entry>, Arc<Table>),
+    Applied(usize, u64, Arc<Entry>, Arc<GroupTable>),
     Led(u64),
 }
 
@@ -83,7 +83,7 @@ pub struct Raft {
     election_at: u64,
     paused: bool,
     applied: usize,
-    table: Option<Arc<Table>>,
+    table: Option<Arc<GroupTable>>,
     /// The last claim of everybody who ever sat in the table: the configuration's voters are meant under these.
     claims: BTreeMap<NodeId, u64>,
     config: (BTreeSet<NodeId>, BTreeSet<NodeId>),
@@ -96,7 +96,7 @@ impl Disk {
         Self { group, claim, term: 0, voted: None, log: Vec::new(), commit: 0 }
     }
 
-    pub fn founded(table: Table) -> Self {
+    pub fn founded(table: GroupTable) -> Self {
         let founder = BTreeSet::from([table.super_peer]);
         let claim = table.seats[&table.super_peer].claim;
         let mut disk = Self::empty(table.name.clone(), claim);
@@ -243,7 +243,7 @@ impl Raft {
         self.disk.log.len()
     }
 
-    pub fn propose(&mut self, ticket: Ticket, command: Command) -> bool {
+    pub fn propose(&mut self, ticket: Ticket, command: TableCommand) -> bool {
         if !self.leads() {
             return false;
         }

@@ -82,7 +82,7 @@ impl Sim {
             groups.values().filter_map(|members| members[0].1.table.as_ref()).collect();
         for small in tables.iter().filter(|table| !table.is_permanent()) {
             for large in tables.iter().filter(|table| table.name != small.name) {
-                let rank = |table: &crate::table::Table| {
+                let rank = |table: &crate::table::GroupTable| {
                     (table.is_permanent(), table.count(), std::cmp::Reverse(table.name.clone()))
                 };
                 let fits = small.count() <= large.capacity - large.count();

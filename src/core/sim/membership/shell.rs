@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    membership::{AskFailure, Effect, Event, MembershipRequest, ProposeFailure, RequestId, Ticket},
+    membership::{
+        AskFailure, MembershipEffect, MembershipEvent, MembershipRequest, ProposeFailure,
+        RequestId, Ticket,
+    },
     node_id::NodeId,
-    offer::Found,
-    table::Table,
+    offer::FoundGroups,
+    table::GroupTable,
     view::RoleState,
     world::Position,
 };
@@ -26,7 +29,7 @@ impl Sim {
             What::Wake => {
                 let is_due = self.nodes[n].process.as_ref().is_some_and(|p| p.wake <= self.now);
                 if is_due {
-                    self.step(n, Event::Tick);
+                    self.step(n, MembershipEvent::Tick);
                 }
             }
             What::RaftTick => self.raft_tick(n),
@@ -34,7 +37,7 @@ impl Sim {
             What::Step(event) => self.step(n, *event),
             What::Persist(ticket, durable) => {
                 self.nodes[n].durable = durable;
-                self.step(n, Event::Persisted(ticket));
+                self.step(n, MembershipEvent::Persisted(ticket));
             }
             What::LogTask(ticket, task) => self.log_task(n, ticket, task),
             What::Find { .. } => self.find(n, what),
@@ -46,7 +49,7 @@ impl Sim {
             What::Answer { ticket, by, answer } => {
                 if self.close(n, ticket) {
                     let answer = Ok(*answer);
-                    self.step(n, Event::Answered { ticket, by: Some(by), answer });
+                    self.step(n, MembershipEvent::Answered { ticket, by: Some(by), answer });
                 }
             }
             What::TimedOut(ticket, kind) => self.timed_out(n, ticket, kind),
@@ -68,12 +71,12 @@ impl Sim {
             n,
             match kind {
                 TicketKind::Ask => {
-                    Event::Answered { ticket, by: None, answer: Err(AskFailure::Unknown) }
+                    MembershipEvent::Answered { ticket, by: None, answer: Err(AskFailure::Unknown) }
                 }
                 TicketKind::Propose => {
-                    Event::Proposed { ticket, outcome: Err(ProposeFailure::Unknown) }
+                    MembershipEvent::Proposed { ticket, outcome: Err(ProposeFailure::Unknown) }
                 }
-                TicketKind::Arrange => Event::Arranged { ticket, done: false },
+                TicketKind::Arrange => MembershipEvent::Arranged { ticket, done: false },
             },
         );
     }
@@ -86,10 +89,10 @@ impl Sim {
     }
 
     /// Takes one step of a membership and carries out what it wants.
-    pub fn step(&mut self, n: usize, event: Event) {
+    pub fn step(&mut self, n: usize, event: MembershipEvent) {
         self.steps += 1;
         let clock = self.clock(n);
-        if self.trace && !matches!(event, Event::Tick | Event::LogChanged(_)) {
+        if self.trace && !matches!(event, MembershipEvent::Tick | MembershipEvent::LogChanged(_)) {
             self.note(n, &format!("<- {event:?}"));
         }
         let Some(process) = &mut self.nodes[n].process else { return };
@@ -115,21 +118,21 @@ impl Sim {
         }
     }
 
-    fn carry_out(&mut self, n: usize, effect: Effect) {
-        if self.trace && !matches!(effect, Effect::WakeAt(_)) {
+    fn carry_out(&mut self, n: usize, effect: MembershipEffect) {
+        if self.trace && !matches!(effect, MembershipEffect::WakeAt(_)) {
             self.note(n, &format!("-> {effect:?}"));
         }
         let life = Some(self.nodes[n].life);
         match effect {
-            Effect::Persist { ticket, durable } => {
+            MembershipEffect::Persist { ticket, durable } => {
                 let took = self.rng.random_range(MS..30 * MS);
                 self.at(took, n, life, What::Persist(ticket, durable));
             }
-            Effect::Find { ticket, near, window_us, enough } => {
+            MembershipEffect::Find { ticket, near, window_us, enough } => {
                 let until = self.now + window_us;
                 self.at(50 * MS, n, life, What::Find { ticket, near, until, enough });
             }
-            Effect::AskAddress { ticket, address, question } => {
+            MembershipEffect::AskAddress { ticket, address, question } => {
                 self.check_question(n, &question);
                 self.open(n, ticket, TicketKind::Ask, ASK_TIMEOUT_US);
                 match self.index_at(&address) {
@@ -137,7 +140,7 @@ impl Sim {
                     _ => self.unreachable(n, ticket),
                 }
             }
-            Effect::AskNode { ticket, node, question } => {
+            MembershipEffect::AskNode { ticket, node, question } => {
                 self.check_question(n, &question);
                 self.open(n, ticket, TicketKind::Ask, ASK_TIMEOUT_US);
                 let process = self.nodes[n].process.as_ref().unwrap();
@@ -147,7 +150,7 @@ impl Sim {
                     _ => self.unreachable(n, ticket),
                 }
             }
-            Effect::Reply { request, answer } => {
+            MembershipEffect::Reply { request, answer } => {
                 let process = self.nodes[n].process.as_mut().unwrap();
                 let (to, life, ticket, _) =
                     process.asked.remove(&request).expect("a question was answered twice");
@@ -160,11 +163,11 @@ impl Sim {
                     });
                 }
             }
-            Effect::Done { request, .. } => {
+            MembershipEffect::Done { request, .. } => {
                 let process = self.nodes[n].process.as_mut().unwrap();
                 assert!(process.ordered.remove(&request), "an order was answered twice");
             }
-            Effect::Propose { ticket, command } => {
+            MembershipEffect::Propose { ticket, command } => {
                 // Nothing is tried again and again at once.
                 self.proposals += 1;
                 let most = 200 + 4 * (self.now / S) * self.nodes.len() as u64;
@@ -174,32 +177,39 @@ impl Sim {
                 if !raft.is_some_and(|raft| raft.propose(ticket, command)) {
                     self.close(n, ticket);
                     let outcome = Err(ProposeFailure::NotLeader);
-                    self.at(0, n, life, What::Step(Box::new(Event::Proposed { ticket, outcome })));
+                    self.at(
+                        0,
+                        n,
+                        life,
+                        What::Step(Box::new(MembershipEvent::Proposed { ticket, outcome })),
+                    );
                 }
             }
-            Effect::Arrange { ticket, voters, learners } => {
+            MembershipEffect::Arrange { ticket, voters, learners } => {
                 self.open(n, ticket, TicketKind::Arrange, PROPOSE_TIMEOUT_US);
                 if let Some(raft) = self.raft(n) {
                     raft.arrange(ticket, voters, learners);
                 }
             }
-            Effect::FoundLog { ticket, table } => self.later(n, ticket, LogTask::Found(table)),
-            Effect::FollowLog { ticket, group, claim } => {
+            MembershipEffect::FoundLog { ticket, table } => {
+                self.later(n, ticket, LogTask::Found(table))
+            }
+            MembershipEffect::FollowLog { ticket, group, claim } => {
                 self.later(n, ticket, LogTask::Follow(group, claim));
             }
-            Effect::LeaveLog { ticket } => self.later(n, ticket, LogTask::Leave),
-            Effect::Campaign => {
+            MembershipEffect::LeaveLog { ticket } => self.later(n, ticket, LogTask::Leave),
+            MembershipEffect::Campaign => {
                 let now = self.now;
                 if let Some(raft) = self.raft(n) {
                     raft.campaign(now);
                 }
             }
-            Effect::PauseHeartbeats(heir) => {
+            MembershipEffect::PauseHeartbeats(heir) => {
                 if let Some(raft) = self.raft(n) {
                     raft.pause(heir.is_some());
                 }
             }
-            Effect::Announce(offer) => {
+            MembershipEffect::Announce(offer) => {
                 let process = self.nodes[n].process.as_mut().unwrap();
                 let before = std::mem::replace(&mut process.offer, offer);
                 self.old_offers.extend(before);
@@ -207,23 +217,25 @@ impl Sim {
                     self.old_offers.remove(0);
                 }
             }
-            Effect::Seek(seeker) => self.nodes[n].process.as_mut().unwrap().seeker = seeker,
-            Effect::TellWhereabouts(place) => {
+            MembershipEffect::Seek(seeker) => {
+                self.nodes[n].process.as_mut().unwrap().seeker = seeker
+            }
+            MembershipEffect::TellWhereabouts(place) => {
                 self.nodes[n].process.as_mut().unwrap().whereabouts = place;
             }
-            Effect::KeepLinks(keep) => {
+            MembershipEffect::KeepLinks(keep) => {
                 self.nodes[n].process.as_mut().unwrap().keep = keep;
                 let soon = self.rng.random_range(MS..50 * MS);
                 self.at(soon, n, life, What::CheckLinks);
             }
-            Effect::Rescan { epoch } => {
+            MembershipEffect::Rescan { epoch } => {
                 let took = self.rng.random_range(0..200 * MS);
-                self.at(took, n, life, What::Step(Box::new(Event::Rescanned { epoch })));
+                self.at(took, n, life, What::Step(Box::new(MembershipEvent::Rescanned { epoch })));
                 let group = self.nodes[n].durable.home.clone().unwrap_or_default();
                 let id = self.nodes[n].id;
                 self.judge.rescanned(id, &group, epoch);
             }
-            Effect::WakeAt(at) => {
+            MembershipEffect::WakeAt(at) => {
                 let at = at.0.saturating_sub(self.nodes[n].clock_offset).max(self.now + 1);
                 let in_us = at - self.now;
                 let process = self.nodes[n].process.as_mut().unwrap();
@@ -232,7 +244,7 @@ impl Sim {
                     self.at(in_us, n, life, What::Wake);
                 }
             }
-            Effect::Report(_) => {}
+            MembershipEffect::Report(_) => {}
         }
     }
 
@@ -276,7 +288,7 @@ impl Sim {
             raft.campaign(now);
         }
         node.process.as_mut().unwrap().raft = raft;
-        self.step(n, Event::LogReady { ticket, done: true });
+        self.step(n, MembershipEvent::LogReady { ticket, done: true });
     }
 
     fn ask(&mut self, n: usize, to: usize, ticket: Ticket, question: MembershipRequest) {
@@ -317,7 +329,7 @@ impl Sim {
             let it = self.nodes[n].id;
             self.judge.asked_back(&group, it, claim);
         }
-        self.step(n, Event::Asked { from: id, request, question });
+        self.step(n, MembershipEvent::Asked { from: id, request, question });
     }
 
     fn check_links(&mut self, n: usize) {
@@ -336,12 +348,19 @@ impl Sim {
             std::mem::replace(&mut self.nodes[n].process.as_mut().unwrap().links, now.clone());
         for (node, (was_up, _)) in &before {
             if *was_up && !now.contains_key(node) {
-                self.step(n, Event::LinkDown(*node));
+                self.step(n, MembershipEvent::LinkDown(*node));
             }
         }
         for (node, (is_up, since)) in now {
             if before.get(&node) != Some(&(is_up, since)) {
-                self.step(n, if is_up { Event::LinkUp(node) } else { Event::LinkDown(node) });
+                self.step(
+                    n,
+                    if is_up {
+                        MembershipEvent::LinkUp(node)
+                    } else {
+                        MembershipEvent::LinkDown(node)
+                    },
+                );
             }
         }
     }
@@ -351,7 +370,7 @@ impl Sim {
         let What::Find { ticket, near, until, enough } = what else { return };
         let found = self.look_around(n, near);
         if self.now >= until || enough.is_met(&found) {
-            self.step(n, Event::Found { ticket, found });
+            self.step(n, MembershipEvent::Found { ticket, found });
         } else {
             let pause = (until - self.now).min(250 * MS);
             let life = Some(self.nodes[n].life);
@@ -359,8 +378,8 @@ impl Sim {
         }
     }
 
-    fn look_around(&mut self, n: usize, near: Position) -> Found {
-        let mut found = Found::default();
+    fn look_around(&mut self, n: usize, near: Position) -> FoundGroups {
+        let mut found = FoundGroups::default();
         for to in 0..self.nodes.len() {
             if to == n || !self.speaks(n, to) || self.rng.random_bool(self.loss) {
                 continue;
@@ -439,13 +458,13 @@ impl Sim {
                 RaftOut::Proposed(ticket, applied) => {
                     if self.close(n, ticket) {
                         let outcome = applied.ok_or(ProposeFailure::Unknown);
-                        let event = Event::Proposed { ticket, outcome };
+                        let event = MembershipEvent::Proposed { ticket, outcome };
                         self.at(0, n, life, What::Step(Box::new(event)));
                     }
                 }
                 RaftOut::Arranged(ticket, done) => {
                     if self.close(n, ticket) {
-                        let event = Event::Arranged { ticket, done };
+                        let event = MembershipEvent::Arranged { ticket, done };
                         self.at(0, n, life, What::Step(Box::new(event)));
                     }
                 }
@@ -466,12 +485,12 @@ impl Sim {
         if let Some(raft) = self.raft(n).filter(|raft| raft.changed) {
             raft.changed = false;
             let state = raft.state(now);
-            self.at(0, n, life, What::Step(Box::new(Event::LogChanged(state))));
+            self.at(0, n, life, What::Step(Box::new(MembershipEvent::LogChanged(state))));
         }
     }
 
     /// At one node, epochs of one log only grow.
-    fn check_epoch(&mut self, n: usize, table: &Arc<Table>) {
+    fn check_epoch(&mut self, n: usize, table: &Arc<GroupTable>) {
         let node = &mut self.nodes[n];
         let (number, epoch) = node.epoch_seen;
         // A node that starts applies its log anew.
@@ -499,7 +518,7 @@ impl Sim {
 }
 
 impl check::World for Sim {
-    fn was_reached(&self, table: &Table, node: NodeId, claim: u64) -> bool {
+    fn was_reached(&self, table: &GroupTable, node: NodeId, claim: u64) -> bool {
         let group = table.name.as_str();
         let Some(n) = self.index_of(node) else { return false };
         let it = &self.nodes[n];

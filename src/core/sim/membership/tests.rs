@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::membership::Faults;
+use crate::membership::MembershipFaults;
 use rand::{Rng, TryRngCore, rngs::OsRng};
 use super::{S, Sim, config};
 
@@ -16,7 +16,7 @@ const SEEDS: u64 = 10_000;
 const SETTLED_US: u64 = 300 * S;
 
 /// One run: bad times, then good ones.
-fn run(seed: u64, faults: Faults) -> Sim {
+fn run(seed: u64, faults: MembershipFaults) -> Sim {
     let mut config = config(faults);
     let mut draw = Sim::new(seed, 1, config.clone());
     let count = [3, 3, 3, 4, 4, 5, 6, 8][draw.rng.random_range(0..8)];
@@ -40,7 +40,7 @@ fn run(seed: u64, faults: Faults) -> Sim {
 }
 
 /// Runs a seed and says what went wrong.
-fn outcome(seed: u64, faults: Faults) -> Result<Sim, String> {
+fn outcome(seed: u64, faults: MembershipFaults) -> Result<Sim, String> {
     catch_unwind(AssertUnwindSafe(|| run(seed, faults))).map_err(|why| {
         let text = why.downcast_ref::<String>().cloned();
         text.or_else(|| why.downcast_ref::<&str>().map(|text| (*text).to_owned()))
@@ -71,7 +71,7 @@ fn runs_clean(part: u64, parts: u64) {
     let (mut steps, mut forced) = (0, 0);
     println!("{} seeds from NOMAD_SEED={:?} on", seeds.len(), seeds.first());
     for seed in seeds {
-        match outcome(seed, Faults::default()) {
+        match outcome(seed, MembershipFaults::default()) {
             Ok(sim) => (steps, forced) = (steps + sim.steps, forced + sim.judge.forced),
             Err(why) => panic!("NOMAD_SEED={seed}: {why}"),
         }
@@ -95,7 +95,7 @@ fn one_truth_per_group_in_the_second_half_of_the_seeds() {
 #[test]
 fn seeds_that_have_found_mistakes_run_clean() {
     for seed in [2557, 10_359_302_563_005_418_271] {
-        if let Err(why) = outcome(seed, Faults::default()) {
+        if let Err(why) = outcome(seed, MembershipFaults::default()) {
             panic!("NOMAD_SEED={seed}: {why}");
         }
     }
@@ -103,7 +103,7 @@ fn seeds_that_have_found_mistakes_run_clean() {
 
 /// Goal: the invariants above see a mistake. Method: the same runs with one mistake put in, until one is caught, which
 /// has to be within so many seeds and by the invariant that the mistake breaks.
-fn is_caught(faults: Faults, within: u64, by: &str) {
+fn is_caught(faults: MembershipFaults, within: u64, by: &str) {
     let caught = (0..within).find_map(|seed| {
         let why = outcome(seed, faults).err()?;
         println!("NOMAD_SEED={seed}: {why}");
@@ -114,39 +114,39 @@ fn is_caught(faults: Faults, within: u64, by: &str) {
 
 #[test]
 fn a_claim_that_is_kept_for_the_next_group_is_caught() {
-    is_caught(Faults { claim_is_kept: true, ..Faults::default() }, 50, "two groups have");
+    is_caught(MembershipFaults { claim_is_kept: true, ..MembershipFaults::default() }, 50, "two groups have");
 }
 
 #[test]
 fn a_claim_that_is_used_before_it_is_durable_is_caught() {
-    let faults = Faults { claim_is_not_durable: true, ..Faults::default() };
+    let faults = MembershipFaults { claim_is_not_durable: true, ..MembershipFaults::default() };
     is_caught(faults, 50, "before it is durable");
 }
 
 #[test]
 fn a_newcomer_that_is_not_asked_back_is_caught() {
-    is_caught(Faults { no_confirm: true, ..Faults::default() }, 50, "was not asked back");
+    is_caught(MembershipFaults { no_confirm: true, ..MembershipFaults::default() }, 50, "was not asked back");
 }
 
 #[test]
 fn groups_that_merge_in_any_order_are_caught() {
-    let faults = Faults { merge_without_order: true, ..Faults::default() };
+    let faults = MembershipFaults { merge_without_order: true, ..MembershipFaults::default() };
     is_caught(faults, 1_000, "go to each other");
 }
 
 #[test]
 fn acknowledgements_on_behalf_of_others_are_caught() {
-    let faults = Faults { acknowledge_for_others: true, ..Faults::default() };
+    let faults = MembershipFaults { acknowledge_for_others: true, ..MembershipFaults::default() };
     is_caught(faults, 200, "settled without");
 }
 
 #[test]
 fn a_removal_on_the_super_peers_word_alone_is_caught() {
-    let faults = Faults { remove_on_own_word: true, ..Faults::default() };
+    let faults = MembershipFaults { remove_on_own_word: true, ..MembershipFaults::default() };
     is_caught(faults, 3_000, "though others reached it");
 }
 
 #[test]
 fn an_even_number_of_voters_is_caught() {
-    is_caught(Faults { even_voters: true, ..Faults::default() }, 50, "voters");
+    is_caught(MembershipFaults { even_voters: true, ..MembershipFaults::default() }, 50, "voters");
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    change::Refusal,
+    change::WriteRefusal,
     object::{ObjectId, Version},
-    register::{Ballot, Body, Ended, Register, Value},
+    register::{Ballot, Body, Register, RegisterOutcome, Value},
 };
 
 use super::machine::{Job, Purpose};
@@ -89,13 +89,20 @@ impl Book {
     }
 
     /// A client is told something.
-    pub fn ended(&mut self, id: &ObjectId, place: usize, now: u64, wall_s: u64, ended: &Ended) {
+    pub fn ended(
+        &mut self,
+        id: &ObjectId,
+        place: usize,
+        now: u64,
+        wall_s: u64,
+        ended: &RegisterOutcome,
+    ) {
         self.told += 1;
         let history = self.histories.get_mut(id).unwrap();
         let operation = &mut history.operations[place];
         operation.wall = (operation.wall.0.min(wall_s), operation.wall.1.max(wall_s));
         let outcome = match ended {
-            Ended::Written { version, created } => {
+            RegisterOutcome::Written { version, created } => {
                 let created = version.map(|_| *created);
                 if let (Some(version), Action::Write { token, .. }) = (version, operation.action) {
                     let known = self.tokens.entry((id.clone(), *version)).or_insert(token);
@@ -104,26 +111,29 @@ impl Book {
                 }
                 Outcome::Done { created }
             }
-            Ended::Refused(Refusal::Missing) => Outcome::Refused(Seen::Nothing),
-            Ended::Refused(
-                Refusal::Exists { version } | Refusal::VersionMismatch { current: version, .. },
+            RegisterOutcome::Refused(WriteRefusal::Missing) => Outcome::Refused(Seen::Nothing),
+            RegisterOutcome::Refused(
+                WriteRefusal::Exists { version }
+                | WriteRefusal::VersionMismatch { current: version, .. },
             ) => {
                 self.named.push((id.clone(), place, *version));
                 Outcome::Refused(Seen::Unsaid)
             }
-            Ended::Read(object) => {
+            RegisterOutcome::Read(object) => {
                 let token = object.as_ref().map(|object| token_of(&object.value));
                 if let (Some(object), Some(token)) = (object, token) {
                     self.observed.entry(id.clone()).or_default().push((object.version, token));
                 }
                 Outcome::Read(token)
             }
-            Ended::Done => Outcome::Done { created: None },
-            Ended::Unknown => {
+            RegisterOutcome::Done => Outcome::Done { created: None },
+            RegisterOutcome::Unknown => {
                 self.unknown += 1;
                 return;
             }
-            Ended::NoQuorum { .. } | Ended::NotReady | Ended::Busy => {
+            RegisterOutcome::NoQuorum { .. }
+            | RegisterOutcome::NotReady
+            | RegisterOutcome::Busy => {
                 self.void.insert((id.clone(), place));
                 return;
             }

@@ -3,7 +3,7 @@
 use crate::{
     change::{Change, Condition, Content},
     object::{Object, ObjectId, Version},
-    register::{Order, Tombstone, Value},
+    register::{RegisterOrder, Tombstone, Value},
     time::UnixSecs,
 };
 use bytes::Bytes;
@@ -116,15 +116,15 @@ impl World {
             Told::Is(token) => Condition::Version(self.version_of(id, token)),
         };
         let order = match action {
-            Action::Read => Order::Read,
+            Action::Read => RegisterOrder::Read,
             Action::Write { token, condition: told } => {
                 let content = content(token, expires_at);
-                Order::Change(Change::Write { content, condition: condition(told) })
+                RegisterOrder::Change(Change::Write { content, condition: condition(told) })
             }
             Action::Delete { condition: told } => {
-                Order::Change(Change::Delete { condition: condition(told) })
+                RegisterOrder::Change(Change::Delete { condition: condition(told) })
             }
-            Action::Expire => Order::Expire,
+            Action::Expire => RegisterOrder::Expire,
         };
         let op = self.begin(n, id, order, wait, Purpose::Client(id.clone(), place));
         if let Some(op) = op
@@ -138,7 +138,7 @@ impl World {
     fn abandon(&mut self, n: usize, op: u64) {
         let Some(process) = &mut self.machines[n].process else { return };
         if process.ops.remove(&op).is_some() {
-            self.step(n, crate::register::Event::Abandon { op });
+            self.step(n, crate::register::RegisterEvent::Abandon { op });
         }
     }
 
@@ -195,7 +195,7 @@ impl World {
             let version = value.version().unwrap();
             let wait = if self.is_healed { 5 * S } else { self.draw_wait() };
             let purpose = Purpose::Merge(id.clone(), version);
-            self.begin(n, &id, Order::Merge(value), wait, purpose);
+            self.begin(n, &id, RegisterOrder::Merge(value), wait, purpose);
         }
     }
 
@@ -224,10 +224,10 @@ impl World {
                 self.operate(n, &id, Action::Expire);
             }
             Some(Value::Live(object)) if object.expires_at.is_some() => {
-                self.begin(n, &id, Order::Expire, wait, Purpose::Other);
+                self.begin(n, &id, RegisterOrder::Expire, wait, Purpose::Other);
             }
             Some(Value::Live(_)) | None => {
-                self.begin(n, &id, Order::Repair, wait, Purpose::Other);
+                self.begin(n, &id, RegisterOrder::Repair, wait, Purpose::Other);
             }
             Some(Value::Tombstone(tombstone)) => self.clear(n, &id, tombstone.version, wait),
             Some(Value::Absent) => self.clear(n, &id, Version::default(), wait),
@@ -239,7 +239,7 @@ impl World {
         let is_passed = self.machines.iter().all(|machine| machine.watermark >= version);
         if is_safe || is_passed || self.mistakes.no_watermark {
             let purpose = Purpose::Clear(id.clone(), version);
-            self.begin(n, id, Order::Clear(version), wait, purpose);
+            self.begin(n, id, RegisterOrder::Clear(version), wait, purpose);
         }
     }
 
@@ -249,12 +249,12 @@ impl World {
         let id = object('x', 0);
         let token = self.book.token();
         let order = match self.rng.random_range(0..3) {
-            0 => Order::Change(Change::Delete { condition: Condition::Any }),
+            0 => RegisterOrder::Change(Change::Delete { condition: Condition::Any }),
             1 => {
                 let content = content(token, None);
-                Order::Change(Change::Write { content, condition: Condition::Any })
+                RegisterOrder::Change(Change::Write { content, condition: Condition::Any })
             }
-            _ => Order::Read,
+            _ => RegisterOrder::Read,
         };
         let wait = self.draw_wait();
         self.begin(n, &id, order, wait, Purpose::Other);

@@ -1,10 +1,11 @@
 //! What the shell around the registers and its callers count on, one schedule each.
 
 use crate::{
-    change::{Change, Condition, Content, Refusal},
+    change::{Change, Condition, Content, WriteRefusal},
     object::{Object, ObjectId, Version},
     register::{
-        Ballot, Body, Ended, Event, Faults, Message, OpId, Order, Past, Register, Tombstone, Value,
+        Ballot, Body, OpId, Past, Register, RegisterEvent, RegisterFaults, RegisterMessage,
+        RegisterOrder, RegisterOutcome, Tombstone, Value,
     },
     time::{MonotonicUs, UnixSecs},
     trace::TraceContext,
@@ -23,7 +24,7 @@ use crate::sim::linearizability::{Action, Condition as Told, Verdict};
 const ALL: [usize; 3] = [0, 1, 2];
 
 fn stage() -> Stage {
-    Stage::new(3, &ALL, Faults::NONE)
+    Stage::new(3, &ALL, RegisterFaults::NONE)
 }
 
 fn put(token: u64) -> Action {
@@ -43,7 +44,7 @@ fn live(stage: &Stage, text: &'static str, time: u64) -> Value {
 }
 
 impl Stage {
-    fn how(&self, n: usize, op: OpId) -> &Ended {
+    fn how(&self, n: usize, op: OpId) -> &RegisterOutcome {
         self.ended.get(&(n, op)).unwrap_or_else(|| panic!("n{n} has not ended {op}"))
     }
 
@@ -52,7 +53,7 @@ impl Stage {
     }
 
     fn say(&mut self, from: usize, to: usize, epoch: u64, body: Body) {
-        self.hear(from, to, Message { group: GROUP.into(), epoch, body });
+        self.hear(from, to, RegisterMessage { group: GROUP.into(), epoch, body });
     }
 
     /// Lets a node try again until nothing waits.
@@ -77,7 +78,9 @@ fn a_safe_write_sends_two_messages_per_replica_and_the_next_one_sends_one() {
         let op = stage.client(0, put(token));
         stage.flow();
         let created = token == 1;
-        assert!(matches!(stage.how(0, op), Ended::Written { created: c, .. } if *c == created));
+        assert!(
+            matches!(stage.how(0, op), RegisterOutcome::Written { created: c, .. } if *c == created)
+        );
         // As many answers as questions.
         assert_eq!(stage.sent - before, 2 * 2 * messages, "write {token}");
     }
@@ -104,7 +107,7 @@ fn an_overtaken_write_is_told_what_became_of_it() {
     stage.flow_among(&[1, 2]);
     stage.lose_all();
     stage.go_on(0);
-    assert!(matches!(stage.how(0, late), Ended::Written { created: false, .. }));
+    assert!(matches!(stage.how(0, late), RegisterOutcome::Written { created: false, .. }));
     // Taken by one replica, and taken up by another node: it is in the line.
     let seen = stage.client(0, put(4));
     stage.deliver(0, 1, Accept);
@@ -114,10 +117,10 @@ fn an_overtaken_write_is_told_what_became_of_it() {
     stage.flow_among(&[1, 2]);
     stage.lose_all();
     stage.go_on(0);
-    assert!(matches!(stage.how(0, seen), Ended::Written { .. }));
+    assert!(matches!(stage.how(0, seen), RegisterOutcome::Written { .. }));
     let last = stage.read(1);
     stage.flow();
-    let Ended::Read(Some(object)) = stage.how(1, last) else { panic!() };
+    let RegisterOutcome::Read(Some(object)) = stage.how(1, last) else { panic!() };
     assert_eq!(token_of(&object.value), 5, "it is not written over what came after it");
     // A condition that does not hold any more is a refusal, not an unknown outcome.
     let create = Action::Write { token: 6, condition: Told::Absent };
@@ -129,7 +132,7 @@ fn an_overtaken_write_is_told_what_became_of_it() {
     stage.flow_among(&[1, 2]);
     stage.lose_all();
     stage.go_on(0);
-    assert!(matches!(stage.how(0, refused), Ended::Refused(Refusal::Exists { .. })));
+    assert!(matches!(stage.how(0, refused), RegisterOutcome::Refused(WriteRefusal::Exists { .. })));
     assert_eq!(stage.verdict(), Verdict::Linearizable);
 }
 
@@ -148,11 +151,14 @@ fn a_named_request_that_comes_twice_is_carried_out_once() {
         ended.push(stage.how(n, op).clone());
     }
     stage.trace = plain;
-    assert!(matches!(ended[0], Ended::Written { version: Some(_), created: true }), "{ended:?}");
+    assert!(
+        matches!(ended[0], RegisterOutcome::Written { version: Some(_), created: true }),
+        "{ended:?}"
+    );
     assert!(ended.iter().all(|other| *other == ended[0]), "{ended:?}");
     let op = stage.client(1, create(9));
     stage.flow();
-    assert!(matches!(stage.how(1, op), Ended::Refused(Refusal::Exists { .. })));
+    assert!(matches!(stage.how(1, op), RegisterOutcome::Refused(WriteRefusal::Exists { .. })));
 }
 
 /// Without a way to a quorum nothing is offered: a write that fails then has certainly not happened.
@@ -162,24 +168,24 @@ fn without_a_way_to_a_quorum_nothing_is_offered() {
     stage.client(0, put(1));
     stage.flow();
     stage.cut_off.extend([1, 2]);
-    let order = Order::Change(Change::Delete { condition: Condition::Any });
+    let order = RegisterOrder::Change(Change::Delete { condition: Condition::Any });
     let op = stage.order_for(0, order, S);
     stage.lose_all();
     stage.pass(0, 2 * S);
-    assert_eq!(*stage.how(0, op), Ended::NoQuorum { answered: 1, needed: 2 });
+    assert_eq!(*stage.how(0, op), RegisterOutcome::NoQuorum { answered: 1, needed: 2 });
 }
 
 /// A group of one keeps everything with one write each and no message, and reads what it writes.
 #[test]
 fn a_node_alone_writes_once_and_sends_nothing() {
-    let mut stage = Stage::new(1, &[0], Faults::NONE);
+    let mut stage = Stage::new(1, &[0], RegisterFaults::NONE);
     for action in [put(1), Action::Read, Action::Delete { condition: Told::Any }, Action::Read] {
         let op = stage.client(0, action);
         stage.how(0, op);
     }
     let version = stage.held(0).unwrap().version().unwrap();
-    let op = stage.order(0, Order::Clear(version));
-    assert_eq!(*stage.how(0, op), Ended::Done);
+    let op = stage.order(0, RegisterOrder::Clear(version));
+    assert_eq!(*stage.how(0, op), RegisterOutcome::Done);
     assert_eq!((stage.held(0), stage.sent), (None, 0));
     // What was removed is not written by anything that was promised before.
     assert!(stage.actors[0].state.as_ref().unwrap().floor > Ballot::NONE);
@@ -212,7 +218,7 @@ fn a_read_of_settled_objects_asks_once() {
     let (before, promised) = (stage.sent, stage.counter(1));
     let op = stage.read(1);
     stage.flow();
-    assert!(matches!(stage.how(1, op), Ended::Read(Some(_))));
+    assert!(matches!(stage.how(1, op), RegisterOutcome::Read(Some(_))));
     assert_eq!((stage.sent - before, stage.counter(1)), (4, promised));
 }
 
@@ -220,7 +226,7 @@ fn a_read_of_settled_objects_asks_once() {
 #[test]
 fn a_node_outside_of_the_replica_set_serves_all_the_same() {
     let members = [0, 1, 2, 3];
-    let mut stage = Stage::new(4, &members, Faults::NONE);
+    let mut stage = Stage::new(4, &members, RegisterFaults::NONE);
     stage.id = object_on(&[0, 1, 2], &members);
     for action in [put(1), put(2), Action::Read] {
         let op = stage.client(3, action);
@@ -242,23 +248,23 @@ fn a_deadline_before_the_second_phase_means_no_quorum_and_after_it_unknown() {
             expires_at: None,
             content_type: None,
         };
-        Order::Change(Change::Write { content, condition: Condition::Any })
+        RegisterOrder::Change(Change::Write { content, condition: Condition::Any })
     };
     let early = stage.order_for(0, change(1), 100 * MS);
     let waits = stage.order_for(0, change(2), 100 * MS);
     stage.pass(0, 150 * MS);
-    assert_eq!(*stage.how(0, early), Ended::NoQuorum { answered: 1, needed: 2 });
-    assert!(matches!(stage.how(0, waits), Ended::NoQuorum { needed: 2, .. }));
+    assert_eq!(*stage.how(0, early), RegisterOutcome::NoQuorum { answered: 1, needed: 2 });
+    assert!(matches!(stage.how(0, waits), RegisterOutcome::NoQuorum { needed: 2, .. }));
     stage.lose_all();
     let late = stage.order_for(0, change(3), 100 * MS);
     stage.ask(0, 1, Prepare);
     stage.pass(0, 150 * MS);
-    assert_eq!(*stage.how(0, late), Ended::Unknown);
+    assert_eq!(*stage.how(0, late), RegisterOutcome::Unknown);
     // Nothing is left behind, and nothing is sent any more.
     assert_eq!(stage.actors[0].registers.status().in_hand, 0);
     assert_eq!(stage.actors[0].registers.next_due(), None);
     let missed = stage.order_for(0, change(4), 0);
-    assert!(matches!(stage.how(0, missed), Ended::NoQuorum { .. }));
+    assert!(matches!(stage.how(0, missed), RegisterOutcome::NoQuorum { .. }));
 }
 
 /// A lost message is sent again under the same ballot.
@@ -273,10 +279,10 @@ fn lost_messages_are_sent_again() {
     stage.lose_all();
     stage.pass(0, 600 * MS);
     stage.flow();
-    assert!(stage.is_open(0, op) || matches!(stage.how(0, op), Ended::Written { .. }));
+    assert!(stage.is_open(0, op) || matches!(stage.how(0, op), RegisterOutcome::Written { .. }));
     stage.pass(0, 600 * MS);
     stage.flow();
-    assert!(matches!(stage.how(0, op), Ended::Written { created: true, .. }));
+    assert!(matches!(stage.how(0, op), RegisterOutcome::Written { created: true, .. }));
     assert_eq!(stage.actors[0].registers.status().counts.conflicts, 0);
 }
 
@@ -284,9 +290,9 @@ fn lost_messages_are_sent_again() {
 #[test]
 fn an_abandoned_request_is_forgotten() {
     let mut stage = stage();
-    for order in [Order::Read, Order::Repair, Order::Expire] {
+    for order in [RegisterOrder::Read, RegisterOrder::Repair, RegisterOrder::Expire] {
         let op = stage.order(0, order);
-        stage.step(0, Event::Abandon { op });
+        stage.step(0, RegisterEvent::Abandon { op });
         assert!(stage.is_open(0, op));
     }
     let status = stage.actors[0].registers.status();
@@ -297,26 +303,27 @@ fn an_abandoned_request_is_forgotten() {
 #[test]
 fn too_many_requests_for_one_object_are_refused() {
     let mut stage = stage();
-    let ops: Vec<_> = (0..3_000).map(|_| stage.order(0, Order::Expire)).collect();
-    let busy = ops.iter().filter(|op| stage.ended.get(&(0, **op)) == Some(&Ended::Busy)).count();
+    let ops: Vec<_> = (0..3_000).map(|_| stage.order(0, RegisterOrder::Expire)).collect();
+    let busy =
+        ops.iter().filter(|op| stage.ended.get(&(0, **op)) == Some(&RegisterOutcome::Busy)).count();
     assert!((1_900..2_000).contains(&busy), "{busy}");
 }
 
 /// A node that is no member, or has heard of no configuration, takes nothing in hand.
 #[test]
 fn a_node_without_a_configuration_is_not_ready() {
-    let mut stage = Stage::new(4, &ALL, Faults::NONE);
-    let op = stage.order(3, Order::Read);
-    assert_eq!(*stage.how(3, op), Ended::NotReady);
+    let mut stage = Stage::new(4, &ALL, RegisterFaults::NONE);
+    let op = stage.order(3, RegisterOrder::Read);
+    assert_eq!(*stage.how(3, op), RegisterOutcome::NotReady);
     // A chain that does not name it is not its own.
     stage.configure(3);
     assert_eq!(stage.actors[3].registers.epoch(), None);
     // One that leaves ends what it has begun.
-    let op = stage.order(2, Order::Read);
+    let op = stage.order(2, RegisterOrder::Read);
     stage.join(&[0, 1, 3]);
     stage.settle();
     stage.configure(2);
-    assert_eq!(*stage.how(2, op), Ended::NotReady);
+    assert_eq!(*stage.how(2, op), RegisterOutcome::NotReady);
 }
 
 /// After a restart no ballot comes twice, and rounds go on.
@@ -329,7 +336,7 @@ fn a_restarted_node_uses_no_counter_twice() {
     stage.restart(0);
     let op = stage.client(0, put(2));
     stage.flow();
-    assert!(matches!(stage.how(0, op), Ended::Written { created: false, .. }));
+    assert!(matches!(stage.how(0, op), RegisterOutcome::Written { created: false, .. }));
     assert!(stage.counter(0) > before + 1_000);
     assert_eq!(stage.verdict(), Verdict::Linearizable);
 }
@@ -338,7 +345,7 @@ fn a_restarted_node_uses_no_counter_twice() {
 #[test]
 fn a_damaged_register_is_silent() {
     struct Damaged;
-    impl crate::register::Shelf for Damaged {
+    impl crate::register::RegisterShelf for Damaged {
         fn register(&self, _: &ObjectId) -> Result<Option<Register>, String> {
             Err("damaged".to_owned())
         }
@@ -346,15 +353,18 @@ fn a_damaged_register_is_silent() {
     let mut stage = stage();
     let id = stage.id.clone();
     let ballot = Ballot { epoch: 1, counter: 5, node: node(1).tag() };
-    let message =
-        Message { group: GROUP.into(), epoch: 1, body: Body::Prepare { id: id.clone(), ballot } };
+    let message = RegisterMessage {
+        group: GROUP.into(),
+        epoch: 1,
+        body: Body::Prepare { id: id.clone(), ballot },
+    };
     let now = crate::register::Now {
         monotonic: MonotonicUs(S),
         wall: crate::time::UnixMs(1),
         entropy: 1,
     };
     let trace = TraceContext::default();
-    let event = Event::Heard { from: node(1), message, trace };
+    let event = RegisterEvent::Heard { from: node(1), message, trace };
     assert_eq!(stage.actors[0].registers.step(now, event, &Damaged), Vec::new());
     assert_eq!(stage.actors[0].registers.status().counts.damaged, 1);
 }
@@ -362,7 +372,7 @@ fn a_damaged_register_is_silent() {
 /// What other nodes say is no reason to trust them.
 #[test]
 fn nonsense_from_other_nodes_changes_nothing() {
-    let mut stage = Stage::new(4, &ALL, Faults::NONE);
+    let mut stage = Stage::new(4, &ALL, RegisterFaults::NONE);
     let id = stage.id.clone();
     let of = |n: usize, epoch: u64, counter: u64| Ballot { epoch, counter, node: node(n).tag() };
     let prepare = |ballot| Body::Prepare { id: id.clone(), ballot };
@@ -387,7 +397,7 @@ fn nonsense_from_other_nodes_changes_nothing() {
     let ahead = Past::begin(9, Ballot::NONE);
     stage.say(1, 0, 1, accept_after(of(1, 1, 5), plain.clone(), ahead.clone()));
     stage.say(1, 0, 1, Body::Drop { id: id.clone(), ballot: of(2, 1, 5) });
-    let foreign = Message { group: "other".into(), epoch: 1, body: prepare(of(1, 1, 5)) };
+    let foreign = RegisterMessage { group: "other".into(), epoch: 1, body: prepare(of(1, 1, 5)) };
     stage.hear(1, 0, foreign);
     // Answers to nothing.
     let ballot = of(0, 1, 1);
@@ -416,7 +426,7 @@ fn nonsense_from_other_nodes_changes_nothing() {
     stage.flow();
     stage.pass(0, 2 * S);
     stage.flow();
-    assert!(matches!(stage.how(0, op), Ended::Written { .. }));
+    assert!(matches!(stage.how(0, op), RegisterOutcome::Written { .. }));
     assert!(stage.counter(0) < 1 << 30);
 }
 
@@ -454,7 +464,7 @@ fn a_chain_that_does_not_follow_is_not_adopted() {
 #[test]
 fn a_member_that_is_behind_catches_up_from_the_others() {
     let members = [0, 1, 2, 3];
-    let mut stage = Stage::new(4, &ALL, Faults::NONE);
+    let mut stage = Stage::new(4, &ALL, RegisterFaults::NONE);
     stage.join(&members);
     stage.configure(0);
     stage.configure(3);
@@ -475,7 +485,7 @@ fn a_member_that_is_behind_catches_up_from_the_others() {
     stage.ask(2, 0, Query);
     assert_eq!(stage.actors[2].registers.epoch(), Some(3));
     stage.flow();
-    assert!(matches!(stage.how(2, op), Ended::Read(_)));
+    assert!(matches!(stage.how(2, op), RegisterOutcome::Read(_)));
     assert_eq!(stage.verdict(), Verdict::Linearizable);
 }
 
@@ -483,7 +493,7 @@ fn a_member_that_is_behind_catches_up_from_the_others() {
 #[test]
 fn a_member_that_is_too_far_behind_says_so() {
     let mut stage = stage();
-    let op = stage.order(0, Order::Repair);
+    let op = stage.order(0, RegisterOrder::Repair);
     for _ in 0..3 {
         stage.join(&[0, 1]);
         stage.settle();
@@ -491,9 +501,9 @@ fn a_member_that_is_too_far_behind_says_so() {
     stage.chain.drain(..2);
     stage.configure(0);
     assert!(stage.left_behind.contains(&0));
-    assert_eq!(*stage.how(0, op), Ended::NotReady);
-    let (before, op) = (stage.sent, stage.order(0, Order::Read));
-    assert_eq!(*stage.how(0, op), Ended::NotReady);
+    assert_eq!(*stage.how(0, op), RegisterOutcome::NotReady);
+    let (before, op) = (stage.sent, stage.order(0, RegisterOrder::Read));
+    assert_eq!(*stage.how(0, op), RegisterOutcome::NotReady);
     stage.say(1, 0, 1, Body::Query { id: stage.id.clone(), query: 1 });
     stage.configure(0);
     assert_eq!(stage.sent, before);
@@ -502,7 +512,7 @@ fn a_member_that_is_too_far_behind_says_so() {
 /// After a restart in the middle of a change the rescan comes again.
 #[test]
 fn a_rescan_begins_again_after_a_restart() {
-    let mut stage = Stage::new(4, &ALL, Faults::NONE);
+    let mut stage = Stage::new(4, &ALL, RegisterFaults::NONE);
     stage.id = object_on(&[0, 1, 3], &[0, 1, 2, 3]);
     stage.client(0, put(1));
     stage.flow();
@@ -523,7 +533,7 @@ fn a_rescan_begins_again_after_a_restart() {
 #[test]
 fn after_a_forced_change_the_last_copy_wins() {
     let members = [0, 1, 2, 3, 4];
-    let mut stage = Stage::new(5, &members, Faults::NONE);
+    let mut stage = Stage::new(5, &members, RegisterFaults::NONE);
     stage.id = object_on(&[0, 1, 2], &members);
     stage.client(0, put(1));
     stage.ask(0, 2, Prepare);
@@ -562,19 +572,19 @@ fn merges_keep_the_newest() {
     let mut stage = stage();
     for (n, time, newest) in [(0, 50, 50), (1, 40, 50), (2, 60, 60), (0, 50, 60), (1, 60, 60)] {
         let value = live(&stage, "x", time);
-        let op = stage.order(n, Order::Merge(value));
+        let op = stage.order(n, RegisterOrder::Merge(value));
         stage.flow();
-        assert_eq!(*stage.how(n, op), Ended::Done);
+        assert_eq!(*stage.how(n, op), RegisterOutcome::Done);
         let holding = (0..3).filter(|n| {
             stage.held(*n).and_then(Value::version).map(|version| version.time) == Some(newest)
         });
         assert!(holding.count() >= 2, "{time} from {n}");
     }
     let tombstone = Value::Tombstone(Tombstone { version: Version { time: 70, node: 7 } });
-    stage.order(0, Order::Merge(tombstone.clone()));
+    stage.order(0, RegisterOrder::Merge(tombstone.clone()));
     stage.flow();
     let value = live(&stage, "old", 65);
-    stage.order(1, Order::Merge(value));
+    stage.order(1, RegisterOrder::Merge(value));
     stage.flow();
     assert!((0..3).filter(|n| stage.held(*n) == Some(&tombstone)).count() >= 2);
 }
@@ -587,22 +597,26 @@ fn an_expiry_does_not_win_over_a_newer_write() {
     if let Value::Live(object) = &mut mortal {
         object.expires_at = Some(UnixSecs(1_005));
     }
-    stage.order(0, Order::Merge(mortal.clone()));
+    stage.order(0, RegisterOrder::Merge(mortal.clone()));
     stage.flow();
-    let op = stage.order(0, Order::Expire);
+    let op = stage.order(0, RegisterOrder::Expire);
     stage.flow();
-    assert_eq!((stage.how(0, op), stage.held(0)), (&Ended::Done, Some(&mortal)), "too early");
+    assert_eq!(
+        (stage.how(0, op), stage.held(0)),
+        (&RegisterOutcome::Done, Some(&mortal)),
+        "too early"
+    );
     stage.wall_s = 1_005;
-    let op = stage.order(0, Order::Expire);
+    let op = stage.order(0, RegisterOrder::Expire);
     stage.flow();
     let version = mortal.version().unwrap();
     let tombstone = Value::Tombstone(Tombstone { version });
-    assert_eq!((stage.how(0, op), stage.held(0)), (&Ended::Done, Some(&tombstone)));
-    stage.order(1, Order::Merge(mortal));
+    assert_eq!((stage.how(0, op), stage.held(0)), (&RegisterOutcome::Done, Some(&tombstone)));
+    stage.order(1, RegisterOrder::Merge(mortal));
     stage.flow();
     assert_eq!(stage.held(0), Some(&tombstone));
     let newer = live(&stage, "newer", 51);
-    stage.order(2, Order::Merge(newer.clone()));
+    stage.order(2, RegisterOrder::Merge(newer.clone()));
     stage.flow();
     assert_eq!(stage.held(0), Some(&newer));
 }
@@ -615,24 +629,24 @@ fn a_repair_reaches_laggards() {
     stage.flow_among(&[0, 1]);
     stage.lose_all();
     assert_eq!(stage.held(2), None);
-    let op = stage.order(1, Order::Repair);
+    let op = stage.order(1, RegisterOrder::Repair);
     stage.flow();
-    assert_eq!(*stage.how(1, op), Ended::Done);
+    assert_eq!(*stage.how(1, op), RegisterOutcome::Done);
     assert_eq!(stage.held(2), stage.held(0));
     // With one replica away it ends in time, or at once if the object is wanted.
-    let op = stage.order(1, Order::Repair);
+    let op = stage.order(1, RegisterOrder::Repair);
     stage.flow_among(&[0, 1]);
     assert!(stage.is_open(1, op));
     let read = stage.client(1, put(2));
     stage.flow_among(&[0, 1]);
     stage.how(1, op);
     stage.how(1, read);
-    let op = stage.order(1, Order::Repair);
+    let op = stage.order(1, RegisterOrder::Repair);
     for _ in 0..10 {
         stage.flow_among(&[0, 1]);
         stage.pass(1, 500 * MS);
     }
-    assert_eq!(*stage.how(1, op), Ended::Done);
+    assert_eq!(*stage.how(1, op), RegisterOutcome::Done);
 }
 
 /// A tombstone is removed when all replicas have it, and only then.
@@ -648,18 +662,18 @@ fn a_tombstone_stays_while_a_replica_is_away() {
         stage.flow_among(&[0, 1]);
         stage.pass(1, 500 * MS);
     }
-    assert!(matches!(stage.how(1, op), Ended::NoQuorum { needed: 3, .. }));
+    assert!(matches!(stage.how(1, op), RegisterOutcome::NoQuorum { needed: 3, .. }));
     assert!((0..3).all(|n| matches!(stage.held(n), Some(Value::Tombstone(_)))));
     // It makes way for whoever wants the object, and does nothing to any other version.
     stage.lose_all();
     let op = stage.clear(1);
     let write = stage.client(1, put(2));
     stage.flow();
-    assert_eq!(*stage.how(1, op), Ended::Busy);
-    assert!(matches!(stage.how(1, write), Ended::Written { created: true, .. }));
-    let op = stage.order(0, Order::Clear(Version::default()));
+    assert_eq!(*stage.how(1, op), RegisterOutcome::Busy);
+    assert!(matches!(stage.how(1, write), RegisterOutcome::Written { created: true, .. }));
+    let op = stage.order(0, RegisterOrder::Clear(Version::default()));
     stage.flow();
-    assert_eq!(*stage.how(0, op), Ended::Done);
+    assert_eq!(*stage.how(0, op), RegisterOutcome::Done);
     assert!((0..3).all(|n| matches!(stage.held(n), Some(Value::Live(_)))));
 }
 
@@ -669,10 +683,10 @@ fn a_refused_change_leaves_nothing() {
     let mut stage = stage();
     let op = stage.delete(0);
     stage.flow();
-    assert!(matches!(stage.how(0, op), Ended::Refused(_)));
+    assert!(matches!(stage.how(0, op), RegisterOutcome::Refused(_)));
     assert!((0..3).all(|n| stage.held(n).is_none()));
-    let op = stage.order(2, Order::Clear(Version::default()));
+    let op = stage.order(2, RegisterOrder::Clear(Version::default()));
     stage.flow();
-    assert_eq!(*stage.how(2, op), Ended::Done);
+    assert_eq!(*stage.how(2, op), RegisterOutcome::Done);
     assert!((0..3).all(|n| stage.held(n).is_none()));
 }

@@ -8,8 +8,9 @@ use crate::{
     node_id::NodeId,
     object::{ObjectId, Version},
     register::{
-        Ballot, Body, Effect, Ended, Event, Faults, Home, Message, Now, OpId, Options, Order,
-        Register, Registers, ShardState, Shelf, Value, is_rescanned, keeps,
+        Ballot, Body, Home, Now, OpId, Register, RegisterEffect, RegisterEvent, RegisterFaults,
+        RegisterMessage, RegisterOptions, RegisterOrder, RegisterOutcome, RegisterShelf, Registers,
+        ShardState, Value, is_rescanned, keeps,
     },
     table::{Configuration, Old},
     time::{MonotonicUs, UnixMs, UnixSecs},
@@ -64,7 +65,7 @@ struct ActorShelf<'a> {
     cut_off: &'a BTreeSet<usize>,
 }
 
-impl Shelf for ActorShelf<'_> {
+impl RegisterShelf for ActorShelf<'_> {
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, String> {
         Ok(self.disk.get(id).cloned())
     }
@@ -77,9 +78,9 @@ impl Shelf for ActorShelf<'_> {
 /// A few nodes, and the messages that wait between them.
 pub struct Stage {
     pub actors: Vec<Actor>,
-    pub net: VecDeque<(usize, usize, Message)>,
+    pub net: VecDeque<(usize, usize, RegisterMessage)>,
     pub chain: Vec<Configuration>,
-    pub ended: BTreeMap<(usize, OpId), Ended>,
+    pub ended: BTreeMap<(usize, OpId), RegisterOutcome>,
     pub rescanned: BTreeSet<(usize, u64)>,
     pub left_behind: BTreeSet<usize>,
     /// The request that all orders belong to.
@@ -93,7 +94,7 @@ pub struct Stage {
     pub wall_s: u64,
     /// A mistake of the shell: what a node does not keep any more is not deleted.
     pub no_purge: bool,
-    options: Options,
+    options: RegisterOptions,
     next_op: OpId,
     history: History,
     places: BTreeMap<(usize, OpId), usize>,
@@ -120,10 +121,10 @@ pub fn object_on(replicas: &[usize], members: &[usize]) -> ObjectId {
 
 impl Stage {
     /// Nodes 0 to `count`, of which `members` are the first configuration, with three replicas.
-    pub fn new(count: usize, members: &[usize], faults: Faults) -> Self {
+    pub fn new(count: usize, members: &[usize], faults: RegisterFaults) -> Self {
         let first =
             Configuration { epoch: 1, members: nodes(members), replication_factor: 3, old: None };
-        let options = Options { faults, ..Options::default() };
+        let options = RegisterOptions { faults, ..RegisterOptions::default() };
         let actors = (0..count).map(|n| Actor {
             registers: Registers::new(home(n), None, None, options.clone()),
             disk: BTreeMap::new(),
@@ -195,10 +196,10 @@ impl Stage {
 
     /// A node hears from the table.
     pub fn configure(&mut self, n: usize) {
-        self.step(n, Event::Configured { chain: self.chain.clone() });
+        self.step(n, RegisterEvent::Configured { chain: self.chain.clone() });
     }
 
-    pub fn step(&mut self, n: usize, event: Event) {
+    pub fn step(&mut self, n: usize, event: RegisterEvent) {
         let now = Now {
             monotonic: MonotonicUs(self.now),
             wall: UnixMs(self.wall_s * 1_000),
@@ -215,10 +216,10 @@ impl Stage {
         }
     }
 
-    fn carry_out(&mut self, n: usize, effect: Effect) {
+    fn carry_out(&mut self, n: usize, effect: RegisterEffect) {
         let actor = &mut self.actors[n];
         match effect {
-            Effect::Keep { ticket, state, writes } => {
+            RegisterEffect::Keep { ticket, state, writes } => {
                 if state.is_some() {
                     actor.state = state;
                 }
@@ -228,9 +229,9 @@ impl Stage {
                         None => actor.disk.remove(&id),
                     };
                 }
-                self.step(n, Event::Kept { ticket });
+                self.step(n, RegisterEvent::Kept { ticket });
             }
-            Effect::Adopt { state } => {
+            RegisterEffect::Adopt { state } => {
                 let configuration = state.configuration.clone();
                 if !configuration.is_joint() && !self.no_purge {
                     actor.disk.retain(|id, _| keeps(node(n), id, &configuration));
@@ -241,18 +242,18 @@ impl Stage {
                 let rescan =
                     held.filter(|id| is_joint && is_rescanned(id, &configuration)).collect();
                 actor.state = Some(state);
-                self.step(n, Event::Adopted { epoch: configuration.epoch, rescan });
+                self.step(n, RegisterEvent::Adopted { epoch: configuration.epoch, rescan });
             }
-            Effect::Send { to, message, .. } => {
+            RegisterEffect::Send { to, message, .. } => {
                 self.sent += 1;
                 let to = (0..self.actors.len()).find(|m| node(*m) == to).unwrap();
                 self.net.push_back((n, to, message));
             }
-            Effect::End { op, ended } => self.end(n, op, ended),
-            Effect::Rescanned { epoch } => {
+            RegisterEffect::End { op, ended } => self.end(n, op, ended),
+            RegisterEffect::Rescanned { epoch } => {
                 self.rescanned.insert((n, epoch));
             }
-            Effect::LeftBehind { .. } => {
+            RegisterEffect::LeftBehind { .. } => {
                 self.left_behind.insert(n);
             }
         }
@@ -262,20 +263,20 @@ impl Stage {
     pub fn restart(&mut self, n: usize) {
         let actor = &mut self.actors[n];
         actor.registers = Registers::new(home(n), actor.state.clone(), None, self.options.clone());
-        self.step(n, Event::Tick);
+        self.step(n, RegisterEvent::Tick);
     }
 
     /// Asks for something that no client is told.
-    pub fn order(&mut self, n: usize, order: Order) -> OpId {
+    pub fn order(&mut self, n: usize, order: RegisterOrder) -> OpId {
         self.order_for(n, order, 1_000 * S)
     }
 
-    pub fn order_for(&mut self, n: usize, order: Order, wait_us: u64) -> OpId {
+    pub fn order_for(&mut self, n: usize, order: RegisterOrder, wait_us: u64) -> OpId {
         self.next_op += 1;
         let op = self.next_op;
         let deadline = MonotonicUs(self.now + wait_us);
         let (id, trace) = (self.id.clone(), self.trace);
-        self.step(n, Event::Begin { op, id, order, deadline, trace });
+        self.step(n, RegisterEvent::Begin { op, id, order, deadline, trace });
         op
     }
 
@@ -302,8 +303,8 @@ impl Stage {
             }
         };
         let order = match action {
-            Action::Read => Order::Read,
-            Action::Expire => Order::Expire,
+            Action::Read => RegisterOrder::Read,
+            Action::Expire => RegisterOrder::Expire,
             Action::Write { token, condition: told } => {
                 if let Some(at) = expires {
                     self.history.expiries.insert(token, at);
@@ -314,10 +315,10 @@ impl Stage {
                     expires_at: expires.map(UnixSecs),
                     content_type: None,
                 };
-                Order::Change(Change::Write { content, condition: condition(told) })
+                RegisterOrder::Change(Change::Write { content, condition: condition(told) })
             }
             Action::Delete { condition: told } => {
-                Order::Change(Change::Delete { condition: condition(told) })
+                RegisterOrder::Change(Change::Delete { condition: condition(told) })
             }
         };
         self.order(n, order)
@@ -338,34 +339,38 @@ impl Stage {
     /// Removes the tombstone that a node holds.
     pub fn clear(&mut self, n: usize) -> OpId {
         let version = self.actors[n].disk[&self.id].value.version().unwrap();
-        self.order(n, Order::Clear(version))
+        self.order(n, RegisterOrder::Clear(version))
     }
 
-    fn end(&mut self, n: usize, op: OpId, ended: Ended) {
+    fn end(&mut self, n: usize, op: OpId, ended: RegisterOutcome) {
         self.time += 1;
         self.ended.insert((n, op), ended.clone());
         let Some(place) = self.places.get(&(n, op)) else { return };
         let operation = &mut self.history.operations[*place];
         operation.wall.1 = self.wall_s;
         let outcome = match ended {
-            Ended::Written { version: Some(version), created } => {
+            RegisterOutcome::Written { version: Some(version), created } => {
                 if let Action::Write { token, .. } = operation.action {
                     self.versions.insert(version, token);
                 }
                 Outcome::Done { created: Some(created) }
             }
-            Ended::Written { version: None, .. } | Ended::Done => Outcome::Done { created: None },
-            Ended::Refused(_) => Outcome::Refused(Seen::Unsaid),
-            Ended::Read(object) => Outcome::Read(object.map(|object| token_of(&object.value))),
-            Ended::Unknown => return,
+            RegisterOutcome::Written { version: None, .. } | RegisterOutcome::Done => {
+                Outcome::Done { created: None }
+            }
+            RegisterOutcome::Refused(_) => Outcome::Refused(Seen::Unsaid),
+            RegisterOutcome::Read(object) => {
+                Outcome::Read(object.map(|object| token_of(&object.value)))
+            }
+            RegisterOutcome::Unknown => return,
             _ => panic!("n{n} has no quorum for {op}"),
         };
         operation.ended = Some((self.time, outcome));
     }
 
     /// Takes the oldest such message off the network.
-    pub fn lose(&mut self, from: usize, to: usize, kind: Kind) -> Message {
-        let is_it = |(f, t, message): &(usize, usize, Message)| {
+    pub fn lose(&mut self, from: usize, to: usize, kind: Kind) -> RegisterMessage {
+        let is_it = |(f, t, message): &(usize, usize, RegisterMessage)| {
             (*f, *t) == (from, to) && kind_of(&message.body) == kind
         };
         let place = self.net.iter().position(is_it);
@@ -381,9 +386,9 @@ impl Stage {
     }
 
     /// Delivers a message that was taken off the network.
-    pub fn hear(&mut self, from: usize, to: usize, message: Message) {
+    pub fn hear(&mut self, from: usize, to: usize, message: RegisterMessage) {
         let trace = TraceContext::default();
-        self.step(to, Event::Heard { from: node(from), message, trace });
+        self.step(to, RegisterEvent::Heard { from: node(from), message, trace });
     }
 
     /// Delivers a request and its answer.
@@ -409,8 +414,9 @@ impl Stage {
 
     /// Delivers everything among some nodes; the rest waits.
     pub fn flow_among(&mut self, which: &[usize]) {
-        let is_among =
-            |(from, to, _): &(usize, usize, Message)| which.contains(from) && which.contains(to);
+        let is_among = |(from, to, _): &(usize, usize, RegisterMessage)| {
+            which.contains(from) && which.contains(to)
+        };
         while let Some(place) = self.net.iter().position(is_among) {
             let (from, to, message) = self.net.remove(place).unwrap();
             self.hear(from, to, message);
@@ -425,7 +431,7 @@ impl Stage {
     /// Lets some time pass at a node.
     pub fn pass(&mut self, n: usize, us: u64) {
         self.now += us;
-        self.step(n, Event::Tick);
+        self.step(n, RegisterEvent::Tick);
     }
 
     /// Reads at a node that hears of one other replica alone, which does not agree with it: a round settles it.
@@ -447,13 +453,13 @@ impl Stage {
         for _ in 0..40 {
             let before: Vec<_> = self.net.iter().cloned().collect();
             self.now += 2 * S;
-            self.step(n, Event::Tick);
-            let is_new = |(from, _, message): &&(usize, usize, Message)| {
+            self.step(n, RegisterEvent::Tick);
+            let is_new = |(from, _, message): &&(usize, usize, RegisterMessage)| {
                 *from == n && kind_of(&message.body) == Kind::Prepare
             };
             let ballots: BTreeSet<_> = before.iter().filter(is_new).map(ballot_of).collect();
             if self.net.iter().filter(is_new).any(|sent| !ballots.contains(&ballot_of(sent))) {
-                let kept = |sent: &(usize, usize, Message)| {
+                let kept = |sent: &(usize, usize, RegisterMessage)| {
                     before.contains(sent) || !ballots.contains(&ballot_of(sent))
                 };
                 self.net.retain(kept);
@@ -472,9 +478,9 @@ impl Stage {
             self.next_op += 1;
             let (op, deadline) = (self.next_op, MonotonicUs(self.now + S));
             let trace = TraceContext::default();
-            let order = Order::Repair;
-            self.step(n, Event::Begin { op, id: other.clone(), order, deadline, trace });
-            self.step(n, Event::Abandon { op });
+            let order = RegisterOrder::Repair;
+            self.step(n, RegisterEvent::Begin { op, id: other.clone(), order, deadline, trace });
+            self.step(n, RegisterEvent::Abandon { op });
         }
         self.net.truncate(waiting);
     }
@@ -504,7 +510,7 @@ fn home(n: usize) -> Home {
     Home { node: node(n), group: GROUP.into(), claim: 1 }
 }
 
-fn ballot_of((_, _, message): &(usize, usize, Message)) -> Option<Ballot> {
+fn ballot_of((_, _, message): &(usize, usize, RegisterMessage)) -> Option<Ballot> {
     match &message.body {
         Body::Prepare { ballot, .. } => Some(*ballot),
         _ => None,

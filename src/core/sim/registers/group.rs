@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::{
     group::{Member, RetrievalMode, SettingChange, Settings, StorageMode},
     node_id::NodeId,
-    register::Event,
-    table::{Applied, Command, Configuration, Old, Seat},
+    register::RegisterEvent,
+    table::{Applied, Configuration, Old, Seat, TableCommand},
     world::Position,
 };
 use rand::Rng;
@@ -35,7 +35,7 @@ pub fn seat(machine: &Machine) -> Seat {
 
 impl World {
     /// Writes an entry into the group's log.
-    pub fn propose(&mut self, command: &Command) -> bool {
+    pub fn propose(&mut self, command: &TableCommand) -> bool {
         let before = self.table.epoch();
         let applied = self.table.apply(command);
         if self.table.epoch() != before {
@@ -88,14 +88,14 @@ impl World {
             _ => 0,
         };
         let chain = self.table.chain.iter().filter(|next| next.epoch >= from).cloned().collect();
-        self.step(n, Event::Configured { chain });
+        self.step(n, RegisterEvent::Configured { chain });
     }
 
     /// The table hears that a member has finished its rescan.
     pub fn acknowledge(&mut self, n: usize, claim: u64, epoch: u64) {
         let node = self.machines[n].id;
         if self.table.seats.get(&node).is_some_and(|seat| seat.claim == claim) {
-            self.propose(&Command::Acknowledge { node, epoch });
+            self.propose(&TableCommand::Acknowledge { node, epoch });
         }
     }
 
@@ -111,7 +111,7 @@ impl World {
         }
         if self.rng.random_range(0..100) < self.plan.factor {
             let factor = self.rng.random_range(1..=5);
-            self.propose(&Command::Set(SettingChange::ReplicationFactor(factor)));
+            self.propose(&TableCommand::Set(SettingChange::ReplicationFactor(factor)));
             return;
         }
         let members = self.members();
@@ -144,7 +144,7 @@ impl World {
     pub fn order(&mut self, add: &[usize], remove: &[usize]) {
         let staying = self.members().into_iter().find(|n| !remove.contains(n));
         let Some(staying) = staying else { return };
-        self.propose(&Command::Lead { node: self.machines[staying].id });
+        self.propose(&TableCommand::Lead { node: self.machines[staying].id });
         for n in add {
             // It comes under a claim that no disk has been lost under.
             self.machines[*n].is_lost = false;
@@ -157,7 +157,7 @@ impl World {
             })
             .collect();
         let add = add.iter().map(|n| seat(&self.machines[*n])).collect();
-        self.propose(&Command::Change { add, remove });
+        self.propose(&TableCommand::Change { add, remove });
     }
 
     /// Goes on by force from a change that waits for members whose disks are lost (rule 14). They are named: a member that

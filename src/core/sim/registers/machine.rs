@@ -7,8 +7,8 @@ use crate::{
     node_id::NodeId,
     object::{ObjectId, Version},
     register::{
-        Ballot, Body, Effect, Ended, Event, Home, OpId, Order, Register, Registers, ShardState,
-        Shelf, Ticket, Value, is_rescanned, keeps,
+        Ballot, Body, Home, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder,
+        RegisterOutcome, RegisterShelf, Registers, ShardState, Ticket, Value, is_rescanned, keeps,
     },
     table::Configuration,
     time::MonotonicUs,
@@ -78,7 +78,7 @@ pub struct DiskShelf<'a> {
     jobs: &'a VecDeque<Job>,
 }
 
-impl Shelf for DiskShelf<'_> {
+impl RegisterShelf for DiskShelf<'_> {
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, String> {
         let is_pending = |job: &Job| match job {
             Job::Keep(_, _, writes) => writes.iter().any(|(written, _)| written == id),
@@ -236,10 +236,10 @@ impl World {
         self.book.keeps(&job);
         machine.apply(&job, no_purge);
         let event = match job {
-            Job::Keep(ticket, ..) => Event::Kept { ticket },
+            Job::Keep(ticket, ..) => RegisterEvent::Kept { ticket },
             Job::Adopt(state) => {
                 let rescan = machine.to_rescan(&state.configuration);
-                Event::Adopted { epoch: state.configuration.epoch, rescan }
+                RegisterEvent::Adopted { epoch: state.configuration.epoch, rescan }
             }
         };
         self.step(n, event);
@@ -257,9 +257,9 @@ impl World {
     }
 
     /// Does what a process says.
-    pub fn carry_out(&mut self, n: usize, effect: Effect) {
+    pub fn carry_out(&mut self, n: usize, effect: RegisterEffect) {
         match effect {
-            Effect::Keep { ticket, state, writes } => {
+            RegisterEffect::Keep { ticket, state, writes } => {
                 let machine = &mut self.machines[n];
                 let process = machine.process.as_mut().unwrap();
                 assert_eq!(ticket, process.next_ticket, "tickets are given in order");
@@ -268,24 +268,24 @@ impl World {
                 assert!(!is_adopting, "nothing is kept while a configuration is adopted");
                 self.give(n, Job::Keep(ticket, state, writes));
             }
-            Effect::Adopt { state } => {
+            RegisterEffect::Adopt { state } => {
                 self.note(n, || format!("adopts {}", state.configuration.epoch));
                 assert!(self.machines[n].jobs.is_empty(), "all is durable before an adoption");
                 self.give(n, Job::Adopt(state));
             }
-            Effect::Send { to, message, .. } => {
+            RegisterEffect::Send { to, message, .. } => {
                 if !self.mistakes.blind {
                     self.look(n, &message.body);
                 }
                 self.send(n, to, &message);
             }
-            Effect::End { op, ended } => self.end(n, op, ended),
-            Effect::Rescanned { epoch } => {
+            RegisterEffect::End { op, ended } => self.end(n, op, ended),
+            RegisterEffect::Rescanned { epoch } => {
                 self.note(n, || format!("has rescanned {epoch}"));
                 let (wait, claim) = (self.rng.random_range(0..30 * MS), self.machines[n].claim);
                 self.at(wait, n, None, What::Acknowledge { claim, epoch });
             }
-            Effect::LeftBehind { epoch, oldest } => {
+            RegisterEffect::LeftBehind { epoch, oldest } => {
                 panic!("n{n} is left behind at {epoch}, the oldest is {oldest}")
             }
         }
@@ -317,7 +317,7 @@ impl World {
         &mut self,
         n: usize,
         id: &ObjectId,
-        order: Order,
+        order: RegisterOrder,
         wait_us: u64,
         purpose: Purpose,
     ) -> Option<OpId> {
@@ -328,11 +328,11 @@ impl World {
         process.ops.insert(op, purpose);
         self.note(n, || format!("begins {op} {id} {order:?}"));
         let trace = TraceContext::default();
-        self.step(n, Event::Begin { op, id: id.clone(), order, deadline, trace });
+        self.step(n, RegisterEvent::Begin { op, id: id.clone(), order, deadline, trace });
         Some(op)
     }
 
-    fn end(&mut self, n: usize, op: OpId, ended: Ended) {
+    fn end(&mut self, n: usize, op: OpId, ended: RegisterOutcome) {
         self.note(n, || format!("ends {op} {ended:?}"));
         let process = self.machines[n].process.as_mut().unwrap();
         let Some(purpose) = process.ops.remove(&op) else { panic!("n{n} ends {op} twice") };
@@ -343,12 +343,15 @@ impl World {
                 let outbox = &mut self.machines[n].outbox;
                 let is_it = outbox.get(&id).is_some_and(|held| held.version() == Some(version));
                 // Sometimes it is not deleted in time, and comes again.
-                if ended == Ended::Done && is_it && (self.is_healed || self.rng.random_bool(0.8)) {
+                if ended == RegisterOutcome::Done
+                    && is_it
+                    && (self.is_healed || self.rng.random_bool(0.8))
+                {
                     outbox.remove(&id);
                 }
             }
             Purpose::Clear(id, version) => {
-                if ended == Ended::Done {
+                if ended == RegisterOutcome::Done {
                     self.book.cleared(&id, version);
                 }
             }

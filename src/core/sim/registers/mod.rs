@@ -19,8 +19,8 @@ use std::{
 use crate::{
     node_id::NodeId,
     object::{ObjectId, Version},
-    register::{Event, Faults, Message, Now, Options, SHARDS},
-    table::Table,
+    register::{Now, RegisterEvent, RegisterFaults, RegisterMessage, RegisterOptions, SHARDS},
+    table::GroupTable,
     time::{MonotonicUs, UnixMs},
     trace::TraceContext,
 };
@@ -36,7 +36,7 @@ pub const GROUP: &str = "group-x";
 /// Mistakes of the shell around the core, put in on purpose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mistakes {
-    pub core: Faults,
+    pub core: RegisterFaults,
     /// A node forgets the configurations that it has adopted.
     pub epoch_is_not_durable: bool,
     /// Registers that this node does not keep any more are not deleted.
@@ -51,7 +51,7 @@ pub struct Mistakes {
 
 impl Mistakes {
     pub const NONE: Self = Self {
-        core: Faults::NONE,
+        core: RegisterFaults::NONE,
         epoch_is_not_durable: false,
         no_purge: false,
         amnesia: false,
@@ -89,14 +89,14 @@ pub struct Plan {
     pub operations_max: usize,
     pub steps: usize,
     pub pause_us: u64,
-    pub options: Options,
+    pub options: RegisterOptions,
 }
 
 impl Plan {
     pub fn draw(rng: &mut SmallRng, mistakes: Mistakes) -> Self {
         let mut pick = |from: &[u32]| from[rng.random_range(0..from.len())];
         let percent = |n: u32| f64::from(n) / 100.0;
-        let mut options = Options {
+        let mut options = RegisterOptions {
             resend_us: u64::from(pick(&[15, 30, 60])) * MS,
             resend_max_us: 100 * MS,
             patience_us: u64::from(pick(&[1, 5, 20])) * MS,
@@ -107,7 +107,7 @@ impl Plan {
             batch_max: pick(&[1, 2, 128]) as usize,
             ready_max: pick(&[1, 4_096, 4_096]) as usize,
             held_max: pick(&[0, 4, 256]) as usize,
-            ..Options::default()
+            ..RegisterOptions::default()
         };
         options.faults = mistakes.core;
         Self {
@@ -182,7 +182,7 @@ pub struct World {
     pub plan: Plan,
     pub mistakes: Mistakes,
     pub machines: Vec<Machine>,
-    pub table: Table,
+    pub table: GroupTable,
     pub book: Book,
     pub cut: BTreeSet<(usize, usize)>,
     /// Until when a machine's messages crawl.
@@ -215,7 +215,7 @@ impl World {
             now: S,
             rng,
             mistakes,
-            table: Table::found(GROUP.into(), founder, settings, 64),
+            table: GroupTable::found(GROUP.into(), founder, settings, 64),
             slow_until: vec![0; machines.len()],
             machines,
             book: Book::default(),
@@ -282,7 +282,7 @@ impl World {
             What::Tick => {
                 if let Some(process) = &mut self.machines[n].process {
                     process.tick_at = u64::MAX;
-                    self.step(n, Event::Tick);
+                    self.step(n, RegisterEvent::Tick);
                 }
             }
             What::Learn => self.learn(n),
@@ -292,7 +292,7 @@ impl World {
     }
 
     /// Sends a message, as this network does.
-    pub fn send(&mut self, from: usize, to: NodeId, message: &Message) {
+    pub fn send(&mut self, from: usize, to: NodeId, message: &RegisterMessage) {
         let Some(to) = self.index_of(to) else { panic!("a message to nobody") };
         assert_ne!(from, to, "a message to the sender itself");
         self.note(from, || format!("-> n{to} e{} {}", message.epoch, book::shown(&message.body)));
@@ -325,14 +325,14 @@ impl World {
         if self.machines[to].process.is_none() || self.cut.contains(&(from.min(to), from.max(to))) {
             return;
         }
-        let message: Message = postcard::from_bytes(bytes).unwrap();
+        let message: RegisterMessage = postcard::from_bytes(bytes).unwrap();
         let from = self.machines[from].id;
         self.note(to, || format!("<- e{} {}", message.epoch, book::shown(&message.body)));
-        self.step(to, Event::Heard { from, message, trace: TraceContext::default() });
+        self.step(to, RegisterEvent::Heard { from, message, trace: TraceContext::default() });
     }
 
     /// Lets the process of a machine take a step, and does what it says.
-    pub fn step(&mut self, n: usize, event: Event) {
+    pub fn step(&mut self, n: usize, event: RegisterEvent) {
         self.steps += 1;
         let now = self.clocks(n);
         let machine = &mut self.machines[n];

@@ -1,6 +1,6 @@
 //! One schedule for each mistake that random schedules seldom show. Without the mistake the same schedule is sound.
 
-use crate::register::Faults;
+use crate::register::RegisterFaults;
 
 use super::S;
 use super::directed::{
@@ -10,9 +10,9 @@ use super::directed::{
 use crate::sim::linearizability::{Action, Condition, Verdict};
 
 /// With the mistake the schedule breaks a promise, without it none.
-fn shows(mistake: Faults, count: usize, members: &[usize], schedule: impl Fn(&mut Stage)) {
+fn shows(mistake: RegisterFaults, count: usize, members: &[usize], schedule: impl Fn(&mut Stage)) {
     for (faults, verdict) in
-        [(Faults::NONE, Verdict::Linearizable), (mistake, Verdict::NotLinearizable)]
+        [(RegisterFaults::NONE, Verdict::Linearizable), (mistake, Verdict::NotLinearizable)]
     {
         let mut stage = Stage::new(count, members, faults);
         schedule(&mut stage);
@@ -39,7 +39,7 @@ impl Stage {
 /// write, and the tombstone wins.
 #[test]
 fn ballots_without_the_epoch_are_caught() {
-    let mistake = Faults { ballot_without_epoch: true, ..Faults::NONE };
+    let mistake = RegisterFaults { ballot_without_epoch: true, ..RegisterFaults::NONE };
     shows(mistake, 5, &[0, 1, 2], |stage| {
         stage.about_to_drop();
         stage.ask(0, 2, Accept);
@@ -89,20 +89,21 @@ fn promise_before_drop(stage: &mut Stage, then: impl Fn(&mut Stage)) {
 
 #[test]
 fn no_floor_is_caught() {
-    let mistake = Faults { no_floor: true, ..Faults::NONE };
+    let mistake = RegisterFaults { no_floor: true, ..RegisterFaults::NONE };
     shows(mistake, 3, &[0, 1, 2], |stage| promise_before_drop(stage, |_| {}));
 }
 
 #[test]
 fn a_floor_of_what_was_accepted_is_caught() {
-    let mistake = Faults { floor_is_accepted: true, ..Faults::NONE };
+    let mistake = RegisterFaults { floor_is_accepted: true, ..RegisterFaults::NONE };
     shows(mistake, 3, &[0, 1, 2], |stage| promise_before_drop(stage, |_| {}));
 }
 
 #[test]
 fn a_floor_that_is_not_durable_is_caught() {
     // The ceiling of promises, which is above every floor, would hide it.
-    let mistake = Faults { volatile_floor: true, volatile_promise: true, ..Faults::NONE };
+    let mistake =
+        RegisterFaults { volatile_floor: true, volatile_promise: true, ..RegisterFaults::NONE };
     shows(mistake, 3, &[0, 1, 2], |stage| promise_before_drop(stage, |stage| stage.restart(2)));
 }
 
@@ -110,7 +111,7 @@ fn a_floor_that_is_not_durable_is_caught() {
 /// offer to the next reader.
 #[test]
 fn a_refusal_in_spite_of_offers_is_caught() {
-    let mistake = Faults { refuse_with_offers: true, ..Faults::NONE };
+    let mistake = RegisterFaults { refuse_with_offers: true, ..RegisterFaults::NONE };
     shows(mistake, 4, &[0, 1, 2, 3], |stage| {
         stage.id = object_on(&[0, 1, 2], &[0, 1, 2, 3]);
         let create = Action::Write { token: 1, condition: Condition::Absent };
@@ -139,7 +140,7 @@ fn a_refusal_in_spite_of_offers_is_caught() {
 /// forgotten the first offer does not know its own value again.
 #[test]
 fn forgotten_offers_are_caught() {
-    let mistake = Faults { forget_offers: true, ..Faults::NONE };
+    let mistake = RegisterFaults { forget_offers: true, ..RegisterFaults::NONE };
     shows(mistake, 5, &[0, 1, 2, 3, 4], |stage| {
         stage.id = object_on(&[0, 1, 2], &[0, 1, 2, 3, 4]);
         stage.create(3, 1);
@@ -177,15 +178,15 @@ fn forgotten_offers_are_caught() {
 /// members. A proposer that takes that for a sign that it was never decided creates the object again.
 #[test]
 fn offers_of_an_earlier_epoch_are_caught() {
-    undone_and_forgotten(Faults { offers_of_any_epoch: true, ..Faults::NONE });
+    undone_and_forgotten(RegisterFaults { offers_of_any_epoch: true, ..RegisterFaults::NONE });
 }
 
 #[test]
 fn a_past_without_end_is_caught() {
-    undone_and_forgotten(Faults { past_without_end: true, ..Faults::NONE });
+    undone_and_forgotten(RegisterFaults { past_without_end: true, ..RegisterFaults::NONE });
 }
 
-fn undone_and_forgotten(mistake: Faults) {
+fn undone_and_forgotten(mistake: RegisterFaults) {
     shows(mistake, 5, &[0, 1, 2], |stage| {
         stage.id = object_on(&[2, 3, 4], &[0, 2, 3, 4]);
         stage.create(0, 1);
@@ -253,7 +254,7 @@ fn away_and_back(stage: &mut Stage, hears_of_it: bool) {
 /// Two replicas have removed the tombstone, and the third still has the object.
 #[test]
 fn a_drop_by_a_majority_is_caught() {
-    let mistake = Faults { drop_by_majority: true, ..Faults::NONE };
+    let mistake = RegisterFaults { drop_by_majority: true, ..RegisterFaults::NONE };
     shows(mistake, 3, &[0, 1, 2], |stage| {
         stage.create(0, 1);
         stage.flow();
@@ -274,7 +275,7 @@ fn a_drop_by_a_majority_is_caught() {
 /// What was promised along with an acceptance is used when the object is long gone, at nodes that know nothing of it.
 #[test]
 fn a_piggyback_across_epochs_is_caught() {
-    let mistake = Faults { piggyback_across_epochs: true, ..Faults::NONE };
+    let mistake = RegisterFaults { piggyback_across_epochs: true, ..RegisterFaults::NONE };
     shows(mistake, 6, &[0, 1, 2], |stage| {
         stage.id = object_on(&[3, 4, 5], &[1, 3, 4, 5]);
         stage.create(1, 1);
@@ -301,7 +302,7 @@ fn a_piggyback_across_epochs_is_caught() {
 #[test]
 fn no_purge_is_caught() {
     for (no_purge, verdict) in [(false, Verdict::Linearizable), (true, Verdict::NotLinearizable)] {
-        let mut stage = Stage::new(4, &[0, 1, 2], Faults::NONE);
+        let mut stage = Stage::new(4, &[0, 1, 2], RegisterFaults::NONE);
         stage.no_purge = no_purge;
         stage.create(0, 1);
         away_and_back(&mut stage, true);
@@ -315,7 +316,7 @@ fn no_purge_is_caught() {
 
 #[test]
 fn skipped_configurations_are_caught() {
-    let mistake = Faults { skip_configurations: true, ..Faults::NONE };
+    let mistake = RegisterFaults { skip_configurations: true, ..RegisterFaults::NONE };
     shows(mistake, 4, &[0, 1, 2], |stage| {
         stage.create(0, 1);
         away_and_back(stage, false);
@@ -329,7 +330,7 @@ fn skipped_configurations_are_caught() {
 /// A write of an early epoch arrives where all that came after it is forgotten.
 #[test]
 fn no_look_at_the_epoch_is_caught() {
-    let mistake = Faults { no_epoch_check: true, ..Faults::NONE };
+    let mistake = RegisterFaults { no_epoch_check: true, ..RegisterFaults::NONE };
     shows(mistake, 4, &[0, 1, 2], |stage| {
         stage.create(0, 1);
         stage.ask(0, 1, Prepare);

@@ -2,7 +2,7 @@
 
 use crate::{
     object::ObjectId,
-    register::{Order, Register, Value, replicas},
+    register::{Register, RegisterOrder, Value, replicas},
 };
 
 use super::{
@@ -100,7 +100,7 @@ impl World {
         let mut objects = safe_objects();
         objects.extend(fast_objects());
         for id in &objects {
-            self.begin(first, id, Order::Repair, 100 * S, Purpose::Other);
+            self.begin(first, id, RegisterOrder::Repair, 100 * S, Purpose::Other);
         }
         self.rest();
         for id in &objects {
@@ -138,7 +138,7 @@ impl World {
                 Some(Value::Absent) => Default::default(),
                 _ => continue,
             };
-            self.begin(n, id, Order::Clear(version), 100 * S, Purpose::Other);
+            self.begin(n, id, RegisterOrder::Clear(version), 100 * S, Purpose::Other);
             self.rest();
             // The message to drop it is on its way.
             self.run_until(self.now + 300 * MS);

@@ -4,7 +4,7 @@ use super::{
     played::{Played, alone, request},
     *,
 };
-use crate::link::handshake::{Part, VERSION};
+use crate::link::handshake::{HandshakeSide, VERSION};
 use nomad_proto::link::{Frame, Hello, Proof, frame::Kind};
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +64,7 @@ async fn a_proof_of_another_handshake_or_another_key_is_worth_nothing() {
     let key = Keypair::generate_ed25519();
     let mut first = Played::with_key(&links, key.clone());
     let (ours, theirs) = first.greet().await;
-    let recorded = first.own.prove(Part::Opens, &ours, &theirs).unwrap();
+    let recorded = first.own.prove(HandshakeSide::Opens, &ours, &theirs).unwrap();
     first.prove(recorded.clone()).await;
     assert!(first.next().await.unwrap().welcome.is_some());
     // The same proof again, with the same hello: the answering nonce is another.
@@ -87,7 +87,7 @@ async fn a_proof_of_another_handshake_or_another_key_is_worth_nothing() {
     hello.node = first.own.node.key().to_vec();
     thief.send(Frames { hello: Some(hello.clone()), ..Frames::default() }).await;
     let theirs = thief.next().await.unwrap().hello.unwrap();
-    let proof = thief.own.prove(Part::Opens, &hello, &theirs).unwrap();
+    let proof = thief.own.prove(HandshakeSide::Opens, &hello, &theirs).unwrap();
     thief.prove(proof).await;
     assert_eq!(thief.refused().await.0, Reason::Stranger);
     for signature in [vec![], vec![0; 64], vec![0; 100_000]] {
@@ -270,7 +270,7 @@ async fn links_to_guests_are_bounded_and_end_when_they_are_idle() {
     }
     let mut third = Played::new(&links);
     let (ours, theirs) = third.greet().await;
-    let proof = third.own.prove(Part::Opens, &ours, &theirs).unwrap();
+    let proof = third.own.prove(HandshakeSide::Opens, &ours, &theirs).unwrap();
     third.prove(proof).await;
     assert_eq!(third.refused().await.0, Reason::Full);
     // One of them is to be kept now: it stays, and makes room.

@@ -40,7 +40,7 @@ impl Clock for PausedClock {
 
 /// A stream to a node's links, and who is played at its other end.
 pub(super) struct Played {
-    pub(super) own: Own,
+    pub(super) own: LinkIdentity,
     pub(super) to: mpsc::Sender<Result<Frames, String>>,
     pub(super) from: BoxStream<'static, Frames>,
     pub(super) is_proven: Arc<std::sync::atomic::AtomicBool>,
@@ -59,7 +59,7 @@ impl Played {
         let from = links.accept(messages, Box::new(move || proven.store(true, SeqCst)));
         let public = key.public().try_into_ed25519().unwrap().to_bytes();
         let network = "test".to_owned();
-        let own = Own { node: NodeId::from_key(public), key, network, incarnation: 1 };
+        let own = LinkIdentity { node: NodeId::from_key(public), key, network, incarnation: 1 };
         Self { own, to, from, is_proven }
     }
 
@@ -93,7 +93,7 @@ impl Played {
     /// The whole handshake.
     pub(super) async fn link(&mut self) {
         let (ours, theirs) = self.greet().await;
-        let proof = self.own.prove(handshake::Part::Opens, &ours, &theirs).unwrap();
+        let proof = self.own.prove(handshake::HandshakeSide::Opens, &ours, &theirs).unwrap();
         self.prove(proof).await;
         self.next().await.unwrap().welcome.expect("a welcome");
     }
