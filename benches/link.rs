@@ -18,7 +18,7 @@ use clap::{Parser, ValueEnum};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use libp2p_identity::Keypair;
 use nomad::{
-    core::{node_id::NodeId, trace::TraceContext},
+    core::model::{node_id::NodeId, trace::TraceContext},
     network::link::{LinkOptions, LinkSink, Links},
     ports::{
         LinkAcceptor, LinkMaker, OsEntropy, PeerHandler, PeerTransport, SystemClock,

@@ -14,7 +14,7 @@ pub use nomad_cli as cli;
 pub use nomad_config as config;
 pub use nomad_consensus as consensus;
 pub use nomad_core as core;
-pub use nomad_core::{
+pub use nomad_core::model::{
     object::{Object, ObjectId, Tier, Version},
     time::UnixSecs,
 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 use super::shell::{ActorMessage, Context, Handling};
-use nomad_core::time::MonotonicUs;
+use nomad_core::model::time::MonotonicUs;
 
 /// A timer that rings once, and can be set to another time. It ends with its actor.
 #[derive(Debug, Default)]

@@ -12,9 +12,11 @@ use super::{
     shell::{ActorMessage, Described, Handling, Role},
 };
 use nomad_core::{
-    membership::{MembershipEvent, ProposeFailure, Ticket},
-    node_id::NodeId,
-    table::{GroupTable, TableCommand},
+    group::{
+        membership::{MembershipEvent, ProposeFailure, Ticket},
+        table::{GroupTable, TableCommand},
+    },
+    model::node_id::NodeId,
 };
 use nomad_ports::{Consensus, consensus::ConsensusError};
 

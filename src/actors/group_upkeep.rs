@@ -15,10 +15,12 @@ use super::{
     supervisor::ChildSpec,
 };
 use nomad_core::{
-    object::{ObjectId, Version},
+    model::{
+        object::{ObjectId, Version},
+        time::MonotonicUs,
+        trace::TraceContext,
+    },
     register::{RegisterOrder, RegisterOutcome},
-    time::MonotonicUs,
-    trace::TraceContext,
 };
 use nomad_ports::{Clock, ObjectStore, PeerTransport, Rounds};
 

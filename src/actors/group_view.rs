@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use nomad_core::{
+use nomad_core::group::{
     view::View,
     view_change::{ViewChange, changes},
 };

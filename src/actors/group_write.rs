@@ -13,11 +13,12 @@ use super::{
     shell::{Address, AskError, Context},
 };
 use nomad_core::{
-    change::{Change, Condition, WriteRefusal, Written},
-    group::StorageMode,
-    object::ObjectId,
+    group::{StorageMode, replication::NotDone},
+    model::{
+        change::{Change, Condition, WriteRefusal, Written},
+        object::ObjectId,
+    },
     register::{RegisterOrder, RegisterOutcome, Value},
-    replication::NotDone,
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 

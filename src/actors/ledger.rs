@@ -25,14 +25,16 @@ use super::{
     shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
-    control::ControlError,
+    group::control::ControlError,
     ledger::{
         Bookkeeper, Failure, HeldObject, LedgerAnswer, LedgerChange, LedgerEffect, LedgerEvent,
         LedgerPage, LedgerRequest, LedgerScope, LedgerStanding, Notice, Now, Ticket,
     },
-    node_id::NodeId,
-    object::{ObjectId, Version},
-    time::UnixSecs,
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Version},
+        time::UnixSecs,
+    },
 };
 use nomad_ports::{
     ObjectStore, PeerTransport,

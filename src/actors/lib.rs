@@ -27,6 +27,7 @@ pub mod recorder;
 pub mod repair_sweeper;
 pub mod replica_reader;
 pub mod replica_writer;
+mod restart;
 pub mod shell;
 pub mod supervisor;
 #[cfg(test)]

@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use nomad_core::{
     listing::{Known, LISTED_MAX, ListingQuery, QueuedWrites},
-    object::{Object, ObjectId, Tier, Version},
+    model::{
+        object::{Object, ObjectId, Tier, Version},
+        time::UnixSecs,
+    },
     register::{Tombstone, Value},
-    time::UnixSecs,
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 

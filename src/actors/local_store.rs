@@ -11,7 +11,7 @@ use super::{
     recorder::{Outcome, TraceRecord, TraceRecorder},
     shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
 };
-use nomad_core::{
+use nomad_core::model::{
     change::{Change, Written},
     object::{ObjectId, Tier},
 };
@@ -132,7 +132,7 @@ impl Completion for Waiting {
             to: self.to,
             kind: "Commit",
             object: Some(self.id),
-            at: nomad_core::time::MonotonicUs(now.0.saturating_sub(commit_us)),
+            at: nomad_core::model::time::MonotonicUs(now.0.saturating_sub(commit_us)),
             wait_us: queued_us,
             run_us: commit_us,
             batch_len: batch_len as u32,
@@ -225,8 +225,8 @@ mod tests {
             let mut cx = tree.context(0);
             cx.deadline = Some(tree.kit.clock.monotonic());
             let id = crate::test_kit::object("late");
-            let change = nomad_core::change::Change::Delete {
-                condition: nomad_core::change::Condition::Any,
+            let change = nomad_core::model::change::Change::Delete {
+                condition: nomad_core::model::change::Condition::Any,
             };
             tree.writer
                 .ask(&tree.from, cx, |reply| super::LocalStoreMsg::Write {

@@ -20,17 +20,18 @@ use super::{
     shell::{ActorMessage, Address, Described, Handling, Reply, Role},
 };
 use nomad_core::{
-    control::{ControlError, ControlRequest},
-    decision::{ControlDecision, decide, decide_setting},
-    group::SettingChange,
-    log_state::LogState,
-    membership::{
-        Durable, Membership, MembershipAnswer, MembershipConfig, MembershipEvent, MembershipOrder,
-        MembershipRequest, RequestId,
+    group::{
+        SettingChange,
+        control::{ControlError, ControlRequest},
+        decision::{ControlDecision, decide, decide_setting},
+        log_state::LogState,
+        membership::{
+            Durable, Membership, MembershipAnswer, MembershipConfig, MembershipEvent,
+            MembershipOrder, MembershipRequest, RequestId,
+        },
+        view::{Sighting, View},
     },
-    node_id::NodeId,
-    time::MonotonicUs,
-    view::{Sighting, View},
+    model::{node_id::NodeId, time::MonotonicUs},
 };
 use nomad_ports::{DurableState, Overlay, PeerTransport, peer_transport::LinkEvent};
 
@@ -394,7 +395,7 @@ impl MembershipActor {
     fn publish(&self, cx: &Handling<'_, MembershipMsg>) {
         let (now, wall) = (cx.kit.clock.monotonic(), cx.kit.clock.wall());
         let at = |heard: MonotonicUs| {
-            nomad_core::time::UnixMs(wall.0.saturating_sub(now.since(heard) / 1_000))
+            nomad_core::model::time::UnixMs(wall.0.saturating_sub(now.since(heard) / 1_000))
         };
         let seen = self.core.sightings();
         let sightings = seen.iter().map(|(node, seen)| {

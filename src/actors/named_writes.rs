@@ -6,8 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use nomad_core::change::Written;
-use nomad_core::object::ObjectId;
+use nomad_core::model::change::Written;
+use nomad_core::model::object::ObjectId;
 
 /// The most writes that are remembered.
 const REMEMBERED_MAX: usize = 4_096;

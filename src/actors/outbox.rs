@@ -26,14 +26,16 @@ use super::{
     shell::{ActorMessage, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
-    change::{Change, WriteRefusal, Written},
-    object::{ObjectId, Version},
+    model::{
+        change::{Change, WriteRefusal, Written},
+        object::{ObjectId, Version},
+        time::MonotonicUs,
+    },
     outbox::{
         self, Draft, Figures, Limits, MergeEnd, OutboxEffect, OutboxEvent, OutboxRefusal,
         OutboxShelf,
     },
     register::{Now, OpId, Ticket, Value},
-    time::MonotonicUs,
 };
 use nomad_ports::{
     ObjectStore,

@@ -21,7 +21,7 @@ use super::{
     shell::{ActorMessage, Address, Context, Described, Handling, Kit, Role, worker},
     supervisor::{ChildSpec, Children, dynamic},
 };
-use nomad_core::{node_id::NodeId, trace::TraceContext};
+use nomad_core::model::{node_id::NodeId, trace::TraceContext};
 use nomad_ports::{
     LinkMaker, PeerTransport,
     peer_transport::{LinkEnd, LinkError, LinkReading, Service},

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use nomad_core::{
+use nomad_core::model::{
     object::ObjectId,
     time::{MonotonicUs, UnixMs},
     trace::{SpanId, TraceContext, TraceId},

@@ -32,8 +32,10 @@ use super::{
     shell::{ActorMessage, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
-    node_id::NodeId,
-    object::{ObjectId, Version},
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Version},
+    },
     register::{RegisterOrder, RegisterOutcome},
     repair::{
         Failure, Now, OUTLIVED_MAX, RepairAnswer, RepairEffect, RepairEvent, RepairOptions,

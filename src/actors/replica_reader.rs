@@ -8,6 +8,7 @@
 mod door;
 mod group_list;
 mod group_read;
+mod quantile;
 #[cfg(test)]
 mod tests;
 
@@ -31,12 +32,13 @@ use super::{
     },
 };
 use nomad_core::{
-    group::RetrievalMode,
+    group::{RetrievalMode, replication::NotDone},
     listing::{Known, ListingPage, ListingQuery, QueuedWrites},
-    object::{Object, ObjectId, Tier},
+    model::{
+        object::{Object, ObjectId, Tier},
+        time::MonotonicUs,
+    },
     register::Value,
-    replication::NotDone,
-    time::MonotonicUs,
 };
 use nomad_ports::{ObjectStore, PeerTransport, object_store::StoreError};
 
@@ -272,7 +274,7 @@ fn fetch(
     store: &dyn ObjectStore,
     tier: Tier,
     id: &ObjectId,
-    now: nomad_core::time::UnixSecs,
+    now: nomad_core::model::time::UnixSecs,
 ) -> Result<Fetched, StoreError> {
     match tier {
         Tier::Group => local_read::find(store, id, now),

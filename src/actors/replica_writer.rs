@@ -36,14 +36,16 @@ use super::{
     shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
-    node_id::NodeId,
-    object::{ObjectId, Version},
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Version},
+        time::{MonotonicUs, UnixSecs},
+        trace::TraceContext,
+    },
     register::{
         self, Now, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome,
         RegisterShelf, Registers, ShardState, Ticket, Value,
     },
-    time::{MonotonicUs, UnixSecs},
-    trace::TraceContext,
 };
 use nomad_ports::{
     ObjectStore, PeerTransport,

@@ -13,12 +13,12 @@ use tracing::span::EnteredSpan;
 
 use super::{
     recorder::{Outcome, TraceRecord, TraceRecorder},
+    restart::Intensity,
     supervisor::ChildSpec,
     vitals::{Census, Vitals},
 };
-use nomad_core::{
+use nomad_core::model::{
     object::ObjectId,
-    restart::Intensity,
     time::MonotonicUs,
     trace::{SpanId, TraceContext},
 };

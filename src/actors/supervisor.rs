@@ -20,7 +20,7 @@ use super::{
     shell::Kit,
     vitals::{ActorFailure, Census, Vitals},
 };
-use nomad_core::restart::{Intensity, RestartDecision, Restarts};
+use crate::restart::{Intensity, RestartDecision, Restarts};
 
 type Spawned = Pin<Box<dyn Future<Output = Result<ActorCell, String>> + Send>>;
 

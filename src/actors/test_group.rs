@@ -22,17 +22,21 @@ use super::{
     test_kit::kit,
 };
 use nomad_core::{
+    group::{
+        table::{Configuration, Seat, TableCommand},
+        view::{Founder, Liveness, Sighting, View},
+    },
     ledger::{HeldObject, LedgerChange},
-    node_id::NodeId,
-    object::{Object, ObjectId, Version},
+    model::{
+        node_id::NodeId,
+        object::{Object, ObjectId, Version},
+        time::{MonotonicUs, UnixSecs},
+        trace::TraceContext,
+    },
     register::{
         Ballot, Register, RegisterOrder, RegisterOutcome, Tombstone, Value, replicas, shard_of,
     },
     repair::RepairOptions,
-    table::{Configuration, Seat, TableCommand},
-    time::{MonotonicUs, UnixSecs},
-    trace::TraceContext,
-    view::{Founder, Liveness, Sighting, View},
 };
 use nomad_network::{MemoryLinks, MemoryNetwork};
 use nomad_ports::{

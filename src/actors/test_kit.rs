@@ -9,7 +9,7 @@ use super::{
     shell::worker,
     supervisor::{ChildSpec, Root, nested},
 };
-use nomad_core::{
+use nomad_core::model::{
     change::{Change, Condition, Content},
     object::{ObjectId, Tier},
     time::{MonotonicUs, UnixMs},
@@ -96,7 +96,7 @@ impl Tree {
         let content = Content {
             value: id.to_owned().into(),
             creation_time: None,
-            expires_at: expires_in_s.map(|s| nomad_core::time::UnixSecs(now + s)),
+            expires_at: expires_in_s.map(|s| nomad_core::model::time::UnixSecs(now + s)),
             content_type: None,
         };
         let change = Change::Write { content, condition: Condition::Any };

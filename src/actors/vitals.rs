@@ -13,7 +13,7 @@ use std::{
 use hdrhistogram::Histogram;
 use ractor::ActorCell;
 
-use nomad_core::time::UnixMs;
+use nomad_core::model::time::UnixMs;
 
 /// The most restart causes kept per actor.
 const CAUSES_MAX: usize = 16;

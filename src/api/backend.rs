@@ -30,16 +30,20 @@ use nomad_actors::{
 };
 use nomad_config::{Config, Durability};
 use nomad_core::{
-    change::{Change, WriteRefusal, Written},
-    control::{ControlError, ControlRequest},
-    group::{RetrievalMode, SettingChange, Settings, StorageMode},
+    group::{
+        RetrievalMode, SettingChange, Settings, StorageMode,
+        control::{ControlError, ControlRequest},
+        offer::Offer,
+        replication,
+    },
     ledger::{LIMIT_ENTRIES, LedgerPage},
     listing::{ListingPage, ListingQuery},
-    object::{Object, ObjectId, Tier},
-    offer::Offer,
-    replication,
-    time::MonotonicUs,
-    trace::{SpanId, TraceContext, TraceId},
+    model::{
+        change::{Change, WriteRefusal, Written},
+        object::{Object, ObjectId, Tier},
+        time::MonotonicUs,
+        trace::{SpanId, TraceContext, TraceId},
+    },
     world::Position,
 };
 use nomad_ports::{PeerProbe, overlay::OverlayState};

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName};
 
 use super::error::ApiError;
-use nomad_core::trace::TraceContext;
+use nomad_core::model::trace::TraceContext;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Names a request, on the way in and out.

@@ -10,12 +10,16 @@ use nomad_actors::{
     replica_reader::ReadError,
 };
 use nomad_core::{
-    change::{ContentError, WriteRefusal},
-    control::ControlError,
-    group::{ModeError, PeerError, ReplicationFactorError},
-    object::{ObjectIdError, VersionError},
+    group::{
+        ModeError, PeerError, ReplicationFactorError,
+        control::ControlError,
+        replication::{NotDone, NotServed},
+    },
+    model::{
+        change::{ContentError, WriteRefusal},
+        object::{ObjectIdError, VersionError},
+    },
     outbox::OutboxRefusal,
-    replication::{NotDone, NotServed},
     world::PositionError,
 };
 use nomad_ports::object_store::StoreError;

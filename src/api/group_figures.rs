@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use super::backend::Network;
 use nomad_actors::group_view::GroupView;
-use nomad_core::view::{Liveness, RoleState, View};
+use nomad_core::group::view::{Liveness, RoleState, View};
 
 /// All states of a role; the figure of the present one is 1.
 const STATES: [RoleState; 8] = [

@@ -229,8 +229,8 @@ pub fn resident_bytes() -> u64 {
 mod tests {
     use super::*;
     use nomad_actors::group_view::Published;
-    use nomad_core::{
-        group::{RetrievalMode, StorageMode},
+    use nomad_core::group::{
+        RetrievalMode, StorageMode,
         view::{Founder, View},
     };
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use nomad_actors::{
     Kit, outbox::OutboxGauge, replica_reader::ReadPath, replica_writer::RoundsGauge,
 };
-use nomad_core::{hlc, outbox::Figures};
+use nomad_core::{model::hlc, outbox::Figures};
 
 /// Reads them.
 pub struct ReplicaFigures {

@@ -8,10 +8,12 @@ use super::{
     upkeep_figures::{LedgerStatus, RepairStatusShown},
 };
 use nomad_core::{
-    group::Settings,
-    object::Tier,
-    table::{GroupTable, Seat},
-    view::{RoleState, View},
+    group::{
+        Settings,
+        table::{GroupTable, Seat},
+        view::{RoleState, View},
+    },
+    model::object::Tier,
     world::Position,
 };
 
@@ -88,6 +90,7 @@ fn members(view: &View, this_is_leaving: bool) -> Vec<MemberStatus> {
 /// What `GET /nomad/v1/status` tells.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Status)]
 pub struct NodeStatus {
     /// The node's id.
     pub node_id: String,

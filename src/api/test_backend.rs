@@ -30,16 +30,17 @@ use nomad_actors::{
 };
 use nomad_config::Config;
 use nomad_core::{
-    control::{ControlError, ControlRequest},
-    decision::{ControlDecision, decide, decide_setting},
-    group::{Member, Settings},
-    membership::MembershipOrder,
-    node_id::NodeId,
-    offer::Offer,
+    group::{
+        Member, Settings,
+        control::{ControlError, ControlRequest},
+        decision::{ControlDecision, decide, decide_setting},
+        membership::MembershipOrder,
+        offer::Offer,
+        table::{GroupTable, Seat, TableCommand},
+        view::{Founder, Liveness, Sighting, View},
+    },
+    model::{node_id::NodeId, time::UnixMs},
     outbox::Limits,
-    table::{GroupTable, Seat, TableCommand},
-    time::UnixMs,
-    view::{Founder, Liveness, Sighting, View},
     world::World,
 };
 use nomad_network::memory::MemoryNetwork;

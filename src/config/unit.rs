@@ -5,7 +5,7 @@ use std::{ffi::OsStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serializer, de};
 
-pub use nomad_core::durability::Durability;
+pub use nomad_core::model::durability::Durability;
 
 /// Bytes in a KiB.
 pub const KIB: u64 = 1024;

@@ -12,7 +12,7 @@ use super::{
     raft_consensus::RaftContext,
     types::{Participant, RaftMembership},
 };
-use nomad_core::{node_id::NodeId, table::GroupTable};
+use nomad_core::{group::table::GroupTable, model::node_id::NodeId};
 use nomad_ports::consensus::ConsensusError;
 
 /// Add, joint, uniform, remove; and once more for what an earlier call has left half done.

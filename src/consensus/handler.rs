@@ -12,7 +12,7 @@ use super::{
     rpc::{self, Piece, RaftAnswer, Received, Rpc},
     types::Participant,
 };
-use nomad_core::{node_id::NodeId, trace::TraceContext};
+use nomad_core::model::{node_id::NodeId, trace::TraceContext};
 use nomad_ports::PeerHandler;
 
 /// The handler of [`Service::Log`](nomad_ports::peer_transport::Service::Log). It does not keep the log alive.

@@ -14,7 +14,7 @@ use super::{
     rpc::{RaftAnswer, Rpc},
     types::{Participant, RaftVote},
 };
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 
 /// How often a voter that does not answer is told.
 const TELLS_MAX: u32 = 3;

@@ -15,7 +15,7 @@ use super::{
         RaftEntry, RaftLogId, RaftRecord, SnapshotMeta, StorageError, StoredMembership, Types,
     },
 };
-use nomad_core::table::{Applied, GroupTable};
+use nomad_core::group::table::{Applied, GroupTable};
 
 /// The table after the last entry that is applied.
 #[derive(Debug, Clone, Default, PartialEq)]

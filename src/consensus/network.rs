@@ -21,7 +21,7 @@ use super::{
     rpc::{self, CHUNK_BYTES, Piece, RaftAnswer, RaftRequest, Received, Rpc},
     types::{Participant, RaftVote, Types},
 };
-use nomad_core::{node_id::NodeId, trace::TraceContext};
+use nomad_core::model::{node_id::NodeId, trace::TraceContext};
 use nomad_ports::{
     PeerTransport,
     peer_transport::{LinkError, Service},

@@ -10,7 +10,7 @@ use super::{
     raft_consensus::RaftContext,
     types::{Participant, RaftLogId, RaftMetrics},
 };
-use nomad_core::log_state::LogState;
+use nomad_core::group::log_state::LogState;
 
 /// A member that lacks at most so many entries counts as caught up.
 const BEHIND_MAX: u64 = 16;

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use openraft::{Config, SnapshotPolicy};
 use thiserror::Error;
 
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 use nomad_storage::{self as storage, FaultInjector};
 
 /// How many entries are applied before the table is written down as a whole.

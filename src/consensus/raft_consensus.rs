@@ -32,9 +32,11 @@ use super::{
     },
 };
 use nomad_core::{
-    log_state::LogState,
-    node_id::NodeId,
-    table::{Applied, GroupTable, TableCommand},
+    group::{
+        log_state::LogState,
+        table::{Applied, GroupTable, TableCommand},
+    },
+    model::node_id::NodeId,
 };
 use nomad_ports::{Consensus, PeerHandler, PeerTransport, consensus::ConsensusError};
 

@@ -16,7 +16,7 @@ use super::{
         Types,
     },
 };
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 
 /// The longest message.
 pub const MESSAGE_MAX: usize = 4 << 20;

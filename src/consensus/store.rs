@@ -25,7 +25,7 @@ use super::{
     options::{LogOpenError, RaftOptions},
     types::{Bond, RaftEntry, RaftLogId, RaftVote, SnapshotMeta, Types},
 };
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 use nomad_storage::{self as storage, Engine, EngineOptions, FaultInjector, FaultPoint};
 
 const KEY_FORMAT: &[u8] = b"\x01format";

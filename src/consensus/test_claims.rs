@@ -11,7 +11,7 @@ use super::{
     test_cluster::{Cluster, GROUP, id, ids, seat},
     types::Participant,
 };
-use nomad_core::table::{Applied, Seat, TableCommand};
+use nomad_core::group::table::{Applied, Seat, TableCommand};
 use nomad_ports::{Consensus as _, consensus::ConsensusError};
 
 fn participant(n: u8, claim: u64) -> Participant {

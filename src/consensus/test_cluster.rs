@@ -14,10 +14,12 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{RaftConsensus, RaftOptions};
 use nomad_core::{
-    group::{Member, RetrievalMode, SettingChange, Settings, StorageMode},
-    log_state::LogState,
-    node_id::NodeId,
-    table::{Applied, GroupTable, Seat, TableCommand},
+    group::{
+        Member, RetrievalMode, SettingChange, Settings, StorageMode,
+        log_state::LogState,
+        table::{Applied, GroupTable, Seat, TableCommand},
+    },
+    model::node_id::NodeId,
     world::Position,
 };
 use nomad_network::{MemoryLinks, MemoryNetwork};

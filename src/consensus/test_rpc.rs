@@ -18,7 +18,7 @@ use super::{
     test_cluster::{id, table_of},
     types::{Participant, RaftEntry, RaftLogId, RaftMembership, RaftVote, SnapshotMeta, number_of},
 };
-use nomad_core::trace::TraceContext;
+use nomad_core::model::trace::TraceContext;
 use nomad_network::MemoryNetwork;
 use nomad_ports::{Consensus as _, PeerHandler};
 

@@ -26,7 +26,7 @@ use super::{
         Bond, Participant, RaftEntry, RaftLogId, RaftRecord, StorageError, Types, first_entries,
     },
 };
-use nomad_core::table::TableCommand;
+use nomad_core::group::table::TableCommand;
 use nomad_storage::FaultPoint;
 
 struct Stores;

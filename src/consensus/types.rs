@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use nomad_core::{
-    node_id::NodeId,
-    table::{Applied, GroupTable, TableCommand},
+    group::table::{Applied, GroupTable, TableCommand},
+    model::node_id::NodeId,
 };
 
 openraft::declare_raft_types!(

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    node_id::NodeId,
-    object::{ObjectId, ObjectMeta, Version},
+use crate::{
+    group::table::Configuration,
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, ObjectMeta, Version},
+        time::UnixSecs,
+    },
     register::{ReplicaSet, Value},
-    table::Configuration,
-    time::UnixSecs,
 };
 
 /// The most objects of one member's page, and of one question about them.
@@ -259,7 +261,10 @@ impl Merge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{register::replicas, table::Old, view::Founder};
+    use crate::{
+        group::{table::Old, view::Founder},
+        register::replicas,
+    };
 
     fn id(text: &str) -> ObjectId {
         ObjectId::parse(text).unwrap()

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use nomad_core::{
+use nomad_core::model::{
     node_id::NodeId,
     trace::{SpanId, TraceContext, TraceId},
 };

@@ -12,9 +12,11 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use nomad_core::{
-    directory::merged,
-    node_id::NodeId,
-    offer::{OFFERS_MAX, Offer, OverlayAnswer, Seeker, Whereabouts},
+    group::{
+        directory::merged,
+        offer::{OFFERS_MAX, Offer, OverlayAnswer, Seeker, Whereabouts},
+    },
+    model::node_id::NodeId,
     world::Position,
 };
 use nomad_ports::overlay::{FoundGroups, Overlay, OverlayState};

@@ -10,7 +10,7 @@ use std::{
 use libp2p_identity::Keypair;
 
 use super::DataDirError;
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 
 /// Who the node is.
 #[derive(Debug, Clone)]

@@ -3,9 +3,11 @@
 use std::sync::OnceLock;
 
 use nomad_core::{
-    object::{Object, ObjectId, Tier, Version},
+    model::{
+        object::{Object, ObjectId, Tier, Version},
+        time::UnixSecs,
+    },
     register::{Register, ShardState, Value},
-    time::UnixSecs,
 };
 use nomad_ports::{
     ObjectStore,

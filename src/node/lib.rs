@@ -53,7 +53,10 @@ use nomad_api::{
 };
 use nomad_config::Config;
 use nomad_consensus::{self as consensus, RaftConsensus, RaftOptions, RaftTimes};
-use nomad_core::{membership::Durable, outbox::Limits, view::View};
+use nomad_core::{
+    group::{membership::Durable, view::View},
+    outbox::Limits,
+};
 use nomad_network::{
     GrpcProbe, Libp2pOverlay, LinkOptions, Links,
     link::{KeyError, watch_socket},

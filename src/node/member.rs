@@ -6,9 +6,7 @@ use super::{advertise::reachable, identity::Identity, sockets::NodeSockets};
 use nomad_config::Config;
 use nomad_consensus::RaftTimes;
 use nomad_core::{
-    group::{Member, Settings},
-    membership::MembershipConfig,
-    view::Founder,
+    group::{Member, Settings, membership::MembershipConfig, view::Founder},
     world::World,
 };
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use nomad_core::membership::Durable;
+use nomad_core::group::membership::Durable;
 use nomad_ports::DurableState;
 
 /// The format that this version writes.

@@ -5,7 +5,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use nomad_core::time::{MonotonicUs, UnixMs};
+use nomad_core::model::time::{MonotonicUs, UnixMs};
 
 /// A wall clock, which may jump, and a monotonic one, which does not.
 pub trait Clock: Send + Sync + 'static {

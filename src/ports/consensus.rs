@@ -6,10 +6,10 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::watch;
 
-pub use nomad_core::log_state::LogState;
+pub use nomad_core::group::log_state::LogState;
 use nomad_core::{
-    node_id::NodeId,
-    table::{Applied, GroupTable, TableCommand},
+    group::table::{Applied, GroupTable, TableCommand},
+    model::node_id::NodeId,
 };
 
 /// Why an entry was not written.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use nomad_core::membership::Durable;
+use nomad_core::group::membership::Durable;
 
 /// The keeper. Both calls may block.
 pub trait DurableState: Send + Sync + 'static {

@@ -9,10 +9,12 @@ use thiserror::Error;
 
 pub use nomad_core::listing::ListingPage;
 use nomad_core::{
-    change::{Change, WriteRefusal, Written},
-    object::{Object, ObjectId, Tier, Version},
+    model::{
+        change::{Change, WriteRefusal, Written},
+        object::{Object, ObjectId, Tier, Version},
+        time::UnixSecs,
+    },
     register::{Ballot, Register, ShardState, Value},
-    time::UnixSecs,
 };
 
 /// How a submitted write ended.

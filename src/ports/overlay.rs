@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-pub use nomad_core::offer::FoundGroups;
+pub use nomad_core::group::offer::FoundGroups;
 use nomad_core::{
-    node_id::NodeId,
-    offer::{Offer, OverlayAnswer, Seeker, Whereabouts},
+    group::offer::{Offer, OverlayAnswer, Seeker, Whereabouts},
+    model::node_id::NodeId,
     world::Position,
 };
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use thiserror::Error;
 
-use nomad_core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
+use nomad_core::model::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
 
 /// Which part of a node a message is for. The numbers go over the wire and stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,10 +3,12 @@
 use futures::future::BoxFuture;
 
 use nomad_core::{
-    object::{ObjectId, Version},
+    model::{
+        object::{ObjectId, Version},
+        time::MonotonicUs,
+        trace::TraceContext,
+    },
     register::{RegisterOrder, RegisterOutcome},
-    time::MonotonicUs,
-    trace::TraceContext,
 };
 
 /// Runs rounds.

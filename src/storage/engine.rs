@@ -9,7 +9,7 @@ use super::{
     format::{self, encode_clock},
     stage::Staged,
 };
-use nomad_core::{hlc::HybridClock, time::UnixMs};
+use nomad_core::model::{hlc::HybridClock, time::UnixMs};
 
 /// The most sealed memtables that a batch is written behind. From four on the engine itself would wait for their flush,
 /// and go on waiting after the flush has failed.

@@ -24,10 +24,12 @@ use super::{
     writer::{Writer, value_bytes},
 };
 use nomad_core::{
-    hlc::HybridClock,
-    object::{Object, ObjectId, Tier, Version},
+    model::{
+        hlc::HybridClock,
+        object::{Object, ObjectId, Tier, Version},
+        time::{UnixMs, UnixSecs},
+    },
     register::{Register, ShardState, Value},
-    time::{UnixMs, UnixSecs},
 };
 use nomad_ports::{
     ObjectStore,

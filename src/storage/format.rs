@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use nomad_core::{
+use nomad_core::model::{
     object::{Object, ObjectId, Tier, Version},
     time::{UnixMs, UnixSecs},
 };

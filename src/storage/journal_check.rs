@@ -17,7 +17,7 @@ use tracing::warn;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::StoreOpenError;
-use nomad_core::object::ObjectId;
+use nomad_core::model::object::ObjectId;
 
 /// Ends every batch.
 const MAGIC: &[u8] = b"FJL\x03";

@@ -32,7 +32,7 @@ pub use recovery::{EngineOptions, open_engine, renew};
 pub use store::{Store, StoreWriteError};
 use thiserror::Error;
 
-use nomad_core::durability::Durability;
+use nomad_core::model::durability::Durability;
 use nomad_ports::{Clock, SystemClock};
 
 /// A step of the writer at which a test lets the disk fail.

@@ -11,10 +11,12 @@ use super::{
     table::Map,
 };
 use nomad_core::{
-    hlc::HybridClock,
-    object::{Object, ObjectId, Tier, Version},
+    model::{
+        hlc::HybridClock,
+        object::{Object, ObjectId, Tier, Version},
+        time::{UnixMs, UnixSecs},
+    },
     register::{Register, ShardState, Value},
-    time::{UnixMs, UnixSecs},
 };
 use nomad_ports::{
     Clock, ObjectStore,

@@ -13,9 +13,11 @@ use super::{
     table::{RecordResult, RecordTable},
 };
 use nomad_core::{
-    object::{Object, ObjectId, Tier},
+    model::{
+        object::{Object, ObjectId, Tier},
+        time::UnixSecs,
+    },
     register::{Register, ShardState, Value, shard_of},
-    time::UnixSecs,
 };
 use nomad_ports::object_store::{Expired, ListingPage, RegisterHead, StoreError};
 

@@ -14,9 +14,11 @@ use bytes::Bytes;
 
 use super::format::{self, decode_version, encode_object, encode_version};
 use nomad_core::{
-    object::{Object, ObjectId, Version},
+    model::{
+        object::{Object, ObjectId, Version},
+        time::UnixSecs,
+    },
     register::{Ballot, Past, Register, ShardState, Tombstone, Value, shard_of},
-    time::UnixSecs,
 };
 use nomad_ports::object_store::{RegisterHead, StoreError};
 

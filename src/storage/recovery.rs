@@ -19,7 +19,7 @@ use super::{
     records::register_key,
     table::RecordTable as _,
 };
-use nomad_core::{
+use nomad_core::model::{
     durability::Durability,
     object::{ObjectId, Tier, Version},
     time::UnixMs,

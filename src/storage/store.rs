@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::{FjallStore, StoreOpenError, StoreOptions};
-use nomad_core::{
+use nomad_core::model::{
     change::{Change, Condition, Content, ContentError, WriteRefusal, Written},
     object::{Object, ObjectId, ObjectIdError, Tier, Version},
     time::UnixSecs,

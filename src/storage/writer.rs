@@ -25,10 +25,12 @@ use super::{
     stage::{BatchStage, PendingAnswer, QueuedJob, Staged},
 };
 use nomad_core::{
-    durability::Durability,
-    hlc::HybridClock,
+    model::{
+        durability::Durability,
+        hlc::HybridClock,
+        time::{MonotonicUs, UnixMs},
+    },
     register::Value,
-    time::{MonotonicUs, UnixMs},
 };
 use nomad_ports::object_store::{StoreError, StoreHealth, StoreJob};
 

@@ -31,7 +31,7 @@ use tracing_subscriber::{
 
 pub use self::otlp::Guard;
 use nomad_config::{LogConfig, LogFormat, OtlpConfig};
-use nomad_core::trace::{SpanId, TraceContext};
+use nomad_core::model::trace::{SpanId, TraceContext};
 
 /// The target of the spans that messages are handled in.
 const MESSAGE_TARGET: &str = "nomad::message";

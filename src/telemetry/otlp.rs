@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, registry::LookupSpan};
 
 use super::{TelemetryError, exported};
 use nomad_config::OtlpConfig;
-use nomad_core::trace::{SpanId, TraceId};
+use nomad_core::model::trace::{SpanId, TraceId};
 
 /// How long the end of the process waits for the collector.
 const FLUSH_MAX: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tracing::subscriber::with_default;
 
 use super::*;
-use nomad_core::trace::TraceId;
+use nomad_core::model::trace::TraceId;
 
 #[derive(Debug, Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);

@@ -16,7 +16,10 @@ use crate::support::{
 };
 use bytes::Bytes;
 use futures::future::join_all;
-use nomad_core::{node_id::NodeId, object::ObjectId, register::replicas};
+use nomad_core::{
+    model::{node_id::NodeId, object::ObjectId},
+    register::replicas,
+};
 use nomad_proto::peerservice::RepairObjectRequest as RepairObjects;
 use serde_json::json;
 

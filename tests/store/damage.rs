@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use nomad_core::durability::Durability;
+use nomad_core::model::durability::Durability;
 use nomad_storage::{Store, StoreOpenError, StoreOptions};
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 use tempfile::{TempDir, tempdir};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use nomad_core::{
+use nomad_core::model::{
     change::{Change, Condition, Content, ContentError, WriteRefusal},
     durability::Durability,
     time::{UnixMs, UnixSecs},

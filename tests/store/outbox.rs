@@ -2,9 +2,11 @@
 
 use crate::stores::*;
 use nomad_core::{
-    object::{ObjectId, Tier, Version},
+    model::{
+        object::{ObjectId, Tier, Version},
+        time::UnixMs,
+    },
     register::{Tombstone, Value},
-    time::UnixMs,
 };
 use nomad_ports::object_store::{OutboxChange, StoreError};
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};

@@ -7,10 +7,12 @@ use std::{
 
 use crate::stores::*;
 use nomad_core::{
-    change::{Change, Condition},
-    object::{Object, ObjectId, Tier, Version},
+    model::{
+        change::{Change, Condition},
+        object::{Object, ObjectId, Tier, Version},
+        time::{UnixMs, UnixSecs},
+    },
     register::{Ballot, Register, SHARDS, ShardState, Value, shard_of},
-    time::{UnixMs, UnixSecs},
 };
 use nomad_ports::{
     Clock as _, SystemClock,

@@ -15,9 +15,11 @@ use std::{
 
 use crate::stores::*;
 use nomad_core::{
-    object::{ObjectId, Tier},
+    model::{
+        object::{ObjectId, Tier},
+        time::UnixSecs,
+    },
     register::{Ballot, Value, shard_of},
-    time::UnixSecs,
 };
 use nomad_ports::{
     ObjectStore as _,

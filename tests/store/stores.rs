@@ -11,11 +11,13 @@ use std::{
 
 use bytes::Bytes;
 use nomad_core::{
-    change::{Change, Condition, Content},
-    object::{Object, ObjectId, Tier, Version},
+    group::table::Configuration,
+    model::{
+        change::{Change, Condition, Content},
+        object::{Object, ObjectId, Tier, Version},
+        time::{UnixMs, UnixSecs},
+    },
     register::{Ballot, Register, ShardState, Tombstone, Value, shard_of},
-    table::Configuration,
-    time::{UnixMs, UnixSecs},
 };
 use nomad_ports::{
     ObjectStore,

@@ -14,16 +14,13 @@ use crate::{
     shell::{Context, Handling, Reply},
 };
 use nomad_core::{
-    control::ControlError,
-    group::PeerError,
+    group::{PeerError, control::ControlError, replication::may_be_forgotten},
     ledger::{
         Failure, HeldObject, LedgerAnswer, LedgerEvent, LedgerPage, LedgerRequest, Notice,
         Reference, Ticket, Word,
     },
-    node_id::NodeId,
-    object::ObjectId,
+    model::{node_id::NodeId, object::ObjectId},
     register::Value,
-    replication::may_be_forgotten,
 };
 use nomad_ports::peer_transport::{LinkError, Service};
 

@@ -17,8 +17,7 @@ use crate::{
 };
 use nomad_core::{
     ledger::{LedgerAnswer, LedgerRequest, Notice},
-    node_id::NodeId,
-    trace::TraceContext,
+    model::{node_id::NodeId, trace::TraceContext},
 };
 use nomad_ports::PeerHandler;
 

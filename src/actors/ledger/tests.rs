@@ -8,7 +8,7 @@ use crate::{
     test_group::{CLEANUP, Group, Member, keep, node, pass, until},
     test_kit::{object, until_restarted},
 };
-use nomad_core::view::Liveness;
+use nomad_core::group::view::Liveness;
 use nomad_ports::PeerHandler as _;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -279,7 +279,7 @@ async fn what_other_nodes_send_is_not_believed_before_it_is_read() {
     pass(SECOND).await;
     let first = group.member(1);
     let door = LedgerDoor::new(first.kit.clone(), first.ledger.clone());
-    let trace = nomad_core::trace::TraceContext::default();
+    let trace = nomad_core::model::trace::TraceContext::default();
     for body in [&[][..], &[1], &[2, 0], &[1, 255, 255], &vec![1; 3 << 20]] {
         let body = bytes::Bytes::copy_from_slice(body);
         assert!(door.answer(node(2), trace, body.clone()).await.is_err());

@@ -11,9 +11,8 @@ use crate::{
     shell::{Address, Context, Kit},
 };
 use nomad_core::{
-    membership::{MembershipAnswer, MembershipRequest},
-    node_id::NodeId,
-    trace::TraceContext,
+    group::membership::{MembershipAnswer, MembershipRequest},
+    model::{node_id::NodeId, trace::TraceContext},
 };
 use nomad_ports::PeerHandler;
 

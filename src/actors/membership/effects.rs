@@ -14,15 +14,16 @@ use crate::{
     shell::{Address, Context, Handling},
 };
 use nomad_core::{
-    decision::denied,
-    membership::{
-        AskFailure, Durable, MembershipAnswer, MembershipEffect, MembershipEvent, MembershipReport,
-        MembershipRequest, ProposeFailure, RequestId, Ticket,
+    group::{
+        decision::denied,
+        membership::{
+            AskFailure, Durable, MembershipAnswer, MembershipEffect, MembershipEvent,
+            MembershipReport, MembershipRequest, ProposeFailure, RequestId, Ticket,
+        },
+        offer::FoundGroups,
+        view::Liveness,
     },
-    node_id::NodeId,
-    offer::FoundGroups,
-    time::MonotonicUs,
-    view::Liveness,
+    model::{node_id::NodeId, time::MonotonicUs},
 };
 use nomad_ports::{
     DurableState,

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::MembershipMsg;
 use crate::shell::{Address, Context};
-use nomad_core::membership::MembershipEvent;
+use nomad_core::group::membership::MembershipEvent;
 
 /// The debt. Dropped unpaid, also by an actor that is killed, it tells membership of the failure.
 pub struct Owed {

@@ -10,10 +10,9 @@ use std::{
 use super::OutboxMsg;
 use crate::shell::{Address, Context, Handling};
 use nomad_core::{
-    object::ObjectId,
+    model::{object::ObjectId, trace::TraceContext},
     outbox::{LoadedEntry, MergeEnd, OutboxEvent, value_bytes},
     register::Value,
-    trace::TraceContext,
 };
 use nomad_ports::ObjectStore;
 

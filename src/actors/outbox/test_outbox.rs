@@ -10,7 +10,7 @@ use crate::{
     supervisor::{Root, nested},
     test_kit::{kit, object, until_restarted},
 };
-use nomad_core::change::{Condition, Content};
+use nomad_core::model::change::{Condition, Content};
 use nomad_ports::object_store::StoreHealth;
 use nomad_storage::MemoryStore;
 

@@ -11,9 +11,8 @@ use crate::{
     shell::{Address, Context, Kit},
 };
 use nomad_core::{
-    node_id::NodeId,
+    model::{node_id::NodeId, trace::TraceContext},
     repair::{RepairAnswer, RepairRequest},
-    trace::TraceContext,
 };
 use nomad_ports::PeerHandler;
 

@@ -6,10 +6,8 @@ use futures::{StreamExt as _, stream};
 use thiserror::Error;
 
 use nomad_core::{
-    object::ObjectId,
+    model::{object::ObjectId, time::MonotonicUs, trace::TraceContext},
     register::{RegisterOrder, RegisterOutcome},
-    time::MonotonicUs,
-    trace::TraceContext,
 };
 use nomad_ports::{ObjectStore, Rounds};
 

@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 
 use nomad_core::{
-    digest::BucketSet,
-    node_id::NodeId,
-    object::ObjectId,
+    model::{node_id::NodeId, object::ObjectId, time::UnixSecs},
     register::Value,
     repair::{
-        self, Failure, Outlived, RegisterCursor, ReplicaHead, Scope, SharedPart, Survey, SurveyHead,
+        self, Failure, Outlived, RegisterCursor, ReplicaHead, Scope, SharedPart, Survey,
+        SurveyHead, digest::BucketSet,
     },
-    time::UnixSecs,
 };
 use nomad_ports::{
     ObjectStore,

@@ -5,10 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{RepairSweeper, RepairSweeperMsg, store_work};
 use crate::shell::{Context, Handling, Reply};
 use nomad_core::{
-    digest::Sum,
-    node_id::NodeId,
-    repair::{Failure, RepairAnswer, RepairEvent, Scope, Survey, Ticket},
-    time::MonotonicUs,
+    model::{node_id::NodeId, time::MonotonicUs},
+    repair::{Failure, RepairAnswer, RepairEvent, Scope, Survey, Ticket, digest::Sum},
 };
 use nomad_ports::ObjectStore;
 

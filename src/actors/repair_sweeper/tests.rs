@@ -5,7 +5,7 @@ use crate::{
     test_group::{CLEANUP, Group, keep, node, pass, until},
     test_kit::{object, until_restarted},
 };
-use nomad_core::{register::Value, time::UnixSecs, view::Liveness};
+use nomad_core::{group::view::Liveness, model::time::UnixSecs, register::Value};
 use nomad_ports::PeerHandler as _;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -183,7 +183,7 @@ async fn questions_of_strangers_and_of_other_epochs_are_not_answered() {
     pass(SECOND).await;
     let first = group.member(1);
     let door = RepairDoor::new(first.kit.clone(), first.sweeper.clone());
-    let trace = nomad_core::trace::TraceContext::default();
+    let trace = nomad_core::model::trace::TraceContext::default();
     for body in [&[][..], &[1], &[2, 0], &[1, 255], &vec![1; 1 << 20]] {
         assert!(door.answer(node(2), trace, bytes::Bytes::copy_from_slice(body)).await.is_err());
     }

@@ -14,9 +14,11 @@ use crate::{
 };
 use nomad_core::{
     listing::{LISTED_MAX, ListingAnswer, ListingQuery, ListingRequest},
-    node_id::NodeId,
-    object::{ObjectId, Tier},
-    trace::TraceContext,
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Tier},
+        trace::TraceContext,
+    },
 };
 use nomad_ports::PeerHandler;
 

@@ -10,13 +10,17 @@ use super::{
 };
 use crate::{codec, shell::Context};
 use nomad_core::{
+    group::{
+        replication::NotDone,
+        view::{Liveness, View},
+    },
     listing::{
         Known, LISTED_MAX, ListingAnswer, ListingPage, ListingQuery, ListingRequest, Merge, covers,
     },
-    node_id::NodeId,
-    object::{ObjectId, Tier},
-    replication::NotDone,
-    view::{Liveness, View},
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Tier},
+    },
 };
 use nomad_ports::peer_transport::Service;
 

@@ -9,16 +9,19 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::sleep;
 
-use super::{ReadError, ReadPath};
+use super::{ReadError, ReadPath, quantile::Quantile};
 use crate::{local_read::Fetched, shell::Context};
 use nomad_core::{
-    node_id::NodeId,
-    object::{Object, ObjectId},
-    quantile::Quantile,
+    group::{
+        replication::NotDone,
+        view::{Liveness, View},
+    },
+    model::{
+        node_id::NodeId,
+        object::{Object, ObjectId},
+        trace::TraceContext,
+    },
     register::{RegisterOrder, RegisterOutcome, placement::ReplicaSet},
-    replication::NotDone,
-    trace::TraceContext,
-    view::{Liveness, View},
 };
 use nomad_ports::peer_transport::{LinkError, Service};
 

@@ -9,10 +9,10 @@ use crate::{
     test_kit::{Tree, object},
 };
 use nomad_core::{
+    group::view::Liveness,
     listing::ListingRequest,
-    object::Version,
+    model::object::Version,
     register::{Ballot, Register, Tombstone, Value},
-    view::Liveness,
 };
 use nomad_ports::{
     PeerHandler as _,
@@ -160,9 +160,9 @@ async fn a_members_own_fast_writes_are_in_its_listing() {
         Value::Live(Object {
             id: object(id),
             value: "waits".into(),
-            creation_time: nomad_core::time::UnixSecs(1),
+            creation_time: nomad_core::model::time::UnixSecs(1),
             expires_at: None,
-            last_modified: nomad_core::time::UnixSecs(1),
+            last_modified: nomad_core::model::time::UnixSecs(1),
             version,
             content_type: None,
         })
@@ -224,7 +224,7 @@ async fn what_other_nodes_ask_is_checked() {
     let door = ListingDoor::new(first.kit.clone(), first.reader.clone(), Arc::clone(&first.view));
     let ask = async |from, question: &ListingRequest| {
         let body = codec::encode(1, question).unwrap();
-        door.answer(from, nomad_core::trace::TraceContext::default(), body).await
+        door.answer(from, nomad_core::model::trace::TraceContext::default(), body).await
     };
     let wanted = ListingQuery { prefix: String::new(), after: None, limit: usize::MAX };
     let page = |group: &str| ListingRequest::Page { group: group.into(), wanted: wanted.clone() };
@@ -235,7 +235,7 @@ async fn what_other_nodes_ask_is_checked() {
         |count| ListingRequest::Look { group: "group-x".into(), ids: vec![object("a"); count] };
     assert!(ask(node(2), &look(1_000)).await.is_ok());
     assert!(ask(node(2), &look(1_001)).await.unwrap_err().contains("1001"));
-    let trace = nomad_core::trace::TraceContext::default();
+    let trace = nomad_core::model::trace::TraceContext::default();
     for body in [&[][..], &[1], &[2, 0], &[1, 255, 255], &vec![1; 3 << 20]] {
         let body = bytes::Bytes::copy_from_slice(body);
         assert!(door.answer(node(2), trace, body).await.is_err());

@@ -9,14 +9,16 @@ use super::{
 };
 use crate::shell::{Context, Handling};
 use nomad_core::{
-    hlc,
-    node_id::NodeId,
-    object::{ObjectId, Version},
+    group::table::{Configuration, GroupTable},
+    model::{
+        hlc,
+        node_id::NodeId,
+        object::{ObjectId, Version},
+    },
     register::{
         Ballot, Home, RegisterEvent, RegisterOptions, RegisterOutcome, Registers, ShardState,
         placement::replicas,
     },
-    table::{Configuration, GroupTable},
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 

@@ -13,9 +13,8 @@ use crate::{
     shell::{Address, Context},
 };
 use nomad_core::{
-    object::ObjectId,
+    model::{object::ObjectId, trace::TraceContext},
     register::{Ballot, Value},
-    trace::TraceContext,
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 

@@ -15,7 +15,7 @@ use crate::{
     local_read,
     shell::{Address, Context, Kit},
 };
-use nomad_core::{node_id::NodeId, object::ObjectId, trace::TraceContext};
+use nomad_core::model::{node_id::NodeId, object::ObjectId, trace::TraceContext};
 use nomad_ports::{ObjectStore, PeerHandler};
 
 /// The most messages that wait in a worker's mailbox before more of them are dropped: they are sent again.

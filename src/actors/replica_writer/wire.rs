@@ -53,7 +53,7 @@ pub fn kind(body: &Body) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nomad_core::{object::ObjectId, register::Ballot};
+    use nomad_core::{model::object::ObjectId, register::Ballot};
 
     #[test]
     fn a_message_reads_back_and_a_damaged_one_is_refused() {

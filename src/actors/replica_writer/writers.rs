@@ -8,7 +8,7 @@ use crate::{
     shell::{Address, AskError, Context},
 };
 use nomad_core::{
-    object::ObjectId,
+    model::object::ObjectId,
     outbox::MergeEnd,
     register::{RegisterOrder, RegisterOutcome, Value, shard_of},
 };

@@ -11,11 +11,13 @@ use std::{
 use super::object;
 use crate::{backend::Call, error::ApiError};
 use nomad_core::{
-    control::{ControlError, ControlRequest},
+    group::{
+        control::{ControlError, ControlRequest},
+        membership::MembershipRequest,
+        view::{self, View},
+    },
     ledger::{Holder, ObjectHolders},
-    membership::MembershipRequest,
-    node_id::NodeId,
-    view::{self, View},
+    model::node_id::NodeId,
     world::Position,
 };
 use nomad_proto::superpeerservice::{

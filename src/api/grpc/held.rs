@@ -20,7 +20,7 @@ use crate::{
     connection::Weight,
     error::{ApiError, ErrorCode},
 };
-use nomad_core::{group::ModeError, trace::TraceId};
+use nomad_core::{group::ModeError, model::trace::TraceId};
 
 /// Says how durable what an answer tells is.
 pub(super) const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");

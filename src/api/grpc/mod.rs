@@ -54,7 +54,7 @@ use super::{
     error::{ApiError, ErrorCode},
     listener::{Edge, HttpProtocol},
 };
-use nomad_core::{object::Tier, trace::TraceId};
+use nomad_core::model::{object::Tier, trace::TraceId};
 use nomad_ports::LinkAcceptor;
 use nomad_proto::{
     groupstorage::group_storage_service_server::GroupStorageServiceServer,

@@ -1,7 +1,7 @@
 //! Objects between the wire and the core.
 
 use crate::error::ApiError;
-use nomad_core::{
+use nomad_core::model::{
     change::Content,
     object::{Object, ObjectId, parse_content_type},
     time::UnixSecs,
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorCode;
-    use nomad_core::object::Version;
+    use nomad_core::model::object::Version;
 
     fn sent() -> GameObjectGrpc {
         GameObjectGrpc {

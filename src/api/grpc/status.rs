@@ -7,7 +7,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::error::{ApiError, ErrorCode};
-use nomad_core::trace::TraceId;
+use nomad_core::model::trace::TraceId;
 
 /// The longest text of an error. It goes out percent-encoded and twice more in base64, and common clients take 8 KiB
 /// of trailers in all.

@@ -9,8 +9,8 @@ use super::{
     object,
 };
 use crate::error::ApiError;
-use nomad_core::change::Written;
-use nomad_core::{
+use nomad_core::model::change::Written;
+use nomad_core::model::{
     change::{Change, Condition, WriteRefusal},
     object::{ObjectId, Tier},
 };

@@ -16,7 +16,7 @@ use crate::{
     error::{ApiError, ErrorCode},
     status::{NodeStatus, PositionStatus},
 };
-use nomad_core::{offer::Offer, table::GroupTable, view::View};
+use nomad_core::group::{offer::Offer, table::GroupTable, view::View};
 
 pub static STORAGE_HEALTH: RouteRow = RouteRow::get(&["GET /nomad/storage/get/health"]);
 pub static STATUS: RouteRow = RouteRow::get(&["GET /nomad/v1/status"]);

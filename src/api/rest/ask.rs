@@ -22,8 +22,10 @@ use crate::{
 };
 use nomad_core::{
     group::{ModeError, RetrievalMode, StorageMode},
-    object::{ObjectId, Tier},
-    trace::{TraceContext, TraceId},
+    model::{
+        object::{ObjectId, Tier},
+        trace::{TraceContext, TraceId},
+    },
 };
 
 const MODE: HeaderName = HeaderName::from_static("nomad-mode");

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::json::shorten;
 use crate::error::{ApiError, ErrorCode};
-use nomad_core::object::Version;
+use nomad_core::model::object::Version;
 
 /// Returns the entity tag of a version.
 pub fn of(version: Version) -> String {

@@ -15,7 +15,7 @@ use utoipa::{
 
 use super::json::Members;
 use crate::error::ApiError;
-use nomad_core::{
+use nomad_core::model::{
     change::Content,
     object::{Object, ObjectId, Version, parse_content_type},
     time::UnixSecs,

@@ -12,7 +12,7 @@ use super::{
     row::{BodyKind, RouteRow},
 };
 use crate::backend::Call;
-use nomad_core::control::ControlRequest;
+use nomad_core::group::control::ControlRequest;
 
 pub static LEAVE: RouteRow = RouteRow::post(&["POST /nomad/v1/leave"], BodyKind::Nothing);
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{backend::Call, error::ApiError};
 use nomad_core::{
     ledger::ObjectHolders,
-    object::{ObjectId, ObjectMeta, Tier, Version},
+    model::object::{ObjectId, ObjectMeta, Tier, Version},
 };
 
 pub static OBJECTS: RouteRow = RouteRow::get(&["GET /nomad/v1/objects"]);

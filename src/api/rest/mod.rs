@@ -21,6 +21,7 @@ mod objects;
 mod openapi;
 mod origin;
 mod problem;
+mod range;
 mod row;
 mod settings;
 mod storage;
@@ -374,7 +375,7 @@ fn not_taken(shared: &RestContext, refused: &NotAllowed) -> Response {
 fn refuse(
     shared: &RestContext,
     kind: &'static str,
-    trace: Option<nomad_core::trace::TraceContext>,
+    trace: Option<nomad_core::model::trace::TraceContext>,
     error: ApiError,
 ) -> Response {
     let call = Call::begin(&shared.backend, "rest", kind, trace, None);

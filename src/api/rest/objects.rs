@@ -15,6 +15,7 @@ use super::{
     etag::{self, Tags},
     game_object::{self, RawBytes},
     json, problem,
+    range::{self, RangeAnswer},
     row::{BodyKind, RouteRow},
     storage::{missing, refused},
 };
@@ -22,13 +23,14 @@ use crate::{
     backend::Call,
     error::{ApiError, ErrorCode},
 };
-use nomad_core::change::Written;
+use nomad_core::model::change::Written;
 use nomad_core::{
-    change::{Change, Condition, Content, WriteRefusal},
     group::StorageMode,
-    object::{Object, ObjectId, Tier, Version},
-    range::{self, RangeAnswer},
-    time::UnixSecs,
+    model::{
+        change::{Change, Condition, Content, WriteRefusal},
+        object::{Object, ObjectId, Tier, Version},
+        time::UnixSecs,
+    },
 };
 
 pub static OBJECT: RouteRow = RouteRow::new(

@@ -9,7 +9,7 @@ use crate::{
     brought::REQUEST_ID,
     error::{ApiError, ErrorCode},
 };
-use nomad_core::trace::TraceId;
+use nomad_core::model::trace::TraceId;
 
 /// The header that says how durable what the answer tells is.
 pub const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");

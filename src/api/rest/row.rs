@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 use warp::{Filter, Rejection, path::FullPath, reject};
 
 use crate::brought;
-use nomad_core::trace::TraceContext;
+use nomad_core::model::trace::TraceContext;
 
 /// The body that a path reads on `PUT` and `POST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,9 +18,11 @@ use super::{
 };
 use crate::{backend::Call, error::ApiError};
 use nomad_core::{
-    change::{Change, Condition, WriteRefusal},
     group::{RetrievalMode, StorageMode},
-    object::{ObjectId, Tier, Version},
+    model::{
+        change::{Change, Condition, WriteRefusal},
+        object::{ObjectId, Tier, Version},
+    },
 };
 
 // ---- routes ----

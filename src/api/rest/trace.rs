@@ -19,7 +19,7 @@ use crate::{
     error::{ApiError, ErrorCode},
 };
 use nomad_actors::recorder::{CAPTURE_MAX, CaptureState, Filter, TraceRecord, TraceRecorder};
-use nomad_core::trace::{SpanId, TraceId};
+use nomad_core::model::trace::{SpanId, TraceId};
 
 pub static TRACE: RouteRow = RouteRow::new(
     "GET, HEAD, POST, DELETE",

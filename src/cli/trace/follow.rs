@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::step::TraceStep;
-use nomad_core::time::MonotonicUs;
+use nomad_core::model::time::MonotonicUs;
 
 /// How long a request that got no further step is held, such as one of the node's own, which no edge answers.
 const HELD_MAX_US: u64 = 1_000_000;

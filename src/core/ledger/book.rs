@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{LedgerObject, LedgerSlot};
 use crate::{
-    digest::{BUCKETS, BucketSet, Digest, Fingerprint, bucket_of},
-    node_id::NodeId,
-    object::{ObjectId, Version},
-    time::UnixSecs,
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Version},
+        time::UnixSecs,
+    },
+    repair::digest::{BUCKETS, BucketSet, Digest, Fingerprint, bucket_of},
 };
 
 /// What a member holds of one object.

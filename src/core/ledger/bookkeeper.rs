@@ -18,11 +18,13 @@ use super::{
     Notice,
 };
 use crate::{
-    digest::BUCKETS,
-    node_id::NodeId,
-    object::{ObjectId, Version},
-    time::{MonotonicUs, UnixMs, UnixSecs},
-    view::{Liveness, View},
+    group::view::{Liveness, View},
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Version},
+        time::{MonotonicUs, UnixMs, UnixSecs},
+    },
+    repair::digest::BUCKETS,
 };
 
 /// How long a change may wait for others to go with it in one notice.

@@ -3,7 +3,7 @@
 //! Nearly always all holders have one version, so that an entry is that version and a few numbers of members; other versions,
 //! and more members than fit, cost an allocation. An object with up to six holders takes 64 bytes and its id.
 
-use crate::{
+use crate::model::{
     object::{ObjectId, Version},
     time::UnixSecs,
 };

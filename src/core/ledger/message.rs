@@ -4,9 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{HeldObject, Inventory, LedgerPage};
 use crate::{
-    digest::{BucketSet, Sum},
-    node_id::NodeId,
-    object::ObjectId,
+    model::{node_id::NodeId, object::ObjectId},
+    repair::digest::{BucketSet, Sum},
 };
 
 /// The most changes of one notice, entries of one page and objects of one inventory.

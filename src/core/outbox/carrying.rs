@@ -2,8 +2,10 @@
 
 use super::{Outbox, OutboxEffect, OutboxRefusal, OutboxShelf, entry_bytes, value_bytes};
 use crate::{
-    change::{WriteRefusal, Written},
-    object::ObjectId,
+    model::{
+        change::{WriteRefusal, Written},
+        object::ObjectId,
+    },
     register::{OpId, Value},
 };
 

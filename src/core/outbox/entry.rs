@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::{object::Version, register::Value, time::MonotonicUs};
+use crate::{
+    model::{object::Version, time::MonotonicUs},
+    register::Value,
+};
 
 /// An entry of the outbox.
 #[derive(Debug)]

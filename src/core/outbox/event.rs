@@ -4,10 +4,12 @@ use thiserror::Error;
 
 use super::Limits;
 use crate::{
-    change::{Change, WriteRefusal, Written},
-    object::{ObjectId, Version},
+    model::{
+        change::{Change, WriteRefusal, Written},
+        object::{ObjectId, Version},
+        time::UnixMs,
+    },
     register::{OpId, Ticket, Value},
-    time::UnixMs,
 };
 
 /// What happened.

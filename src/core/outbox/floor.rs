@@ -2,7 +2,7 @@
 
 use super::{Outbox, OutboxEffect, OutboxTask};
 use crate::{
-    object::{ObjectId, Version},
+    model::object::{ObjectId, Version},
     register::{Now, OpId},
 };
 

@@ -4,7 +4,7 @@ use super::{
     HELD_MAX, LoadPhase, LoadedEntry, Outbox, OutboxEffect, OutboxEntry, OutboxEvent,
     OutboxRefusal, OutboxShelf, OutboxTask, PATIENT_LOADS, entry_bytes, pause_us,
 };
-use crate::{object::Version, register::Now};
+use crate::{model::object::Version, register::Now};
 
 impl Outbox {
     pub(super) fn begin_loading(&mut self, now: Now, effects: &mut Vec<OutboxEffect>) {

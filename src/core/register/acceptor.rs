@@ -6,7 +6,7 @@ use super::{
     Ballot, Body, Past, Register, Registers, StepContext, Ticket, Value, keeping::After,
     message::COUNTER_MAX, promises,
 };
-use crate::{node_id::NodeId, object::ObjectId, trace::TraceContext};
+use crate::model::{node_id::NodeId, object::ObjectId, trace::TraceContext};
 
 /// How far ahead of what is known here another node's counter may be. More is no work of rounds, but would leave no room for
 /// any.

@@ -10,11 +10,8 @@ use super::{
     StepContext, Timer, line::RoundTask, placement::names, promises,
 };
 use crate::{
-    node_id::NodeId,
-    object::ObjectId,
-    table::{CHAIN_MAX, Configuration},
-    time::MonotonicUs,
-    trace::TraceContext,
+    group::table::{CHAIN_MAX, Configuration},
+    model::{node_id::NodeId, object::ObjectId, time::MonotonicUs, trace::TraceContext},
 };
 
 /// How many configurations one message carries. Who needs more asks again.

@@ -4,7 +4,7 @@ use super::{
     Named, OpId, Past, RegisterOutcome, Registers, StepContext, Tombstone, Value,
     line::{PendingOp, RoundTask},
 };
-use crate::{
+use crate::model::{
     change::{Change, WriteDecision},
     object::ObjectId,
 };
@@ -113,7 +113,7 @@ impl Registers {
         match task {
             RoundTask::Clear(version) => match found {
                 Value::Tombstone(tombstone) => tombstone.version != *version,
-                Value::Absent => *version != crate::object::Version::default(),
+                Value::Absent => *version != crate::model::object::Version::default(),
                 Value::Live(_) => true,
             },
             _ => false,

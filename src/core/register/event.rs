@@ -2,12 +2,14 @@
 
 use super::{Register, RegisterMessage, ShardState, Value};
 use crate::{
-    change::{Change, WriteRefusal},
-    node_id::NodeId,
-    object::{Object, ObjectId, Version},
-    table::Configuration,
-    time::{MonotonicUs, UnixMs},
-    trace::TraceContext,
+    group::table::Configuration,
+    model::{
+        change::{Change, WriteRefusal},
+        node_id::NodeId,
+        object::{Object, ObjectId, Version},
+        time::{MonotonicUs, UnixMs},
+        trace::TraceContext,
+    },
 };
 
 /// Names a request of this node, within one shard.

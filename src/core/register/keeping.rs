@@ -8,7 +8,7 @@ use super::{
     Ballot, Body, OpId, Register, RegisterEffect, RegisterMessage, RegisterOutcome, ShardState,
     Ticket,
 };
-use crate::{node_id::NodeId, object::ObjectId, trace::TraceContext};
+use crate::model::{node_id::NodeId, object::ObjectId, trace::TraceContext};
 
 /// What is done once something is durable.
 #[derive(Debug)]

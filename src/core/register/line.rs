@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{
     Ballot, Named, OpId, Past, RegisterOutcome, Value, placement::Places, placement::ReplicaSet,
 };
-use crate::{
+use crate::model::{
     change::Change,
     object::{ObjectId, Version},
     time::MonotonicUs,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Ballot, Past, Value};
-use crate::{object::ObjectId, table::Configuration};
+use crate::{group::table::Configuration, model::object::ObjectId};
 
 /// Counters reach from 0 to below this one. No round comes near it.
 pub(super) const COUNTER_MAX: u64 = 1 << 62;

@@ -46,7 +46,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{object::ObjectId, time::MonotonicUs};
+use crate::model::{object::ObjectId, time::MonotonicUs};
 use adoption::Adoption;
 use keeping::Keeping;
 use line::{ObjectQueue, PendingOp};

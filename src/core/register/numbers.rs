@@ -2,7 +2,7 @@
 //! their use (rule 1), so that nothing that is used needs a write of its own.
 
 use super::{ShardState, options::RegisterFaults};
-use crate::{hlc::HybridClock, object::Version, time::UnixMs};
+use crate::model::{hlc::HybridClock, object::Version, time::UnixMs};
 
 /// How many counters are reserved at a time.
 const COUNTERS: u64 = 1 << 20;

@@ -1,6 +1,6 @@
 //! What a shard of registers is started with: whose it is, its limits and its pace.
 
-use crate::node_id::NodeId;
+use crate::model::node_id::NodeId;
 
 /// Whose registers they are.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Ballot;
-use crate::object::Version;
+use crate::model::object::Version;
 
 /// The most proposers whose last effects are remembered.
 const LAST_MAX: usize = 8;

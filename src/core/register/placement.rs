@@ -6,9 +6,8 @@ use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    node_id::NodeId,
-    object::ObjectId,
-    table::{Configuration, Old},
+    group::table::{Configuration, Old},
+    model::{node_id::NodeId, object::ObjectId},
 };
 
 /// Returns the members that keep an object, best first: rendezvous hashing (Thaler and Ravishankar, 1998) with XXH3 (64

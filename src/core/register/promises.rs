@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{Ballot, ShardState, options::RegisterFaults};
-use crate::object::ObjectId;
+use crate::model::object::ObjectId;
 
 /// How far above the counters in use the ceiling is set.
 const AHEAD: u64 = 1 << 20;

@@ -11,7 +11,8 @@ use super::{
     placement::{Places, ReplicaSet},
 };
 use crate::{
-    node_id::NodeId, object::ObjectId, table::Configuration, time::MonotonicUs, trace::TraceContext,
+    group::table::Configuration,
+    model::{node_id::NodeId, object::ObjectId, time::MonotonicUs, trace::TraceContext},
 };
 
 /// How often the messages of one ballot are sent again before the round begins anew, or a cleaning up is given up.

@@ -8,7 +8,7 @@ use super::{
     line::Query,
     placement::{Places, ReplicaSet},
 };
-use crate::{node_id::NodeId, object::ObjectId};
+use crate::model::{node_id::NodeId, object::ObjectId};
 
 impl Registers {
     /// Begins the next query of an object if there are reads for it.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Ballot, Past, RegisterOptions, Value};
-use crate::object::ObjectId;
+use crate::model::object::ObjectId;
 
 #[derive(Debug, Default)]
 pub(super) struct ReadyObjects {

@@ -5,7 +5,7 @@ use super::{
     keeping::After,
     line::{PendingOp, Query, Round, RoundTask},
 };
-use crate::object::ObjectId;
+use crate::model::object::ObjectId;
 
 impl Registers {
     /// Ends a request, unless it has ended.

@@ -7,7 +7,7 @@ use super::{
     RegisterEffect, Registers,
     line::{QueuedTask, RoundTask},
 };
-use crate::object::ObjectId;
+use crate::model::object::ObjectId;
 
 #[derive(Debug)]
 pub(super) struct ShardRescan {

@@ -12,7 +12,7 @@ use super::{
     promises::Promises,
     ready::ReadyObjects,
 };
-use crate::{node_id::NodeId, object::Version, time::MonotonicUs, trace::TraceContext};
+use crate::model::{node_id::NodeId, object::Version, time::MonotonicUs, trace::TraceContext};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl Registers {

@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ballot, Past};
 use crate::{
-    object::{Object, Version},
-    table::Configuration,
-    time::UnixSecs,
+    group::table::Configuration,
+    model::{
+        object::{Object, Version},
+        time::UnixSecs,
+    },
 };
 
 /// What a register holds.

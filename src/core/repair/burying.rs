@@ -8,7 +8,10 @@ use super::{
     Ticket,
     running::{Reason, RepairTask},
 };
-use crate::{node_id::NodeId, object::Version, register::RegisterOrder, time::MonotonicUs};
+use crate::{
+    model::{node_id::NodeId, object::Version, time::MonotonicUs},
+    register::RegisterOrder,
+};
 
 /// The most expired objects that are looked at, at a time.
 pub const OUTLIVED_MAX: usize = 512;

@@ -12,10 +12,9 @@ use super::{
     running::{Reason, RepairTask},
 };
 use crate::{
-    digest::{BucketSet, Digest},
-    node_id::NodeId,
-    object::ObjectId,
+    model::{node_id::NodeId, object::ObjectId},
     register::RegisterOrder,
+    repair::digest::{BucketSet, Digest},
 };
 
 /// The most registers that differ and are not looked at again yet.

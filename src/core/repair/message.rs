@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    digest::{BucketSet, Sum},
-    object::{ObjectId, Version},
+    model::object::{ObjectId, Version},
     register::{Ballot, shard_of},
+    repair::digest::{BucketSet, Sum},
 };
 
 /// The most registers of one part.

@@ -11,6 +11,7 @@
 
 mod burying;
 mod comparing;
+pub mod digest;
 mod message;
 mod running;
 pub mod survey;

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Now, RepairEffect, RepairOptions, Ticket};
 use crate::{
-    node_id::NodeId,
-    object::ObjectId,
+    model::{
+        node_id::NodeId,
+        object::ObjectId,
+        time::{MonotonicUs, UnixMs},
+    },
     register::{RegisterOrder, RegisterOutcome},
-    time::{MonotonicUs, UnixMs},
 };
 
 /// The most rounds that wait.

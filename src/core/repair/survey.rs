@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{PART_MAX, RegisterCursor, SharedPart, SharedRegister};
 use crate::{
-    digest::{BucketSet, Digest, Fingerprint, bucket_of},
-    node_id::NodeId,
-    object::{ObjectId, Version},
+    group::view::{Liveness, View},
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Version},
+    },
     register::{Ballot, SHARDS, replicas},
-    view::{Liveness, View},
+    repair::digest::{BucketSet, Digest, Fingerprint, bucket_of},
 };
 
 /// The most registers that one survey names for clearing.

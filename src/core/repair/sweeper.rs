@@ -10,11 +10,13 @@ use super::{
     running::RepairRounds,
 };
 use crate::{
-    digest::BucketSet,
-    node_id::NodeId,
-    object::{ObjectId, Version},
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Version},
+        time::{MonotonicUs, UnixMs, UnixSecs},
+    },
     register::{RegisterOrder, RegisterOutcome},
-    time::{MonotonicUs, UnixMs, UnixSecs},
+    repair::digest::BucketSet,
 };
 
 /// How much later the second of two members compares, so that they do not repair the same at the same time.

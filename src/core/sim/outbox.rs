@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    change::{Change, Condition, Content, WriteRefusal, Written},
-    object::{Object, ObjectId, Version},
+    model::{
+        change::{Change, Condition, Content, WriteRefusal, Written},
+        object::{Object, ObjectId, Version},
+        time::{MonotonicUs, UnixMs, UnixSecs},
+    },
     outbox::{
         Draft, Figures, IN_FLIGHT_MAX, Limits, LoadedEntry, MergeEnd, Outbox, OutboxEffect,
         OutboxEvent, OutboxRefusal, OutboxShelf, value_bytes,
     },
     register::{Now, OpId, Ticket, Tombstone, Value},
-    time::{MonotonicUs, UnixMs, UnixSecs},
 };
 use bytes::Bytes;
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};

@@ -21,7 +21,7 @@ use super::{
     outbox::Item,
     work::{Work, WorkGauge},
 };
-use nomad_core::{
+use nomad_core::model::{
     time::MonotonicUs,
     trace::{SpanId, TraceContext, TraceId},
 };

@@ -12,7 +12,7 @@ use super::{
     outgoing::Out,
     table::LinkAdmission,
 };
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 use nomad_proto::link::{Frames, Hello, Welcome, refusal::Reason};
 
 /// The messages of a stream.

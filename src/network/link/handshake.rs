@@ -6,7 +6,7 @@
 
 use libp2p_identity::{Keypair, ed25519::PublicKey};
 
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 use nomad_ports::Entropy;
 use nomad_proto::link::{Frames, Hello, Proof, Refusal, refusal::Reason};
 

@@ -23,7 +23,7 @@ use super::{
     outbox::{Item, LinkAnswer, LinkQueue, NotTaken},
     work::WorkGauge,
 };
-use nomad_core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
+use nomad_core::model::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
 use nomad_ports::{
     Clock,
     peer_transport::{LinkError, Service},

@@ -13,7 +13,7 @@ use super::{
     link::{Link, LinkState},
     outgoing::{Out, Outgoing},
 };
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 use nomad_ports::peer_transport::{LinkEnd, LinkError};
 use nomad_proto::link::Frames;
 

@@ -56,7 +56,7 @@ use self::{
     table::LinkTable,
 };
 pub use self::{connection::watch_socket, options::LinkOptions, table::LinkSink};
-use nomad_core::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
+use nomad_core::model::{node_id::NodeId, time::MonotonicUs, trace::TraceContext};
 use nomad_ports::{
     Clock, Entropy, LinkAcceptor, LinkMaker, PeerHandler, PeerTransport,
     peer_transport::{LinkEnd, LinkError, LinkReading, Service},

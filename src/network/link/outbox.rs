@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{options::LinkOptions, work::Work};
-use nomad_core::time::MonotonicUs;
+use nomad_core::model::time::MonotonicUs;
 use nomad_ports::peer_transport::Service;
 use nomad_proto::link::{Frame, frame::Kind};
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use nomad_core::time::MonotonicUs;
+use nomad_core::model::time::MonotonicUs;
 
 /// How long a line is not repeated, in microseconds.
 const PAUSE_US: u64 = 60_000_000;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::{counters::Counters, link::Link};
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 use nomad_ports::peer_transport::{LinkEvent, LinkReading};
 
 /// Takes what becomes of links, in the order of its happening. Called under the table's lock: it hands on and returns.

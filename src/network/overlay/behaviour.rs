@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use nomad_core::{
-    offer::{OverlayAnswer, Seeker},
+    group::offer::{OverlayAnswer, Seeker},
     world::Position,
 };
 

@@ -13,7 +13,7 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use libp2p::{Multiaddr, PeerId};
 
 use super::addresses::{BootstrapAddress, PER_NODE_MAX};
-use nomad_core::time::MonotonicUs;
+use nomad_core::model::time::MonotonicUs;
 
 /// With this many nodes connected, no further ones are looked for.
 pub const ENOUGH: usize = 8;

@@ -36,7 +36,7 @@ use super::{
     shared::{Finder, OverlayShared},
     strangers::Strangers,
 };
-use nomad_core::{node_id::NodeId, time::MonotonicUs};
+use nomad_core::model::{node_id::NodeId, time::MonotonicUs};
 use nomad_ports::overlay::OverlayState;
 
 /// How often the driver looks at what is due.

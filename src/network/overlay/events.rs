@@ -11,7 +11,7 @@ use super::{
     driver::{OverlayPeer, SwarmDriver},
     strangers,
 };
-use nomad_core::node_id::NodeId;
+use nomad_core::model::node_id::NodeId;
 
 /// How long a refused connection is kept, so that the other side reads who this node is and can say so too.
 const FAREWELL_US: u64 = 1_000_000;

@@ -10,7 +10,7 @@ use libp2p::{
 
 use super::{behaviour::OverlayRequest, driver::SwarmDriver, events::node_of, shared::Finder};
 use nomad_core::{
-    offer::{Announcement, OverlayAnswer},
+    group::offer::{Announcement, OverlayAnswer},
     world::Position,
 };
 

@@ -41,9 +41,11 @@ use self::{
     shared::{Finder, OverlayShared},
 };
 use nomad_core::{
-    directory::merged,
-    node_id::NodeId,
-    offer::{OFFERS_MAX, Offer, OverlayAnswer, Seeker, Whereabouts},
+    group::{
+        directory::merged,
+        offer::{OFFERS_MAX, Offer, OverlayAnswer, Seeker, Whereabouts},
+    },
+    model::node_id::NodeId,
     world::Position,
 };
 use nomad_ports::{

@@ -13,9 +13,11 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::behaviour::OverlayRequest;
 use nomad_core::{
-    directory::{AnnounceOutcome, Directory, merged},
-    node_id::NodeId,
-    offer::{Announcement, OFFERS_MAX, Offer, OverlayAnswer, Seeker, Whereabouts},
+    group::{
+        directory::{AnnounceOutcome, Directory, merged},
+        offer::{Announcement, OFFERS_MAX, Offer, OverlayAnswer, Seeker, Whereabouts},
+    },
+    model::node_id::NodeId,
     world::Position,
 };
 use nomad_ports::{Clock, overlay::OverlayState};

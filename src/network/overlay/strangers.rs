@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libp2p::PeerId;
 
 use super::behaviour::PROTOCOL_VERSION;
-use nomad_core::time::MonotonicUs;
+use nomad_core::model::time::MonotonicUs;
 
 /// How long a refused node stays out. Short: it may be started again with the right name.
 const OUT_US: u64 = 20_000_000;

@@ -14,7 +14,7 @@ use tracing::{
 };
 
 use super::*;
-use nomad_core::offer::GROUP_NAME_MAX;
+use nomad_core::group::offer::GROUP_NAME_MAX;
 use nomad_ports::SystemClock;
 
 const HERE: Position = Position { x: 0.0, y: 0.0 };

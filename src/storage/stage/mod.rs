@@ -19,7 +19,7 @@ use super::{
     records::register_key,
     table::RecordTable,
 };
-use nomad_core::{
+use nomad_core::model::{
     change::{Change, WriteDecision, Written},
     hlc::HybridClock,
     object::{Object, ObjectId, Tier, Version},

@@ -10,7 +10,7 @@ use crate::{
     table::RecordTable,
 };
 use nomad_core::{
-    object::{ObjectId, Version},
+    model::object::{ObjectId, Version},
     register::Value,
 };
 use nomad_ports::object_store::{OutboxChange, StoreError};

@@ -11,9 +11,11 @@ use crate::{
     table::RecordTable,
 };
 use nomad_core::{
-    object::{Object, ObjectId, Tier},
+    model::{
+        object::{Object, ObjectId, Tier},
+        time::UnixSecs,
+    },
     register::{Register, Value, shard_of},
-    time::UnixSecs,
 };
 use nomad_ports::object_store::{JobDone, RegisterJob, StoreError};
 

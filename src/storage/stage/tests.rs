@@ -9,9 +9,11 @@ use crate::{
     table::Map,
 };
 use nomad_core::{
-    change::{Condition, Content},
+    model::{
+        change::{Condition, Content},
+        time::UnixSecs,
+    },
     register::{Ballot, Register, ShardState, Tombstone, Value, shard_of},
-    time::UnixSecs,
 };
 use nomad_ports::object_store::{OutboxChange, RegisterJob};
 
@@ -211,7 +213,7 @@ fn a_wipe_forgets_the_group_that_the_registers_were_of() {
     let state = ShardState {
         group: "group-a".into(),
         claim: 1,
-        configuration: nomad_core::table::Configuration {
+        configuration: nomad_core::group::table::Configuration {
             epoch: 1,
             members: Default::default(),
             replication_factor: 3,

@@ -10,9 +10,11 @@ use crate::{
     test_backend::{NODE, TestNode},
 };
 use nomad_core::{
-    control::{ControlError, ControlRequest},
-    node_id::NodeId,
-    offer::Offer,
+    group::{
+        control::{ControlError, ControlRequest},
+        offer::Offer,
+    },
+    model::node_id::NodeId,
     world::Position,
 };
 use nomad_proto::{

@@ -9,7 +9,7 @@ use crate::{
     grpc::GrpcEdge,
     test_backend::{NOW, TestNode},
 };
-use nomad_core::trace::TraceId;
+use nomad_core::model::trace::TraceId;
 use nomad_proto::{
     groupstorage::{
         DeleteObjectRequest, DeleteObjectResponse, GetObjectRequest, GetObjectResponse,

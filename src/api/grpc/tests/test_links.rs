@@ -17,7 +17,7 @@ use crate::{
 };
 use nomad_actors::{Context, shell::worker, supervisor::Root};
 use nomad_config::Config;
-use nomad_core::{node_id::NodeId, trace::TraceContext};
+use nomad_core::model::{node_id::NodeId, trace::TraceContext};
 use nomad_network::link::{LinkOptions, LinkSink, Links};
 use nomad_ports::{
     LinkMaker as _, OsEntropy, PeerHandler, PeerTransport as _, SystemClock,

@@ -5,10 +5,12 @@ use serde_json::json;
 use super::Client;
 use crate::test_backend::{NODE, NOW, TestNode};
 use nomad_core::{
-    control::{ControlError, ControlRequest},
-    node_id::NodeId,
-    offer::Offer,
-    view::{Liveness, RoleState, Sighting},
+    group::{
+        control::{ControlError, ControlRequest},
+        offer::Offer,
+        view::{Liveness, RoleState, Sighting},
+    },
+    model::node_id::NodeId,
     world::Position,
 };
 

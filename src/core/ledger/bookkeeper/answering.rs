@@ -3,8 +3,7 @@
 use super::{Bookkeeper, LedgerEffect, Now, Reference};
 use crate::{
     ledger::{LIMIT_ENTRIES, LedgerAnswer, LedgerPage, LedgerRequest, Notice},
-    node_id::NodeId,
-    object::ObjectId,
+    model::{node_id::NodeId, object::ObjectId},
 };
 
 /// The longest cursor that another node may name: that of the longest id.

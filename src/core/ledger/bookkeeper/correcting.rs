@@ -2,11 +2,9 @@
 
 use super::{Bookkeeper, Failure, HELD_MAX, LedgerEffect, LedgerPeer, Now, Ticket};
 use crate::{
-    digest::{BUCKETS, BucketSet, Sum, bucket_of},
     ledger::{Inventory, LIMIT_ENTRIES, LedgerAnswer, LedgerRequest},
-    node_id::NodeId,
-    object::ObjectId,
-    time::MonotonicUs,
+    model::{node_id::NodeId, object::ObjectId, time::MonotonicUs},
+    repair::digest::{BUCKETS, BucketSet, Sum, bucket_of},
 };
 
 /// How soon a comparison is tried again that came at the wrong moment.

@@ -2,11 +2,10 @@
 
 use super::{Bookkeeper, Failure, LedgerEffect, NOTICE_PAUSE_US, Now, Ticket};
 use crate::{
-    digest::BUCKETS_PER_SHARD,
     ledger::{HeldObject, LIMIT_ENTRIES, LedgerChange, Notice},
-    object::ObjectId,
+    model::{object::ObjectId, time::MonotonicUs},
     register::SHARDS,
-    time::MonotonicUs,
+    repair::digest::BUCKETS_PER_SHARD,
 };
 
 /// How soon a read of the store that failed is tried again.

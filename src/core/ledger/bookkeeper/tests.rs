@@ -6,8 +6,8 @@ use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom as _};
 
 use super::*;
 use crate::{
-    digest::{Digest, Fingerprint, bucket_of},
     register::{SHARDS, shard_of},
+    repair::digest::{Digest, Fingerprint, bucket_of},
 };
 
 const CLEANUP_US: u64 = 1_000_000;
@@ -384,7 +384,7 @@ fn questions_of_strangers_are_not_answered_and_damaged_inventories_change_nothin
         (later, asked.unwrap())
     };
     let (later, ticket) = ask(keeper);
-    let sums = vec![crate::digest::Sum { count: 9, sum: 9 }; usize::from(BUCKETS)];
+    let sums = vec![crate::repair::digest::Sum { count: 9, sum: 9 }; usize::from(BUCKETS)];
     let root = LedgerAnswer::Root { life: 5, seq: 5, root: sums[0] };
     let next = keeper.step(later, LedgerEvent::Answered { ticket, answer: Ok(root) });
     let [LedgerEffect::Ask { ticket, question: LedgerRequest::Buckets { .. }, .. }] = &next[..]

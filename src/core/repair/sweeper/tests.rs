@@ -7,9 +7,12 @@ use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom as _};
 
 use super::*;
 use crate::{
-    digest::{BUCKETS, Sum},
     register::{Ballot, shard_of},
-    repair::{Burial, SharedRegister, SurveyHead, walk},
+    repair::{
+        Burial, SharedRegister, SurveyHead,
+        digest::{BUCKETS, Sum},
+        walk,
+    },
 };
 
 const S: u64 = 1_000_000;

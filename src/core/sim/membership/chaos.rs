@@ -1,7 +1,7 @@
 //! What goes wrong, drawn from the seed.
 
-use crate::{
-    group::SettingChange,
+use crate::group::{
+    SettingChange,
     membership::{MembershipEvent, MembershipOrder, RequestId},
     table::TableCommand,
 };
@@ -154,7 +154,7 @@ impl Sim {
         for n in 0..self.nodes.len() {
             let node = &self.nodes[n];
             let rests = node.process.as_ref().is_some_and(|process| {
-                process.membership.state() == crate::view::RoleState::Leaving
+                process.membership.state() == crate::group::view::RoleState::Leaving
             });
             if rests && node.durable.home.is_none() && node.up_since != self.now {
                 self.crash(n);

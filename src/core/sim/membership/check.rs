@@ -6,9 +6,11 @@ use std::{
 };
 
 use crate::{
-    membership::voter_count,
-    node_id::NodeId,
-    table::{GroupTable, TableCommand},
+    group::{
+        membership::voter_count,
+        table::{GroupTable, TableCommand},
+    },
+    model::node_id::NodeId,
 };
 
 use super::raft::Entry;
@@ -152,7 +154,7 @@ impl Judge {
     }
 
     /// A change ends only when enough old members have really done their rescan.
-    fn check_settled(&self, chain: &[&crate::table::Configuration], after: &GroupTable) {
+    fn check_settled(&self, chain: &[&crate::group::table::Configuration], after: &GroupTable) {
         let [.., joint, _] = chain else { return };
         let Some(old) = &joint.old else { return };
         let done =

@@ -13,16 +13,17 @@ use std::{
 };
 
 use crate::{
-    group::{Member, RetrievalMode, Settings, StorageMode},
-    log_state::LogState,
-    membership::{
-        AskFailure, Durable, Membership, MembershipAnswer, MembershipConfig, MembershipEvent,
-        MembershipFaults, MembershipRequest, RequestId, SearchGoal, Ticket,
+    group::{
+        Member, RetrievalMode, Settings, StorageMode,
+        log_state::LogState,
+        membership::{
+            AskFailure, Durable, Membership, MembershipAnswer, MembershipConfig, MembershipEvent,
+            MembershipFaults, MembershipRequest, RequestId, SearchGoal, Ticket,
+        },
+        offer::{Offer, Seeker, Whereabouts},
+        table::GroupTable,
     },
-    node_id::NodeId,
-    offer::{Offer, Seeker, Whereabouts},
-    table::GroupTable,
-    time::MonotonicUs,
+    model::{node_id::NodeId, time::MonotonicUs},
     world::Position,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};

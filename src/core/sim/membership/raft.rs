@@ -8,10 +8,12 @@ use std::{
 };
 
 use crate::{
-    log_state::LogState,
-    membership::Ticket,
-    node_id::NodeId,
-    table::{Applied, GroupTable, TableCommand},
+    group::{
+        log_state::LogState,
+        membership::Ticket,
+        table::{Applied, GroupTable, TableCommand},
+    },
+    model::node_id::NodeId,
 };
 
 pub const LEASE_US: u64 = 1_500_000;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{log_state::LogState, membership::voter_count, view::RoleState};
+use crate::group::{log_state::LogState, membership::voter_count, view::RoleState};
 
 use super::{S, Sim};
 
@@ -82,7 +82,7 @@ impl Sim {
             groups.values().filter_map(|members| members[0].1.table.as_ref()).collect();
         for small in tables.iter().filter(|table| !table.is_permanent()) {
             for large in tables.iter().filter(|table| table.name != small.name) {
-                let rank = |table: &crate::table::GroupTable| {
+                let rank = |table: &crate::group::table::GroupTable| {
                     (table.is_permanent(), table.count(), std::cmp::Reverse(table.name.clone()))
                 };
                 let fits = small.count() <= large.capacity - large.count();

@@ -3,14 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    membership::{
-        AskFailure, MembershipEffect, MembershipEvent, MembershipRequest, ProposeFailure,
-        RequestId, Ticket,
+    group::{
+        membership::{
+            AskFailure, MembershipEffect, MembershipEvent, MembershipRequest, ProposeFailure,
+            RequestId, Ticket,
+        },
+        offer::FoundGroups,
+        table::GroupTable,
+        view::RoleState,
     },
-    node_id::NodeId,
-    offer::FoundGroups,
-    table::GroupTable,
-    view::RoleState,
+    model::node_id::NodeId,
     world::Position,
 };
 use rand::Rng;
@@ -392,7 +394,7 @@ impl Sim {
         }
         // Now and then one is out of date.
         if self.loss > 0.0 && self.rng.random_bool(0.1) {
-            let known = |offer: &&crate::offer::Offer| {
+            let known = |offer: &&crate::group::offer::Offer| {
                 !found.offers.iter().any(|other| other.group == offer.group)
             };
             let old = self.old_offers.last().filter(known).cloned();

@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::membership::MembershipFaults;
+use crate::group::membership::MembershipFaults;
 use rand::{Rng, TryRngCore, rngs::OsRng};
 use super::{S, Sim, config};
 

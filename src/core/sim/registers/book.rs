@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    change::WriteRefusal,
-    object::{ObjectId, Version},
+    model::{
+        change::WriteRefusal,
+        object::{ObjectId, Version},
+    },
     register::{Ballot, Body, Register, RegisterOutcome, Value},
 };
 

@@ -1,10 +1,12 @@
 //! What clients and the node's own housekeeping ask for.
 
 use crate::{
-    change::{Change, Condition, Content},
-    object::{Object, ObjectId, Version},
+    model::{
+        change::{Change, Condition, Content},
+        object::{Object, ObjectId, Version},
+        time::UnixSecs,
+    },
     register::{RegisterOrder, Tombstone, Value},
-    time::UnixSecs,
 };
 use bytes::Bytes;
 use rand::Rng;

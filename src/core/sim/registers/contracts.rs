@@ -1,14 +1,16 @@
 //! What the shell around the registers and its callers count on, one schedule each.
 
 use crate::{
-    change::{Change, Condition, Content, WriteRefusal},
-    object::{Object, ObjectId, Version},
+    model::{
+        change::{Change, Condition, Content, WriteRefusal},
+        object::{Object, ObjectId, Version},
+        time::{MonotonicUs, UnixSecs},
+        trace::TraceContext,
+    },
     register::{
         Ballot, Body, OpId, Past, Register, RegisterEvent, RegisterFaults, RegisterMessage,
         RegisterOrder, RegisterOutcome, Tombstone, Value,
     },
-    time::{MonotonicUs, UnixSecs},
-    trace::TraceContext,
 };
 
 use super::{
@@ -360,7 +362,7 @@ fn a_damaged_register_is_silent() {
     };
     let now = crate::register::Now {
         monotonic: MonotonicUs(S),
-        wall: crate::time::UnixMs(1),
+        wall: crate::model::time::UnixMs(1),
         entropy: 1,
     };
     let trace = TraceContext::default();
@@ -442,7 +444,7 @@ fn a_chain_that_does_not_follow_is_not_adopted() {
     let mut wrong = Vec::new();
     // A gap, two stable ones in a row, other old members, a forced one from nowhere, nobody in it.
     wrong.push(vec![stable.clone()]);
-    wrong.push(vec![crate::table::Configuration { epoch: 2, ..first }]);
+    wrong.push(vec![crate::group::table::Configuration { epoch: 2, ..first }]);
     let mut other = joint.clone();
     other.old.as_mut().unwrap().members = nodes(&[1, 2]);
     wrong.push(vec![other]);

@@ -4,17 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
-    change::{Change, Condition, Content},
-    node_id::NodeId,
-    object::{ObjectId, Version},
+    group::table::{Configuration, Old},
+    model::{
+        change::{Change, Condition, Content},
+        node_id::NodeId,
+        object::{ObjectId, Version},
+        time::{MonotonicUs, UnixMs, UnixSecs},
+        trace::TraceContext,
+    },
     register::{
         Ballot, Body, Home, Now, OpId, Register, RegisterEffect, RegisterEvent, RegisterFaults,
         RegisterMessage, RegisterOptions, RegisterOrder, RegisterOutcome, RegisterShelf, Registers,
         ShardState, Value, is_rescanned, keeps,
     },
-    table::{Configuration, Old},
-    time::{MonotonicUs, UnixMs, UnixSecs},
-    trace::TraceContext,
 };
 use bytes::Bytes;
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    group::{Member, RetrievalMode, SettingChange, Settings, StorageMode},
-    node_id::NodeId,
+    group::{
+        Member, RetrievalMode, SettingChange, Settings, StorageMode,
+        table::{Applied, Configuration, Old, Seat, TableCommand},
+    },
+    model::node_id::NodeId,
     register::RegisterEvent,
-    table::{Applied, Configuration, Old, Seat, TableCommand},
     world::Position,
 };
 use rand::Rng;

@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    hlc::HybridClock,
-    node_id::NodeId,
-    object::{ObjectId, Version},
+    group::table::Configuration,
+    model::{
+        hlc::HybridClock,
+        node_id::NodeId,
+        object::{ObjectId, Version},
+        time::MonotonicUs,
+        trace::TraceContext,
+    },
     register::{
         Ballot, Body, Home, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder,
         RegisterOutcome, RegisterShelf, Registers, ShardState, Ticket, Value, is_rescanned, keeps,
     },
-    table::Configuration,
-    time::MonotonicUs,
-    trace::TraceContext,
 };
 use rand::Rng;
 

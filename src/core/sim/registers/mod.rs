@@ -17,12 +17,14 @@ use std::{
 };
 
 use crate::{
-    node_id::NodeId,
-    object::{ObjectId, Version},
+    group::table::GroupTable,
+    model::{
+        node_id::NodeId,
+        object::{ObjectId, Version},
+        time::{MonotonicUs, UnixMs},
+        trace::TraceContext,
+    },
     register::{Now, RegisterEvent, RegisterFaults, RegisterMessage, RegisterOptions, SHARDS},
-    table::GroupTable,
-    time::{MonotonicUs, UnixMs},
-    trace::TraceContext,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 

@@ -1,7 +1,7 @@
 //! The end of a run: everything is healed, everything that was begun ends, and what is there is what was promised.
 
 use crate::{
-    object::ObjectId,
+    model::object::ObjectId,
     register::{Register, RegisterOrder, Value, replicas},
 };
 

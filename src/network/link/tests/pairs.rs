@@ -1,7 +1,7 @@
 //! Two nodes over real sockets.
 
 use super::*;
-use nomad_core::trace::{SpanId, TraceId};
+use nomad_core::model::trace::{SpanId, TraceId};
 
 /// Two nodes with a link that the first has opened.
 async fn linked() -> (Peer, Peer, AbortHandle) {

@@ -29,8 +29,8 @@ impl PausedClock {
 }
 
 impl Clock for PausedClock {
-    fn wall(&self) -> nomad_core::time::UnixMs {
-        nomad_core::time::UnixMs(1_700_000_000_000 + self.0.elapsed().as_millis() as u64)
+    fn wall(&self) -> nomad_core::model::time::UnixMs {
+        nomad_core::model::time::UnixMs(1_700_000_000_000 + self.0.elapsed().as_millis() as u64)
     }
 
     fn monotonic(&self) -> MonotonicUs {

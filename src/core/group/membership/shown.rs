@@ -1,0 +1,185 @@
+//! What others are shown of a membership: announcements, links to keep, reports. Each is said when it changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    Lived, MemberLiveness, Membership, MembershipEffect, MembershipReport, MembershipStage,
+};
+use crate::{
+    group::{
+        offer::{Offer, Seeker, Whereabouts},
+        table::GroupTable,
+        view::{Liveness, RoleState},
+    },
+    model::node_id::NodeId,
+};
+
+/// How often members are looked at for a change of their liveness, at most.
+const LIVENESS_US: u64 = 500_000;
+
+/// What was shown last.
+#[derive(Debug, Default)]
+pub(super) struct LastShown {
+    state: Option<RoleState>,
+    offer: Option<Offer>,
+    seq: u64,
+    seeker: Option<Seeker>,
+    whereabouts: Option<Whereabouts>,
+    links: BTreeMap<NodeId, String>,
+    table: Option<Arc<GroupTable>>,
+    leader: Option<(Option<NodeId>, u64)>,
+    liveness: BTreeMap<NodeId, Liveness>,
+    liveness_at: Lived,
+}
+
+impl Membership {
+    /// Shows what has changed in this step.
+    pub(super) fn show(&mut self) {
+        self.show_offer();
+        self.show_seeker();
+        self.show_links();
+        self.show_table();
+        self.show_liveness();
+        let state = self.state();
+        if let Some(from) = self.shown.state.replace(state).filter(|from| *from != state) {
+            let group = self.durable.home.clone();
+            self.report(MembershipReport::Role { from, to: state, group });
+        }
+    }
+
+    fn show_offer(&mut self) {
+        let is_open = self.leads()
+            && self.state().leads()
+            && self.lead.as_ref().is_some_and(|lead| lead.into.is_none());
+        let table = self.table().filter(|table| is_open && table.dissolved.is_none());
+        let offer = table.map(|table| Offer { seq: self.shown.seq, ..self.offer(table) });
+        if offer == self.shown.offer {
+            return;
+        }
+        self.shown.seq += 1;
+        let offer = offer.map(|offer| Offer { seq: self.shown.seq, ..offer });
+        self.shown.offer = offer.clone();
+        self.out.push(MembershipEffect::Announce(offer));
+    }
+
+    fn show_seeker(&mut self) {
+        let looks = matches!(self.stage, MembershipStage::Looking(_));
+        let seeker = looks.then(|| Seeker { node: self.node(), permanent: self.permanent });
+        if seeker != self.shown.seeker {
+            self.shown.seeker = seeker;
+            self.out.push(MembershipEffect::Seek(seeker));
+        }
+        let group =
+            self.durable.home.clone().filter(|_| !matches!(self.stage, MembershipStage::Asleep));
+        let (node, peer) = (self.node(), self.this.peer.clone());
+        let whereabouts = group.map(|group| Whereabouts { node, peer, group });
+        if whereabouts != self.shown.whereabouts {
+            self.shown.whereabouts = whereabouts.clone();
+            self.out.push(MembershipEffect::TellWhereabouts(whereabouts));
+        }
+    }
+
+    fn show_links(&mut self) {
+        if self.links_are_shown() {
+            return;
+        }
+        let this = self.node();
+        let mut links = BTreeMap::new();
+        if let (MembershipStage::Seated(_), Some(table)) = (&self.stage, self.table()) {
+            for node in table.seats.keys().filter(|node| **node != this) {
+                if let Some(address) = self.address_of(*node) {
+                    links.insert(*node, address);
+                }
+            }
+        }
+        if links != self.shown.links {
+            self.shown.links = links.clone();
+            self.out.push(MembershipEffect::KeepLinks(links));
+        }
+    }
+
+    /// Tells whether nothing about the links has changed; nearly always so, and cheap to see.
+    fn links_are_shown(&self) -> bool {
+        let (MembershipStage::Seated(seated), Some(table)) = (&self.stage, self.table()) else {
+            return self.shown.links.is_empty();
+        };
+        seated.has_located_nobody()
+            && table.seats.len() == self.shown.links.len() + 1
+            && self.shown.links.iter().all(|(node, address)| {
+                table.seats.get(node).is_some_and(|seat| seat.member.peer == *address)
+            })
+    }
+
+    fn show_table(&mut self) {
+        let seated = matches!(self.stage, MembershipStage::Seated(_));
+        let leader = seated.then_some((self.log.leader, self.log.term));
+        if leader != self.shown.leader {
+            self.shown.leader = leader;
+            if let Some((node, term)) = leader {
+                self.report(MembershipReport::SuperPeer { node, term });
+            }
+        }
+        let table = self.table().filter(|_| seated).cloned();
+        let is_same = match (&table, &self.shown.table) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        if is_same {
+            return;
+        }
+        let before = std::mem::replace(&mut self.shown.table, table.clone());
+        let Some(table) = table else { return };
+        let before = before.filter(|before| before.name == table.name);
+        self.show_seats(before.as_deref(), &table);
+        if before.as_ref().is_some_and(|before| before.forced < table.forced) {
+            self.report(MembershipReport::Forced { epoch: table.epoch(), count: table.forced });
+        }
+        if before.is_none_or(|before| before.epoch() != table.epoch()) {
+            let (epoch, joint) = (table.epoch(), table.configuration().is_joint());
+            let members = table.count();
+            self.report(MembershipReport::Epoch { epoch, joint, members });
+        }
+    }
+
+    fn show_seats(&mut self, before: Option<&GroupTable>, table: &GroupTable) {
+        let seats = |table: &GroupTable| -> BTreeSet<(NodeId, u64)> {
+            table.seats.iter().map(|(node, seat)| (*node, seat.claim)).collect()
+        };
+        let (old, new) = (before.map(seats).unwrap_or_default(), seats(table));
+        for (node, claim) in old.difference(&new).copied() {
+            self.report(MembershipReport::Left { node, claim });
+        }
+        for (node, claim) in new.difference(&old).copied() {
+            self.report(MembershipReport::Joined { node, claim });
+        }
+    }
+
+    fn show_liveness(&mut self) {
+        if !matches!(self.stage, MembershipStage::Seated(_)) {
+            self.shown.liveness.clear();
+            return;
+        }
+        if self.pace.now() < self.shown.liveness_at {
+            return;
+        }
+        self.shown.liveness_at = self.pace.now().plus(LIVENESS_US);
+        // Links to a newcomer take a moment: until the next look it counts as if it lived.
+        let looks = |(node, seen): (NodeId, MemberLiveness)| match self.shown.liveness.get(&node) {
+            Some(_) => (node, seen.liveness),
+            None => (node, Liveness::Alive),
+        };
+        let now: BTreeMap<_, _> = self.sightings().into_iter().map(looks).collect();
+        if now == self.shown.liveness {
+            return;
+        }
+        let before = std::mem::replace(&mut self.shown.liveness, now.clone());
+        for (node, liveness) in now {
+            if before.get(&node).is_some_and(|before| *before != liveness) {
+                self.report(MembershipReport::Liveness { node, liveness });
+            }
+        }
+    }
+}

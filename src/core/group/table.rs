@@ -1,0 +1,450 @@
+//! The group table: who is in a group, in which configuration, with which settings. Pure: the log decides the order of
+//! commands, every member applies the same ones to the same state.
+//!
+//! Configurations follow rules 3, 9, 14 and 15 of the replication protocol: stable, joint, stable, one change at a time, the
+//! last thousand kept.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    group::{Member, ReplicationFactorError, SettingChange, Settings},
+    model::node_id::NodeId,
+    world::Position,
+};
+
+/// How many configurations are kept for members that are behind (rule 15).
+pub const CHAIN_MAX: usize = 1_000;
+
+/// A member of the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Seat {
+    /// What it is and where it can be reached.
+    pub member: Member,
+    /// The member's claim: the number under which it asked this group, and only this one, for a place.
+    pub claim: u64,
+    /// Whether it was started as a super-peer.
+    pub permanent: bool,
+}
+
+/// Who keeps the objects: one configuration of the group, numbered by its epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Its number.
+    pub epoch: u64,
+    /// The members, or in a joint configuration the new ones.
+    pub members: BTreeSet<NodeId>,
+    /// How many of them keep each object.
+    pub replication_factor: u32,
+    /// In a joint configuration, what it comes from.
+    pub old: Option<Old>,
+}
+
+/// The configuration that a joint one comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Old {
+    /// Its members.
+    pub members: BTreeSet<NodeId>,
+    /// Its replication factor.
+    pub replication_factor: u32,
+    /// Whether its lost members were left out by force (rule 14). Then every member that is still in it has to finish the
+    /// rescan: what a quorum had kept may be on one of them alone.
+    pub forced: bool,
+}
+
+/// The table of one group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupTable {
+    /// The group's name, unique to its founding.
+    pub name: String,
+    /// Every node that the present configuration names, old members of a joint one included.
+    pub seats: BTreeMap<NodeId, Seat>,
+    /// The last configurations, oldest first; never empty.
+    pub chain: VecDeque<Configuration>,
+    /// Who has finished the rescan of the present joint configuration; empty in a stable one.
+    pub acknowledged: BTreeSet<NodeId>,
+    /// What clients may change for the whole group.
+    pub settings: Settings,
+    /// The most members that the group may have.
+    pub capacity: u32,
+    /// Who led the group when the last entry was written.
+    pub super_peer: NodeId,
+    /// The group's site: where its super-peer stands.
+    pub site: Position,
+    /// How many changes were forced (rule 14).
+    pub forced: u64,
+    /// Set once the group is no more; names the group that its members were sent to.
+    pub dissolved: Option<Dissolved>,
+}
+
+/// The end of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dissolved {
+    /// The group that the members are to join, if one was named.
+    pub into: Option<String>,
+}
+
+/// An entry of the group's log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum TableCommand {
+    /// Adds and removes members as one change. Removals name the claim that ends, so that a late one removes no newcomer.
+    Change {
+        /// Who comes.
+        add: Vec<Seat>,
+        /// Who goes, and under which claim it had come.
+        remove: Vec<(NodeId, u64)>,
+    },
+    /// A member has finished the rescan that this joint epoch needs.
+    Acknowledge {
+        /// The member.
+        node: NodeId,
+        /// The joint epoch.
+        epoch: u64,
+    },
+    /// Goes on from a joint epoch that cannot end by itself (rule 14): the old members that have not acknowledged it are
+    /// lost, and leave both configurations. Another joint epoch follows, in which all the others do the rescan. Counted.
+    Force {
+        /// The joint epoch.
+        epoch: u64,
+    },
+    /// Changes a setting for the whole group.
+    Set(SettingChange),
+    /// A member has other addresses or another position.
+    Describe {
+        /// What it is now.
+        member: Member,
+        /// Under which claim it is here.
+        claim: u64,
+    },
+    /// A new super-peer has taken over.
+    Lead {
+        /// The super-peer.
+        node: NodeId,
+    },
+    /// Ends the group.
+    Dissolve {
+        /// The group that the members are to join, if one is named.
+        into: Option<String>,
+    },
+}
+
+/// What an entry did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Applied {
+    /// The table is as the entry wanted it.
+    Done,
+    /// It was so already.
+    Nothing,
+    /// The entry was refused and changed nothing.
+    Refused(TableRefusal),
+}
+
+/// Why an entry changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum TableRefusal {
+    /// The group is no more.
+    #[error("the group was dissolved")]
+    Dissolved,
+    /// A change is under way; the next one waits for its end.
+    #[error("the group is between two configurations (joint epoch {epoch})")]
+    Joint {
+        /// The joint epoch.
+        epoch: u64,
+    },
+    /// There is no room for all who come.
+    #[error("the group is full: it has {members} members and takes {capacity}")]
+    Full {
+        /// How many there would be without those who come.
+        members: u32,
+        /// The most that there may be.
+        capacity: u32,
+    },
+    /// Nobody would be left, or the super-peer itself would go while it leads.
+    #[error("the super-peer stays: another one leads first, or the group is dissolved")]
+    SuperPeer,
+    /// Two members would share their tag, which tells apart who wrote a version.
+    #[error("{node} has the same number as another member; start it with a new data directory")]
+    SameTag {
+        /// Who came later.
+        node: NodeId,
+    },
+    /// The entry is about a node that is no member under that claim.
+    #[error("{node} is not a member under that claim")]
+    NotAMember {
+        /// The node.
+        node: NodeId,
+    },
+    /// The entry is about an epoch that is over.
+    #[error("the epoch {given} is over; the group is in {epoch}")]
+    Over {
+        /// The entry's epoch.
+        given: u64,
+        /// The present one.
+        epoch: u64,
+    },
+    /// The replication factor is out of range.
+    #[error(transparent)]
+    ReplicationFactor(ReplicationFactorError),
+}
+
+impl Configuration {
+    /// Tells whether a change is under way.
+    pub fn is_joint(&self) -> bool {
+        self.old.is_some()
+    }
+
+    /// Returns every node that it names, old members included.
+    pub fn everybody(&self) -> BTreeSet<NodeId> {
+        let old = self.old.iter().flat_map(|old| &old.members);
+        self.members.iter().chain(old).copied().collect()
+    }
+
+    /// Tells whether a joint configuration may end: the old members that have not finished the rescan are at most half of
+    /// an old replica set (rule 9), whichever object it is the set of. After a forced change, none is missing.
+    fn may_settle(&self, acknowledged: &BTreeSet<NodeId>) -> bool {
+        let Some(old) = &self.old else { return false };
+        let missing = old.members.difference(acknowledged).count();
+        let replicas = old.members.len().min(old.replication_factor as usize);
+        missing <= if old.forced { 0 } else { replicas / 2 }
+    }
+
+    /// Makes the joint configuration that follows this stable one.
+    fn joint(&self, members: BTreeSet<NodeId>, replication_factor: u32) -> Self {
+        let old = Old {
+            members: self.members.clone(),
+            replication_factor: self.replication_factor,
+            forced: false,
+        };
+        Self { epoch: self.epoch + 1, members, replication_factor, old: Some(old) }
+    }
+}
+
+impl GroupTable {
+    /// Makes the table of a group that one node founds.
+    pub fn found(name: String, founder: Seat, settings: Settings, capacity: u32) -> Self {
+        let node = founder.member.node;
+        let first = Configuration {
+            epoch: 1,
+            members: BTreeSet::from([node]),
+            replication_factor: settings.replication_factor,
+            old: None,
+        };
+        Self {
+            name,
+            site: founder.member.position,
+            seats: BTreeMap::from([(node, founder)]),
+            chain: VecDeque::from([first]),
+            acknowledged: BTreeSet::new(),
+            settings,
+            capacity,
+            super_peer: node,
+            forced: 0,
+            dissolved: None,
+        }
+    }
+
+    /// Returns the present configuration. The chain is never empty; an empty one reads as a table of nobody.
+    pub fn configuration(&self) -> &Configuration {
+        static NOBODY: Configuration =
+            Configuration { epoch: 0, members: BTreeSet::new(), replication_factor: 0, old: None };
+        self.chain.back().unwrap_or(&NOBODY)
+    }
+
+    /// Returns the present epoch.
+    pub fn epoch(&self) -> u64 {
+        self.configuration().epoch
+    }
+
+    /// Returns how many members the group has, or in a joint configuration will have.
+    pub fn count(&self) -> u32 {
+        self.configuration().members.len() as u32
+    }
+
+    /// Tells whether the super-peer was started as one.
+    pub fn is_permanent(&self) -> bool {
+        self.seats.get(&self.super_peer).is_some_and(|seat| seat.permanent)
+    }
+
+    /// Returns the member of this name: its id, or one of its addresses.
+    pub fn named(&self, name: &str) -> Option<&Seat> {
+        let is_it = |seat: &&Seat| {
+            let Member { peer, storage, .. } = &seat.member;
+            name == peer || name == storage
+        };
+        let by_id = name.parse::<NodeId>().ok().and_then(|node| self.seats.get(&node));
+        by_id.or_else(|| self.seats.values().find(is_it))
+    }
+
+    /// Applies an entry of the log. Nothing changes when it is refused.
+    pub fn apply(&mut self, command: &TableCommand) -> Applied {
+        if self.dissolved.is_some() {
+            return Applied::Refused(TableRefusal::Dissolved);
+        }
+        let done = match command {
+            TableCommand::Change { add, remove } => self.change(add, remove),
+            TableCommand::Acknowledge { node, epoch } => self.acknowledge(*node, *epoch),
+            TableCommand::Force { epoch } => self.force(*epoch),
+            TableCommand::Set(change) => self.set(*change),
+            TableCommand::Describe { member, claim } => self.describe(member, *claim),
+            TableCommand::Lead { node } => self.lead(*node),
+            TableCommand::Dissolve { into } => {
+                self.dissolved = Some(Dissolved { into: into.clone() });
+                Ok(true)
+            }
+        };
+        match done {
+            Ok(true) => Applied::Done,
+            Ok(false) => Applied::Nothing,
+            Err(refused) => Applied::Refused(refused),
+        }
+    }
+
+    fn stable(&self) -> Result<&Configuration, TableRefusal> {
+        let last = self.configuration();
+        if last.is_joint() { Err(TableRefusal::Joint { epoch: last.epoch }) } else { Ok(last) }
+    }
+
+    fn change(&mut self, add: &[Seat], remove: &[(NodeId, u64)]) -> Result<bool, TableRefusal> {
+        let last = self.stable()?;
+        let mut members = last.members.clone();
+        let mut seats = self.seats.clone();
+        for (node, claim) in remove {
+            // A removal of another claim is late: whoever sits there now came after it.
+            if seats.get(node).is_some_and(|seat| seat.claim == *claim) {
+                members.remove(node);
+            }
+        }
+        if !members.contains(&self.super_peer) {
+            return Err(TableRefusal::SuperPeer);
+        }
+        for seat in add {
+            let node = seat.member.node;
+            if seats.get(&node).is_some_and(|held| held.claim != seat.claim) {
+                // It sits here under an older claim, which has to end first: what it promised under that one is gone.
+                return Err(TableRefusal::NotAMember { node });
+            }
+            if seats.keys().any(|other| *other != node && other.tag() == node.tag()) {
+                return Err(TableRefusal::SameTag { node });
+            }
+            if !members.contains(&node) {
+                if members.len() as u32 >= self.capacity {
+                    let members = members.len() as u32;
+                    return Err(TableRefusal::Full { members, capacity: self.capacity });
+                }
+                members.insert(node);
+                seats.insert(node, seat.clone());
+            }
+        }
+        if members == last.members {
+            return Ok(false);
+        }
+        let next = last.joint(members, last.replication_factor);
+        self.seats = seats;
+        self.push(next);
+        Ok(true)
+    }
+
+    fn acknowledge(&mut self, node: NodeId, epoch: u64) -> Result<bool, TableRefusal> {
+        let last = self.configuration();
+        if last.epoch != epoch || !last.is_joint() {
+            return Err(TableRefusal::Over { given: epoch, epoch: last.epoch });
+        }
+        if !last.everybody().contains(&node) {
+            return Err(TableRefusal::NotAMember { node });
+        }
+        let is_new = self.acknowledged.insert(node);
+        if self.configuration().may_settle(&self.acknowledged) {
+            self.settle();
+        }
+        Ok(is_new)
+    }
+
+    fn force(&mut self, epoch: u64) -> Result<bool, TableRefusal> {
+        let last = self.configuration();
+        let Some(old) = last.old.as_ref().filter(|_| last.epoch == epoch) else {
+            return Err(TableRefusal::Over { given: epoch, epoch: last.epoch });
+        };
+        let lost: BTreeSet<_> = old.members.difference(&self.acknowledged).copied().collect();
+        let members: BTreeSet<_> = last.members.difference(&lost).copied().collect();
+        if !members.contains(&self.super_peer) {
+            return Err(TableRefusal::SuperPeer);
+        }
+        let old = Old {
+            members: old.members.difference(&lost).copied().collect(),
+            replication_factor: old.replication_factor,
+            forced: true,
+        };
+        let next = Configuration {
+            epoch: last.epoch + 1,
+            members,
+            replication_factor: last.replication_factor,
+            old: Some(old),
+        };
+        let everybody = next.everybody();
+        self.seats.retain(|node, _| everybody.contains(node));
+        self.forced += 1;
+        self.push(next);
+        if self.configuration().may_settle(&self.acknowledged) {
+            self.settle();
+        }
+        Ok(true)
+    }
+
+    fn settle(&mut self) {
+        let next =
+            Configuration { epoch: self.epoch() + 1, old: None, ..self.configuration().clone() };
+        self.seats.retain(|node, _| next.members.contains(node));
+        self.push(next);
+    }
+
+    fn push(&mut self, next: Configuration) {
+        self.acknowledged.clear();
+        self.chain.push_back(next);
+        while self.chain.len() > CHAIN_MAX {
+            self.chain.pop_front();
+        }
+    }
+
+    fn set(&mut self, change: SettingChange) -> Result<bool, TableRefusal> {
+        let mut settings = self.settings;
+        settings.set(change).map_err(TableRefusal::ReplicationFactor)?;
+        if settings == self.settings {
+            return Ok(false);
+        }
+        if settings.replication_factor != self.settings.replication_factor {
+            // Other replica sets: a change like any other, with a rescan.
+            let last = self.stable()?;
+            let next = last.joint(last.members.clone(), settings.replication_factor);
+            self.push(next);
+        }
+        self.settings = settings;
+        Ok(true)
+    }
+
+    fn describe(&mut self, member: &Member, claim: u64) -> Result<bool, TableRefusal> {
+        let node = member.node;
+        let seat = self.seats.get_mut(&node).filter(|seat| seat.claim == claim);
+        let seat = seat.ok_or(TableRefusal::NotAMember { node })?;
+        if seat.member == *member {
+            return Ok(false);
+        }
+        seat.member = member.clone();
+        if self.super_peer == node {
+            self.site = member.position;
+        }
+        Ok(true)
+    }
+
+    fn lead(&mut self, node: NodeId) -> Result<bool, TableRefusal> {
+        // One that is on its way out may win an election, but its name must not stay when its seat is gone.
+        let stays = self.configuration().members.contains(&node);
+        let seat =
+            self.seats.get(&node).filter(|_| stays).ok_or(TableRefusal::NotAMember { node })?;
+        self.site = seat.member.position;
+        Ok(std::mem::replace(&mut self.super_peer, node) != node)
+    }
+}
+
+#[cfg(test)]
+mod tests;

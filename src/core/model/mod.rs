@@ -1,0 +1,12 @@
+//! The values that everything else speaks of: objects and changes of them, versions and time, nodes, requests.
+//!
+//! Invariant: nothing here knows a group, a register, or any protocol.
+
+pub mod change;
+pub mod durability;
+pub mod hex;
+pub mod hlc;
+pub mod node_id;
+pub mod object;
+pub mod time;
+pub mod trace;
