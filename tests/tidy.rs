@@ -1,4 +1,5 @@
-//! Holds the tree to its own rules: which room may import which, and nothing half-done left behind.
+//! Holds the tree to its own rules: which room may import which, nothing half-done left behind, and every rule of the
+//! replication protocol that is spoken of written down, with what shows it.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -6,7 +7,7 @@
 )]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -42,13 +43,22 @@ const ARROWS: [(&str, &[&str]); 12] = [
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
+    files(dir, &["rs"])
+}
+
+/// The files with one of these endings, but for what is hidden or built.
+fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(dir) else { return found };
     for entry in entries {
         let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
         if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.extend(files(&path, endings));
+        } else if endings.iter().any(|ending| path.extension().is_some_and(|of| of == *ending)) {
             found.push(path);
         }
     }
@@ -187,4 +197,126 @@ fn nothing_half_done_is_left_in_the_tree() {
 fn main_only_starts_the_command_line() {
     let text = fs::read_to_string(root().join("src/main.rs")).unwrap();
     assert!(text.lines().count() <= 60);
+}
+
+/// The text of the replication protocol, wherever it stands.
+fn protocol() -> String {
+    let texts = files(&root(), &["md"]);
+    let path = texts.iter().find(|path| path.ends_with("register/protocol.md"));
+    fs::read_to_string(path.unwrap()).unwrap()
+}
+
+/// The rules of the protocol: their numbers, and what their sections say.
+fn rules(protocol: &str) -> Vec<(u32, &str)> {
+    let sections = protocol.split("\n#").filter_map(|section| section.strip_prefix("## Rule "));
+    sections.map(|section| (section.split(':').next().unwrap().parse().unwrap(), section)).collect()
+}
+
+/// What a text names in code marks.
+fn named_in(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The numbers of the rules that a text speaks of, as in "rules 2, 4 to 6 and 9", however its comments are wrapped.
+fn spoken_of(text: &str) -> BTreeSet<u32> {
+    let lines = text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!']));
+    let text = lines.collect::<Vec<_>>().join(" ");
+    let mut words = text.split_whitespace().peekable();
+    let mut numbers = BTreeSet::new();
+    while let Some(word) = words.next() {
+        let word = word.trim_start_matches(|c: char| !c.is_alphabetic());
+        if !matches!(word, "rule" | "rules" | "Rule" | "Rules") {
+            continue;
+        }
+        while let Some(word) = words.peek() {
+            let digits = word.trim_end_matches(|c: char| !c.is_ascii_digit());
+            match digits.parse() {
+                Ok(number) => numbers.insert(number),
+                Err(_) if matches!(*word, "and" | "or" | "to") => false,
+                Err(_) => break,
+            };
+            if word.contains([')', '.', ':', ';']) {
+                break;
+            }
+            words.next();
+        }
+    }
+    numbers
+}
+
+#[test]
+fn rules_are_found_in_comments_however_they_are_wrapped() {
+    let text = "//! (rules 2, 4 to\n//! 6 and 9), 7 of them\n/// See rule\n    /// 12. 3 more\n// no rule of 8\n";
+    assert_eq!(spoken_of(text), [2, 4, 6, 9, 12].into());
+}
+
+#[test]
+fn every_rule_that_is_spoken_of_stands_in_the_protocol() {
+    let protocol = protocol();
+    let numbers: Vec<_> = rules(&protocol).into_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u32).collect::<Vec<_>>());
+    let mut wrong = Vec::new();
+    for path in files(&root(), &["rs", "md"]) {
+        for number in spoken_of(&fs::read_to_string(&path).unwrap()) {
+            if !numbers.contains(&number) {
+                wrong.push(format!("{} speaks of rule {number}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A rule names tests as "`the_test` in `its/file.rs`", and switches as `Faults::field` or, of another room, as
+/// `room::Faults::field`.
+#[test]
+fn every_rule_names_a_test_and_what_it_names_is_there() {
+    let read = |path: PathBuf| (fs::read_to_string(&path).unwrap(), path);
+    let tree: Vec<_> = sources(&root()).into_iter().map(read).collect();
+    let protocol = protocol();
+    let named = named_in(&protocol);
+    let is_file = |name: &&str| name.ends_with(".rs");
+    let is_switch = |name: &&str| name.contains("Faults::") || name.contains("Mistakes::");
+
+    let mut wrong = Vec::new();
+    for (number, section) in rules(&protocol) {
+        if !named_in(section).iter().any(is_file) {
+            wrong.push(format!("rule {number} names no test"));
+        }
+    }
+    for pair in named.windows(2).filter(|pair| is_file(&pair[1])) {
+        // Some are rows of a macro.
+        let [as_fn, as_row] = ["(", ":"].map(|end| format!("fn {}{end}", pair[0]));
+        let is_it = |(text, path): &(String, PathBuf)| {
+            path.ends_with(pair[1]) && (text.contains(&as_fn) || text.contains(&as_row))
+        };
+        if !tree.iter().any(is_it) {
+            wrong.push(format!("there is no test {} in {}", pair[0], pair[1]));
+        }
+    }
+    for name in named.iter().copied().filter(is_switch) {
+        let mut parts = name.rsplit("::");
+        let (field, set) = (parts.next().unwrap(), parts.next().unwrap());
+        let room = parts.next();
+        let is_it = |(text, path): &(String, PathBuf)| {
+            switches(text, set).contains(&field)
+                && room.is_none_or(|room| path.iter().any(|part| part == room))
+        };
+        if !tree.iter().any(is_it) {
+            wrong.push(format!("there is no switch {name}"));
+        }
+    }
+    let (options, _) = tree.iter().find(|(_, path)| path.ends_with("register/options.rs")).unwrap();
+    for field in switches(options, "Faults") {
+        if !named.contains(&format!("Faults::{field}").as_str()) {
+            wrong.push(format!("the protocol does not name the switch Faults::{field}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The fields of a set of switches, if this text declares it.
+fn switches<'a>(text: &'a str, set: &str) -> Vec<&'a str> {
+    let (_, declared) = text.split_once(&format!("pub struct {set} {{")).unwrap_or_default();
+    let lines = declared.split('}').next().unwrap_or_default().lines();
+    lines.filter_map(|line| line.trim().strip_prefix("pub ")?.strip_suffix(": bool,")).collect()
 }
