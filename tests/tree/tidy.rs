@@ -1,6 +1,8 @@
-//! Holds the tree to its own rules: which room may import which, and nothing half-done left behind.
+//! Holds the tree to its own rules: which room may import which, nothing half-done left behind, one name for each type, and
+//! every rule of the replication protocol that is spoken of written down, with what shows it.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -39,13 +41,22 @@ const ARROWS: [(&str, &[&str]); 12] = [
 ];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
+    files(dir, &["rs"])
+}
+
+/// The files with one of these endings, but for what is hidden or built.
+fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(dir) else { return found };
     for entry in entries {
         let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
         if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.extend(files(&path, endings));
+        } else if endings.iter().any(|ending| path.extension().is_some_and(|of| of == *ending)) {
             found.push(path);
         }
     }
@@ -143,4 +154,238 @@ fn nothing_half_done_is_left_in_the_tree() {
 fn main_only_starts_the_command_line() {
     let text = fs::read_to_string(root().join("src/main.rs")).unwrap();
     assert!(text.lines().count() <= 60);
+}
+
+/// The text of the replication protocol, wherever it stands.
+fn protocol() -> String {
+    let texts = files(&root(), &["md"]);
+    let path = texts.iter().find(|path| path.ends_with("register/protocol.md"));
+    fs::read_to_string(path.unwrap()).unwrap()
+}
+
+/// The rules of the protocol: their numbers, and what their sections say.
+fn rules(protocol: &str) -> Vec<(u32, &str)> {
+    let sections = protocol.split("\n#").filter_map(|section| section.strip_prefix("## Rule "));
+    sections.map(|section| (section.split(':').next().unwrap().parse().unwrap(), section)).collect()
+}
+
+/// What a text names in code marks.
+fn named_in(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The numbers of the rules that a text speaks of, as in "rules 2, 4 to 6 and 9", however its comments are wrapped.
+fn spoken_of(text: &str) -> BTreeSet<u32> {
+    let lines = text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!']));
+    let text = lines.collect::<Vec<_>>().join(" ");
+    let mut words = text.split_whitespace().peekable();
+    let mut numbers = BTreeSet::new();
+    while let Some(word) = words.next() {
+        let word = word.trim_start_matches(|c: char| !c.is_alphabetic());
+        if !matches!(word, "rule" | "rules" | "Rule" | "Rules") {
+            continue;
+        }
+        while let Some(word) = words.peek() {
+            let digits = word.trim_end_matches(|c: char| !c.is_ascii_digit());
+            match digits.parse() {
+                Ok(number) => numbers.insert(number),
+                Err(_) if matches!(*word, "and" | "or" | "to") => false,
+                Err(_) => break,
+            };
+            if word.contains([')', '.', ':', ';']) {
+                break;
+            }
+            words.next();
+        }
+    }
+    numbers
+}
+
+#[test]
+fn rules_are_found_in_comments_however_they_are_wrapped() {
+    let text = "//! (rules 2, 4 to\n//! 6 and 9), 7 of them\n/// See rule\n    /// 12. 3 more\n// no rule of 8\n";
+    assert_eq!(spoken_of(text), [2, 4, 6, 9, 12].into());
+}
+
+#[test]
+fn every_rule_that_is_spoken_of_stands_in_the_protocol() {
+    let protocol = protocol();
+    let numbers: Vec<_> = rules(&protocol).into_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u32).collect::<Vec<_>>());
+    let mut wrong = Vec::new();
+    for path in files(&root(), &["rs", "md"]) {
+        for number in spoken_of(&fs::read_to_string(&path).unwrap()) {
+            if !numbers.contains(&number) {
+                wrong.push(format!("{} speaks of rule {number}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A rule names tests as "`the_test` in `its/file.rs`", and switches as `RegisterFaults::field`.
+#[test]
+fn every_rule_names_a_test_and_what_it_names_is_there() {
+    let read = |path: PathBuf| (fs::read_to_string(&path).unwrap(), path);
+    let tree: Vec<_> = sources(&root()).into_iter().map(read).collect();
+    let protocol = protocol();
+    let named = named_in(&protocol);
+    let is_file = |name: &&str| name.ends_with(".rs");
+    let is_switch = |name: &&str| name.contains("Faults::") || name.contains("Mistakes::");
+
+    let mut wrong = Vec::new();
+    for (number, section) in rules(&protocol) {
+        if !named_in(section).iter().any(is_file) {
+            wrong.push(format!("rule {number} names no test"));
+        }
+    }
+    for pair in named.windows(2).filter(|pair| is_file(&pair[1])) {
+        // Some are rows of a macro.
+        let [as_fn, as_row] = ["(", ":"].map(|end| format!("fn {}{end}", pair[0]));
+        let is_it = |(text, path): &(String, PathBuf)| {
+            path.ends_with(pair[1]) && (text.contains(&as_fn) || text.contains(&as_row))
+        };
+        if !tree.iter().any(is_it) {
+            wrong.push(format!("there is no test {} in {}", pair[0], pair[1]));
+        }
+    }
+    for name in named.iter().copied().filter(is_switch) {
+        let mut parts = name.rsplit("::");
+        let (field, set) = (parts.next().unwrap(), parts.next().unwrap());
+        let room = parts.next();
+        let is_it = |(text, path): &(String, PathBuf)| {
+            switches(text, set).contains(&field)
+                && room.is_none_or(|room| path.iter().any(|part| part == room))
+        };
+        if !tree.iter().any(is_it) {
+            wrong.push(format!("there is no switch {name}"));
+        }
+    }
+    let (options, _) = tree.iter().find(|(_, path)| path.ends_with("register/options.rs")).unwrap();
+    for field in switches(options, "RegisterFaults") {
+        if !named.contains(&format!("RegisterFaults::{field}").as_str()) {
+            wrong.push(format!("the protocol does not name the switch RegisterFaults::{field}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The fields of a set of switches, if this text declares it.
+fn switches<'a>(text: &'a str, set: &str) -> Vec<&'a str> {
+    let (_, declared) = text.split_once(&format!("pub struct {set} {{")).unwrap_or_default();
+    let lines = declared.split('}').next().unwrap_or_default().lines();
+    lines.filter_map(|line| line.trim().strip_prefix("pub ")?.strip_suffix(": bool,")).collect()
+}
+
+/// The name of the type that a line defines. Indented types belong to an `impl`, a function or a `mod tests`: they do not count.
+fn defined(line: &str) -> Option<&str> {
+    let line = line
+        .strip_prefix("pub")
+        .map_or(line, |rest| rest.split_once(' ').map_or("", |(_, item)| item));
+    let (kind, rest) = line.strip_prefix("unsafe ").unwrap_or(line).split_once(' ')?;
+    let is_type = ["struct", "enum", "trait", "type", "union"].contains(&kind);
+    rest.split(|c: char| !c.is_alphanumeric()).next().filter(|_| is_type)
+}
+
+/// The names of types that a file takes from other files of the project: by a `use`, or by a path. The first word of either is
+/// `crate`, `super`, `self`, one of our crates, a module that the file declares, or (of a path) one that such a `use` names.
+fn taken(text: &str) -> BTreeSet<&str> {
+    let is_upper = |word: &str| word.starts_with(|c: char| c.is_ascii_uppercase());
+    let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut ours = BTreeSet::from(["crate", "super", "self"]);
+    ours.extend(
+        text.lines()
+            .filter_map(|line| line.strip_suffix(';')?.split_once("mod "))
+            .map(|(_, name)| name),
+    );
+    let mut names = BTreeSet::new();
+    for path in text.split(';').filter_map(|statement| Some(statement.rsplit_once("use ")?.1)) {
+        let first = path.split("::").next().unwrap_or("");
+        if !ours.contains(first) && !first.starts_with("nomad") {
+            continue;
+        }
+        let mut before = "";
+        for word in path.split(|c| !part_of_word(c)).filter(|word| !word.is_empty()) {
+            if is_upper(word) && before != "as" {
+                names.insert(word);
+            } else {
+                ours.insert(word);
+            }
+            before = word;
+        }
+    }
+    for (at, _) in text.match_indices("::") {
+        let (front, back) = (&text[..at], &text[at + 2..]);
+        let path =
+            &front[front.rfind(|c| !part_of_word(c) && c != ':').map_or(0, |last| last + 1)..];
+        let name = &back[..back.find(|c| !part_of_word(c)).unwrap_or(back.len())];
+        let (first, last) =
+            (path.split("::").next().unwrap_or(""), path.rsplit("::").next().unwrap_or(""));
+        // Behind a type stands a variant or a function, not a type.
+        if is_upper(name) && !is_upper(last) && (ours.contains(first) || first.starts_with("nomad"))
+        {
+            names.insert(name);
+        }
+    }
+    names
+}
+
+/// The text of a file without comments and without its `mod tests { .. }`.
+fn code_of(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let shipped = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("");
+    shipped
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or("").trim_end().to_owned() + "\n")
+        .collect()
+}
+
+#[test]
+fn what_a_file_defines_and_takes_is_found() {
+    let lines = [
+        "pub(super) struct A<T>(T);",
+        "type B = u8;",
+        "    type C = u8;",
+        "pub fn D() {}",
+        "pub trait E: X {",
+    ];
+    assert_eq!(lines.map(defined), [Some("A"), Some("B"), None, None, Some("E")]);
+    let text = "mod child;\npub use child::{A, deep::B as C};\nuse http::D;\nuse super::near;\n\
+                fn f(x: near::E, y: http::F) { Self::G; A::H; crate::i::J::K }\n";
+    assert_eq!(taken(text), BTreeSet::from(["A", "B", "E", "J"]));
+}
+
+/// A type that other files use has one name in the whole project. Types that only their own files name may share theirs. Which of
+/// two types of a name is meant need not be found out: neither may be taken from elsewhere. Generated code is in no file.
+#[test]
+fn no_type_name_that_other_files_use_is_defined_twice() {
+    // Files named `tests.rs` or `test_*`, and folders named `tests`, are compiled for tests alone.
+    let named =
+        |path: PathBuf| (path.strip_prefix(root()).unwrap().display().to_string(), code_of(&path));
+    let of_tests = |path: &str| {
+        path.ends_with("/tests.rs")
+            || ["/test_", "/tests/", "/sim/"].iter().any(|part| path.contains(part))
+    };
+    let files = sources(&root().join("src")).into_iter().map(named);
+    let files: Vec<_> = files.filter(|(path, _)| !of_tests(path)).collect();
+    let mut types: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut users: BTreeMap<&str, &str> = BTreeMap::new();
+    for (path, code) in &files {
+        for (at, name) in
+            code.lines().enumerate().filter_map(|(at, line)| Some((at, defined(line)?)))
+        {
+            types.entry(name).or_default().push(format!("{path}:{}", at + 1));
+        }
+        users.extend(taken(code).into_iter().map(|name| (name, path.as_str())));
+    }
+    types.retain(|name, places| places.len() > 1 && users.contains_key(name));
+    let line = |(name, places): (&&str, &Vec<String>)| {
+        format!(
+            "{name}, which {} takes from elsewhere, is {} types: {}",
+            users[name],
+            places.len(),
+            places.join(", ")
+        )
+    };
+    assert!(types.is_empty(), "{}", types.iter().map(line).collect::<Vec<_>>().join("\n"));
 }

@@ -133,7 +133,7 @@ impl Registers {
 
     /// Returns the register of an acceptance: it promises the same proposer's next operation along with it (rule 11).
     pub(super) fn accepting(&self, ballot: Ballot, value: Value, past: Past) -> Register {
-        let without = self.options.faults.piggyback_without_promise;
+        let without = self.options.faults().piggyback_without_promise;
         let promised = if without { ballot } else { ballot.piggyback() };
         Register { promised, accepted: ballot, value, past }
     }
@@ -152,7 +152,7 @@ impl Registers {
         if register.accepted != ballot || matches!(register.value, Value::Live(_)) {
             return;
         }
-        let faults = self.options.faults;
+        let faults = self.options.faults();
         let promised = register.promised.max(self.promises.held(id));
         let floor = if faults.floor_is_accepted { register.accepted } else { promised };
         if !faults.no_floor && floor > state.floor {
@@ -201,7 +201,7 @@ impl Registers {
             Body::Accept { .. } => return false,
             _ => return true,
         };
-        let faults = self.options.faults;
+        let faults = self.options.faults();
         let is_of_epoch =
             ballot.epoch == epoch || faults.ballot_without_epoch || faults.piggyback_across_epochs;
         if !is_of_epoch || ballot.node != from.tag() {

@@ -264,7 +264,7 @@ impl Registers {
 
     fn next_after(&self, epoch: u64) -> Option<Configuration> {
         let known = &self.adoption.known;
-        let next = if self.options.faults.skip_configurations {
+        let next = if self.options.faults().skip_configurations {
             known.last_key_value().map(|(_, last)| last).filter(|last| last.epoch > epoch)
         } else {
             known.get(&(epoch + 1))
@@ -289,7 +289,7 @@ impl Registers {
         state.ceiling = promises::above(state.ceiling, Ballot { epoch, counter, node: 0 });
         self.is_state_news = false;
         self.state = Some(state.clone());
-        if !self.options.faults.piggyback_across_epochs {
+        if !self.options.faults().piggyback_across_epochs {
             self.ready.clear();
         }
         self.rescan = None;

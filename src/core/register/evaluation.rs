@@ -100,7 +100,7 @@ impl Registers {
         if !object.is_expired(step.now.wall.secs()) {
             return None;
         }
-        let version = if self.options.faults.expire_as_newest {
+        let version = if self.options.faults().expire_as_newest {
             self.numbers.version(step.now.wall, Some(object.version))
         } else {
             object.version

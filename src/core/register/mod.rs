@@ -1,13 +1,15 @@
 //! The replicated registers: every object is a small register of its own, kept by its replica set and changed by
 //! single-decree rounds (CASPaxos, Rystsov 2018).
 //!
-//! The rules that the texts here call "rule N" are those of the replication protocol, which was model-checked. Invariants:
-//! a reply that depends on a state leaves only after that state is durable; nothing here reads a clock or a disk.
+//! Invariants: a reply that depends on a state leaves only after that state is durable; nothing here reads a clock or a disk.
+//! The rules that comments call "rule N" are those of the protocol below.
 //!
-//! Where to look: `acceptor` answers the rounds of all members, `proposer` runs those of this node, `evaluation` decides what an
-//! order does to a value, `past` tells an overtaken write what
-//! became of it, `promises` says what is promised without a write, `reading` asks a quorum, `adoption` follows the group's configurations, `rescan` carries objects
-//! over from one to the next, `keeping` holds back what is not durable yet.
+//! Where to look: `acceptor` answers the rounds of all members, `proposer` runs those of this node, `evaluation` decides what
+//! an order does to a value, `past` tells an overtaken write what became of it, `promises` says what is promised without a
+//! write, `reading` asks a quorum, `adoption` follows the group's configurations, `rescan` carries objects over from one to
+//! the next, `keeping` holds back what is not durable yet.
+//!
+#![doc = include_str!("protocol.md")]
 
 mod acceptor;
 mod adoption;

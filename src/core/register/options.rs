@@ -51,8 +51,8 @@ pub struct RegisterOptions {
     pub back_off_us: u64,
     /// The longest such wait.
     pub back_off_max_us: u64,
-    /// Mistakes put in on purpose. For tests only.
-    #[doc(hidden)]
+    /// Mistakes put in on purpose.
+    #[cfg(test)]
     pub faults: RegisterFaults,
 }
 
@@ -77,13 +77,24 @@ impl Default for RegisterOptions {
             straggle_us: 2_000_000,
             back_off_us: 2_000,
             back_off_max_us: 1_000_000,
-            faults: RegisterFaults::default(),
+            #[cfg(test)]
+            faults: RegisterFaults::NONE,
         }
     }
 }
 
-/// Mistakes that the simulation must catch when they are put in. Each breaks one rule.
-#[doc(hidden)]
+impl RegisterOptions {
+    /// Returns the mistakes that a test has put in; elsewhere there are none.
+    pub(super) const fn faults(&self) -> RegisterFaults {
+        #[cfg(test)]
+        return self.faults;
+        #[cfg(not(test))]
+        return RegisterFaults::NONE;
+    }
+}
+
+/// Mistakes that the simulation must catch when they are put in. Each breaks one rule. Tests alone can put them in: elsewhere
+/// the compiler sees that none is, and leaves the wrong branches out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RegisterFaults {
     /// Rule 1: ballots do not carry the epoch.

@@ -1,5 +1,5 @@
-//! What a value remembers of the writes that led to it, so that a proposer which was overtaken learns what became of its own
-//! (an extension of rule 6), and a request that comes twice is carried out once.
+//! What a value remembers of the writes that led to it, so that a proposer which was overtaken learns what became of its own,
+//! and a request that comes twice is carried out once (rule 6).
 //!
 //! A decided value descends from the one before it, back to when there was no object: a line without branches. Each value
 //! carries the last effect of each proposer in its line. A proposer runs one round of an object at a time, so if an effect of

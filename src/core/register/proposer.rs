@@ -27,7 +27,7 @@ impl Registers {
             Configuration { epoch: 0, members: BTreeSet::new(), replication_factor: 0, old: None };
         let configuration = self.state.as_ref().map_or(&NOBODY, |state| &state.configuration);
         let set = ReplicaSet::of(id, configuration);
-        match self.options.faults {
+        match self.options.faults() {
             faults if faults.joint_quorum_of_new => set.new_only(),
             faults if faults.joint_quorum_of_old => set.old_only(),
             _ => set,
@@ -135,7 +135,7 @@ impl Registers {
         let is_here = round.set.place_of(self.home.node).is_some();
         // What was overtaken, or may find no quorum, is not offered: as long as nothing is, a failure is no unknown outcome. Only
         // a replica hears what others do.
-        let is_deaf = !is_here && !self.options.faults.piggyback_across_epochs;
+        let is_deaf = !is_here && !self.options.faults().piggyback_across_epochs;
         let is_overtaken = is_deaf || (is_here && self.promised_here(step, id) > ballot);
         if is_overtaken || !self.reaches(step, &round.set) {
             return self.prepare(step, id, round);
@@ -190,7 +190,7 @@ impl Registers {
     /// Returns a ballot above all that this node knows of; `None` = there is none.
     pub(super) fn new_ballot(&mut self, step: StepContext<'_>, id: &ObjectId) -> Option<Ballot> {
         let epoch = self.epoch()?;
-        let faults = self.options.faults;
+        let faults = self.options.faults();
         let epoch = if faults.ballot_without_epoch { 0 } else { epoch };
         if !faults.volatile_counter {
             let promised = self.promised_here(step, id);
@@ -294,7 +294,7 @@ impl Registers {
             return self.put_round(id, round);
         };
         let (highest, value, mut past) = found.highest;
-        let faults = self.options.faults;
+        let faults = self.options.faults();
         if faults.past_is_lost && highest.node != self.home.node.tag() {
             past = Past::default();
         }
@@ -395,7 +395,7 @@ impl Registers {
             *refused = refused.without(*accepted);
             let those = *accepted;
             let is_by_majority =
-                self.options.faults.drop_by_majority && matches!(round.task, RoundTask::Clear(_));
+                self.options.faults().drop_by_majority && matches!(round.task, RoundTask::Clear(_));
             if round.set.decides(those)
                 && (is_by_majority || !self.waits_for_all(step, id, &mut round, those))
             {

@@ -66,7 +66,7 @@ impl Registers {
         if let Some(place) = query.set.place_of(from).filter(|place| !query.answered.has(*place)) {
             query.add(place, accepted, value);
         }
-        if let Some(value) = query.agreed(self.options.faults.read_highest) {
+        if let Some(value) = query.agreed(self.options.faults().read_highest) {
             self.counts.agreed += 1;
             self.answer_readers(step, query.readers, &value);
             self.again.insert(id);

@@ -28,7 +28,7 @@ impl ShardRescan {
 impl Registers {
     /// Begins the rescan of these objects.
     pub(super) fn begin_rescan(&mut self, epoch: u64, ids: Vec<ObjectId>) {
-        let faults = self.options.faults;
+        let faults = self.options.faults();
         let mut left = if faults.no_rescan { Vec::new() } else { ids };
         left.reverse();
         if faults.rescanned_at_once {

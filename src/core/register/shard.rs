@@ -26,8 +26,8 @@ impl Registers {
     ) -> Self {
         let is_own = |state: &ShardState| state.group == home.group && state.claim == home.claim;
         let state = state.filter(is_own);
-        let numbers = Numbers::new(home.node.tag(), state.as_ref(), clock_floor, options.faults);
-        let promises = Promises::new(state.as_ref(), options.faults);
+        let numbers = Numbers::new(home.node.tag(), state.as_ref(), clock_floor, options.faults());
+        let promises = Promises::new(state.as_ref(), options.faults());
         Self {
             numbers,
             promises,
@@ -211,7 +211,7 @@ impl Registers {
             }
         } else if !self.adoption.is_open() {
             self.hold(from, message, trace);
-        } else if message.epoch < epoch && !self.options.faults.no_epoch_check {
+        } else if message.epoch < epoch && !self.options.faults().no_epoch_check {
             if message.body.request_bytes().is_some() {
                 self.tell_late(step, from, message.epoch, trace);
             }
@@ -297,7 +297,7 @@ impl Registers {
     fn flush(&mut self) {
         let news = self.state.as_ref().filter(|_| self.is_state_news);
         let mut news = news.cloned();
-        if let Some(state) = news.as_mut().filter(|_| self.options.faults.volatile_floor) {
+        if let Some(state) = news.as_mut().filter(|_| self.options.faults().volatile_floor) {
             state.floor = Ballot::NONE;
         }
         self.is_state_news = false;
@@ -313,7 +313,7 @@ impl Registers {
     /// Reserves the numbers in use. Returns what has to be durable before they leave.
     pub(super) fn reserve(&mut self) -> Option<Ticket> {
         let state = self.state.as_mut()?;
-        if self.options.faults.volatile_counter {
+        if self.options.faults().volatile_counter {
             return None;
         }
         let (is_news, is_uncovered) = self.numbers.reserve(state);
@@ -347,7 +347,7 @@ impl Registers {
 
     /// Does something once `ticket` is durable.
     pub(super) fn after(&mut self, ticket: Option<Ticket>, after: After) {
-        let ticket = ticket.filter(|_| !self.options.faults.reply_before_durable);
+        let ticket = ticket.filter(|_| !self.options.faults().reply_before_durable);
         if let Some(after) = self.keeping.defer(ticket, after) {
             self.run(after);
         }

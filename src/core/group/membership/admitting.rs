@@ -65,7 +65,7 @@ impl Membership {
             return;
         }
         let ready_at = self.pace.now().plus(self.config.gather_us);
-        let confirmed = self.config.faults.no_confirm;
+        let confirmed = self.config.faults().no_confirm;
         let Some(lead) = &mut self.lead else { return };
         let (claim, group) = (seat.claim, self.durable.home.clone().unwrap_or_default());
         let address = seat.member.peer.clone();

@@ -56,14 +56,13 @@ pub struct MembershipConfig {
     pub rest_us: u64,
     /// How long joins are gathered before they become one change.
     pub gather_us: u64,
-    /// Faults put in on purpose. For tests only.
-    #[doc(hidden)]
+    /// Mistakes put in on purpose.
+    #[cfg(test)]
     pub faults: MembershipFaults,
 }
 
-/// Mistakes that the simulation must catch when they are put in.
-#[doc(hidden)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Mistakes that the simulation must catch when they are put in. Tests alone can put them in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MembershipFaults {
     /// A node goes to another group under the claim that the first one has.
     pub claim_is_kept: bool,
@@ -81,7 +80,28 @@ pub struct MembershipFaults {
     pub even_voters: bool,
 }
 
+impl MembershipFaults {
+    /// No mistake.
+    pub const NONE: Self = Self {
+        claim_is_kept: false,
+        claim_is_not_durable: false,
+        no_confirm: false,
+        merge_without_order: false,
+        acknowledge_for_others: false,
+        remove_on_own_word: false,
+        even_voters: false,
+    };
+}
+
 impl MembershipConfig {
+    /// Returns the mistakes that a test has put in; elsewhere there are none.
+    pub(super) const fn faults(&self) -> MembershipFaults {
+        #[cfg(test)]
+        return self.faults;
+        #[cfg(not(test))]
+        return MembershipFaults::NONE;
+    }
+
     /// The times of the shipped configuration.
     pub fn with(capacity: u32, settings: Settings) -> Self {
         const S: u64 = 1_000_000;
@@ -102,7 +122,8 @@ impl MembershipConfig {
             suspect_after_us: 5 * S,
             rest_us: 600 * S,
             gather_us: 100_000,
-            faults: MembershipFaults::default(),
+            #[cfg(test)]
+            faults: MembershipFaults::NONE,
         }
     }
 }

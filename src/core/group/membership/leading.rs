@@ -197,7 +197,7 @@ impl Membership {
         let Some(table) = self.table().cloned() else { return };
         let is_present = table.epoch() == epoch && table.configuration().is_joint();
         let mut nodes = BTreeSet::from([node]);
-        if self.config.faults.acknowledge_for_others {
+        if self.config.faults().acknowledge_for_others {
             nodes = table.configuration().everybody();
         }
         for node in nodes {
@@ -253,7 +253,7 @@ impl Membership {
         for (node, seat) in &table.seats {
             let known = self.lead.as_ref().and_then(|lead| lead.known.get(&(*node, seat.claim)));
             let since = known.copied().unwrap_or(now);
-            let reached = if self.config.faults.remove_on_own_word {
+            let reached = if self.config.faults().remove_on_own_word {
                 self.watch.heard_at(*node, now)
             } else {
                 self.watch.reached_at(*node, now)
@@ -336,7 +336,7 @@ impl Membership {
             caught_up: &self.log.caught_up,
             most: self.config.voters,
             heir: self.lead.as_ref().and_then(|lead| lead.heir),
-            odd: !self.config.faults.even_voters,
+            odd: !self.config.faults().even_voters,
         };
         let (voters, learners) = electorate.arrange(|node| self.is_alive(node));
         if (&voters, &learners) == (&self.log.voters, &self.log.learners) {

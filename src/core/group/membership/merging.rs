@@ -120,7 +120,7 @@ impl Membership {
         let found = self.without_rests(found);
         let Some(table) = self.table().cloned() else { return };
         let mine = self.offer(&table);
-        let strict = !self.config.faults.merge_without_order;
+        let strict = !self.config.faults().merge_without_order;
         let now = self.pace.now();
         let seeks = self.seeks_merger(&table) && !self.is_bound_to_stay(&table);
         let permanent = self.permanent;
@@ -174,7 +174,7 @@ impl Membership {
         }
         let now = self.pace.now();
         let (leads, has_majority) = (self.leads(), self.is_backed());
-        let strict = !self.config.faults.merge_without_order;
+        let strict = !self.config.faults().merge_without_order;
         let offer = self.offer(&table);
         let is_leaving =
             matches!(&self.stage, super::MembershipStage::Seated(seated) if seated.is_leaving());

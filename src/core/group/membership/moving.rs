@@ -165,7 +165,7 @@ impl Membership {
             }
             (Some(home), Goal::Found) if *home == own && !self.has_log => self.found(own),
             (Some(_), _) => {
-                let kept = u64::from(!self.config.faults.claim_is_kept);
+                let kept = u64::from(!self.config.faults().claim_is_kept);
                 let claim = self.durable.claim.saturating_add(kept);
                 self.persist(Durable { claim, home: None });
             }
@@ -190,7 +190,7 @@ impl Membership {
     fn persist(&mut self, durable: Durable) {
         let ticket = self.wait_for(Step::Persist(durable.clone()));
         self.out.push(MembershipEffect::Persist { ticket, durable });
-        if self.config.faults.claim_is_not_durable {
+        if self.config.faults().claim_is_not_durable {
             self.on_moved(ticket, true);
         }
     }

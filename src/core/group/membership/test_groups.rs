@@ -377,6 +377,19 @@ fn a_new_dedicated_super_peer_gives_room_once_it_has_nobody_to_take_over() {
     assert!(matches!(bench.asked_for_room(2, 3), MembershipAnswer::Room(_)));
 }
 
+/// What a member has kept is too old to go on from (rule 3): its claim is void, and it looks for a place under the next one
+/// (rule 13).
+#[test]
+fn a_member_that_was_left_behind_comes_back_under_another_claim() {
+    let mut bench = Bench::seated(2, &[1, 2, 3], false);
+    bench.step(MembershipEvent::LeftBehind);
+    assert_eq!(*bench.core.durable(), Durable { claim: 2, home: None });
+    assert_eq!(bench.core.state(), RoleState::Discovering);
+    let removed =
+        MembershipEffect::Report(MembershipReport::Removed { group: GROUP.into(), claim: 1 });
+    assert!(bench.out.contains(&removed), "its registers go with the claim");
+}
+
 /// Issue 3: a provisional group whose founder was started with nobody to start from stayed alone for ever.
 #[test]
 fn a_founder_that_knew_nobody_looks_for_a_better_group_too() {

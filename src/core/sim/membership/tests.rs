@@ -71,7 +71,7 @@ fn runs_clean(part: u64, parts: u64) {
     let (mut steps, mut forced) = (0, 0);
     println!("{} seeds from NOMAD_SEED={:?} on", seeds.len(), seeds.first());
     for seed in seeds {
-        match outcome(seed, MembershipFaults::default()) {
+        match outcome(seed, MembershipFaults::NONE) {
             Ok(sim) => (steps, forced) = (steps + sim.steps, forced + sim.judge.forced),
             Err(why) => panic!("NOMAD_SEED={seed}: {why}"),
         }
@@ -95,7 +95,7 @@ fn one_truth_per_group_in_the_second_half_of_the_seeds() {
 #[test]
 fn seeds_that_have_found_mistakes_run_clean() {
     for seed in [2557, 10_359_302_563_005_418_271] {
-        if let Err(why) = outcome(seed, MembershipFaults::default()) {
+        if let Err(why) = outcome(seed, MembershipFaults::NONE) {
             panic!("NOMAD_SEED={seed}: {why}");
         }
     }
@@ -114,39 +114,39 @@ fn is_caught(faults: MembershipFaults, within: u64, by: &str) {
 
 #[test]
 fn a_claim_that_is_kept_for_the_next_group_is_caught() {
-    is_caught(MembershipFaults { claim_is_kept: true, ..MembershipFaults::default() }, 50, "two groups have");
+    is_caught(MembershipFaults { claim_is_kept: true, ..MembershipFaults::NONE }, 50, "two groups have");
 }
 
 #[test]
 fn a_claim_that_is_used_before_it_is_durable_is_caught() {
-    let faults = MembershipFaults { claim_is_not_durable: true, ..MembershipFaults::default() };
+    let faults = MembershipFaults { claim_is_not_durable: true, ..MembershipFaults::NONE };
     is_caught(faults, 50, "before it is durable");
 }
 
 #[test]
 fn a_newcomer_that_is_not_asked_back_is_caught() {
-    is_caught(MembershipFaults { no_confirm: true, ..MembershipFaults::default() }, 50, "was not asked back");
+    is_caught(MembershipFaults { no_confirm: true, ..MembershipFaults::NONE }, 50, "was not asked back");
 }
 
 #[test]
 fn groups_that_merge_in_any_order_are_caught() {
-    let faults = MembershipFaults { merge_without_order: true, ..MembershipFaults::default() };
+    let faults = MembershipFaults { merge_without_order: true, ..MembershipFaults::NONE };
     is_caught(faults, 1_000, "go to each other");
 }
 
 #[test]
 fn acknowledgements_on_behalf_of_others_are_caught() {
-    let faults = MembershipFaults { acknowledge_for_others: true, ..MembershipFaults::default() };
+    let faults = MembershipFaults { acknowledge_for_others: true, ..MembershipFaults::NONE };
     is_caught(faults, 200, "settled without");
 }
 
 #[test]
 fn a_removal_on_the_super_peers_word_alone_is_caught() {
-    let faults = MembershipFaults { remove_on_own_word: true, ..MembershipFaults::default() };
+    let faults = MembershipFaults { remove_on_own_word: true, ..MembershipFaults::NONE };
     is_caught(faults, 3_000, "though others reached it");
 }
 
 #[test]
 fn an_even_number_of_voters_is_caught() {
-    is_caught(MembershipFaults { even_voters: true, ..MembershipFaults::default() }, 50, "voters");
+    is_caught(MembershipFaults { even_voters: true, ..MembershipFaults::NONE }, 50, "voters");
 }

@@ -8,6 +8,7 @@ pub mod contracts;
 pub mod directed;
 pub mod group;
 pub mod machine;
+pub mod rounds;
 pub mod schedules;
 pub mod settled;
 

@@ -108,8 +108,7 @@ fn core(core: RegisterFaults) -> Mistakes {
 }
 
 macro_rules! mistakes {
-    ($($(#[$doc:meta])* $name:ident: $mistakes:expr, $within:expr, $by:expr;)*) => {$(
-        $(#[$doc])*
+    ($(fn $name:ident: $mistakes:expr, $within:expr, $by:expr;)*) => {$(
         #[test]
         fn $name() {
             is_caught($mistakes, $within, $by);
@@ -122,21 +121,21 @@ const M: Mistakes = Mistakes::NONE;
 const ORDER: &str = "is not linearizable";
 
 mistakes! {
-    a_counter_that_is_not_durable_is_caught: core(RegisterFaults { volatile_counter: true, ..F }), 300, "";
-    a_reply_before_its_state_is_durable_is_caught: core(RegisterFaults { reply_before_durable: true, ..F }), 20, "what is not durable";
-    a_lost_acceptor_write_is_caught: Mistakes { blind: true, ..core(RegisterFaults { reply_before_durable: true, ..F }) }, 1_000, ORDER;
-    a_joint_quorum_of_the_new_set_alone_is_caught: core(RegisterFaults { joint_quorum_of_new: true, ..F }), 100, ORDER;
-    a_joint_quorum_of_the_old_set_alone_is_caught: core(RegisterFaults { joint_quorum_of_old: true, ..F }), 100, ORDER;
-    a_change_that_is_evaluated_again_is_caught: core(RegisterFaults { evaluate_again: true, ..F }), 100, ORDER;
-    a_promise_that_is_not_durable_is_caught: core(RegisterFaults { volatile_promise: true, ..F }), 2_000, "";
-    a_past_that_is_lost_is_caught: core(RegisterFaults { past_is_lost: true, ..F }), 5_000, ORDER;
-    an_unconfirmed_refusal_is_caught: core(RegisterFaults { unconfirmed_refusal: true, ..F }), 500, ORDER;
-    a_read_of_the_highest_is_caught: core(RegisterFaults { read_highest: true, ..F }), 500, ORDER;
-    no_rescan_is_caught: core(RegisterFaults { no_rescan: true, ..F }), 100, ORDER;
-    a_rescan_that_is_reported_before_it_is_done_is_caught: core(RegisterFaults { rescanned_at_once: true, ..F }), 100, ORDER;
-    a_piggyback_without_a_promise_is_caught: core(RegisterFaults { piggyback_without_promise: true, ..F }), 800, ORDER;
-    an_expiry_that_wins_over_newer_writes_is_caught: core(RegisterFaults { expire_as_newest: true, ..F }), 4_000, "the newest fast write";
-    an_epoch_that_is_not_durable_is_caught: Mistakes { epoch_is_not_durable: true, ..M }, 500, ORDER;
-    amnesia_is_caught: Mistakes { amnesia: true, ..M }, 200, ORDER;
-    no_watermark_is_caught: Mistakes { no_watermark: true, ..M }, 4_000, "the newest fast write";
+    fn a_counter_that_is_not_durable_is_caught: core(RegisterFaults { volatile_counter: true, ..F }), 300, "";
+    fn a_reply_before_its_state_is_durable_is_caught: core(RegisterFaults { reply_before_durable: true, ..F }), 20, "what is not durable";
+    fn a_lost_acceptor_write_is_caught: Mistakes { blind: true, ..core(RegisterFaults { reply_before_durable: true, ..F }) }, 1_000, ORDER;
+    fn a_joint_quorum_of_the_new_set_alone_is_caught: core(RegisterFaults { joint_quorum_of_new: true, ..F }), 100, ORDER;
+    fn a_joint_quorum_of_the_old_set_alone_is_caught: core(RegisterFaults { joint_quorum_of_old: true, ..F }), 100, ORDER;
+    fn a_change_that_is_evaluated_again_is_caught: core(RegisterFaults { evaluate_again: true, ..F }), 100, ORDER;
+    fn a_promise_that_is_not_durable_is_caught: core(RegisterFaults { volatile_promise: true, ..F }), 2_000, "";
+    fn a_past_that_is_lost_is_caught: core(RegisterFaults { past_is_lost: true, ..F }), 5_000, ORDER;
+    fn an_unconfirmed_refusal_is_caught: core(RegisterFaults { unconfirmed_refusal: true, ..F }), 500, ORDER;
+    fn a_read_of_the_highest_is_caught: core(RegisterFaults { read_highest: true, ..F }), 500, ORDER;
+    fn no_rescan_is_caught: core(RegisterFaults { no_rescan: true, ..F }), 100, ORDER;
+    fn a_rescan_that_is_reported_before_it_is_done_is_caught: core(RegisterFaults { rescanned_at_once: true, ..F }), 100, ORDER;
+    fn a_piggyback_without_a_promise_is_caught: core(RegisterFaults { piggyback_without_promise: true, ..F }), 800, ORDER;
+    fn an_expiry_that_wins_over_newer_writes_is_caught: core(RegisterFaults { expire_as_newest: true, ..F }), 4_000, "the newest fast write";
+    fn an_epoch_that_is_not_durable_is_caught: Mistakes { epoch_is_not_durable: true, ..M }, 500, ORDER;
+    fn amnesia_is_caught: Mistakes { amnesia: true, ..M }, 200, ORDER;
+    fn no_watermark_is_caught: Mistakes { no_watermark: true, ..M }, 4_000, "the newest fast write";
 }
