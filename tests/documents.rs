@@ -1,4 +1,4 @@
-//! The documents match the code and each other: the table of keys, the links.
+//! The documents match the code and each other: the table of keys, the links, the glossary.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -72,4 +72,16 @@ fn every_link_of_the_documents_leads_somewhere() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_glossary_has_one_row_per_word() {
+    let text = fs::read_to_string(root().join("actors.md")).unwrap();
+    let glossary = text.split_once("## Glossary").unwrap().1;
+    let rows = glossary.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));
+    let words: Vec<_> = rows.map(|(word, _)| word).filter(|word| *word != "word").collect();
+    assert!(words.len() > 30, "{words:?}");
+    let mut seen = BTreeSet::new();
+    let twice: Vec<_> = words.iter().filter(|word| !seen.insert(**word)).collect();
+    assert!(twice.is_empty(), "{twice:?}");
 }
