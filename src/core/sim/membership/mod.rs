@@ -6,6 +6,7 @@ pub mod check;
 pub mod raft;
 pub mod settled;
 pub mod shell;
+mod tests;
 
 use std::{
     cmp::Reverse,

@@ -3,12 +3,11 @@
 //! `cargo test` runs a fixed range of seeds. `NOMAD_SOAK=N` draws N new ones, `NOMAD_SEED` runs that one alone, and
 //! `NOMAD_TRACE=1` tells its whole story.
 
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::{S, Sim, config};
 use crate::group::membership::MembershipFaults;
 use rand::{Rng, TryRngCore, rngs::OsRng};
-use super::{S, Sim, config};
 
 /// How many seeds the fixed range has, over all tests of it.
 const SEEDS: u64 = 10_000;
@@ -114,7 +113,11 @@ fn is_caught(faults: MembershipFaults, within: u64, by: &str) {
 
 #[test]
 fn a_claim_that_is_kept_for_the_next_group_is_caught() {
-    is_caught(MembershipFaults { claim_is_kept: true, ..MembershipFaults::NONE }, 50, "two groups have");
+    is_caught(
+        MembershipFaults { claim_is_kept: true, ..MembershipFaults::NONE },
+        50,
+        "two groups have",
+    );
 }
 
 #[test]
@@ -125,7 +128,11 @@ fn a_claim_that_is_used_before_it_is_durable_is_caught() {
 
 #[test]
 fn a_newcomer_that_is_not_asked_back_is_caught() {
-    is_caught(MembershipFaults { no_confirm: true, ..MembershipFaults::NONE }, 50, "was not asked back");
+    is_caught(
+        MembershipFaults { no_confirm: true, ..MembershipFaults::NONE },
+        50,
+        "was not asked back",
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod rounds;
 pub mod schedules;
 pub mod settled;
+mod tests;
 
 use std::{
     cmp::Reverse,

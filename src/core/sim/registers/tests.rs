@@ -4,13 +4,11 @@
 //! `cargo test` runs a fixed range of seeds. `NOMAD_SOAK=N` draws N new ones, `NOMAD_SEED` runs that one alone, and
 //! `NOMAD_TRACE=1` tells its whole story.
 
-
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::{Mistakes, World};
 use crate::register::RegisterFaults;
 use rand::{TryRngCore, rngs::OsRng};
-use super::{Mistakes, World};
 
 /// How many seeds the fixed range has, over all tests of it.
 const SEEDS: u64 = 20_000;
