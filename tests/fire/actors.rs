@@ -1,4 +1,4 @@
-//! The actors of a node, by name, and their end.
+//! Lists the actors of a node by name, and kills them.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use crate::support::{
     node::Node,
 };
 
-/// The root, whose loss is the loss of the node, and the thread that writes, which is no actor.
+/// Never killed: the root, because the node ends with it, and the writer thread, because it is not an actor.
 const LEFT_OUT: [&str; 2] = ["node", "writer"];
 
-/// Those without which this would not be a test of replicated objects; there is a writer for each shard.
+/// Actors that must be in the list. There is also a replica writer for each shard.
 const WANTED: [&str; 14] = [
     "outbox",
     "ledger",
@@ -33,7 +33,7 @@ const WANTED: [&str; 14] = [
     "grpc",
 ];
 
-/// The names of the actors that live, without what tells several nodes' apart.
+/// The names of the actors that run, without the part that names the node.
 pub async fn names(node: &Node) -> BTreeSet<String> {
     let tree = nomad(["actors", "--output", "json"]).on(node).ok().await.json();
     let names = all(&tree, "name").into_iter().chain(all(&tree, "actor"));
@@ -60,7 +60,7 @@ async fn restarts(node: &Node, name: &str) -> Option<u64> {
     found.iter().filter_map(|actor| actor["restarts"].as_u64()).max()
 }
 
-/// Kills it, and waits until it lives again in the same process.
+/// Kills it, and waits until it runs again in the same process.
 pub async fn kill(node: &Node, name: &str) {
     let Some(was) = restarts(node, name).await else {
         // A link to a member that has gone meanwhile.

@@ -1,4 +1,4 @@
-//! The checker of histories, held against histories whose verdict is known: each mistake that it is there for is caught.
+//! Tests the linearizability checker with histories whose verdict is known.
 
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
@@ -6,9 +6,8 @@ use crate::{
     entry::{
         Entry, NEVER,
         Operation::{self, *},
-        State,
-        Told::{self, *},
-        check, culprit,
+        Response::{self, *},
+        State, check, first_violation,
     },
     linearizability::Verdict,
     support::{
@@ -17,111 +16,125 @@ use crate::{
     },
 };
 
-trait IntoTold {
-    fn told(self) -> Told;
+trait IntoResponse {
+    fn response(self) -> Response;
 }
 
-impl IntoTold for Told {
-    fn told(self) -> Told {
+impl IntoResponse for Response {
+    fn response(self) -> Response {
         self
     }
 }
 
-impl IntoTold for Answer {
-    fn told(self) -> Told {
+impl IntoResponse for Answer {
+    fn response(self) -> Response {
         Ended(self)
     }
 }
 
-fn said(operation: Operation, told: impl IntoTold, call: u64, back: u64) -> Entry {
-    Entry::answered(operation, told.told(), call, back)
+fn answered(
+    operation: Operation,
+    response: impl IntoResponse,
+    called_at: u64,
+    returned_at: u64,
+) -> Entry {
+    Entry::answered(operation, response.response(), called_at, returned_at)
 }
 
 #[track_caller]
-fn right(history: &[Entry]) {
+fn assert_linearizable(history: &[Entry]) {
     assert_eq!(check(history), Verdict::Linearizable);
 }
 
-/// Asserts that it is caught, and that this operation is named.
+/// Asserts that the history is not linearizable, and that the checker names this operation.
 #[track_caller]
-fn wrong(history: &[Entry], named: &str) {
+fn assert_violation(history: &[Entry], named: &str) {
     assert_eq!(check(history), Verdict::NotLinearizable, "{history:?}");
-    let culprit = culprit(history).expect("a culprit").to_string();
-    assert!(culprit.contains(named), "{named} is not what is named: {culprit}");
+    let first_violation = first_violation(history).expect("no operation is named").to_string();
+    assert!(first_violation.contains(named), "{named} is expected, and not {first_violation}");
 }
 
 #[test]
 fn one_after_the_other_is_right() {
-    right(&[]);
-    right(&[
-        said(Read, Found(None), 0, 1),
-        said(Replace(1), Missing, 2, 3),
-        said(Create(2), Created, 4, 5),
-        said(Create(3), Exists, 6, 7),
-        said(Upsert(4), Replaced, 8, 9),
-        said(Swap(2, 5), Other, 10, 11),
-        said(Swap(4, 6), Replaced, 12, 13),
-        said(Read, Found(Some(6)), 14, 15),
-        said(DeleteIf(4), Unmet, 16, 17),
-        said(DeleteIf(6), Removed, 18, 19),
-        said(Delete, Missing, 20, 21),
-        said(Swap(6, 7), Unmet, 22, 23),
-        said(Upsert(8), Created, 24, 25),
-        said(Delete, Removed, 26, 27),
-        said(Read, Found(None), 28, 29),
+    assert_linearizable(&[]);
+    assert_linearizable(&[
+        answered(Read, Found(None), 0, 1),
+        answered(Replace(1), Missing, 2, 3),
+        answered(Create(2), Created, 4, 5),
+        answered(Create(3), Exists, 6, 7),
+        answered(Upsert(4), Replaced, 8, 9),
+        answered(Swap(2, 5), Other, 10, 11),
+        answered(Swap(4, 6), Replaced, 12, 13),
+        answered(Read, Found(Some(6)), 14, 15),
+        answered(DeleteIf(4), Unmet, 16, 17),
+        answered(DeleteIf(6), Removed, 18, 19),
+        answered(Delete, Missing, 20, 21),
+        answered(Swap(6, 7), Unmet, 22, 23),
+        answered(Upsert(8), Created, 24, 25),
+        answered(Delete, Removed, 26, 27),
+        answered(Read, Found(None), 28, 29),
     ]);
 }
 
 #[test]
 fn a_lost_write_is_caught() {
-    wrong(&[said(Create(1), Created, 0, 1), said(Read, Found(None), 2, 3)], "Found(None)");
-    wrong(
+    assert_violation(
+        &[answered(Create(1), Created, 0, 1), answered(Read, Found(None), 2, 3)],
+        "Found(None)",
+    );
+    assert_violation(
         &[
-            said(Create(1), Created, 0, 1),
-            said(Upsert(2), Replaced, 2, 3),
-            said(Read, Found(Some(1)), 4, 5),
+            answered(Create(1), Created, 0, 1),
+            answered(Upsert(2), Replaced, 2, 3),
+            answered(Read, Found(Some(1)), 4, 5),
         ],
         "Found(Some(1))",
     );
     // Also when it is another write that shows it.
-    wrong(&[said(Create(1), Created, 0, 1), said(Upsert(2), Created, 2, 3)], "Upsert(2)");
-    wrong(&[said(Create(1), Created, 0, 1), said(Delete, Missing, 2, 3)], "Delete");
+    assert_violation(
+        &[answered(Create(1), Created, 0, 1), answered(Upsert(2), Created, 2, 3)],
+        "Upsert(2)",
+    );
+    assert_violation(
+        &[answered(Create(1), Created, 0, 1), answered(Delete, Missing, 2, 3)],
+        "Delete",
+    );
 }
 
 #[test]
 fn a_stale_read_is_caught() {
     // Both reads run beside the write; the one that begins after the other ended may not go back.
-    let write = said(Upsert(2), Replaced, 10, 100);
-    let first = said(Create(1), Created, 0, 1);
-    let new = said(Read, Found(Some(2)), 20, 30);
-    let old = |call, back| said(Read, Found(Some(1)), call, back);
-    right(&[first.clone(), write.clone(), new.clone(), old(15, 25)]);
-    wrong(&[first, write, new, old(40, 50)], "Found(Some(1))");
+    let write = answered(Upsert(2), Replaced, 10, 100);
+    let first = answered(Create(1), Created, 0, 1);
+    let new = answered(Read, Found(Some(2)), 20, 30);
+    let old = |called_at, returned_at| answered(Read, Found(Some(1)), called_at, returned_at);
+    assert_linearizable(&[first.clone(), write.clone(), new.clone(), old(15, 25)]);
+    assert_violation(&[first, write, new, old(40, 50)], "Found(Some(1))");
 }
 
 #[test]
 fn a_double_create_is_caught() {
-    let both = [said(Create(1), Created, 0, 10), said(Create(2), Created, 5, 15)];
-    wrong(&both, "Create");
+    let both = [answered(Create(1), Created, 0, 10), answered(Create(2), Created, 5, 15)];
+    assert_violation(&both, "Create");
     // With a delete between them it is none.
-    right(&[both[0].clone(), both[1].clone(), said(Delete, Removed, 6, 12)]);
+    assert_linearizable(&[both[0].clone(), both[1].clone(), answered(Delete, Removed, 6, 12)]);
 }
 
 #[test]
 fn two_swaps_of_one_version_are_caught() {
-    let create = said(Create(1), Created, 0, 1);
-    let swaps = [said(Swap(1, 2), Replaced, 2, 10), said(Swap(1, 3), Replaced, 3, 9)];
-    wrong(&[create, swaps[0].clone(), swaps[1].clone()], "Swap");
+    let create = answered(Create(1), Created, 0, 1);
+    let swaps = [answered(Swap(1, 2), Replaced, 2, 10), answered(Swap(1, 3), Replaced, 3, 9)];
+    assert_violation(&[create, swaps[0].clone(), swaps[1].clone()], "Swap");
 }
 
 #[test]
 fn a_resurrection_is_caught() {
-    wrong(
+    assert_violation(
         &[
-            said(Create(1), Created, 0, 1),
-            said(Delete, Removed, 2, 3),
-            said(Read, Found(None), 4, 5),
-            said(Read, Found(Some(1)), 6, 7),
+            answered(Create(1), Created, 0, 1),
+            answered(Delete, Removed, 2, 3),
+            answered(Read, Found(None), 4, 5),
+            answered(Read, Found(Some(1)), 6, 7),
         ],
         "Found(Some(1))",
     );
@@ -129,33 +142,40 @@ fn a_resurrection_is_caught() {
 
 #[test]
 fn a_refusal_that_nothing_justifies_is_caught() {
-    wrong(&[said(Create(1), Exists, 0, 1)], "Exists");
-    wrong(&[said(Create(1), Created, 0, 1), said(Swap(1, 2), Unmet, 2, 3)], "Unmet");
+    assert_violation(&[answered(Create(1), Exists, 0, 1)], "Exists");
+    assert_violation(
+        &[answered(Create(1), Created, 0, 1), answered(Swap(1, 2), Unmet, 2, 3)],
+        "Unmet",
+    );
 }
 
 #[test]
 fn what_nobody_knows_may_happen_at_any_time_or_never() {
     let lost = Entry::unknown(Create(1), 5);
-    right(&[lost.clone(), said(Read, Found(None), 6, 7)]);
-    right(&[lost.clone(), said(Read, Found(None), 6, 7), said(Read, Found(Some(1)), 900, 901)]);
+    assert_linearizable(&[lost.clone(), answered(Read, Found(None), 6, 7)]);
+    assert_linearizable(&[
+        lost.clone(),
+        answered(Read, Found(None), 6, 7),
+        answered(Read, Found(Some(1)), 900, 901),
+    ]);
     // Once only, and not before it was asked.
-    let found = said(Read, Found(Some(1)), 6, 7);
-    let gone = said(Delete, Removed, 8, 9);
-    let again = said(Read, Found(Some(1)), 10, 11);
-    right(&[lost.clone(), found.clone(), gone.clone()]);
-    wrong(&[lost.clone(), found, gone, again], "Found(Some(1))");
-    wrong(&[lost, said(Read, Found(Some(1)), 1, 2)], "Found(Some(1))");
+    let found = answered(Read, Found(Some(1)), 6, 7);
+    let gone = answered(Delete, Removed, 8, 9);
+    let again = answered(Read, Found(Some(1)), 10, 11);
+    assert_linearizable(&[lost.clone(), found.clone(), gone.clone()]);
+    assert_violation(&[lost.clone(), found, gone, again], "Found(Some(1))");
+    assert_violation(&[lost, answered(Read, Found(Some(1)), 1, 2)], "Found(Some(1))");
     // A delete of which nobody knows explains an absence.
-    right(&[
-        said(Create(1), Created, 0, 1),
+    assert_linearizable(&[
+        answered(Create(1), Created, 0, 1),
         Entry::unknown(Delete, 2),
-        said(Read, Found(Some(1)), 3, 4),
-        said(Create(2), Created, 50, 60),
+        answered(Read, Found(Some(1)), 3, 4),
+        answered(Create(2), Created, 50, 60),
     ]);
 }
 
-/// One copy that does one thing at a time.
-fn really(state: State, operation: Operation) -> (State, Told) {
+/// The state and the response after one operation on a single copy.
+fn apply(state: State, operation: Operation) -> (State, Response) {
     let (state, answer) = match (operation, state) {
         (Read, state) => return (state, Found(state)),
         (Create(value) | Upsert(value), None) => (Some(value), Created),
@@ -177,15 +197,15 @@ fn history(rng: &mut SmallRng, count: u64) -> Vec<Entry> {
     let mut planned: Vec<(u64, u64, u64)> = Vec::new();
     for _ in 0..count {
         let client = rng.random_range(0..free.len());
-        let call = free[client] + rng.random_range(1..20);
-        let at = call + rng.random_range(1..30);
-        let back = at + rng.random_range(1..30);
-        planned.push((at, call, back));
-        free[client] = back;
+        let called_at = free[client] + rng.random_range(1..20);
+        let at = called_at + rng.random_range(1..30);
+        let returned_at = at + rng.random_range(1..30);
+        planned.push((at, called_at, returned_at));
+        free[client] = returned_at;
     }
     planned.sort_unstable();
     let (mut state, mut entries, mut last) = (None, Vec::new(), 0);
-    for (number, (_, call, back)) in (1..).zip(planned) {
+    for (number, (_, called_at, returned_at)) in (1..).zip(planned) {
         let known = state.unwrap_or(last);
         let operation = match rng.random_range(0..8) {
             0 => Create(number),
@@ -199,19 +219,19 @@ fn history(rng: &mut SmallRng, count: u64) -> Vec<Entry> {
         if rng.random_ratio(1, 25) {
             // Lost on the way, or on the way back.
             if rng.random() {
-                state = really(state, operation).0;
+                state = apply(state, operation).0;
             }
-            entries.push(Entry::unknown(operation, call));
+            entries.push(Entry::unknown(operation, called_at));
             continue;
         }
-        let (after, told) = really(state, operation);
+        let (after, response) = apply(state, operation);
         (state, last) = (after, state.unwrap_or(last));
-        entries.push(said(operation, told, call, back));
+        entries.push(answered(operation, response, called_at, returned_at));
     }
     entries
 }
 
-/// What really happened is never called wrong, however long it is.
+/// A history of what really happened is always accepted, however long it is.
 #[test]
 fn what_one_copy_did_is_right() {
     let mut rng = SmallRng::seed_from_u64(seed());
@@ -224,29 +244,29 @@ fn what_one_copy_did_is_right() {
     }
 }
 
-/// Whether what was told says the same as what really happened, as far as it is told apart.
-fn fits(told: Told, really: Told) -> bool {
-    let refusal = |told| matches!(told, Ended(Exists | Missing | Other | Unmet));
-    let unsaid = |told| matches!(told, Ended(Exists | Other | Unmet));
-    told == really || (unsaid(told) && refusal(really))
+/// Whether a response fits the expected one. Some refusals cannot be told apart.
+fn fits(response: Response, expected: Response) -> bool {
+    let refusal = |response| matches!(response, Ended(Exists | Missing | Other | Unmet));
+    let unsaid = |response| matches!(response, Ended(Exists | Other | Unmet));
+    response == expected || (unsaid(response) && refusal(expected))
 }
 
 /// Whether some order explains it, by trying them all.
-fn by_force(left: &[Entry], state: State) -> bool {
-    if left.iter().all(|entry| entry.back == NEVER) {
+fn brute_force(left: &[Entry], state: State) -> bool {
+    if left.iter().all(|entry| entry.returned_at == NEVER) {
         return true;
     }
-    let first_back = left.iter().map(|entry| entry.back).min().unwrap_or(NEVER);
+    let first_return = left.iter().map(|entry| entry.returned_at).min().unwrap_or(NEVER);
     (0..left.len()).any(|at| {
         let entry = &left[at];
-        let (after, happened) = really(state, entry.operation);
-        let fits = entry.told.is_none_or(|told| fits(told, happened));
+        let (after, happened) = apply(state, entry.operation);
+        let fits = entry.response.is_none_or(|response| fits(response, happened));
         let rest = || [&left[..at], &left[at + 1..]].concat();
-        entry.call <= first_back && fits && by_force(&rest(), after)
+        entry.called_at <= first_return && fits && brute_force(&rest(), after)
     })
 }
 
-/// Short histories with one answer changed: the search and the trying of all orders never disagree.
+/// Short histories with one answer changed: the search and brute force always agree.
 #[test]
 fn the_search_agrees_with_trying_every_order() {
     let mut rng = SmallRng::seed_from_u64(seed() ^ 1);
@@ -254,10 +274,10 @@ fn the_search_agrees_with_trying_every_order() {
     for _ in 0..4_000 {
         let mut history = history(&mut rng, 7);
         let changed = rng.random_range(0..history.len());
-        let Entry { told, operation, .. } = &mut history[changed];
+        let Entry { response, operation, .. } = &mut history[changed];
         let removes = matches!(operation, Delete | DeleteIf(_));
-        if let Some(told) = told {
-            *told = match *told {
+        if let Some(response) = response {
+            *response = match *response {
                 Found(_) => Found(rng.random::<bool>().then(|| rng.random_range(1..8))),
                 Ended(Created) => Ended(Replaced),
                 Ended(Removed) => Ended(Missing),
@@ -266,7 +286,7 @@ fn the_search_agrees_with_trying_every_order() {
                 Ended(_) => Ended(Replaced),
             };
         }
-        let expected = by_force(&history, None);
+        let expected = brute_force(&history, None);
         let verdict = check(&history);
         assert_eq!(verdict == Verdict::Linearizable, expected, "{verdict:?}\n{history:?}");
         if expected { good += 1 } else { bad += 1 }

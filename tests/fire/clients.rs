@@ -1,5 +1,5 @@
-//! The clients under fire: each asks whoever runs, over any edge, and writes down what became of it. A failure that the
-//! contract does not know fails the test where it happens.
+//! The clients: each sends requests to any member that runs, over any edge, and records the answers. A failure that the API
+//! contract does not allow fails the test at once.
 
 use std::sync::{
     Arc,
@@ -13,52 +13,52 @@ use tokio::{
 };
 
 use crate::{
-    book::{Addresses, Book, Clients, Fast, Loose, whom},
-    entry::{Entry, Operation, State, Told, Value},
+    entry::{Entry, Operation, Response, State, Value},
+    histories::{Addresses, AllowedStates, Clients, FastObject, Histories, member_name},
     support::{
         load::{content, sequence_of},
         objects::{Answer, Done, Edge, Failed, Held, Mode, When},
     },
 };
 
-/// How many objects are fought over at a time.
+/// How many objects clients use at a time.
 const SAFE_OBJECTS: usize = 10;
 const FAST_OBJECTS_EACH: usize = 6;
 const MIXED_OBJECTS: usize = 12;
 
-/// The pause of a client that nobody has answered.
+/// The pause of a client after a failed request.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Two writes of one object at two nodes within a millisecond of the wall clock have no order.
 const CLOCK_STEP: Duration = Duration::from_millis(2);
 
 /// What all clients share.
-pub struct Field {
-    /// Whom to ask.
+pub struct Workload {
+    /// The members that run.
     pub addresses: Addresses,
-    /// Safe operations.
-    pub book: Book,
-    /// The others.
-    pub loose: Loose,
+    /// What safe operations did.
+    pub histories: Histories,
+    /// What objects of the other clients may hold.
+    pub allowed: AllowedStates,
     next: AtomicU64,
     stop: AtomicBool,
     acks: AtomicU64,
 }
 
-impl Field {
-    /// Nobody there, nothing asked.
+impl Workload {
+    /// No member is known, and nothing was sent yet.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             addresses: Addresses::default(),
-            book: Book::new("safe"),
-            loose: Loose::default(),
+            histories: Histories::new("safe"),
+            allowed: AllowedStates::default(),
             next: AtomicU64::new(1),
             stop: AtomicBool::new(false),
             acks: AtomicU64::new(0),
         })
     }
 
-    /// Ends all clients, each after what it is about.
+    /// Tells all clients to end after their current request.
     pub fn stop(&self) {
         self.stop.store(true, Relaxed);
     }
@@ -72,14 +72,14 @@ impl Field {
         self.next.fetch_add(1, Relaxed)
     }
 
-    fn is_over(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         self.stop.load(Relaxed)
     }
 }
 
 /// Starts so many clients of each kind.
 pub fn start(
-    field: &Arc<Field>,
+    workload: &Arc<Workload>,
     seed: u64,
     [safe, fast, mixed]: [usize; 3],
 ) -> Vec<JoinHandle<()>> {
@@ -88,13 +88,13 @@ pub fn start(
     };
     let mut tasks = Vec::new();
     for number in 0..safe {
-        tasks.push(tokio::spawn(safe_client(Arc::clone(field), rng(1, number))));
+        tasks.push(tokio::spawn(safe_client(Arc::clone(workload), rng(1, number))));
     }
     for number in 0..fast {
-        tasks.push(tokio::spawn(fast_client(Arc::clone(field), rng(2, number), number)));
+        tasks.push(tokio::spawn(fast_client(Arc::clone(workload), rng(2, number), number)));
     }
     for number in 0..mixed {
-        tasks.push(tokio::spawn(mixed_client(Arc::clone(field), rng(3, number))));
+        tasks.push(tokio::spawn(mixed_client(Arc::clone(workload), rng(3, number))));
     }
     tasks
 }
@@ -138,75 +138,82 @@ fn written(operation: Operation) -> State {
     }
 }
 
-/// Safe operations of every kind on a few objects that all safe clients share; now and then a read in another mode, which
-/// has to give something that was written.
-async fn safe_client(field: Arc<Field>, mut rng: SmallRng) {
+/// Sends safe operations of every kind for a few objects that all safe clients share. Now and then it reads in another mode:
+/// that has to return something that was written.
+async fn safe_client(workload: Arc<Workload>, mut rng: SmallRng) {
     let mut clients = Clients::default();
-    while !field.is_over() {
-        let Some((life, member)) = field.addresses.pick(&mut rng) else {
+    while !workload.is_stopped() {
+        let Some((life, member)) = workload.addresses.pick(&mut rng) else {
             sleep(PAUSE).await;
             continue;
         };
-        let (book, whom) = (&field.book, whom(life.0, &member));
+        let (histories, member_name) = (&workload.histories, member_name(life.0, &member));
         let client = clients.of(life, &member);
-        let id = book.pick(&mut rng, SAFE_OBJECTS);
+        let id = histories.pick(&mut rng, SAFE_OBJECTS);
         if rng.random_ratio(1, 8) {
             let mode = *[Mode::Fast, Mode::Parallel].choose(&mut rng).unwrap();
-            let (edge, call) = (*Edge::ALL.choose(&mut rng).unwrap(), book.now());
+            let (edge, called_at) = (*Edge::ALL.choose(&mut rng).unwrap(), histories.now());
             let read = client.read(edge, mode, &id).await;
-            book.timed(call, false, &read);
+            histories.record_timing(called_at, false, &read);
             if let Ok(held) = read {
-                book.glimpsed(&id, held.as_ref(), &format!("{whom} in mode {mode:?}"));
-                field.acks.fetch_add(1, Relaxed);
+                histories.check_weak_read(
+                    &id,
+                    held.as_ref(),
+                    &format!("{member_name} in mode {mode:?}"),
+                );
+                workload.acks.fetch_add(1, Relaxed);
             }
             continue;
         }
-        let known = book.known(&id);
-        let (operation, edge) = plan(&mut rng, field.value(), known.as_ref());
+        let known = histories.last_known(&id);
+        let (operation, edge) = plan(&mut rng, workload.value(), known.as_ref());
         let when = when(operation, known.as_ref());
         let writes = written(operation);
         if let Some(value) = writes {
-            book.asks(&id, value);
+            histories.will_write(&id, value);
         }
-        let call = book.now();
+        let called_at = histories.now();
         let ended = match (operation, writes) {
             (Operation::Read, _) => client.read(edge, Mode::Safe, &id).await.map(|held| {
-                let state = book.saw(&id, held.as_ref(), &whom);
-                (Told::Found(state), None)
+                let state = histories.check_read(&id, held.as_ref(), &member_name);
+                (Response::Found(state), None)
             }),
             (_, Some(value)) => {
                 let bytes = content(&id, value);
                 let done = client.write(edge, Mode::Safe, &id, bytes, &when).await;
                 done.map(|done| {
                     let version = done.version.filter(|_| is_written(done.answer));
-                    (Told::Ended(done.answer), version)
+                    (Response::Ended(done.answer), version)
                 })
             }
             (_, None) => {
                 let done = client.delete(edge, Mode::Safe, &id, &when).await;
-                done.map(|done| (Told::Ended(done.answer), None))
+                done.map(|done| (Response::Ended(done.answer), None))
             }
         };
-        let back = book.now();
+        let returned_at = histories.now();
         let failed = ended.is_err();
-        book.timed(call, true, &ended);
-        let who = format!("{edge:?} {whom}");
+        histories.record_timing(called_at, true, &ended);
+        let who = format!("{edge:?} {member_name}");
         match ended {
-            Ok((told, version)) => {
+            Ok((response, version)) => {
                 if let (Some(value), Some(version)) = (writes, version) {
-                    book.made(&id, value, &version);
+                    histories.record_version(&id, value, &version);
                 }
-                book.note(&id, Entry { who, ..Entry::answered(operation, told, call, back) });
-                field.acks.fetch_add(1, Relaxed);
+                histories.record(
+                    &id,
+                    Entry { who, ..Entry::answered(operation, response, called_at, returned_at) },
+                );
+                workload.acks.fetch_add(1, Relaxed);
             }
-            // Nothing was done, and nothing will be: to the history it did not happen.
+            // Nothing was done, and nothing will be done. So it is not part of the history.
             Err(Failed::NotDone(text)) => {
-                let entry = Entry { back, ..Entry::unknown(operation, call) };
-                book.refused(&id, &Entry { who: format!("{who}: {text}"), ..entry });
+                let entry = Entry { returned_at, ..Entry::unknown(operation, called_at) };
+                histories.record_refused(&id, &Entry { who: format!("{who}: {text}"), ..entry });
             }
             Err(Failed::Unknown(text)) => {
                 let who = format!("{who}: {text}");
-                book.note(&id, Entry { who, ..Entry::unknown(operation, call) });
+                histories.record(&id, Entry { who, ..Entry::unknown(operation, called_at) });
             }
         }
         if failed {
@@ -221,19 +228,19 @@ fn is_written(answer: Answer) -> bool {
 
 // ---- fast, one writer of each object ----
 
-/// Fast writes and deletes of objects that only this client writes, one after the other, each at another member.
-async fn fast_client(field: Arc<Field>, mut rng: SmallRng, number: usize) {
+/// Sends fast writes and deletes of objects that only this client writes: one after the other, each to another member.
+async fn fast_client(workload: Arc<Workload>, mut rng: SmallRng, number: usize) {
     let mut clients = Clients::default();
     let mut turns = [0; FAST_OBJECTS_EACH];
-    while !field.is_over() {
-        let Some((life, member)) = field.addresses.pick(&mut rng) else {
+    while !workload.is_stopped() {
+        let Some((life, member)) = workload.addresses.pick(&mut rng) else {
             sleep(PAUSE).await;
             continue;
         };
         let slot = rng.random_range(0..FAST_OBJECTS_EACH);
         let id = format!("fast/{number}-{slot}-{}", turns[slot]);
-        let (edge, value, call) =
-            (*Edge::ALL.choose(&mut rng).unwrap(), field.value(), field.book.now());
+        let (edge, value, called_at) =
+            (*Edge::ALL.choose(&mut rng).unwrap(), workload.value(), workload.histories.now());
         let client = clients.of(life, &member);
         let deletes = rng.random_ratio(1, 5);
         let (state, ended) = if deletes {
@@ -246,9 +253,9 @@ async fn fast_client(field: Arc<Field>, mut rng: SmallRng, number: usize) {
             let (when, bytes) = (conditions.choose(&mut rng).unwrap(), content(&id, value));
             (Some(value), client.write(edge, Mode::Fast, &id, bytes, when).await)
         };
-        field.book.timed(call, false, &ended);
+        workload.histories.record_timing(called_at, false, &ended);
         let full = {
-            let mut fast = field.loose.fast.lock().unwrap();
+            let mut fast = workload.allowed.fast.lock().unwrap();
             let fast = fast.entry(id).or_default();
             note_fast(fast, state, &ended, life.0);
             fast.is_full()
@@ -257,7 +264,7 @@ async fn fast_client(field: Arc<Field>, mut rng: SmallRng, number: usize) {
             turns[slot] += 1;
         }
         match ended {
-            Ok(_) => field.acks.fetch_add(1, Relaxed),
+            Ok(_) => workload.acks.fetch_add(1, Relaxed),
             Err(_) => {
                 sleep(PAUSE).await;
                 0
@@ -267,7 +274,7 @@ async fn fast_client(field: Arc<Field>, mut rng: SmallRng, number: usize) {
     }
 }
 
-fn note_fast(fast: &mut Fast, state: State, ended: &Result<Done, Failed>, at: usize) {
+fn note_fast(fast: &mut FastObject, state: State, ended: &Result<Done, Failed>, at: usize) {
     fast.count += 1;
     fast.asked.extend(state);
     match ended {
@@ -275,7 +282,7 @@ fn note_fast(fast: &mut Fast, state: State, ended: &Result<Done, Failed>, at: us
             fast.acknowledged = state;
             (fast.at, fast.may_be_lost) = (Some(at), false);
         }
-        // Refused by what this member knew of the object: nothing was done.
+        // Refused because of what this member knew about the object. Nothing was done.
         Ok(_) | Err(Failed::NotDone(_)) => {}
         Err(Failed::Unknown(_)) => {
             fast.unknown.insert(state);
@@ -285,30 +292,30 @@ fn note_fast(fast: &mut Fast, state: State, ended: &Result<Done, Failed>, at: us
 
 // ---- any mode, many writers ----
 
-/// Writes in either mode of objects that all such clients share. Each is told the version that it made; the greatest of
-/// them has to win.
-async fn mixed_client(field: Arc<Field>, mut rng: SmallRng) {
+/// Writes in both modes to objects that all such clients share. Every write returns its version. The greatest version has to
+/// win.
+async fn mixed_client(workload: Arc<Workload>, mut rng: SmallRng) {
     let mut clients = Clients::default();
-    while !field.is_over() {
-        let Some((life, member)) = field.addresses.pick(&mut rng) else {
+    while !workload.is_stopped() {
+        let Some((life, member)) = workload.addresses.pick(&mut rng) else {
             sleep(PAUSE).await;
             continue;
         };
         let id = format!("mixed/{}", rng.random_range(0..MIXED_OBJECTS));
         let client = clients.of(life, &member);
-        let (mode, value) = (*Mode::OF_WRITES.choose(&mut rng).unwrap(), field.value());
-        let (bytes, call) = (content(&id, value), field.book.now());
+        let (mode, value) = (*Mode::OF_WRITES.choose(&mut rng).unwrap(), workload.value());
+        let (bytes, called_at) = (content(&id, value), workload.histories.now());
         let ended = client.write(Edge::Resource, mode, &id, bytes, &When::Always).await;
-        field.book.timed(call, mode == Mode::Safe, &ended);
+        workload.histories.record_timing(called_at, mode == Mode::Safe, &ended);
         let failed = ended.is_err();
         {
-            let mut mixed = field.loose.mixed.lock().unwrap();
+            let mut mixed = workload.allowed.mixed.lock().unwrap();
             let mixed = mixed.entry(id).or_default();
             match ended {
                 Ok(Done { version: Some(version), .. }) => {
                     let other = mixed.acknowledged.insert(version.clone(), (value, life.0));
                     assert_eq!(other, None, "the version {version} was given twice");
-                    field.acks.fetch_add(1, Relaxed);
+                    workload.acks.fetch_add(1, Relaxed);
                 }
                 Ok(done) => panic!("no version: {done:?}"),
                 Err(Failed::NotDone(_)) => {}
@@ -320,12 +327,12 @@ async fn mixed_client(field: Arc<Field>, mut rng: SmallRng) {
         if failed {
             sleep(PAUSE).await;
         }
-        // Read in any mode: whatever it is, it is whole.
+        // Whatever is read, in any mode, was written as a whole.
         let mode = *Mode::ALL.choose(&mut rng).unwrap();
         let id = format!("mixed/{}", rng.random_range(0..MIXED_OBJECTS));
         if let Ok(Some(Held { value, .. })) = client.read(Edge::Grpc, mode, &id).await {
             sequence_of(&id, &value);
-            field.acks.fetch_add(1, Relaxed);
+            workload.acks.fetch_add(1, Relaxed);
         }
     }
 }

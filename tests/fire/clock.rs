@@ -1,5 +1,5 @@
 //! A wall clock for each node that the test moves, where Debian's libfaketime is installed (`apt-get install faketime`).
-//! The monotonic clock is left alone, as a moved wall clock leaves it.
+//! The monotonic clock is not changed, as on a real machine whose wall clock is set.
 
 use std::{
     fs,
@@ -39,7 +39,7 @@ impl Clocks {
     }
 
     /// Starts a node under its clock, which is right at first.
-    pub fn under(&self, node: usize, builder: Builder) -> Builder {
+    pub fn with_clock(&self, node: usize, builder: Builder) -> Builder {
         self.set(node, 0);
         builder
             .env("LD_PRELOAD", self.library.display())
@@ -51,7 +51,7 @@ impl Clocks {
 
     /// Moves a node's clock to so many seconds from the right time.
     pub fn set(&self, node: usize, seconds: i64) {
-        // Renamed into its place, so that nobody reads half of it.
+        // A rename, so that nobody reads a file that is half written.
         let new: &Path = &self.dir.path().join("new");
         fs::write(new, format!("{seconds:+}\n")).unwrap();
         fs::rename(new, self.file(node)).unwrap();

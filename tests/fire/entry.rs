@@ -1,5 +1,5 @@
-//! A history of safe operations on one object as the clients told it, and whether one copy that does one thing at a time
-//! explains it. Every written value is written by one operation only.
+//! The history of safe operations on one object, as clients saw it, and whether it is linearizable. No two operations write the
+//! same value.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::{
     support::objects::Answer,
 };
 
-/// Names what was written.
+/// A number that stands for the bytes that were written.
 pub type Value = u64;
 
 /// What the object holds.
@@ -39,12 +39,12 @@ pub enum Operation {
     DeleteIf(Value),
 }
 
-/// What was told.
+/// What the client got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// A read's.
+pub enum Response {
+    /// The answer to a read.
     Found(State),
-    /// A write's, or a delete's.
+    /// The answer to a write or a delete.
     Ended(Answer),
 }
 
@@ -54,24 +54,29 @@ pub struct Entry {
     /// What was asked for.
     pub operation: Operation,
     /// What was answered; `None` = the outcome is unknown.
-    pub told: Option<Told>,
+    pub response: Option<Response>,
     /// When it was asked.
-    pub call: u64,
+    pub called_at: u64,
     /// When it was answered; [`NEVER`] with an unknown outcome.
-    pub back: u64,
+    pub returned_at: u64,
     /// Who asked whom, for a history that is shown.
     pub who: String,
 }
 
 impl Entry {
     /// An operation that was answered.
-    pub fn answered(operation: Operation, told: Told, call: u64, back: u64) -> Self {
-        Self { operation, told: Some(told), call, back, who: String::new() }
+    pub fn answered(
+        operation: Operation,
+        response: Response,
+        called_at: u64,
+        returned_at: u64,
+    ) -> Self {
+        Self { operation, response: Some(response), called_at, returned_at, who: String::new() }
     }
 
     /// An operation whose outcome nobody knows.
-    pub fn unknown(operation: Operation, call: u64) -> Self {
-        Self { operation, told: None, call, back: NEVER, who: String::new() }
+    pub fn unknown(operation: Operation, called_at: u64) -> Self {
+        Self { operation, response: None, called_at, returned_at: NEVER, who: String::new() }
     }
 
     fn step(&self) -> Step {
@@ -85,19 +90,19 @@ impl Entry {
             Operation::Delete => Action::Delete { condition: Condition::Any },
             Operation::DeleteIf(from) => Action::Delete { condition: Condition::Is(from) },
         };
-        let ended = self.told.map(|told| (self.back, outcome(told)));
-        Step { action, began: self.call, ended, wall: (0, 0), by: 0 }
+        let ended = self.response.map(|response| (self.returned_at, outcome(response)));
+        Step { action, began: self.called_at, ended, wall: (0, 0), by: 0 }
     }
 }
 
-fn outcome(told: Told) -> Outcome {
-    match told {
-        Told::Found(state) => Outcome::Read(state),
-        Told::Ended(Answer::Created) => Outcome::Done { created: Some(true) },
-        Told::Ended(Answer::Replaced) => Outcome::Done { created: Some(false) },
-        Told::Ended(Answer::Removed) => Outcome::Done { created: None },
-        Told::Ended(Answer::Missing) => Outcome::Refused(Seen::Nothing),
-        Told::Ended(Answer::Exists | Answer::Other | Answer::Unmet) => {
+fn outcome(response: Response) -> Outcome {
+    match response {
+        Response::Found(state) => Outcome::Read(state),
+        Response::Ended(Answer::Created) => Outcome::Done { created: Some(true) },
+        Response::Ended(Answer::Replaced) => Outcome::Done { created: Some(false) },
+        Response::Ended(Answer::Removed) => Outcome::Done { created: None },
+        Response::Ended(Answer::Missing) => Outcome::Refused(Seen::Nothing),
+        Response::Ended(Answer::Exists | Answer::Other | Answer::Unmet) => {
             Outcome::Refused(Seen::Unsaid)
         }
     }
@@ -105,9 +110,18 @@ fn outcome(told: Told) -> Outcome {
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let back = if self.back == NEVER { "never".to_owned() } else { self.back.to_string() };
-        let told = self.told.map_or("unknown".to_owned(), |told| format!("{told:?}"));
-        write!(f, "{} .. {back}  {:?} -> {told}  {}", self.call, self.operation, self.who)
+        let returned_at = if self.returned_at == NEVER {
+            "never".to_owned()
+        } else {
+            self.returned_at.to_string()
+        };
+        let response =
+            self.response.map_or("unknown".to_owned(), |response| format!("{response:?}"));
+        write!(
+            f,
+            "{} .. {returned_at}  {:?} -> {response}  {}",
+            self.called_at, self.operation, self.who
+        )
     }
 }
 
@@ -117,33 +131,35 @@ pub fn check(entries: &[Entry]) -> Verdict {
     History { operations, ..History::default() }.check(STEPS_MAX)
 }
 
-/// The history as it was up to this moment: what had not returned yet is of unknown outcome.
+/// The history up to this moment. Operations that had not returned yet have an unknown outcome.
 fn up_to(entries: &[Entry], moment: u64) -> Vec<Entry> {
-    let begun = entries.iter().filter(|entry| entry.call <= moment);
-    let cut = begun.map(|entry| match entry.back <= moment {
+    let begun = entries.iter().filter(|entry| entry.called_at <= moment);
+    let cut = begun.map(|entry| match entry.returned_at <= moment {
         true => entry.clone(),
-        false => Entry { told: None, back: NEVER, ..entry.clone() },
+        false => Entry { response: None, returned_at: NEVER, ..entry.clone() },
     });
     cut.collect()
 }
 
-/// The first answer that no order explains, with those before it that one does.
-pub fn culprit(entries: &[Entry]) -> Option<&Entry> {
-    let mut ended: Vec<_> = entries.iter().filter(|entry| entry.told.is_some()).collect();
-    ended.sort_by_key(|entry| entry.back);
-    let wrong = |entry: &&Entry| check(&up_to(entries, entry.back)) == Verdict::NotLinearizable;
-    // What is wrong stays wrong, whatever comes later.
+/// The first answer that breaks linearizability: without it, an order exists that explains all earlier answers.
+pub fn first_violation(entries: &[Entry]) -> Option<&Entry> {
+    let mut ended: Vec<_> = entries.iter().filter(|entry| entry.response.is_some()).collect();
+    ended.sort_by_key(|entry| entry.returned_at);
+    let wrong =
+        |entry: &&Entry| check(&up_to(entries, entry.returned_at)) == Verdict::NotLinearizable;
+    // A history that is not linearizable stays so, whatever comes later.
     let first = ended.partition_point(|entry| !wrong(entry));
     ended.get(first).copied()
 }
 
-/// A history in lines, in the order in which it was asked, with the culprit marked.
+/// A history in lines, in the order of the requests. The first violation is marked.
 pub fn shown(entries: &[Entry]) -> String {
-    let culprit = culprit(entries);
+    let first_violation = first_violation(entries);
     let mut sorted: Vec<_> = entries.iter().collect();
-    sorted.sort_by_key(|entry| entry.call);
+    sorted.sort_by_key(|entry| entry.called_at);
     let lines = sorted.into_iter().map(|entry| {
-        let mark = if Some(entry) == culprit { "  <== no order explains this one" } else { "" };
+        let mark =
+            if Some(entry) == first_violation { "  <== no order explains this one" } else { "" };
         format!("{entry}{mark}")
     });
     lines.collect::<Vec<_>>().join("\n")

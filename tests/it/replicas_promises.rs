@@ -1,5 +1,5 @@
 //! What the architecture promises of groups, one test for each promise, named after it. The promise that safe operations
-//! are linearizable has its test in `fire.rs`, where everything else goes wrong at the same time.
+//! are linearizable has its test in `tests/fire`, where everything else goes wrong at the same time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! What every client asked and was answered, and where clients find the members. Histories of safe operations go to the
-//! checker; of each object that is written fast it is known what it may hold in the end.
+//! Records every request and answer, and knows where clients find the members. Histories of safe operations go to the
+//! linearizability checker. For an object that is written fast it is recorded what it may hold in the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,15 +20,15 @@ use crate::{
     },
 };
 
-/// After so many operations, or so many unknown outcomes, an object is left alone until the end: histories stay short enough to be checked
-/// whole, and what was acknowledged early has to last through everything that comes later.
+/// After so many operations, or so many unknown outcomes, no client uses the object any more. So histories stay short enough to
+/// be checked, and what was acknowledged early has to survive all later faults.
 const OPERATIONS_MAX: usize = 90;
 const UNKNOWN_MAX: usize = 4;
 
-/// Who is asked: a member in one of its lives.
+/// A member, and which of its starts is meant.
 pub type Life = (usize, u64);
 
-/// Where clients find the members that run, each with the number of its life.
+/// The members that run, each with the number of its start.
 #[derive(Default)]
 pub struct Addresses(Mutex<Lives>);
 
@@ -39,8 +39,8 @@ struct Lives {
 }
 
 impl Addresses {
-    /// Those that run now; a member that was not there before, or was started again, begins another life.
-    pub fn note(&self, cluster: &Cluster) {
+    /// Takes over what runs now. A member that is new, or was started again, gets a new number.
+    pub fn update(&self, cluster: &Cluster) {
         let mut guard = self.0.lock().unwrap();
         let Lives { count, now: known } = &mut *guard;
         let running = cluster.members();
@@ -55,7 +55,7 @@ impl Addresses {
         }
     }
 
-    /// Nobody is to be asked for this one any more.
+    /// No client sends anything to this member any more.
     pub fn forget(&self, number: usize) {
         self.0.lock().unwrap().now.remove(&number);
     }
@@ -68,12 +68,12 @@ impl Addresses {
     }
 }
 
-/// Clients of the members that one worker has asked, each made once for each life.
+/// The connections of one worker to the members: one for each start of a member.
 #[derive(Default)]
 pub struct Clients(BTreeMap<usize, (u64, Client)>);
 
 impl Clients {
-    /// The client of a member in this life.
+    /// The client for this start of a member.
     pub fn of(&mut self, (number, life): Life, member: &Member) -> &mut Client {
         let fresh = || (life, Client::of(member));
         let held = self.0.entry(number).or_insert_with(fresh);
@@ -89,19 +89,19 @@ impl Clients {
 struct Record {
     entries: Vec<Entry>,
     unknown: usize,
-    /// What was asked to be written, and when.
+    /// The values that clients sent, and when.
     asked: BTreeMap<Value, u64>,
-    /// The version of each value that was seen; the two belong together.
+    /// The version of each value that was seen. A value never has two versions.
     versions: BTreeMap<Value, String>,
-    /// Who was first told that version, and how.
-    told: BTreeMap<Value, String>,
-    /// What the object last held, as far as a client was told.
+    /// Where that version was seen first.
+    first_seen: BTreeMap<Value, String>,
+    /// What the object held when a client last learned it.
     last: Option<Value>,
-    /// What was refused for a reason that is none of the object's. None of it may ever be seen.
+    /// Operations that failed without being done. Their values may never be seen.
     refused: Vec<String>,
 }
 
-/// The safe objects, and which of each slot is in use.
+/// The safe objects, and which object of each slot is in use.
 #[derive(Default)]
 struct Safe {
     turns: BTreeMap<usize, usize>,
@@ -111,28 +111,28 @@ struct Safe {
 /// How long requests took, by whether they failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
-    /// When it began, since the start of the book.
+    /// When it began, since the start of the test.
     pub at: Duration,
     /// How long it took.
     pub took: Duration,
     /// Whether it was of a safe operation.
     pub is_safe: bool,
-    /// Whether it failed: no answer, or a refusal that is none of the object's.
+    /// Whether it failed: no answer, or a refusal that does not come from the state of the object.
     pub failed: bool,
-    /// What the client was told then.
+    /// The error that the client got then.
     pub why: String,
 }
 
-/// Everything that was asked and answered.
-pub struct Book {
+/// All requests and answers.
+pub struct Histories {
     origin: Instant,
     names: &'static str,
     safe: Mutex<Safe>,
     timings: Mutex<Vec<Timing>>,
 }
 
-impl Book {
-    /// Nothing was asked. Safe objects begin with `names`.
+impl Histories {
+    /// Starts empty. The ids of safe objects begin with `names`.
     pub fn new(names: &'static str) -> Self {
         let safe = Mutex::default();
         Self { origin: started(), names, safe, timings: Mutex::default() }
@@ -164,7 +164,7 @@ impl Book {
     }
 
     /// A value that this object was last seen to hold, with its version.
-    pub fn known(&self, id: &str) -> Option<(Value, String)> {
+    pub fn last_known(&self, id: &str) -> Option<(Value, String)> {
         let guard = self.safe();
         let record = guard.records.get(id)?;
         let value = record.last?;
@@ -172,77 +172,82 @@ impl Book {
     }
 
     /// This value is about to be written.
-    pub fn asks(&self, id: &str, value: Value) {
+    pub fn will_write(&self, id: &str, value: Value) {
         let now = self.now();
         self.safe().records.entry(id.to_owned()).or_default().asked.insert(value, now);
     }
 
-    /// An operation ended, or will never be known to have.
-    pub fn note(&self, id: &str, entry: Entry) {
+    /// An operation ended, or nobody will ever know its outcome.
+    pub fn record(&self, id: &str, entry: Entry) {
         let mut guard = self.safe();
         let record = guard.records.entry(id.to_owned()).or_default();
-        record.unknown += usize::from(entry.back == NEVER);
+        record.unknown += usize::from(entry.returned_at == NEVER);
         record.entries.push(entry);
     }
 
     /// An operation was refused, and nothing was done.
-    pub fn refused(&self, id: &str, entry: &Entry) {
+    pub fn record_refused(&self, id: &str, entry: &Entry) {
         self.safe().records.entry(id.to_owned()).or_default().refused.push(entry.to_string());
     }
 
-    /// An object was read in a mode other than safe: these bytes were asked to be written. One replica may show what is not
-    /// decided, and what is decided under another version, or never.
-    pub fn glimpsed(&self, id: &str, held: Option<&Held>, whom: &str) {
+    /// An object was read in a mode other than safe. Some client must have sent these bytes. Its version is not checked: one
+    /// replica may return what is not decided yet, or is never decided.
+    pub fn check_weak_read(&self, id: &str, held: Option<&Held>, member_name: &str) {
         let Some(held) = held else { return };
         let value = sequence_of(id, &held.value);
         let now = self.now();
         let guard = self.safe();
         let asked = guard.records.get(id).and_then(|record| record.asked.get(&value));
         let is_asked = asked.is_some_and(|at| *at <= now);
-        assert!(is_asked, "{id} holds {value} at {whom}, which nobody has asked to be written");
+        assert!(
+            is_asked,
+            "{id} holds {value} at {member_name}, which nobody has asked to be written"
+        );
     }
 
-    /// An object was read: these bytes were written to it, whole, and have one version wherever they are read.
-    pub fn saw(&self, id: &str, held: Option<&Held>, whom: &str) -> State {
+    /// An object was read in mode safe. Some client must have sent exactly these bytes, and they must have the same version
+    /// wherever they are read.
+    pub fn check_read(&self, id: &str, held: Option<&Held>, member_name: &str) -> State {
         let held = held?;
         let value = sequence_of(id, &held.value);
         let now = self.now();
         let mut guard = self.safe();
         let record = guard.records.entry(id.to_owned()).or_default();
         let asked = record.asked.get(&value).is_some_and(|at| *at <= now);
-        assert!(asked, "{id} holds {value} at {whom}, which nobody has asked to be written");
+        assert!(asked, "{id} holds {value} at {member_name}, which nobody has asked to be written");
         let version = record.versions.entry(value).or_insert_with(|| held.version.clone());
-        let told = record.told.entry(value).or_insert_with(|| whom.to_owned());
+        let first_seen = record.first_seen.entry(value).or_insert_with(|| member_name.to_owned());
         assert_eq!(
             *version, held.version,
-            "{id}: two versions of the value {value}, at {whom} after {told}"
+            "{id}: two versions of the value {value}, at {member_name} after {first_seen}"
         );
         record.last = Some(value);
         Some(value)
     }
 
-    /// The version that a write was said to have made.
-    pub fn made(&self, id: &str, value: Value, version: &str) {
+    /// The version that a write returned.
+    pub fn record_version(&self, id: &str, value: Value, version: &str) {
         let mut guard = self.safe();
         let record = guard.records.entry(id.to_owned()).or_default();
         let known = record.versions.entry(value).or_insert_with(|| version.to_owned());
-        let told = record.told.entry(value).or_insert_with(|| "its writer".to_owned());
+        let first_seen = record.first_seen.entry(value).or_insert_with(|| "its writer".to_owned());
         assert_eq!(
             *known, version,
-            "{id}: two versions of the value {value}, written after {told}"
+            "{id}: two versions of the value {value}, written after {first_seen}"
         );
         record.last = Some(value);
     }
 
-    /// A request took so long.
-    pub fn timed<T>(&self, call: u64, is_safe: bool, ended: &Result<T, Failed>) {
+    /// A request has ended: records how long it took.
+    pub fn record_timing<T>(&self, called_at: u64, is_safe: bool, ended: &Result<T, Failed>) {
         let (failed, why) = (ended.is_err(), ended.as_ref().err());
         let why = why.map(|failed| format!("{failed:?}")).unwrap_or_default();
-        let (at, took) = (Duration::from_nanos(call), Duration::from_nanos(self.now() - call));
+        let (at, took) =
+            (Duration::from_nanos(called_at), Duration::from_nanos(self.now() - called_at));
         self.timings.lock().unwrap().push(Timing { at, took, is_safe, failed, why });
     }
 
-    /// What requests took.
+    /// How long all requests took.
     pub fn timings(&self) -> Vec<Timing> {
         self.timings.lock().unwrap().clone()
     }
@@ -285,25 +290,25 @@ impl Book {
     }
 }
 
-/// What an object that is written fast, by one client and one write after the other, may hold in the end.
+/// What an object may hold in the end that one client writes fast, one write after the other.
 #[derive(Debug, Clone, Default)]
-pub struct Fast {
-    /// What it holds if nothing of unknown outcome took effect, or took effect late.
+pub struct FastObject {
+    /// The last acknowledged state. It holds this unless a write of unknown outcome took effect.
     pub acknowledged: State,
-    /// What writes of unknown outcome may have made, or may make yet.
+    /// The states that writes of unknown outcome lead to, now or later.
     pub unknown: BTreeSet<State>,
-    /// Who acknowledged last.
+    /// The member that acknowledged last.
     pub at: Option<usize>,
-    /// The disk of that one was lost afterwards.
+    /// That member lost its disk afterwards.
     pub may_be_lost: bool,
-    /// Everything that was ever asked to be written.
+    /// All values that were ever sent.
     pub asked: BTreeSet<Value>,
     /// How often it was written.
     pub count: usize,
 }
 
-impl Fast {
-    /// Whether it is to be left alone from now on.
+impl FastObject {
+    /// Whether the client should use another object from now on.
     pub fn is_full(&self) -> bool {
         self.count >= OPERATIONS_MAX || self.unknown.len() >= UNKNOWN_MAX
     }
@@ -315,29 +320,29 @@ impl Fast {
     }
 }
 
-/// What is known of an object that many clients write in every mode.
+/// What is known about an object that many clients write in every mode.
 #[derive(Debug, Clone, Default)]
-pub struct Mixed {
-    /// The versions that were acknowledged, with their values, and who took them.
+pub struct MixedObject {
+    /// The versions that were acknowledged, with their values and the members that acknowledged them.
     pub acknowledged: BTreeMap<String, (Value, usize)>,
     /// What was written with unknown outcome.
     pub unknown: BTreeSet<Value>,
-    /// A fast write that one of them acknowledged may have been lost with its disk.
+    /// Members that lost their disks: a fast write that one of them acknowledged may be lost.
     pub lost_at: BTreeSet<usize>,
 }
 
-/// Everything of the objects that are not written safely.
+/// What the objects may hold that are not written in mode safe alone.
 #[derive(Default)]
-pub struct Loose {
+pub struct AllowedStates {
     /// Objects of one writer.
-    pub fast: Mutex<BTreeMap<String, Fast>>,
+    pub fast: Mutex<BTreeMap<String, FastObject>>,
     /// Objects of all writers.
-    pub mixed: Mutex<BTreeMap<String, Mixed>>,
+    pub mixed: Mutex<BTreeMap<String, MixedObject>>,
 }
 
-impl Loose {
-    /// The disk of this member is lost, with what only it had: its outbox.
-    pub fn lost(&self, number: usize) {
+impl AllowedStates {
+    /// This member lost its disk, and its outbox with it.
+    pub fn disk_lost(&self, number: usize) {
         for fast in self.fast.lock().unwrap().values_mut() {
             fast.may_be_lost |= fast.at == Some(number);
         }
@@ -347,7 +352,7 @@ impl Loose {
     }
 }
 
-/// A member in words.
-pub fn whom(number: usize, member: &Member) -> String {
+/// A member, as it is shown in messages.
+pub fn member_name(number: usize, member: &Member) -> String {
     format!("node {number} ({})", short(&member.id))
 }

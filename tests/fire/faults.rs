@@ -1,5 +1,5 @@
-//! What goes wrong: members are killed, stand still, stop, lose their disks, join and leave, alone and together. One thing
-//! at a time, chosen by a seed; after each the members are all started again, in time.
+//! Injects faults: members are killed, paused, stopped, wiped, added and removed, one or several at once. The seed chooses
+//! one fault at a time. After each fault all members run again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
-    clients::Field,
+    clients::Workload,
     support::{
         cli,
         cluster::{Cluster, View, short},
@@ -18,44 +18,44 @@ use crate::{
     },
 };
 
-/// How long a group may take until it is whole again.
-const WHOLE: Duration = Duration::from_secs(60);
+/// How long a group may take until it is healthy again.
+const HEALTHY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Objects by which it is seen whether the group is whole.
+/// How many probe objects there are. Their replicas show whether the group is healthy.
 const PROBES: usize = 20;
 
-/// Something that goes wrong.
+/// One kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// One is killed, and comes back.
     Kill,
     /// The super-peer is killed, and comes back.
-    KillLead,
+    KillSuperPeer,
     /// Two are killed at once, and come back.
     KillTwo,
     /// All are killed at once, and come back.
     KillAll,
-    /// One stands still, and goes on.
+    /// One is paused (`SIGSTOP`), and resumed.
     Pause,
-    /// Two stand still, and go on.
+    /// Two are paused, and resumed.
     PauseTwo,
-    /// One is stopped in order, and comes back.
+    /// One is shut down cleanly, and comes back.
     Stop,
-    /// One loses its disk, and comes back as somebody else.
+    /// One loses its disk, and comes back with a new node id.
     Wipe,
-    /// The member that comes and goes comes, or goes.
-    Move,
+    /// The guest member joins, or leaves.
+    JoinOrLeave,
     /// The number of replicas changes.
-    Factor,
+    ReplicationFactor,
 }
 
-/// All faults, each as often as it is to come.
+/// All faults. Some stand here twice or more, so that they are chosen more often.
 pub const FAULTS: [Fault; 16] = [
     Fault::Kill,
     Fault::Kill,
     Fault::Kill,
-    Fault::KillLead,
-    Fault::KillLead,
+    Fault::KillSuperPeer,
+    Fault::KillSuperPeer,
     Fault::KillTwo,
     Fault::KillTwo,
     Fault::KillAll,
@@ -64,76 +64,76 @@ pub const FAULTS: [Fault; 16] = [
     Fault::PauseTwo,
     Fault::Stop,
     Fault::Wipe,
-    Fault::Move,
-    Fault::Move,
-    Fault::Factor,
+    Fault::JoinOrLeave,
+    Fault::JoinOrLeave,
+    Fault::ReplicationFactor,
 ];
 
-/// Who does it.
-pub struct Nemesis {
-    /// The members: those that stay, and behind them the one that comes and goes.
+/// Injects faults into a cluster while clients use it.
+pub struct FaultInjector {
+    /// The members: first those that stay, then the guest, which joins and leaves.
     pub cluster: Cluster,
     /// How many stay.
     pub staying: usize,
     /// How many replicas each object has.
     pub factor: usize,
-    field: Arc<Field>,
+    workload: Arc<Workload>,
     rng: SmallRng,
     tasks: Vec<JoinHandle<()>>,
-    done: Vec<Fault>,
+    injected: Vec<Fault>,
 }
 
-impl Nemesis {
-    /// Over a group that is whole.
+impl FaultInjector {
+    /// For a group that is healthy.
     pub fn new(
         cluster: Cluster,
-        field: Arc<Field>,
+        workload: Arc<Workload>,
         rng: SmallRng,
         tasks: Vec<JoinHandle<()>>,
     ) -> Self {
         let staying = cluster.running().len();
-        field.addresses.note(&cluster);
-        Self { cluster, staying, factor: 3, field, rng, tasks, done: Vec::new() }
+        workload.addresses.update(&cluster);
+        Self { cluster, staying, factor: 3, workload, rng, tasks, injected: Vec::new() }
     }
 
-    /// Puts the objects by which it is seen whether the group is whole.
-    pub async fn probes(&self) {
+    /// Writes the probe objects.
+    pub async fn write_probes(&self) {
         let mut client = Client::of(&self.cluster.member(0));
-        for id in probes() {
+        for id in probe_ids() {
             let put = client.write(Edge::Grpc, Mode::Safe, &id, "probe".into(), &When::Absent);
             assert_eq!(put.await.unwrap().answer, Answer::Created, "{id}");
         }
     }
 
-    /// A moment between one thousandth and one of these seconds.
-    async fn moment(&mut self, seconds: u64) {
+    /// Waits for a random time, at most so many seconds.
+    async fn random_pause(&mut self, seconds: u64) {
         let span = Duration::from_millis(self.rng.random_range(1..=seconds * 1_000));
         sleep(span).await;
     }
 
     /// One of the members that stay.
-    fn one(&mut self) -> usize {
+    fn random_member(&mut self) -> usize {
         self.rng.random_range(0..self.staying)
     }
 
-    /// Does something from the list.
-    pub async fn strike(&mut self, faults: &[Fault]) {
+    /// Injects one fault from the list, and waits until its members run again.
+    pub async fn inject_one(&mut self, faults: &[Fault]) {
         let fault = *faults.choose(&mut self.rng).expect("no faults");
-        self.done.push(fault);
+        self.injected.push(fault);
         match fault {
             Fault::Kill => {
-                let victim = self.one();
+                let victim = self.random_member();
                 self.kill(&[victim], 2).await;
             }
-            Fault::KillLead => {
+            Fault::KillSuperPeer => {
                 let views = self.cluster.views(self.cluster.running()).await;
                 let lead = views.into_iter().flatten().find(View::leads);
                 let lead = lead.map(|view| self.cluster.number(&view.id));
-                let victim = lead.unwrap_or_else(|| self.one());
+                let victim = lead.unwrap_or_else(|| self.random_member());
                 self.kill(&[victim], 3).await;
             }
             Fault::KillTwo => {
-                let victims = self.two();
+                let victims = self.random_pair();
                 self.kill(&victims, 2).await;
             }
             Fault::KillAll => {
@@ -141,35 +141,35 @@ impl Nemesis {
                 self.kill(&all, 1).await;
             }
             Fault::Pause => {
-                let victim = self.one();
+                let victim = self.random_member();
                 self.pause(&[victim]).await;
             }
             Fault::PauseTwo => {
-                let victims = self.two();
+                let victims = self.random_pair();
                 self.pause(&victims).await;
             }
             Fault::Stop => {
-                let victim = self.one();
+                let victim = self.random_member();
                 self.log(fault, &[victim]);
-                self.field.addresses.forget(victim);
+                self.workload.addresses.forget(victim);
                 self.cluster.stop(victim).await;
-                self.moment(2).await;
-                self.back(&[victim]).await;
+                self.random_pause(2).await;
+                self.restart(&[victim]).await;
             }
             Fault::Wipe => self.wipe().await,
-            Fault::Move => self.come_or_go().await,
-            Fault::Factor => self.refactor().await,
+            Fault::JoinOrLeave => self.join_or_leave().await,
+            Fault::ReplicationFactor => self.change_replication_factor().await,
         }
-        self.watch();
+        self.assert_clients_run();
     }
 
-    fn two(&mut self) -> [usize; 2] {
-        let one = self.one();
+    fn random_pair(&mut self) -> [usize; 2] {
+        let one = self.random_member();
         [one, (one + self.rng.random_range(1..self.staying)) % self.staying]
     }
 
     fn log(&self, fault: impl std::fmt::Debug, victims: &[usize]) {
-        let at = Duration::from_nanos(self.field.book.now());
+        let at = Duration::from_nanos(self.workload.histories.now());
         let names: Vec<_> = victims
             .iter()
             .map(|number| format!("node {number} ({})", short(self.cluster.id(*number))))
@@ -179,42 +179,42 @@ impl Nemesis {
 
     async fn kill(&mut self, victims: &[usize], seconds: u64) {
         self.log("kill -9", victims);
-        // Clients go on asking those that are gone until they are told of others, as clients do.
+        // Clients go on sending requests to killed members until they learn of other members, as real clients do.
         for victim in victims {
             self.cluster.kill_9(*victim);
         }
-        self.moment(seconds).await;
-        self.back(victims).await;
+        self.random_pause(seconds).await;
+        self.restart(victims).await;
     }
 
-    /// Starts them again. The first one's overlay address is the one that all start from, and stays.
-    async fn back(&mut self, victims: &[usize]) {
+    /// Starts them again. All nodes bootstrap from the overlay address of the first one, so that address stays the same.
+    async fn restart(&mut self, victims: &[usize]) {
         self.cluster.start(victims.iter().copied()).await;
-        self.field.addresses.note(&self.cluster);
-        self.log("back", victims);
+        self.workload.addresses.update(&self.cluster);
+        self.log("started again", victims);
     }
 
     async fn pause(&mut self, victims: &[usize]) {
-        self.log("stands still", victims);
+        self.log("paused", victims);
         for victim in victims {
             self.cluster.pause(*victim);
         }
-        self.moment(4).await;
+        self.random_pause(4).await;
         for victim in victims {
             self.cluster.resume(*victim);
         }
-        self.log("goes on", victims);
+        self.log("resumed", victims);
     }
 
-    /// Waits until all members agree, and every probe is where it belongs: then a disk may be lost without that being the
-    /// loss of a majority of anything.
-    pub async fn whole(&self) {
+    /// Waits until all members agree, and every probe has all its replicas. After that the loss of one disk is not the loss of
+    /// a majority of any object's replicas.
+    pub async fn wait_until_healthy(&self) {
         let running = self.cluster.running();
-        self.cluster.agree(running.iter().copied(), WHOLE).await;
-        let (http, ids) = (self.cluster.node(running[0]).http(), probes());
+        self.cluster.agree(running.iter().copied(), HEALTHY_TIMEOUT).await;
+        let (http, ids) = (self.cluster.node(running[0]).http(), probe_ids());
         let (members, factor) = (self.cluster.ids(running.iter().copied()), self.factor);
         self.cluster
-            .eventually("every probe has its replicas", WHOLE, async || {
+            .eventually("every probe has its replicas", HEALTHY_TIMEOUT, async || {
                 let held = holders(&http, &ids).await;
                 let right = |by: &std::collections::BTreeSet<String>| {
                     by.len() == factor.min(members.len()) && by.is_subset(&members)
@@ -222,102 +222,102 @@ impl Nemesis {
                 held.values().all(right).then_some(())
             })
             .await;
-        self.cluster.agree(running, WHOLE).await;
+        self.cluster.agree(running, HEALTHY_TIMEOUT).await;
     }
 
     async fn wipe(&mut self) {
-        self.whole().await;
-        let victim = self.one();
+        self.wait_until_healthy().await;
+        let victim = self.random_member();
         self.log("loses its disk", &[victim]);
-        self.field.addresses.forget(victim);
+        self.workload.addresses.forget(victim);
         self.cluster.kill_9(victim);
         self.cluster.wipe(victim);
-        self.field.loose.lost(victim);
-        self.moment(2).await;
-        self.back(&[victim]).await;
-        self.whole().await;
+        self.workload.allowed.disk_lost(victim);
+        self.random_pause(2).await;
+        self.restart(&[victim]).await;
+        self.wait_until_healthy().await;
     }
 
-    async fn come_or_go(&mut self) {
+    async fn join_or_leave(&mut self) {
         let guest = self.staying;
         if self.cluster.len() == self.staying {
             let builder = self.cluster.loner();
             let first = self.cluster.node(0).overlay();
             let builder = builder.arg("--bootstrap").arg(&first);
             self.cluster.add_all([builder]).await;
-            self.field.addresses.note(&self.cluster);
+            self.workload.addresses.update(&self.cluster);
             self.log("joins", &[guest]);
         } else if self.cluster.running().contains(&guest) {
             self.log("leaves", &[guest]);
             let ran = cli::nomad(["leave"]).on(self.cluster.node(guest)).run().await;
-            self.field.addresses.forget(guest);
+            self.workload.addresses.forget(guest);
             eprintln!("            nomad leave: {} {}", ran.code, ran.everything().trim());
             self.cluster.kill_9(guest);
         } else {
-            self.back(&[guest]).await;
+            self.restart(&[guest]).await;
         }
     }
 
-    async fn refactor(&mut self) {
+    async fn change_replication_factor(&mut self) {
         let others: Vec<_> =
             [3, 4, 5].into_iter().filter(|factor| *factor != self.factor).collect();
         let factor = *others.choose(&mut self.rng).unwrap();
-        self.whole().await;
-        let asked = self.one();
+        self.wait_until_healthy().await;
+        let asked = self.random_member();
         self.log(format!("{factor} replicas"), &[asked]);
         let http = self.cluster.node(asked).http();
         let body = json!({ "replicationFactor": factor });
         self.cluster
-            .eventually("the factor is taken", WHOLE, async || {
+            .eventually("the factor is taken", HEALTHY_TIMEOUT, async || {
                 let path = "/nomad/config/groups/replication-factor";
                 let answer = http.post(path, &body).await;
                 (answer.status == 200).then_some(())
             })
             .await;
         self.factor = factor;
-        self.whole().await;
+        self.wait_until_healthy().await;
     }
 
-    /// Fails as soon as a client has: what comes later only hides it.
-    fn watch(&self) {
+    /// Fails as soon as a client has failed: what happens later would only hide the reason.
+    fn assert_clients_run(&self) {
         let ended = self.tasks.iter().filter(|task| task.is_finished()).count();
         assert_eq!(ended, 0, "{ended} clients met something that the contract does not allow");
     }
 
-    /// Strikes again and again for so long, with a little peace in between.
-    pub async fn rage(&mut self, faults: &[Fault], span: Duration) {
-        let end = self.field.book.now() + u64::try_from(span.as_nanos()).unwrap();
-        while self.field.book.now() < end {
-            self.moment(2).await;
-            self.strike(faults).await;
+    /// Injects faults for so long, with a short pause before each.
+    pub async fn inject_faults(&mut self, faults: &[Fault], span: Duration) {
+        let end = self.workload.histories.now() + u64::try_from(span.as_nanos()).unwrap();
+        while self.workload.histories.now() < end {
+            self.random_pause(2).await;
+            self.inject_one(faults).await;
         }
         let counts =
-            self.done.iter().fold(std::collections::BTreeMap::new(), |mut counts, fault| {
+            self.injected.iter().fold(std::collections::BTreeMap::new(), |mut counts, fault| {
                 *counts.entry(format!("{fault:?}")).or_insert(0) += 1;
                 counts
             });
         say(&format!(
             "{} faults: {counts:?}, {} requests answered",
-            self.done.len(),
-            self.field.acks()
+            self.injected.len(),
+            self.workload.acks()
         ));
     }
 
-    /// Ends the clients and gives the group back, whole.
-    pub async fn peace(mut self) -> (Cluster, usize) {
-        self.watch();
-        self.field.stop();
+    /// Ends the clients, starts what is down, and returns the healthy group with its replication factor.
+    pub async fn stop_faults_and_heal(mut self) -> (Cluster, usize) {
+        self.assert_clients_run();
+        self.workload.stop();
         for task in std::mem::take(&mut self.tasks) {
             task.await.expect("a client met something that the contract does not allow");
         }
         let down: Vec<_> =
             (0..self.staying).filter(|n| !self.cluster.running().contains(n)).collect();
-        self.back(&down).await;
-        self.whole().await;
+        self.restart(&down).await;
+        self.wait_until_healthy().await;
         (self.cluster, self.factor)
     }
 }
 
-fn probes() -> Vec<String> {
+fn probe_ids() -> Vec<String> {
     (0..PROBES).map(|number| format!("probe/{number}")).collect()
 }

@@ -1,5 +1,5 @@
-//! What has to hold when the fire is out: one history for the safe operations, the newest write for the fast ones, the same
-//! thing at every member, and nothing that was gone has come back.
+//! What has to hold after the last fault: the safe operations on each object are linearizable, the newest fast write has won, all members
+//! hold the same, and nothing that was deleted has come back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +9,9 @@ use std::{
 use futures::future::join_all;
 
 use crate::{
-    book::whom,
-    clients::Field,
-    entry::{Entry, Operation, State, Told},
+    clients::Workload,
+    entry::{Entry, Operation, Response, State},
+    histories::member_name,
     support::{
         cluster::{Cluster, SETTLE},
         eventually,
@@ -21,26 +21,26 @@ use crate::{
     },
 };
 
-/// How long replicas may take to be the same.
+/// How long replicas may take until they hold the same.
 const CONVERGED: Duration = Duration::from_secs(60);
 
-/// Seconds in which repairs and clean-ups pass over everything.
+/// In so many seconds, repairs and clean-ups have gone over all objects.
 const REPAIRS_SECS: i64 = 8;
 
-/// Says everything that is to be said; the group is whole, and nobody writes any more.
-pub async fn assert_right(cluster: &Cluster, field: &Field, seed: u64, factor: usize) {
-    read_safely(cluster, field).await;
-    let first = converged(cluster, field, seed).await;
+/// Makes all final checks. The group is healthy, and no client writes any more.
+pub async fn check_final_state(cluster: &Cluster, workload: &Workload, seed: u64, factor: usize) {
+    read_all_safely(cluster, workload).await;
+    let first = wait_until_converged(cluster, workload, seed).await;
     let over = unix_now() + REPAIRS_SECS;
     eventually("some repairs", SETTLE, async || (unix_now() > over).then_some(())).await;
-    read_safely(cluster, field).await;
-    let second = converged(cluster, field, seed).await;
+    read_all_safely(cluster, workload).await;
+    let second = wait_until_converged(cluster, workload, seed).await;
     for (id, held) in &first {
         assert_eq!(second.get(id), Some(held), "NOMAD_SEED={seed}: {id} changed by itself");
     }
-    say(&field.book.assert_linearizable(seed));
+    say(&workload.histories.assert_linearizable(seed));
     say(&format!("{} objects in all, the same at every member and after repairs", first.len()));
-    everybody_holds(cluster, &first, seed, factor).await;
+    assert_holders(cluster, &first, seed, factor).await;
     for number in cluster.running() {
         let text = cluster.node(number).output().text();
         assert!(!text.contains("panicked at"), "NOMAD_SEED={seed}: node {number}:\n{text}");
@@ -48,21 +48,28 @@ pub async fn assert_right(cluster: &Cluster, field: &Field, seed: u64, factor: u
     say(&cluster.assert_one_history());
 }
 
-/// Every safe object is read safely at every member, as a part of its history.
-async fn read_safely(cluster: &Cluster, field: &Field) {
-    let ids = field.book.ids();
+/// Reads every safe object in mode safe at every member. These reads become part of its history.
+async fn read_all_safely(cluster: &Cluster, workload: &Workload) {
+    let ids = workload.histories.ids();
     let readers = cluster.members().into_iter().map(async |(number, member)| {
-        let (mut client, whom) = (Client::of(&member), whom(number, &member));
+        let (mut client, member_name) = (Client::of(&member), member_name(number, &member));
         for id in &ids {
             let limit = CONVERGED;
-            let what = format!("a safe read of {id} at {whom}");
+            let what = format!("a safe read of {id} at {member_name}");
             eventually(&what, limit, async || {
-                let call = field.book.now();
+                let called_at = workload.histories.now();
                 let held = client.read(Edge::Grpc, Mode::Safe, id).await.ok()?;
-                let back = field.book.now();
-                let state = field.book.saw(id, held.as_ref(), &whom);
-                let entry = Entry::answered(Operation::Read, Told::Found(state), call, back);
-                field.book.note(id, Entry { who: format!("at last {whom}"), ..entry });
+                let returned_at = workload.histories.now();
+                let state = workload.histories.check_read(id, held.as_ref(), &member_name);
+                let entry = Entry::answered(
+                    Operation::Read,
+                    Response::Found(state),
+                    called_at,
+                    returned_at,
+                );
+                workload
+                    .histories
+                    .record(id, Entry { who: format!("at last {member_name}"), ..entry });
                 Some(())
             })
             .await;
@@ -71,21 +78,25 @@ async fn read_safely(cluster: &Cluster, field: &Field) {
     join_all(readers).await;
 }
 
-/// What every member says of every object, once it is the same in every mode.
-async fn converged(cluster: &Cluster, field: &Field, seed: u64) -> BTreeMap<String, Option<Held>> {
-    let fast = field.loose.fast.lock().unwrap().clone();
-    let mixed = field.loose.mixed.lock().unwrap().clone();
+/// Waits until all members give the same for every object in every mode. Returns the objects.
+async fn wait_until_converged(
+    cluster: &Cluster,
+    workload: &Workload,
+    seed: u64,
+) -> BTreeMap<String, Option<Held>> {
+    let fast = workload.allowed.fast.lock().unwrap().clone();
+    let mixed = workload.allowed.mixed.lock().unwrap().clone();
     let mut found = BTreeMap::new();
     let mut clients: Vec<_> = cluster.members().values().map(Client::of).collect();
-    let ids: BTreeSet<String> = field
-        .book
+    let ids: BTreeSet<String> = workload
+        .histories
         .ids()
         .into_iter()
         .chain(fast.keys().cloned())
         .chain(mixed.keys().cloned())
         .collect();
     for id in ids {
-        let held = agreed(cluster, &mut clients, &id, seed).await;
+        let held = wait_until_members_agree(cluster, &mut clients, &id, seed).await;
         let state: State = held.as_ref().map(|held| sequence_of(&id, &held.value));
         if let Some(fast) = fast.get(&id) {
             assert!(
@@ -114,8 +125,13 @@ async fn converged(cluster: &Cluster, field: &Field, seed: u64) -> BTreeMap<Stri
     found
 }
 
-/// What all members say of an object in all modes, once they say the same.
-async fn agreed(cluster: &Cluster, clients: &mut [Client], id: &str, seed: u64) -> Option<Held> {
+/// Waits until all members give the same for an object in all modes. Returns it.
+async fn wait_until_members_agree(
+    cluster: &Cluster,
+    clients: &mut [Client],
+    id: &str,
+    seed: u64,
+) -> Option<Held> {
     let mut last = Vec::new();
     let polled = async {
         loop {
@@ -144,8 +160,9 @@ async fn agreed(cluster: &Cluster, clients: &mut [Client], id: &str, seed: u64) 
     }
 }
 
-/// The ledger shows so many holders of everything that is there, and every member lists it, and nothing else.
-async fn everybody_holds(
+/// Asserts that the ledger shows the right number of holders for every object, and that every member lists exactly the objects
+/// that exist.
+async fn assert_holders(
     cluster: &Cluster,
     found: &BTreeMap<String, Option<Held>>,
     seed: u64,
