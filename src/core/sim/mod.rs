@@ -1,5 +1,5 @@
-//! The cores under seeded simulations: many nodes, messages that are lost and late, crashes, and an oracle that judges.
-//! They are tests of this room, because the mistakes that they put in on purpose (`Faults`) exist in tests alone.
+//! Seeded simulations of the cores: many nodes, lost and late messages, crashes, and an oracle that checks every step.
+//! They are unit tests of this crate, because the bugs that they switch on (`Faults`) are compiled for its tests only.
 #![allow(
     dead_code,
     reason = "the linearizability checker is shared with the tests of real processes"

@@ -1,4 +1,4 @@
-//! The outbox against a store that loses what is not durable and registers that keep the newest.
+//! Tests the outbox with a store that loses what is not durable, and with registers that keep the newest value.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -23,7 +23,7 @@ const PAUSE_US_MAX: u64 = 30_000_000;
 const LIMITS: Limits = Limits { entries: 100, bytes: 100_000 };
 const TAG: u64 = 7;
 
-/// A store: what is durable, and jobs on their way to the disk.
+/// A store: what is durable, and the jobs that are not durable yet.
 #[derive(Default)]
 struct Disk {
     entries: BTreeMap<ObjectId, Value>,
@@ -70,7 +70,7 @@ impl OutboxShelf for Disk {
     }
 }
 
-/// A node with its outbox, and what it has been told.
+/// A node with its outbox, and the answers that it gave.
 struct Node {
     outbox: Outbox,
     disk: Disk,
@@ -208,7 +208,7 @@ impl Node {
         self.step(OutboxEvent::Tick);
     }
 
-    /// A process that is killed and started again: volatile state is gone, and of the jobs a prefix has been done.
+    /// Kills the process and starts it again. Volatile state is gone; the first `done` jobs are durable, the others are lost.
     fn crash(&mut self, done: usize) {
         for _ in 0..done.min(self.disk.jobs.len()) {
             let (_, job) = self.disk.jobs.pop_front().unwrap();
@@ -345,7 +345,7 @@ fn a_full_outbox_refuses_what_makes_it_grow_and_says_the_way_out() {
     let large = "x".repeat(LIMITS.bytes as usize);
     let full = node.begin("k7", write(&large, Condition::Any), Value::Absent);
     assert!(matches!(node.answers[&full], Err(OutboxRefusal::Full { entries: 100, .. })));
-    // What shrinks it goes on.
+    // A change that makes it smaller is accepted.
     let delete = Change::Delete { condition: Condition::Any };
     let deleted = node.begin("k7", delete, Value::Absent);
     node.store_all();
@@ -453,7 +453,7 @@ fn entries_that_cannot_be_read_are_tried_again_and_requests_are_told() {
     node.put("a", "1");
 }
 
-/// A write that nobody knows the fate of is drained if it is there, and forgotten if not.
+/// A write of unknown outcome is sent if it is on the disk, and forgotten if not.
 #[test]
 fn an_unknown_outcome_is_found_out_by_the_next_look() {
     for (first, is_there) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -541,7 +541,7 @@ fn what_others_have_gone_on_without_is_discarded() {
     assert!(node.put("k4", "y") > far);
 }
 
-/// Goal: whatever fails when, no acknowledged write is lost, none is submitted below a promise, and all drain in the end.
+/// Goal: no order of failures loses an acknowledged write or sends one below a promise, and in the end the outbox is empty.
 #[test]
 fn no_order_of_failures_loses_an_acknowledged_write() {
     let seeds = match std::env::var("NOMAD_SEED") {
@@ -688,7 +688,7 @@ impl Run {
         let version = self.node.merges[id].version().unwrap();
         let seed = self.seed;
         assert!(version > self.floor, "NOMAD_SEED={seed}: {id} {version} after {}", self.floor);
-        // It may have happened without this node knowing.
+        // It may have been merged although this node does not know it.
         if end == MergeEnd::Done || self.rng.random() {
             let merged = self.registers.entry(id.clone()).or_default();
             *merged = version.max(*merged);
@@ -710,7 +710,7 @@ impl Run {
             assert!(floor >= self.floor, "NOMAD_SEED={}: a promise taken back", self.seed);
             self.floor = floor;
         }
-        // What is under way when the promise is made is above it too.
+        // What was on its way when the promise was given is above it too.
         for value in self.node.merges.values().chain(self.node.disk.entries.values()) {
             assert!(value.version() > Some(self.floor), "NOMAD_SEED={}", self.seed);
         }

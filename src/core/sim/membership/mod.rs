@@ -1,8 +1,8 @@
-//! A network of memberships under a seeded schedule: messages are lost, late, doubled; nodes crash, come back, elsewhere
-//! too; clocks leap; links are cut between pairs and between halves.
+//! A network of memberships under a seeded schedule. Messages are lost, late and doubled. Nodes crash and come back, also with
+//! another address. Clocks jump. Links are cut between two nodes, or between two halves of the network.
 
-pub mod chaos;
-pub mod check;
+pub mod faults;
+pub mod oracle;
 pub mod raft;
 pub mod settled;
 pub mod shell;
@@ -29,7 +29,7 @@ use crate::{
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use check::Judge;
+use oracle::Oracle;
 use raft::{Disk, Raft, RaftMsg};
 
 pub const MS: u64 = 1_000;
@@ -42,15 +42,15 @@ pub struct Node {
     pub address: String,
     pub durable: Durable,
     pub disk: Option<Disk>,
-    /// Tells one log from the next at this node.
+    /// The number of the log at this node: a node may have several, one after the other.
     pub log_number: u64,
     pub epoch_seen: (u64, u64),
     pub process: Option<Process>,
     pub life: u64,
     pub clock_offset: u64,
     pub up_since: u64,
-    /// Set while an order to go is on its way.
-    pub told_to_go: bool,
+    /// Set while an order to leave is on its way.
+    pub ordered_to_leave: bool,
     /// The claim under which that was so before the last start: its super-peer may still have it on its list.
     pub told_claim: Option<u64>,
 }
@@ -65,14 +65,14 @@ pub struct Process {
     pub next_request: u64,
     pub wake: u64,
     pub keep: BTreeMap<NodeId, String>,
-    /// Whether each link stands, and since when that is so.
+    /// Whether each link is up, and since when.
     pub links: BTreeMap<NodeId, (bool, u64)>,
     pub offer: Option<Offer>,
     pub seeker: Option<Seeker>,
     pub whereabouts: Option<Whereabouts>,
 }
 
-pub enum What {
+pub enum SimEvent {
     Wake,
     RaftTick,
     CheckLinks,
@@ -97,7 +97,7 @@ pub enum What {
         answer: Box<MembershipAnswer>,
     },
     TimedOut(Ticket, TicketKind),
-    /// Meant for one claim of the receiver; for any where it is an answer.
+    /// For one claim of the receiver; an answer is for any claim.
     Raft {
         from: usize,
         group: String,
@@ -123,9 +123,9 @@ struct Item {
     at: u64,
     seq: u64,
     node: usize,
-    /// The life of the process that it is for; `None` = whichever runs then.
+    /// Which start of the process it is for; `None` = whichever runs then.
     life: Option<u64>,
-    what: What,
+    what: SimEvent,
 }
 
 impl PartialEq for Item {
@@ -150,13 +150,13 @@ pub struct Sim {
     pub now: u64,
     pub rng: SmallRng,
     pub nodes: Vec<Node>,
-    pub judge: Judge,
+    pub oracle: Oracle,
     pub config: MembershipConfig,
     pub loss: f64,
     pub dup: f64,
     pub delay_us: u64,
     pub cut: BTreeSet<(usize, usize)>,
-    /// Since when each pair can speak without a break.
+    /// Since when each pair of nodes can talk without a break.
     pub joined_since: BTreeMap<(usize, usize), u64>,
     pub old_offers: Vec<Offer>,
     pub steps: u64,
@@ -166,7 +166,7 @@ pub struct Sim {
     seq: u64,
 }
 
-/// Short times, so that a run sees everything: the proportions are those of the defaults.
+/// Short times, so that everything happens in one run. They have the same proportions as the defaults.
 pub fn config(faults: MembershipFaults) -> MembershipConfig {
     let settings = Settings {
         storage_mode: StorageMode::Fast,
@@ -210,7 +210,7 @@ impl Sim {
                     life: 0,
                     clock_offset: rng.random_range(0..1_000 * S),
                     up_since: 0,
-                    told_to_go: false,
+                    ordered_to_leave: false,
                     told_claim: None,
                 }
             })
@@ -219,7 +219,7 @@ impl Sim {
             now: S,
             rng,
             nodes,
-            judge: Judge::of(config.voters),
+            oracle: Oracle::of(config.voters),
             config,
             loss: 0.0,
             dup: 0.0,
@@ -235,7 +235,7 @@ impl Sim {
         }
     }
 
-    pub fn at(&mut self, in_us: u64, node: usize, life: Option<u64>, what: What) {
+    pub fn at(&mut self, in_us: u64, node: usize, life: Option<u64>, what: SimEvent) {
         self.seq += 1;
         let at = self.now + in_us;
         self.queue.push(Reverse(Item { at, seq: self.seq, node, life, what }));
@@ -253,7 +253,7 @@ impl Sim {
         self.nodes.iter().position(|n| n.address == address)
     }
 
-    pub fn speaks(&self, a: usize, b: usize) -> bool {
+    pub fn can_talk(&self, a: usize, b: usize) -> bool {
         let runs = |n: usize| self.nodes[n].process.is_some();
         runs(a) && runs(b) && !self.cut.contains(&pair(a, b))
     }
@@ -278,7 +278,7 @@ impl Sim {
         let node = &mut self.nodes[n];
         node.life += 1;
         node.up_since = now;
-        if std::mem::take(&mut node.told_to_go) {
+        if std::mem::take(&mut node.ordered_to_leave) {
             node.told_claim = Some(node.durable.claim);
         }
         let membership = Membership::new(
@@ -305,16 +305,16 @@ impl Sim {
             whereabouts: None,
         });
         let life = Some(node.life);
-        self.note(n, "starts");
-        self.at(0, n, life, What::Step(Box::new(MembershipEvent::Started { log })));
+        self.print_trace(n, "starts");
+        self.at(0, n, life, SimEvent::Step(Box::new(MembershipEvent::Started { log })));
         let first = self.rng.random_range(0..raft::HEARTBEAT_US);
-        self.at(first, n, life, What::RaftTick);
+        self.at(first, n, life, SimEvent::RaftTick);
         self.network_changed();
     }
 
     /// Kills a node's process; what is on disk stays.
     pub fn crash(&mut self, n: usize) {
-        self.note(n, "crashes");
+        self.print_trace(n, "crashes");
         self.save_disk(n);
         self.nodes[n].process = None;
         self.network_changed();
@@ -327,11 +327,11 @@ impl Sim {
         }
     }
 
-    /// Links follow what the network does after a moment.
+    /// Nodes notice a change of the network after a short delay.
     pub fn network_changed(&mut self) {
         for a in 0..self.nodes.len() {
             for b in a + 1..self.nodes.len() {
-                if !self.speaks(a, b) {
+                if !self.can_talk(a, b) {
                     self.joined_since.remove(&(a, b));
                 } else {
                     self.joined_since.entry((a, b)).or_insert(self.now);
@@ -340,7 +340,7 @@ impl Sim {
             if self.nodes[a].process.is_some() {
                 let soon = self.rng.random_range(5 * MS..300 * MS);
                 let life = Some(self.nodes[a].life);
-                self.at(soon, a, life, What::CheckLinks);
+                self.at(soon, a, life, SimEvent::CheckLinks);
             }
         }
     }
@@ -353,13 +353,13 @@ impl Sim {
             let node = &self.nodes[item.node];
             let is_for_it = item.life.is_none_or(|life| life == node.life);
             if node.process.is_some() && is_for_it {
-                self.happen(item.node, item.what);
+                self.handle(item.node, item.what);
             }
         }
         self.now = end;
     }
 
-    pub fn note(&self, n: usize, what: &str) {
+    pub fn print_trace(&self, n: usize, what: &str) {
         if self.trace {
             eprintln!("{:>10.3} n{n} {what}", self.now as f64 / S as f64);
         }
@@ -369,9 +369,9 @@ impl Sim {
         MonotonicUs(self.now + self.nodes[n].clock_offset)
     }
 
-    /// Sends something from one node to another, as this network does.
-    pub fn send(&mut self, from: usize, to: usize, what: impl Fn() -> What) {
-        if !self.speaks(from, to) || self.rng.random_bool(self.loss) {
+    /// Sends something from one node to another: it may be lost, doubled or late.
+    pub fn send(&mut self, from: usize, to: usize, what: impl Fn() -> SimEvent) {
+        if !self.can_talk(from, to) || self.rng.random_bool(self.loss) {
             return;
         }
         let copies = 1 + usize::from(self.rng.random_bool(self.dup));
@@ -384,6 +384,6 @@ impl Sim {
     pub fn failed(&mut self, n: usize, ticket: Ticket, failure: AskFailure) {
         let life = Some(self.nodes[n].life);
         let event = MembershipEvent::Answered { ticket, by: None, answer: Err(failure) };
-        self.at(MS, n, life, What::Step(Box::new(event)));
+        self.at(MS, n, life, SimEvent::Step(Box::new(event)));
     }
 }

@@ -1,6 +1,6 @@
-//! A small honest log for the simulation: terms, votes by majority, joint consensus for the voters (Ongaro and Ousterhout,
-//! "In Search of an Understandable Consensus Algorithm", section 6), a leader's lease at the voters. Its messages are lost,
-//! late and doubled like all others; what it has promised is on disk at once.
+//! A small but complete Raft log for the simulation: terms, majority votes, joint consensus for the voters (Ongaro and
+//! Ousterhout, "In Search of an Understandable Consensus Algorithm", section 6), and a leader's lease at the voters. Its
+//! messages are lost, late and doubled like all others. What it has promised is durable at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,7 +55,7 @@ pub enum RaftMsg {
 pub enum RaftOut {
     /// Sent over a link that the sender keeps.
     Send(NodeId, u64, RaftMsg),
-    /// Sent back on the way that the question came.
+    /// Sent back on the connection that the question came from.
     Back(NodeId, RaftMsg),
     Proposed(Ticket, Option<Applied>),
     Arranged(Ticket, bool),
@@ -86,7 +86,7 @@ pub struct Raft {
     paused: bool,
     applied: usize,
     table: Option<Arc<GroupTable>>,
-    /// The last claim of everybody who ever sat in the table: the configuration's voters are meant under these.
+    /// The last claim of every node that was ever in the table. The voters of the configuration are voters under these claims.
     claims: BTreeMap<NodeId, u64>,
     config: (BTreeSet<NodeId>, BTreeSet<NodeId>),
     pub out: Vec<RaftOut>,

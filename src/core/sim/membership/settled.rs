@@ -1,4 +1,4 @@
-//! What the network comes to when nothing disturbs it any more.
+//! The state that the network must reach when there are no more faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::group::{log_state::LogState, membership::voter_count, view::RoleState
 use super::{S, Sim};
 
 impl Sim {
-    /// Says what is not as it should be; nothing when all is.
+    /// Returns the first problem, or `None` if all is as it should be.
     pub fn unsettled(&self) -> Option<String> {
         let mut groups: BTreeMap<String, Vec<(usize, LogState, RoleState)>> = BTreeMap::new();
         for (n, node) in self.nodes.iter().enumerate() {
@@ -73,7 +73,7 @@ impl Sim {
         None
     }
 
-    /// No provisional group is left that would find room in a better one.
+    /// A provisional group must not stay if a better one has room for its members.
     fn unmerged(
         &self,
         groups: &BTreeMap<String, Vec<(usize, LogState, RoleState)>>,
@@ -95,7 +95,7 @@ impl Sim {
     }
 
     /// Runs until all is as it should be, and returns how long that took; fails after `limit_us`.
-    pub fn settle(&mut self, limit_us: u64) -> u64 {
+    pub fn run_until_settled(&mut self, limit_us: u64) -> u64 {
         let from = self.now;
         loop {
             let problem = self.unsettled();
@@ -103,7 +103,7 @@ impl Sim {
                 None => return self.now - from,
                 Some(problem) if self.now > from + limit_us => panic!("not settled: {problem}"),
                 Some(_) => {
-                    self.wake_resting();
+                    self.restart_nodes_that_left();
                     self.run_until(self.now + S / 2);
                 }
             }

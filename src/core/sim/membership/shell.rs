@@ -1,4 +1,4 @@
-//! What the actor's shell does in a real node, done by the simulation: carries effects out, reports what came of them.
+//! The part of the actor in a real node: carries out effects, and reports their results.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
 use rand::Rng;
 
 use super::{
-    LogTask, MS, S, Sim, TicketKind, What, check,
+    LogTask, MS, S, Sim, SimEvent, TicketKind, check,
     raft::{Disk, HEARTBEAT_US, Raft, RaftMsg, RaftOut},
 };
 
@@ -26,36 +26,36 @@ const ASK_TIMEOUT_US: u64 = 2 * S;
 const PROPOSE_TIMEOUT_US: u64 = 4 * S;
 
 impl Sim {
-    pub fn happen(&mut self, n: usize, what: What) {
+    pub fn handle(&mut self, n: usize, what: SimEvent) {
         match what {
-            What::Wake => {
+            SimEvent::Wake => {
                 let is_due = self.nodes[n].process.as_ref().is_some_and(|p| p.wake <= self.now);
                 if is_due {
                     self.step(n, MembershipEvent::Tick);
                 }
             }
-            What::RaftTick => self.raft_tick(n),
-            What::CheckLinks => self.check_links(n),
-            What::Step(event) => self.step(n, *event),
-            What::Persist(ticket, durable) => {
+            SimEvent::RaftTick => self.raft_tick(n),
+            SimEvent::CheckLinks => self.check_links(n),
+            SimEvent::Step(event) => self.step(n, *event),
+            SimEvent::Persist(ticket, durable) => {
                 self.nodes[n].durable = durable;
                 self.step(n, MembershipEvent::Persisted(ticket));
             }
-            What::LogTask(ticket, task) => self.log_task(n, ticket, task),
-            What::Find { .. } => self.find(n, what),
-            What::Ask { from, life, ticket, question } => {
-                if self.speaks(from, n) {
+            SimEvent::LogTask(ticket, task) => self.log_task(n, ticket, task),
+            SimEvent::Find { .. } => self.find(n, what),
+            SimEvent::Ask { from, life, ticket, question } => {
+                if self.can_talk(from, n) {
                     self.asked(n, from, life, ticket, *question);
                 }
             }
-            What::Answer { ticket, by, answer } => {
+            SimEvent::Answer { ticket, by, answer } => {
                 if self.close(n, ticket) {
                     let answer = Ok(*answer);
                     self.step(n, MembershipEvent::Answered { ticket, by: Some(by), answer });
                 }
             }
-            What::TimedOut(ticket, kind) => self.timed_out(n, ticket, kind),
-            What::Raft { from, group, claim, message } => {
+            SimEvent::TimedOut(ticket, kind) => self.timed_out(n, ticket, kind),
+            SimEvent::Raft { from, group, claim, message } => {
                 self.raft_message(n, from, &group, claim, message);
             }
         }
@@ -87,15 +87,15 @@ impl Sim {
         let Some(process) = &mut self.nodes[n].process else { return };
         assert!(process.open.insert(ticket), "a ticket was used twice");
         let life = Some(self.nodes[n].life);
-        self.at(limit_us, n, life, What::TimedOut(ticket, kind));
+        self.at(limit_us, n, life, SimEvent::TimedOut(ticket, kind));
     }
 
-    /// Takes one step of a membership and carries out what it wants.
+    /// Gives an event to a membership, and carries out its effects.
     pub fn step(&mut self, n: usize, event: MembershipEvent) {
         self.steps += 1;
         let clock = self.clock(n);
         if self.trace && !matches!(event, MembershipEvent::Tick | MembershipEvent::LogChanged(_)) {
-            self.note(n, &format!("<- {event:?}"));
+            self.print_trace(n, &format!("<- {event:?}"));
         }
         let Some(process) = &mut self.nodes[n].process else { return };
         let effects = process.membership.step(clock, event);
@@ -116,23 +116,23 @@ impl Sim {
             let home = node.durable.home.as_ref();
             assert_eq!(Some(&raft.disk.group), home, "{state:?} in a group that is not its own");
             let (group, id, claim) = (raft.disk.group.clone(), node.id, node.durable.claim);
-            self.judge.acts(&group, id, claim);
+            self.oracle.acts(&group, id, claim);
         }
     }
 
     fn carry_out(&mut self, n: usize, effect: MembershipEffect) {
         if self.trace && !matches!(effect, MembershipEffect::WakeAt(_)) {
-            self.note(n, &format!("-> {effect:?}"));
+            self.print_trace(n, &format!("-> {effect:?}"));
         }
         let life = Some(self.nodes[n].life);
         match effect {
             MembershipEffect::Persist { ticket, durable } => {
                 let took = self.rng.random_range(MS..30 * MS);
-                self.at(took, n, life, What::Persist(ticket, durable));
+                self.at(took, n, life, SimEvent::Persist(ticket, durable));
             }
             MembershipEffect::Find { ticket, near, window_us, enough } => {
                 let until = self.now + window_us;
-                self.at(50 * MS, n, life, What::Find { ticket, near, until, enough });
+                self.at(50 * MS, n, life, SimEvent::Find { ticket, near, until, enough });
             }
             MembershipEffect::AskAddress { ticket, address, question } => {
                 self.check_question(n, &question);
@@ -158,7 +158,7 @@ impl Sim {
                     process.asked.remove(&request).expect("a question was answered twice");
                 let by = self.nodes[n].id;
                 if self.nodes[to].life == life {
-                    self.send(n, to, || What::Answer {
+                    self.send(n, to, || SimEvent::Answer {
                         ticket,
                         by,
                         answer: Box::new(answer.clone()),
@@ -170,7 +170,7 @@ impl Sim {
                 assert!(process.ordered.remove(&request), "an order was answered twice");
             }
             MembershipEffect::Propose { ticket, command } => {
-                // Nothing is tried again and again at once.
+                // A node does not retry in a loop without a pause.
                 self.proposals += 1;
                 let most = 200 + 4 * (self.now / S) * self.nodes.len() as u64;
                 assert!(self.proposals < most, "too many proposals");
@@ -183,7 +183,7 @@ impl Sim {
                         0,
                         n,
                         life,
-                        What::Step(Box::new(MembershipEvent::Proposed { ticket, outcome })),
+                        SimEvent::Step(Box::new(MembershipEvent::Proposed { ticket, outcome })),
                     );
                 }
             }
@@ -228,14 +228,19 @@ impl Sim {
             MembershipEffect::KeepLinks(keep) => {
                 self.nodes[n].process.as_mut().unwrap().keep = keep;
                 let soon = self.rng.random_range(MS..50 * MS);
-                self.at(soon, n, life, What::CheckLinks);
+                self.at(soon, n, life, SimEvent::CheckLinks);
             }
             MembershipEffect::Rescan { epoch } => {
                 let took = self.rng.random_range(0..200 * MS);
-                self.at(took, n, life, What::Step(Box::new(MembershipEvent::Rescanned { epoch })));
+                self.at(
+                    took,
+                    n,
+                    life,
+                    SimEvent::Step(Box::new(MembershipEvent::Rescanned { epoch })),
+                );
                 let group = self.nodes[n].durable.home.clone().unwrap_or_default();
                 let id = self.nodes[n].id;
-                self.judge.rescanned(id, &group, epoch);
+                self.oracle.rescanned(id, &group, epoch);
             }
             MembershipEffect::WakeAt(at) => {
                 let at = at.0.saturating_sub(self.nodes[n].clock_offset).max(self.now + 1);
@@ -243,7 +248,7 @@ impl Sim {
                 let process = self.nodes[n].process.as_mut().unwrap();
                 if process.wake <= self.now || at < process.wake {
                     process.wake = at;
-                    self.at(in_us, n, life, What::Wake);
+                    self.at(in_us, n, life, SimEvent::Wake);
                 }
             }
             MembershipEffect::Report(_) => {}
@@ -266,7 +271,7 @@ impl Sim {
     fn later(&mut self, n: usize, ticket: Ticket, task: LogTask) {
         let took = self.rng.random_range(MS..30 * MS);
         let life = Some(self.nodes[n].life);
-        self.at(took, n, life, What::LogTask(ticket, task));
+        self.at(took, n, life, SimEvent::LogTask(ticket, task));
     }
 
     fn log_task(&mut self, n: usize, ticket: Ticket, task: LogTask) {
@@ -295,13 +300,13 @@ impl Sim {
 
     fn ask(&mut self, n: usize, to: usize, ticket: Ticket, question: MembershipRequest) {
         let life = self.nodes[n].life;
-        if !self.speaks(n, to) {
+        if !self.can_talk(n, to) {
             self.unreachable(n, ticket);
             return;
         }
         self.send(n, to, || {
             let question = Box::new(question.clone());
-            What::Ask { from: n, life, ticket, question }
+            SimEvent::Ask { from: n, life, ticket, question }
         });
     }
 
@@ -329,7 +334,7 @@ impl Sim {
         };
         if let Some((group, claim)) = asked_back {
             let it = self.nodes[n].id;
-            self.judge.asked_back(&group, it, claim);
+            self.oracle.asked_back(&group, it, claim);
         }
         self.step(n, MembershipEvent::Asked { from: id, request, question });
     }
@@ -338,7 +343,7 @@ impl Sim {
         let process = self.nodes[n].process.as_ref().unwrap();
         let stands = |node: &NodeId, address: &String| {
             self.index_at(address)
-                .is_some_and(|to| self.nodes[to].id == *node && self.speaks(n, to))
+                .is_some_and(|to| self.nodes[to].id == *node && self.can_talk(n, to))
         };
         let link = |(node, at): (&NodeId, &String)| {
             let is_up = stands(node, at);
@@ -368,22 +373,22 @@ impl Sim {
     }
 
     /// Answers a search when it has enough, or at the end of its window.
-    fn find(&mut self, n: usize, what: What) {
-        let What::Find { ticket, near, until, enough } = what else { return };
-        let found = self.look_around(n, near);
+    fn find(&mut self, n: usize, what: SimEvent) {
+        let SimEvent::Find { ticket, near, until, enough } = what else { return };
+        let found = self.found_groups(n, near);
         if self.now >= until || enough.is_met(&found) {
             self.step(n, MembershipEvent::Found { ticket, found });
         } else {
             let pause = (until - self.now).min(250 * MS);
             let life = Some(self.nodes[n].life);
-            self.at(pause, n, life, What::Find { ticket, near, until, enough });
+            self.at(pause, n, life, SimEvent::Find { ticket, near, until, enough });
         }
     }
 
-    fn look_around(&mut self, n: usize, near: Position) -> FoundGroups {
+    fn found_groups(&mut self, n: usize, near: Position) -> FoundGroups {
         let mut found = FoundGroups::default();
         for to in 0..self.nodes.len() {
-            if to == n || !self.speaks(n, to) || self.rng.random_bool(self.loss) {
+            if to == n || !self.can_talk(n, to) || self.rng.random_bool(self.loss) {
                 continue;
             }
             let process = self.nodes[to].process.as_ref().unwrap();
@@ -392,7 +397,7 @@ impl Sim {
             found.seekers.extend(process.seeker);
             found.whereabouts.extend(process.whereabouts.clone());
         }
-        // Now and then one is out of date.
+        // Now and then a found group is out of date.
         if self.loss > 0.0 && self.rng.random_bool(0.1) {
             let known = |offer: &&crate::group::offer::Offer| {
                 !found.offers.iter().any(|other| other.group == offer.group)
@@ -408,10 +413,10 @@ impl Sim {
     fn raft_tick(&mut self, n: usize) {
         let (now, jitter) = (self.now, self.rng.random_range(0..S));
         let life = self.nodes[n].life;
-        self.at(HEARTBEAT_US, n, Some(life), What::RaftTick);
+        self.at(HEARTBEAT_US, n, Some(life), SimEvent::RaftTick);
         if let Some(raft) = self.raft(n) {
             raft.tick(now, jitter);
-            // The silence of the quorum grows without any other event.
+            // The time without a quorum grows without any other event.
             raft.changed |= raft.leads() && (now / HEARTBEAT_US).is_multiple_of(2);
             self.after_raft(n);
         }
@@ -426,7 +431,7 @@ impl Sim {
         message: RaftMsg,
     ) {
         let (now, jitter) = (self.now, self.rng.random_range(0..S));
-        if !self.speaks(from, n) {
+        if !self.can_talk(from, n) {
             return;
         }
         let id = self.nodes[from].id;
@@ -438,7 +443,7 @@ impl Sim {
         }
     }
 
-    /// Sends what the log wants sent, judges what it applied, tells the membership what has changed.
+    /// Sends the log's messages, gives what it applied to the oracle, and tells the membership what has changed.
     fn after_raft(&mut self, n: usize) {
         let life = Some(self.nodes[n].life);
         let Some(raft) = self.raft(n) else { return };
@@ -461,25 +466,25 @@ impl Sim {
                     if self.close(n, ticket) {
                         let outcome = applied.ok_or(ProposeFailure::Unknown);
                         let event = MembershipEvent::Proposed { ticket, outcome };
-                        self.at(0, n, life, What::Step(Box::new(event)));
+                        self.at(0, n, life, SimEvent::Step(Box::new(event)));
                     }
                 }
                 RaftOut::Arranged(ticket, done) => {
                     if self.close(n, ticket) {
                         let event = MembershipEvent::Arranged { ticket, done };
-                        self.at(0, n, life, What::Step(Box::new(event)));
+                        self.at(0, n, life, SimEvent::Step(Box::new(event)));
                     }
                 }
                 RaftOut::Applied(index, term, entry, table) => {
-                    let mut judge = std::mem::take(&mut self.judge);
-                    judge.applied(index, term, &entry, &table, self);
-                    self.judge = judge;
+                    let mut oracle = std::mem::take(&mut self.oracle);
+                    oracle.applied(index, term, &entry, &table, self);
+                    self.oracle = oracle;
                     self.check_epoch(n, &table);
                 }
                 RaftOut::Led(term) => {
                     let id = self.nodes[n].id;
-                    self.note(n, &format!("leads {group} in term {term}"));
-                    self.judge.led(&group, term, id);
+                    self.print_trace(n, &format!("leads {group} in term {term}"));
+                    self.oracle.led(&group, term, id);
                 }
             }
         }
@@ -487,7 +492,7 @@ impl Sim {
         if let Some(raft) = self.raft(n).filter(|raft| raft.changed) {
             raft.changed = false;
             let state = raft.state(now);
-            self.at(0, n, life, What::Step(Box::new(MembershipEvent::LogChanged(state))));
+            self.at(0, n, life, SimEvent::Step(Box::new(MembershipEvent::LogChanged(state))));
         }
     }
 
@@ -495,7 +500,7 @@ impl Sim {
     fn check_epoch(&mut self, n: usize, table: &Arc<GroupTable>) {
         let node = &mut self.nodes[n];
         let (number, epoch) = node.epoch_seen;
-        // A node that starts applies its log anew.
+        // A node that starts applies its log from the beginning.
         if number == node.log_number && node.up_since != self.now {
             assert!(table.epoch() >= epoch || node.process.is_none(), "an epoch came back");
         }
@@ -510,7 +515,7 @@ impl Sim {
         claim: Option<u64>,
         message: RaftMsg,
     ) {
-        self.send(n, to, || What::Raft {
+        self.send(n, to, || SimEvent::Raft {
             from: n,
             group: group.to_owned(),
             claim,
@@ -519,13 +524,13 @@ impl Sim {
     }
 }
 
-impl check::World for Sim {
+impl oracle::Reachability for Sim {
     fn was_reached(&self, table: &GroupTable, node: NodeId, claim: u64) -> bool {
         let group = table.name.as_str();
         let Some(n) = self.index_of(node) else { return false };
         let it = &self.nodes[n];
         let holds = it.durable.claim == claim && it.durable.home.as_deref() == Some(group);
-        if !holds || it.told_to_go || it.told_claim == Some(claim) {
+        if !holds || it.ordered_to_leave || it.told_claim == Some(claim) {
             return false;
         }
         let long = self.config.remove_after_us + 5 * self.config.health_check_us;

@@ -1,7 +1,8 @@
-//! Membership under a seeded simulation: whatever happens, one truth per group, and after healing everybody has a group.
+//! Simulates the membership with many seeds. With all faults, each group has one history. When the faults stop, every node
+//! gets a group.
 //!
 //! `cargo test` runs a fixed range of seeds. `NOMAD_SOAK=N` draws N new ones, `NOMAD_SEED` runs that one alone, and
-//! `NOMAD_TRACE=1` tells its whole story.
+//! `NOMAD_TRACE=1` prints every event.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,10 +12,10 @@ use rand::{Rng, TryRngCore, rngs::OsRng};
 
 /// How many seeds the fixed range has, over all tests of it.
 const SEEDS: u64 = 10_000;
-/// How long it may take until all is well again after the last disturbance. A change that is forced waits for two graces.
+/// How long the network may need after the last fault. A forced change waits for the grace period twice.
 const SETTLED_US: u64 = 300 * S;
 
-/// One run: bad times, then good ones.
+/// One run: first with faults, then without.
 fn run(seed: u64, faults: MembershipFaults) -> Sim {
     let mut config = config(faults);
     let mut draw = Sim::new(seed, 1, config.clone());
@@ -31,10 +32,10 @@ fn run(seed: u64, faults: MembershipFaults) -> Sim {
         sim.run_until(sim.now + wait);
         sim.start(n);
     }
-    let chaos_us = sim.rng.random_range(15 * S..45 * S);
-    sim.chaos_until(sim.now + chaos_us);
+    let fault_us = sim.rng.random_range(15 * S..45 * S);
+    sim.inject_faults_until(sim.now + fault_us);
     sim.heal();
-    sim.settle(SETTLED_US);
+    sim.run_until_settled(SETTLED_US);
     sim
 }
 
@@ -47,7 +48,7 @@ fn outcome(seed: u64, faults: MembershipFaults) -> Result<Sim, String> {
     })
 }
 
-/// The seeds of one of the parts that the range is cut into, so that the parts run side by side.
+/// The seeds of one part of the range. The parts are separate tests, so that they run in parallel.
 fn seeds(part: u64, parts: u64) -> Vec<u64> {
     let number = |name: &str| {
         std::env::var(name).ok().map(|text| {
@@ -63,15 +64,15 @@ fn seeds(part: u64, parts: u64) -> Vec<u64> {
     }
 }
 
-/// Goal: no history of joins, leaves, crashes, restarts, moves, cuts, losses, doublings, delays and leaps of the clock
-/// breaks an invariant, and afterwards the network comes to rest. Method: see `tests/sim`.
+/// Goal: no combination of joins, leaves, crashes, restarts, new addresses, cut links, lost, doubled and late messages and clock
+/// jumps breaks an invariant, and afterwards the network settles. Method: see `sim/membership/mod.rs`.
 fn runs_clean(part: u64, parts: u64) {
     let seeds = seeds(part, parts);
     let (mut steps, mut forced) = (0, 0);
     println!("{} seeds from NOMAD_SEED={:?} on", seeds.len(), seeds.first());
     for seed in seeds {
         match outcome(seed, MembershipFaults::NONE) {
-            Ok(sim) => (steps, forced) = (steps + sim.steps, forced + sim.judge.forced),
+            Ok(sim) => (steps, forced) = (steps + sim.steps, forced + sim.oracle.forced),
             Err(why) => panic!("NOMAD_SEED={seed}: {why}"),
         }
     }
@@ -100,8 +101,8 @@ fn seeds_that_have_found_mistakes_run_clean() {
     }
 }
 
-/// Goal: the invariants above see a mistake. Method: the same runs with one mistake put in, until one is caught, which
-/// has to be within so many seeds and by the invariant that the mistake breaks.
+/// Goal: the invariants find a mistake. Method: the same runs with one bug switched on. Within so many seeds a run must fail,
+/// and by the invariant that the bug breaks.
 fn is_caught(faults: MembershipFaults, within: u64, by: &str) {
     let caught = (0..within).find_map(|seed| {
         let why = outcome(seed, faults).err()?;

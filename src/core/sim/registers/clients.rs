@@ -1,4 +1,4 @@
-//! What clients and the node's own housekeeping ask for.
+//! The requests of clients and of the nodes' own clean-ups.
 
 use crate::{
     model::{
@@ -14,10 +14,10 @@ use rand::Rng;
 use super::{MS, S, World, below, machine::Purpose, object};
 use crate::sim::linearizability::{Action, Condition as Told, Token};
 
-/// Objects of safe operations; those of the second kind expire.
+/// Objects for safe operations; those of the second kind expire.
 pub const SAFE: usize = 3;
 pub const MORTAL: usize = 1;
-/// Objects of fast writes alone, and of both.
+/// Objects for fast writes alone, and for both.
 pub const FAST: usize = 2;
 pub const MIXED: usize = 1;
 
@@ -31,7 +31,7 @@ pub fn fast_objects() -> Vec<ObjectId> {
     fast.chain((0..MIXED).map(|n| object('x', n))).collect()
 }
 
-pub fn is_mortal(id: &ObjectId) -> bool {
+pub fn can_expire(id: &ObjectId) -> bool {
     id.as_str().starts_with('m')
 }
 
@@ -55,7 +55,7 @@ impl World {
         [20 * MS, 200 * MS, 2 * S, 5 * S][self.rng.random_range(0..4)]
     }
 
-    /// A client does something safe, several times at once now and then.
+    /// A client sends a safe operation; now and then several at once.
     pub fn client(&mut self) {
         let Some(n) = self.running() else { return };
         let objects = safe_objects();
@@ -64,7 +64,7 @@ impl World {
         let id = objects[place].clone();
         let count = if self.rng.random_bool(0.15) { self.rng.random_range(2..5) } else { 1 };
         for _ in 0..count {
-            let done = self.book.histories.get(&id).map_or(0, |held| held.operations.len());
+            let done = self.oracle.histories.get(&id).map_or(0, |held| held.operations.len());
             if done < self.plan.operations_max {
                 let action = self.draw_action(&id);
                 self.operate(n, &id, action);
@@ -73,7 +73,7 @@ impl World {
     }
 
     fn draw_action(&mut self, id: &ObjectId) -> Action {
-        let token = self.book.token();
+        let token = self.oracle.token();
         let condition = match self.rng.random_range(0..13) {
             0 | 1 => Told::Absent,
             2 | 3 => Told::Any,
@@ -94,22 +94,22 @@ impl World {
         Action::Write { token, condition }
     }
 
-    /// One of the last writes that clients know of.
+    /// One of the last writes that clients know.
     fn draw_known(&mut self, id: &ObjectId) -> Option<Token> {
-        let observed = self.book.observed.get(id)?;
+        let observed = self.oracle.observed.get(id)?;
         let back = self.rng.random_range(0..observed.len().min(4));
         Some(observed[observed.len() - 1 - back].1)
     }
 
-    /// Asks for one operation and writes it down.
+    /// Sends one operation and records it.
     pub fn operate(&mut self, n: usize, id: &ObjectId, action: Action) {
         let wait = if self.is_healed { 100 * S } else { self.draw_wait() };
         let wall_s = self.wall_ms(n) / 1_000;
-        let place = self.book.began(id, n, action, self.now, wall_s);
-        let expires_at = (is_mortal(id) && self.rng.random_bool(0.7))
+        let place = self.oracle.began(id, n, action, self.now, wall_s);
+        let expires_at = (can_expire(id) && self.rng.random_bool(0.7))
             .then(|| UnixSecs(wall_s + self.rng.random_range(1..4)));
         if let (Action::Write { token, .. }, Some(at)) = (action, expires_at) {
-            self.book.histories.get_mut(id).unwrap().expiries.insert(token, at.0);
+            self.oracle.histories.get_mut(id).unwrap().expiries.insert(token, at.0);
         }
         let condition = |told: Told| match told {
             Told::Any => Condition::Any,
@@ -145,7 +145,7 @@ impl World {
     }
 
     fn version_of(&self, id: &ObjectId, token: Token) -> Version {
-        let observed = self.book.observed.get(id).unwrap();
+        let observed = self.oracle.observed.get(id).unwrap();
         observed.iter().find(|(_, of)| *of == token).map(|(version, _)| *version).unwrap()
     }
 
@@ -155,9 +155,9 @@ impl World {
         let objects = fast_objects();
         let id = objects[self.rng.random_range(0..objects.len())].clone();
         let wall = self.clocks(n).wall;
-        let token = self.book.token();
+        let token = self.oracle.token();
         let is_delete = self.rng.random_bool(0.45);
-        let is_mortal = self.rng.random_bool(0.2);
+        let can_expire = self.rng.random_bool(0.2);
         let machine = &mut self.machines[n];
         let held = machine.outbox.get(&id).and_then(Value::version);
         machine.fast_clock.observe(machine.watermark.max(held.unwrap_or_default()));
@@ -166,7 +166,7 @@ impl World {
         if version.time.is_multiple_of(2) {
             version = machine.fast_clock.tick(wall);
         }
-        let expires_at = is_mortal.then(|| UnixSecs(wall.secs().0 + 1));
+        let expires_at = can_expire.then(|| UnixSecs(wall.secs().0 + 1));
         let value = if is_delete {
             Value::Tombstone(Tombstone { version })
         } else {
@@ -181,15 +181,15 @@ impl World {
                 content_type: None,
             })
         };
-        self.note(n, || format!("writes {id} fast, {value:?}"));
-        self.book.written_fast(&id, &value);
-        // Of an object only the newest is on its way: an older one depends on its fate.
+        self.print_trace(n, || format!("writes {id} fast, {value:?}"));
+        self.oracle.written_fast(&id, &value);
+        // The outbox sends only the newest write of an object.
         if let Some(older) = self.machines[n].outbox.insert(id.clone(), value) {
-            self.book.lost(vec![(id, older)]);
+            self.oracle.lost(vec![(id, older)]);
         }
     }
 
-    /// A fast write sets out for its replicas.
+    /// A fast write leaves the outbox for its replicas.
     pub fn drain(&mut self, n: usize) {
         let entries: Vec<_> =
             self.machines[n].outbox.iter().map(|(id, v)| (id.clone(), v.clone())).collect();
@@ -211,14 +211,14 @@ impl World {
         machine.watermark = machine.watermark.max(most);
     }
 
-    /// Something is cleaned up: an expired object, a tombstone, or what rounds have left of nothing.
+    /// Cleans up one object: an expired one, a tombstone, or an empty register that rounds have left.
     pub fn sweep(&mut self, n: usize) {
         let mut objects = fast_objects();
         if !self.mistakes.is_about_fast_writes() {
             objects.extend(safe_objects());
         }
         let id = objects[self.rng.random_range(0..objects.len())].clone();
-        let is_safe = self.book.histories.contains_key(&id) && !is_mixed(&id);
+        let is_safe = self.oracle.histories.contains_key(&id) && !is_mixed(&id);
         let wait = if self.is_healed { 5 * S } else { self.draw_wait() };
         let held = self.machines[n].disk.registers.get(&id);
         match held.map(|held| held.value.clone()) {
@@ -246,10 +246,10 @@ impl World {
     }
 
     /// A safe operation on an object that is written fast too.
-    pub fn mix(&mut self) {
+    pub fn operate_on_mixed(&mut self) {
         let Some(n) = self.running() else { return };
         let id = object('x', 0);
-        let token = self.book.token();
+        let token = self.oracle.token();
         let order = match self.rng.random_range(0..3) {
             0 => RegisterOrder::Change(Change::Delete { condition: Condition::Any }),
             1 => {

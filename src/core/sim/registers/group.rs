@@ -1,4 +1,4 @@
-//! The group's table, as its log would have it: one truth, of which members hear sooner or later.
+//! The group's table. There is one true table, as the group's log would give it. Members hear of its changes sooner or later.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 use rand::Rng;
 
-use super::{MS, What, World, machine::Machine};
+use super::{MS, SimEvent, World, machine::Machine};
 
 pub fn settings(replication_factor: u32) -> Settings {
     Settings {
@@ -46,10 +46,10 @@ impl World {
         applied == Applied::Done
     }
 
-    /// Lets the members hear of a new configuration, sooner or later.
+    /// Tells the members about a new configuration, after random delays.
     fn tell_all(&mut self) {
-        self.book.changes += 1;
-        self.note(99, || format!("configuration {:?}", self.shown()));
+        self.oracle.changes += 1;
+        self.print_trace(99, || format!("configuration {:?}", self.shown()));
         for n in 0..self.machines.len() {
             let wait = match self.rng.random_range(0..10) {
                 _ if self.is_healed => self.rng.random_range(0..20 * MS),
@@ -57,7 +57,7 @@ impl World {
                 6..9 => self.rng.random_range(0..500 * MS),
                 _ => self.rng.random_range(0..3_000 * MS),
             };
-            self.at(wait, n, None, What::Learn);
+            self.at(wait, n, None, SimEvent::Learn);
         }
     }
 
@@ -148,7 +148,7 @@ impl World {
         let Some(staying) = staying else { return };
         self.propose(&TableCommand::Lead { node: self.machines[staying].id });
         for n in add {
-            // It comes under a claim that no disk has been lost under.
+            // It joins under a claim that it has not lost a disk under.
             self.machines[*n].is_lost = false;
         }
         let remove = remove
@@ -162,8 +162,8 @@ impl World {
         self.propose(&TableCommand::Change { add, remove });
     }
 
-    /// Goes on by force from a change that waits for members whose disks are lost (rule 14). They are named: a member that
-    /// is there may not have finished its rescan just because they do not answer.
+    /// Forces a change that waits for members whose disks are lost (rule 14). The lost members are named in the command: members
+    /// that are still there have to finish their rescans.
     pub fn force(&mut self) {
         let last = self.table.configuration().clone();
         let is_lost =
@@ -187,12 +187,12 @@ impl World {
         }
         self.table.acknowledged.clear();
         self.table.chain.push_back(next);
-        self.book.forced += 1;
+        self.oracle.forced += 1;
         self.tell_all();
     }
 
-    /// Takes lost members out, so that the run can come to its end.
-    pub fn tidy_group(&mut self) {
+    /// Removes members whose disks are lost, so that the run can end.
+    pub fn remove_lost_members(&mut self) {
         if self.table.configuration().is_joint() {
             self.force();
             return;
@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    /// Tells whether a disk may be lost now: never two at a time, and none that keeps an object alone.
+    /// Whether a disk may be lost now: never two at a time, and never the only copy of an object.
     pub fn may_lose(&self, n: usize) -> bool {
         let last = self.table.configuration();
         let is_seated = self.table.seats.contains_key(&self.machines[n].id);

@@ -1,4 +1,4 @@
-//! One machine: its disk, with what is on the way to it, and the process, if one runs.
+//! One machine: its disk, the jobs that are not on the disk yet, and its process, if one runs.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,25 +18,25 @@ use crate::{
 };
 use rand::Rng;
 
-use super::{GROUP, MS, What, World};
+use super::{GROUP, MS, SimEvent, World};
 
 pub struct Machine {
     pub id: NodeId,
     pub claim: u64,
-    /// Whether its old claim has still to leave the table, since its disk is lost.
+    /// Its disk is lost, and its old claim is still in the group's table.
     pub is_lost: bool,
     pub disk: Disk,
     pub jobs: VecDeque<Job>,
-    /// When the job given last is done.
+    /// When the newest job is done.
     pub busy_until: u64,
     pub process: Option<Box<Process>>,
     pub life: u64,
     pub wall_offset_ms: i64,
     pub monotonic_offset: u64,
-    /// Fast writes that are not replicated yet. On another disk than the registers.
+    /// Fast writes that are not replicated yet. They are durable at once.
     pub outbox: BTreeMap<ObjectId, Value>,
     pub fast_clock: HybridClock,
-    /// No fast write of this version or an older one comes from here any more.
+    /// This machine has promised to send no fast write of this version or an older one.
     pub watermark: Version,
 }
 
@@ -44,11 +44,11 @@ pub struct Machine {
 pub struct Disk {
     pub state: Option<ShardState>,
     pub registers: BTreeMap<ObjectId, Register>,
-    /// What a node that forgets its configurations goes back to.
+    /// The state that a node restarts with if it forgets its configurations.
     pub first: Option<Configuration>,
 }
 
-/// Something to be made durable, in order.
+/// Something that is to become durable. Jobs are done in order.
 pub enum Job {
     Keep(Ticket, Option<ShardState>, Vec<(ObjectId, Option<Register>)>),
     Adopt(ShardState),
@@ -66,15 +66,15 @@ pub struct Process {
 pub enum Purpose {
     /// A client's operation, by its place in the object's history.
     Client(ObjectId, usize),
-    /// A fast write on its way.
+    /// A fast write on its way to the replicas.
     Merge(ObjectId, Version),
     /// Cleaning up.
     Clear(ObjectId, Version),
-    /// Nothing that is written down.
+    /// Something that no history records.
     Other,
 }
 
-/// What a process reads: never what is on its way to the disk, which it knows better.
+/// What a process reads from its disk. It never reads what is still on the way to the disk: it has that in memory.
 pub struct DiskShelf<'a> {
     disk: &'a Disk,
     jobs: &'a VecDeque<Job>,
@@ -114,7 +114,7 @@ impl Machine {
         DiskShelf { disk: &self.disk, jobs: &self.jobs }
     }
 
-    /// Makes what a job says durable.
+    /// Makes a job durable.
     fn apply(&mut self, job: &Job, keeps_all: bool) {
         match job {
             Job::Keep(_, state, writes) => {
@@ -143,7 +143,7 @@ impl Machine {
         }
     }
 
-    /// The objects that a rescan is about.
+    /// The objects that a rescan has to look at.
     fn to_rescan(&self, configuration: &Configuration) -> Vec<ObjectId> {
         let held = self.disk.registers.iter();
         let accepted = held.filter(|(_, held)| held.accepted > Ballot::NONE).map(|(id, _)| id);
@@ -171,25 +171,25 @@ impl World {
             next_op: 0,
             next_ticket: 1,
         }));
-        self.note(n, || "starts".into());
+        self.print_trace(n, || "starts".into());
         if due.is_some() {
             let life = Some(self.machines[n].life);
-            self.at(0, n, life, What::Tick);
+            self.at(0, n, life, SimEvent::Tick);
         }
         let soon = self.rng.random_range(0..50 * MS);
-        self.at(soon, n, None, What::Learn);
+        self.at(soon, n, None, SimEvent::Learn);
     }
 
-    /// Kills a machine's process. Of what was on its way to the disk some of the oldest is there.
+    /// Kills a machine's process. Some of its oldest jobs are durable, the others are lost.
     pub fn crash(&mut self, n: usize) {
         let kept = self.rng.random_range(0..=self.machines[n].jobs.len());
-        self.note(n, || format!("crashes, {kept} more are kept"));
+        self.print_trace(n, || format!("crashes, {kept} more are kept"));
         let no_purge = self.mistakes.no_purge;
         let forgets = self.mistakes.epoch_is_not_durable && self.rng.random_bool(0.5);
         let machine = &mut self.machines[n];
         let jobs = std::mem::take(&mut machine.jobs);
         for job in jobs.iter().take(kept) {
-            self.book.keeps(job);
+            self.oracle.keeps(job);
             machine.apply(job, no_purge);
         }
         if let (true, Some(state), Some(first)) =
@@ -201,24 +201,24 @@ impl World {
         machine.busy_until = 0;
         let wall_s = self.wall_ms(n) / 1_000;
         if let Some(process) = self.machines[n].process.take() {
-            self.book.crashed(process.ops.values(), wall_s);
+            self.oracle.crashed(process.ops.values(), wall_s);
         }
-        self.book.crashes += 1;
+        self.oracle.crashes += 1;
     }
 
     /// The disk is lost. The machine comes back under another claim.
     pub fn wipe(&mut self, n: usize) {
         self.crash(n);
-        self.note(n, || "loses its disk".into());
+        self.print_trace(n, || "loses its disk".into());
         let lost: Vec<_> = std::mem::take(&mut self.machines[n].outbox).into_iter().collect();
-        self.book.lost(lost);
+        self.oracle.lost(lost);
         let machine = &mut self.machines[n];
         machine.disk = Disk::default();
         if !self.mistakes.amnesia {
             machine.claim += 1;
             machine.is_lost = true;
         }
-        self.book.wipes += 1;
+        self.oracle.wipes += 1;
         self.start(n);
     }
 
@@ -235,7 +235,7 @@ impl World {
                 }
             }
         }
-        self.book.keeps(&job);
+        self.oracle.keeps(&job);
         machine.apply(&job, no_purge);
         let event = match job {
             Job::Keep(ticket, ..) => RegisterEvent::Kept { ticket },
@@ -247,7 +247,7 @@ impl World {
         self.step(n, event);
     }
 
-    fn give(&mut self, n: usize, job: Job) {
+    fn enqueue_job(&mut self, n: usize, job: Job) {
         let wait =
             if self.plan.fsync_us == 0 { 0 } else { self.rng.random_range(0..self.plan.fsync_us) };
         let machine = &mut self.machines[n];
@@ -255,10 +255,10 @@ impl World {
         machine.busy_until = done;
         machine.jobs.push_back(job);
         let life = Some(machine.life);
-        self.at(done - self.now, n, life, What::Stored);
+        self.at(done - self.now, n, life, SimEvent::Stored);
     }
 
-    /// Does what a process says.
+    /// Carries out one effect of a process.
     pub fn carry_out(&mut self, n: usize, effect: RegisterEffect) {
         match effect {
             RegisterEffect::Keep { ticket, state, writes } => {
@@ -268,24 +268,24 @@ impl World {
                 process.next_ticket += 1;
                 let is_adopting = machine.jobs.iter().any(|job| matches!(job, Job::Adopt(_)));
                 assert!(!is_adopting, "nothing is kept while a configuration is adopted");
-                self.give(n, Job::Keep(ticket, state, writes));
+                self.enqueue_job(n, Job::Keep(ticket, state, writes));
             }
             RegisterEffect::Adopt { state } => {
-                self.note(n, || format!("adopts {}", state.configuration.epoch));
+                self.print_trace(n, || format!("adopts {}", state.configuration.epoch));
                 assert!(self.machines[n].jobs.is_empty(), "all is durable before an adoption");
-                self.give(n, Job::Adopt(state));
+                self.enqueue_job(n, Job::Adopt(state));
             }
             RegisterEffect::Send { to, message, .. } => {
                 if !self.mistakes.blind {
-                    self.look(n, &message.body);
+                    self.assert_durable(n, &message.body);
                 }
                 self.send(n, to, &message);
             }
             RegisterEffect::End { op, ended } => self.end(n, op, ended),
             RegisterEffect::Rescanned { epoch } => {
-                self.note(n, || format!("has rescanned {epoch}"));
+                self.print_trace(n, || format!("has rescanned {epoch}"));
                 let (wait, claim) = (self.rng.random_range(0..30 * MS), self.machines[n].claim);
-                self.at(wait, n, None, What::Acknowledge { claim, epoch });
+                self.at(wait, n, None, SimEvent::Acknowledge { claim, epoch });
             }
             RegisterEffect::LeftBehind { epoch, oldest } => {
                 panic!("n{n} is left behind at {epoch}, the oldest is {oldest}")
@@ -293,8 +293,8 @@ impl World {
         }
     }
 
-    /// A reply leaves only after what it says is on the disk.
-    fn look(&self, n: usize, body: &Body) {
+    /// Asserts that what a reply says is on the disk.
+    fn assert_durable(&self, n: usize, body: &Body) {
         let disk = &self.machines[n].disk;
         let floor = disk.state.as_ref().map_or(Ballot::NONE, |state| state.floor);
         let held = |id: &ObjectId| disk.registers.get(id);
@@ -314,7 +314,7 @@ impl World {
         assert!(is_there, "n{n} says what is not durable: {body:?}");
     }
 
-    /// Makes a request of a machine's process.
+    /// Sends a request to a machine's process.
     pub fn begin(
         &mut self,
         n: usize,
@@ -328,23 +328,23 @@ impl World {
         process.next_op += 1;
         let op = process.next_op;
         process.ops.insert(op, purpose);
-        self.note(n, || format!("begins {op} {id} {order:?}"));
+        self.print_trace(n, || format!("begins {op} {id} {order:?}"));
         let trace = TraceContext::default();
         self.step(n, RegisterEvent::Begin { op, id: id.clone(), order, deadline, trace });
         Some(op)
     }
 
     fn end(&mut self, n: usize, op: OpId, ended: RegisterOutcome) {
-        self.note(n, || format!("ends {op} {ended:?}"));
+        self.print_trace(n, || format!("ends {op} {ended:?}"));
         let process = self.machines[n].process.as_mut().unwrap();
         let Some(purpose) = process.ops.remove(&op) else { panic!("n{n} ends {op} twice") };
         let (now, wall_s) = (self.now, self.wall_ms(n) / 1_000);
         match purpose {
-            Purpose::Client(id, place) => self.book.ended(&id, place, now, wall_s, &ended),
+            Purpose::Client(id, place) => self.oracle.ended(&id, place, now, wall_s, &ended),
             Purpose::Merge(id, version) => {
                 let outbox = &mut self.machines[n].outbox;
                 let is_it = outbox.get(&id).is_some_and(|held| held.version() == Some(version));
-                // Sometimes it is not deleted in time, and comes again.
+                // Sometimes it is not deleted from the outbox in time. Then it is sent a second time.
                 if ended == RegisterOutcome::Done
                     && is_it
                     && (self.is_healed || self.rng.random_bool(0.8))
@@ -354,7 +354,7 @@ impl World {
             }
             Purpose::Clear(id, version) => {
                 if ended == RegisterOutcome::Done {
-                    self.book.cleared(&id, version);
+                    self.oracle.cleared(&id, version);
                 }
             }
             Purpose::Other => {}

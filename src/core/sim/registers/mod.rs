@@ -1,16 +1,16 @@
-//! A group of register shards under a seeded schedule: messages are lost, doubled, late and disordered; nodes crash with
-//! what was not durable, lose their disks, come back; clocks leap; members come and go, and the replication factor changes.
+//! A group of register shards under a seeded schedule. Messages are lost, doubled, delayed and reordered. Nodes crash and lose
+//! what was not durable, lose their disks, and come back. Clocks jump, members join and leave, the replication factor changes.
 
-pub mod book;
-pub mod chaos;
 pub mod clients;
 pub mod contracts;
-pub mod directed;
+pub mod faults;
+pub mod final_checks;
 pub mod group;
 pub mod machine;
+pub mod oracle;
 pub mod rounds;
+pub mod scenario;
 pub mod schedules;
-pub mod settled;
 mod tests;
 
 use std::{
@@ -30,26 +30,26 @@ use crate::{
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use book::Book;
 use machine::{Machine, Purpose};
+use oracle::Oracle;
 
 pub const MS: u64 = 1_000;
 pub const S: u64 = 1_000_000;
 pub const GROUP: &str = "group-x";
 
-/// Mistakes of the shell around the core, put in on purpose.
+/// Bugs that a test can switch on: in the core, and in the shell around it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mistakes {
     pub core: RegisterFaults,
     /// A node forgets the configurations that it has adopted.
     pub epoch_is_not_durable: bool,
-    /// Registers that this node does not keep any more are not deleted.
+    /// A node does not delete the registers that it does not have to keep any more.
     pub no_purge: bool,
     /// A node whose disk is lost comes back as if nothing had happened.
     pub amnesia: bool,
-    /// Tombstones are removed whatever fast writes are on their way.
+    /// Tombstones are removed even if older fast writes may still arrive.
     pub no_watermark: bool,
-    /// The simulation's own look at the disk before a reply leaves is left out.
+    /// The simulation does not check the disk before a reply leaves. So it is the oracle that has to find the mistake.
     pub blind: bool,
 }
 
@@ -63,25 +63,25 @@ impl Mistakes {
         blind: false,
     };
 
-    /// Tells whether it is fast writes that such a mistake loses: there are more of them then.
+    /// Whether these mistakes lose fast writes. Then the run has more fast writes.
     pub fn is_about_fast_writes(&self) -> bool {
         self.no_watermark || self.core.expire_as_newest
     }
 }
 
-/// What a run is like. Drawn from its seed.
+/// The parameters of a run. The seed decides them.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub machines: usize,
     pub replication_factor: u32,
     pub loss: f64,
     pub dup: f64,
-    /// How often a message takes long.
+    /// The probability that a message takes long.
     pub late: f64,
     pub late_us: u64,
     pub delay_us: u64,
     pub fsync_us: u64,
-    /// The share of all disturbances that each kind has.
+    /// The share that each kind of fault has.
     pub crash: u32,
     pub cut: u32,
     pub change: u32,
@@ -138,12 +138,12 @@ impl Plan {
     }
 }
 
-pub enum What {
+pub enum SimEvent {
     /// A message arrives.
     Deliver { from: usize, bytes: Vec<u8> },
-    /// The oldest thing that a process wants kept is durable.
+    /// The oldest job of a process is durable.
     Stored,
-    /// A time that a process waits for.
+    /// A timer of a process.
     Tick,
     /// A member hears from the group's table.
     Learn,
@@ -157,9 +157,9 @@ struct Item {
     at: u64,
     seq: u64,
     node: usize,
-    /// The life of the process that it is for; `None` = whichever runs then.
+    /// Which start of the process it is for; `None` = whichever runs then.
     life: Option<u64>,
-    what: What,
+    what: SimEvent,
 }
 
 impl PartialEq for Item {
@@ -187,9 +187,9 @@ pub struct World {
     pub mistakes: Mistakes,
     pub machines: Vec<Machine>,
     pub table: GroupTable,
-    pub book: Book,
+    pub oracle: Oracle,
     pub cut: BTreeSet<(usize, usize)>,
-    /// Until when a machine's messages crawl.
+    /// Until when a machine's messages are slow.
     pub slow_until: Vec<u64>,
     pub is_healed: bool,
     pub steps: u64,
@@ -222,7 +222,7 @@ impl World {
             table: GroupTable::found(GROUP.into(), founder, settings, 64),
             slow_until: vec![0; machines.len()],
             machines,
-            book: Book::default(),
+            oracle: Oracle::default(),
             cut: BTreeSet::new(),
             is_healed: false,
             steps: 0,
@@ -237,13 +237,13 @@ impl World {
         world
     }
 
-    pub fn at(&mut self, in_us: u64, node: usize, life: Option<u64>, what: What) {
+    pub fn at(&mut self, in_us: u64, node: usize, life: Option<u64>, what: SimEvent) {
         self.seq += 1;
         let at = self.now + in_us;
         self.queue.push(Reverse(Item { at, seq: self.seq, node, life, what }));
     }
 
-    pub fn note(&self, n: usize, what: impl FnOnce() -> String) {
+    pub fn print_trace(&self, n: usize, what: impl FnOnce() -> String) {
         if self.trace {
             eprintln!("{:>10.4} n{n} {}", self.now as f64 / S as f64, what());
         }
@@ -253,7 +253,7 @@ impl World {
         self.machines.iter().position(|machine| machine.id == node)
     }
 
-    /// What the clocks of a machine show.
+    /// The time on the clocks of a machine.
     pub fn clocks(&mut self, n: usize) -> Now {
         let machine = &self.machines[n];
         Now {
@@ -273,34 +273,36 @@ impl World {
             let Some(Reverse(item)) = self.queue.pop() else { break };
             self.now = item.at;
             if item.life.is_none_or(|life| life == self.machines[item.node].life) {
-                self.happen(item.node, item.what);
+                self.handle(item.node, item.what);
             }
         }
         self.now = end;
     }
 
-    fn happen(&mut self, n: usize, what: What) {
+    fn handle(&mut self, n: usize, what: SimEvent) {
         match what {
-            What::Deliver { from, bytes } => self.arrive(from, n, &bytes),
-            What::Stored => self.stored(n),
-            What::Tick => {
+            SimEvent::Deliver { from, bytes } => self.arrive(from, n, &bytes),
+            SimEvent::Stored => self.stored(n),
+            SimEvent::Tick => {
                 if let Some(process) = &mut self.machines[n].process {
                     process.tick_at = u64::MAX;
                     self.step(n, RegisterEvent::Tick);
                 }
             }
-            What::Learn => self.learn(n),
-            What::Acknowledge { claim, epoch } => self.acknowledge(n, claim, epoch),
-            What::Start => self.start(n),
+            SimEvent::Learn => self.learn(n),
+            SimEvent::Acknowledge { claim, epoch } => self.acknowledge(n, claim, epoch),
+            SimEvent::Start => self.start(n),
         }
     }
 
-    /// Sends a message, as this network does.
+    /// Sends a message: it may be lost, doubled or late.
     pub fn send(&mut self, from: usize, to: NodeId, message: &RegisterMessage) {
         let Some(to) = self.index_of(to) else { panic!("a message to nobody") };
         assert_ne!(from, to, "a message to the sender itself");
-        self.note(from, || format!("-> n{to} e{} {}", message.epoch, book::shown(&message.body)));
-        self.book.messages += 1;
+        self.print_trace(from, || {
+            format!("-> n{to} e{} {}", message.epoch, oracle::shown(&message.body))
+        });
+        self.oracle.messages += 1;
         let bytes = postcard::to_stdvec(message).unwrap();
         let is_lost = !self.is_healed && self.rng.random_bool(self.plan.loss);
         if is_lost || self.cut.contains(&(from.min(to), from.max(to))) {
@@ -309,10 +311,10 @@ impl World {
         let is_doubled = !self.is_healed && self.rng.random_bool(self.plan.dup);
         if is_doubled {
             let delay = self.delay(from, to);
-            self.at(delay, to, None, What::Deliver { from, bytes: bytes.clone() });
+            self.at(delay, to, None, SimEvent::Deliver { from, bytes: bytes.clone() });
         }
         let delay = self.delay(from, to);
-        self.at(delay, to, None, What::Deliver { from, bytes });
+        self.at(delay, to, None, SimEvent::Deliver { from, bytes });
     }
 
     fn delay(&mut self, from: usize, to: usize) -> u64 {
@@ -331,11 +333,11 @@ impl World {
         }
         let message: RegisterMessage = postcard::from_bytes(bytes).unwrap();
         let from = self.machines[from].id;
-        self.note(to, || format!("<- e{} {}", message.epoch, book::shown(&message.body)));
+        self.print_trace(to, || format!("<- e{} {}", message.epoch, oracle::shown(&message.body)));
         self.step(to, RegisterEvent::Heard { from, message, trace: TraceContext::default() });
     }
 
-    /// Lets the process of a machine take a step, and does what it says.
+    /// Gives an event to the process of a machine, and carries out its effects.
     pub fn step(&mut self, n: usize, event: RegisterEvent) {
         self.steps += 1;
         let now = self.clocks(n);
@@ -357,7 +359,7 @@ impl World {
         if at < process.tick_at {
             process.tick_at = at;
             let life = Some(machine.life);
-            self.at(at - self.now, n, life, What::Tick);
+            self.at(at - self.now, n, life, SimEvent::Tick);
         }
     }
 }

@@ -1,26 +1,31 @@
-//! One schedule for each mistake that random schedules seldom show. Without the mistake the same schedule is sound.
+//! One schedule for each mistake that random schedules seldom find. Without the mistake the same schedule is correct.
 
 use crate::register::RegisterFaults;
 
 use super::S;
-use super::directed::{
+use super::scenario::{
     Kind::{Accept, Accepted, Drop, Prepare, Query},
-    Stage, object_on,
+    Scenario, object_on,
 };
 use crate::sim::linearizability::{Action, Condition, Verdict};
 
-/// With the mistake the schedule breaks a promise, without it none.
-fn shows(mistake: RegisterFaults, count: usize, members: &[usize], schedule: impl Fn(&mut Stage)) {
+/// Asserts that the schedule is linearizable without the mistake, and not linearizable with it.
+fn shows(
+    mistake: RegisterFaults,
+    count: usize,
+    members: &[usize],
+    schedule: impl Fn(&mut Scenario),
+) {
     for (faults, verdict) in
         [(RegisterFaults::NONE, Verdict::Linearizable), (mistake, Verdict::NotLinearizable)]
     {
-        let mut stage = Stage::new(count, members, faults);
-        schedule(&mut stage);
-        assert_eq!(stage.verdict(), verdict, "{faults:?}");
+        let mut scenario = Scenario::new(count, members, faults);
+        schedule(&mut scenario);
+        assert_eq!(scenario.verdict(), verdict, "{faults:?}");
     }
 }
 
-impl Stage {
+impl Scenario {
     /// An object is created and deleted, and its tombstone is at all three replicas and about to be dropped.
     fn about_to_drop(&mut self) {
         self.create(0, 1);
@@ -40,142 +45,144 @@ impl Stage {
 #[test]
 fn ballots_without_the_epoch_are_caught() {
     let mistake = RegisterFaults { ballot_without_epoch: true, ..RegisterFaults::NONE };
-    shows(mistake, 5, &[0, 1, 2], |stage| {
-        stage.about_to_drop();
-        stage.ask(0, 2, Accept);
-        stage.deliver(0, 1, Drop);
-        stage.lose_all();
-        stage.join(&[2, 3, 4]);
-        stage.configure(0);
-        stage.configure(1);
-        stage.settle();
-        stage.configure(3);
-        stage.configure(4);
-        stage.create(3, 3);
-        stage.ask(3, 4, Prepare);
-        stage.ask(3, 4, Accept);
-        stage.configure(2);
-        stage.lose_all();
-        stage.raise_counter(4);
-        stage.read_with(4, 2);
+    shows(mistake, 5, &[0, 1, 2], |scenario| {
+        scenario.about_to_drop();
+        scenario.ask(0, 2, Accept);
+        scenario.deliver(0, 1, Drop);
+        scenario.lose_all();
+        scenario.join(&[2, 3, 4]);
+        scenario.configure(0);
+        scenario.configure(1);
+        scenario.settle();
+        scenario.configure(3);
+        scenario.configure(4);
+        scenario.create(3, 3);
+        scenario.ask(3, 4, Prepare);
+        scenario.ask(3, 4, Accept);
+        scenario.configure(2);
+        scenario.lose_all();
+        scenario.raise_counter(4);
+        scenario.read_with(4, 2);
     });
 }
 
 /// A promise is given between the last acceptance of a tombstone and its removal. If the removal forgets it, two creates
 /// succeed.
-fn promise_before_drop(stage: &mut Stage, then: impl Fn(&mut Stage)) {
-    stage.raise_counter(1);
-    stage.about_to_drop();
-    stage.deliver(0, 2, Accept);
-    stage.create(1, 3);
-    stage.ask(1, 2, Prepare);
-    let late = stage.lose(1, 2, Accept);
-    stage.deliver(2, 0, Accepted);
-    stage.deliver(0, 2, Drop);
-    then(stage);
-    stage.lose_all();
-    stage.create(0, 4);
-    stage.ask(0, 2, Prepare);
-    stage.lose_but(0, 2);
-    stage.flow_among(&[0, 2]);
-    stage.hear(1, 2, late);
-    stage.flow_among(&[1, 2]);
-    stage.flow();
+fn promise_before_drop(scenario: &mut Scenario, then: impl Fn(&mut Scenario)) {
+    scenario.raise_counter(1);
+    scenario.about_to_drop();
+    scenario.deliver(0, 2, Accept);
+    scenario.create(1, 3);
+    scenario.ask(1, 2, Prepare);
+    let late = scenario.lose(1, 2, Accept);
+    scenario.deliver(2, 0, Accepted);
+    scenario.deliver(0, 2, Drop);
+    then(scenario);
+    scenario.lose_all();
+    scenario.create(0, 4);
+    scenario.ask(0, 2, Prepare);
+    scenario.lose_but(0, 2);
+    scenario.flow_among(&[0, 2]);
+    scenario.hear(1, 2, late);
+    scenario.flow_among(&[1, 2]);
+    scenario.flow();
     for _ in 0..10 {
-        stage.pass(0, 2 * S);
-        stage.flow();
+        scenario.pass(0, 2 * S);
+        scenario.flow();
     }
 }
 
 #[test]
 fn no_floor_is_caught() {
     let mistake = RegisterFaults { no_floor: true, ..RegisterFaults::NONE };
-    shows(mistake, 3, &[0, 1, 2], |stage| promise_before_drop(stage, |_| {}));
+    shows(mistake, 3, &[0, 1, 2], |scenario| promise_before_drop(scenario, |_| {}));
 }
 
 #[test]
 fn a_floor_of_what_was_accepted_is_caught() {
     let mistake = RegisterFaults { floor_is_accepted: true, ..RegisterFaults::NONE };
-    shows(mistake, 3, &[0, 1, 2], |stage| promise_before_drop(stage, |_| {}));
+    shows(mistake, 3, &[0, 1, 2], |scenario| promise_before_drop(scenario, |_| {}));
 }
 
 #[test]
 fn a_floor_that_is_not_durable_is_caught() {
-    // The ceiling of promises, which is above every floor, would hide it.
+    // The ceiling of promises is above every floor. It would hide the mistake.
     let mistake =
         RegisterFaults { volatile_floor: true, volatile_promise: true, ..RegisterFaults::NONE };
-    shows(mistake, 3, &[0, 1, 2], |stage| promise_before_drop(stage, |stage| stage.restart(2)));
+    shows(mistake, 3, &[0, 1, 2], |scenario| {
+        promise_before_drop(scenario, |scenario| scenario.restart(2))
+    });
 }
 
-/// An update is offered and taken by one replica alone; then the object expires. A refusal that is not written back leaves the
-/// offer to the next reader.
+/// An update is offered, and one replica accepts it. Then the object expires. If the refusal is not written back, the next
+/// reader completes the offer.
 #[test]
 fn a_refusal_in_spite_of_offers_is_caught() {
     let mistake = RegisterFaults { refuse_with_offers: true, ..RegisterFaults::NONE };
-    shows(mistake, 4, &[0, 1, 2, 3], |stage| {
-        stage.id = object_on(&[0, 1, 2], &[0, 1, 2, 3]);
+    shows(mistake, 4, &[0, 1, 2, 3], |scenario| {
+        scenario.id = object_on(&[0, 1, 2], &[0, 1, 2, 3]);
         let create = Action::Write { token: 1, condition: Condition::Absent };
-        stage.client_until(0, create, Some(1_010));
-        stage.flow();
-        stage.raise_counter(3);
-        stage.client(3, Action::Write { token: 2, condition: Condition::Present });
-        stage.ask(3, 0, Prepare);
-        stage.ask(3, 1, Prepare);
-        stage.deliver(3, 2, Accept);
-        stage.lose_all();
-        stage.expire(1_011);
-        stage.retry(3);
-        stage.ask(3, 0, Prepare);
-        stage.ask(3, 1, Prepare);
-        stage.lose_but(3, 0);
-        stage.flow_among(&[3, 0]);
-        stage.lose_all();
-        stage.raise_counter(2);
-        stage.raise_counter(2);
-        stage.read_with(2, 0);
+        scenario.client_until(0, create, Some(1_010));
+        scenario.flow();
+        scenario.raise_counter(3);
+        scenario.client(3, Action::Write { token: 2, condition: Condition::Present });
+        scenario.ask(3, 0, Prepare);
+        scenario.ask(3, 1, Prepare);
+        scenario.deliver(3, 2, Accept);
+        scenario.lose_all();
+        scenario.expire(1_011);
+        scenario.retry(3);
+        scenario.ask(3, 0, Prepare);
+        scenario.ask(3, 1, Prepare);
+        scenario.lose_but(3, 0);
+        scenario.flow_among(&[3, 0]);
+        scenario.lose_all();
+        scenario.raise_counter(2);
+        scenario.raise_counter(2);
+        scenario.read_with(2, 0);
     });
 }
 
-/// An offer that was taken by one replica is taken up by a reader, whose own acceptance comes late. A proposer that has
-/// forgotten the first offer does not know its own value again.
+/// One replica accepts an offer. A reader completes it, but its own acceptance comes late. A proposer that has forgotten its
+/// first offer does not recognize its own value.
 #[test]
 fn forgotten_offers_are_caught() {
     let mistake = RegisterFaults { forget_offers: true, ..RegisterFaults::NONE };
-    shows(mistake, 5, &[0, 1, 2, 3, 4], |stage| {
-        stage.id = object_on(&[0, 1, 2], &[0, 1, 2, 3, 4]);
-        stage.create(3, 1);
-        stage.ask(3, 0, Prepare);
-        stage.ask(3, 1, Prepare);
-        stage.deliver(3, 2, Accept);
-        stage.lose_all();
-        stage.raise_counter(4);
-        stage.read(4);
-        stage.ask(4, 0, Query);
-        stage.ask(4, 2, Query);
-        stage.pass(4, 20_000);
-        stage.ask(4, 0, Prepare);
-        stage.ask(4, 2, Prepare);
-        let late = stage.lose(4, 2, Accept);
-        stage.lose_all();
-        stage.raise_counter(3);
-        stage.raise_counter(3);
-        stage.retry(3);
-        stage.ask(3, 0, Prepare);
-        stage.ask(3, 1, Prepare);
-        stage.lose_all();
-        stage.hear(4, 2, late);
-        stage.lose_all();
-        stage.retry(3);
-        stage.ask(3, 1, Prepare);
-        stage.ask(3, 2, Prepare);
-        stage.flow();
-        stage.read(0);
-        stage.flow();
+    shows(mistake, 5, &[0, 1, 2, 3, 4], |scenario| {
+        scenario.id = object_on(&[0, 1, 2], &[0, 1, 2, 3, 4]);
+        scenario.create(3, 1);
+        scenario.ask(3, 0, Prepare);
+        scenario.ask(3, 1, Prepare);
+        scenario.deliver(3, 2, Accept);
+        scenario.lose_all();
+        scenario.raise_counter(4);
+        scenario.read(4);
+        scenario.ask(4, 0, Query);
+        scenario.ask(4, 2, Query);
+        scenario.pass(4, 20_000);
+        scenario.ask(4, 0, Prepare);
+        scenario.ask(4, 2, Prepare);
+        let late = scenario.lose(4, 2, Accept);
+        scenario.lose_all();
+        scenario.raise_counter(3);
+        scenario.raise_counter(3);
+        scenario.retry(3);
+        scenario.ask(3, 0, Prepare);
+        scenario.ask(3, 1, Prepare);
+        scenario.lose_all();
+        scenario.hear(4, 2, late);
+        scenario.lose_all();
+        scenario.retry(3);
+        scenario.ask(3, 1, Prepare);
+        scenario.ask(3, 2, Prepare);
+        scenario.flow();
+        scenario.read(0);
+        scenario.flow();
     });
 }
 
-/// A create that was decided without its proposer's knowledge is undone by others, and all trace of it goes with a change of
-/// members. A proposer that takes that for a sign that it was never decided creates the object again.
+/// A create is decided, but its proposer does not know it. Others delete the object, and a change of members removes every
+/// trace. A proposer that concludes that its create was never decided creates the object again.
 #[test]
 fn offers_of_an_earlier_epoch_are_caught() {
     undone_and_forgotten(RegisterFaults { offers_of_any_epoch: true, ..RegisterFaults::NONE });
@@ -187,160 +194,160 @@ fn a_past_without_end_is_caught() {
 }
 
 fn undone_and_forgotten(mistake: RegisterFaults) {
-    shows(mistake, 5, &[0, 1, 2], |stage| {
-        stage.id = object_on(&[2, 3, 4], &[0, 2, 3, 4]);
-        stage.create(0, 1);
-        stage.ask(0, 1, Prepare);
-        stage.deliver(0, 1, Accept);
-        stage.lose_all();
-        stage.delete(1);
-        stage.ask(1, 0, Prepare);
-        stage.ask(1, 0, Accept);
-        stage.lose_all();
-        stage.clear(1);
-        stage.ask(1, 0, Accept);
-        stage.ask(1, 2, Accept);
-        stage.flow_among(&[0, 1, 2]);
-        stage.join(&[0, 2, 3, 4]);
+    shows(mistake, 5, &[0, 1, 2], |scenario| {
+        scenario.id = object_on(&[2, 3, 4], &[0, 2, 3, 4]);
+        scenario.create(0, 1);
+        scenario.ask(0, 1, Prepare);
+        scenario.deliver(0, 1, Accept);
+        scenario.lose_all();
+        scenario.delete(1);
+        scenario.ask(1, 0, Prepare);
+        scenario.ask(1, 0, Accept);
+        scenario.lose_all();
+        scenario.clear(1);
+        scenario.ask(1, 0, Accept);
+        scenario.ask(1, 2, Accept);
+        scenario.flow_among(&[0, 1, 2]);
+        scenario.join(&[0, 2, 3, 4]);
         for n in [0, 1, 2] {
-            stage.configure(n);
+            scenario.configure(n);
         }
-        stage.lose_all();
-        stage.settle();
+        scenario.lose_all();
+        scenario.settle();
         for n in [0, 2, 3, 4] {
-            stage.configure(n);
+            scenario.configure(n);
         }
-        stage.ask(0, 3, Prepare);
-        stage.ask(0, 4, Prepare);
-        stage.flow();
-        stage.read(3);
-        stage.flow();
+        scenario.ask(0, 3, Prepare);
+        scenario.ask(0, 4, Prepare);
+        scenario.flow();
+        scenario.read(3);
+        scenario.flow();
     });
 }
 
 /// A member leaves and comes back. While it is away the object is deleted and removed.
-fn away_and_back(stage: &mut Stage, hears_of_it: bool) {
-    stage.flow();
+fn away_and_back(scenario: &mut Scenario, hears_of_it: bool) {
+    scenario.flow();
     let others = [0, 1, 3];
-    stage.join(&others);
+    scenario.join(&others);
     for n in others {
-        stage.configure(n);
+        scenario.configure(n);
     }
-    stage.flow_among(&others);
-    stage.settle();
+    scenario.flow_among(&others);
+    scenario.settle();
     for n in others {
-        stage.configure(n);
+        scenario.configure(n);
     }
     if hears_of_it {
-        stage.configure(2);
+        scenario.configure(2);
     }
-    stage.lose_all();
-    stage.delete(0);
-    stage.flow_among(&others);
-    stage.clear(0);
-    stage.flow_among(&others);
-    stage.join(&[0, 1, 2]);
+    scenario.lose_all();
+    scenario.delete(0);
+    scenario.flow_among(&others);
+    scenario.clear(0);
+    scenario.flow_among(&others);
+    scenario.join(&[0, 1, 2]);
     for n in others {
-        stage.configure(n);
+        scenario.configure(n);
     }
-    stage.flow_among(&others);
-    stage.settle();
+    scenario.flow_among(&others);
+    scenario.settle();
     for n in [0, 1, 2] {
-        stage.configure(n);
+        scenario.configure(n);
     }
-    stage.lose_all();
+    scenario.lose_all();
 }
 
 /// Two replicas have removed the tombstone, and the third still has the object.
 #[test]
 fn a_drop_by_a_majority_is_caught() {
     let mistake = RegisterFaults { drop_by_majority: true, ..RegisterFaults::NONE };
-    shows(mistake, 3, &[0, 1, 2], |stage| {
-        stage.create(0, 1);
-        stage.flow();
-        stage.delete(0);
-        stage.flow_among(&[0, 1]);
-        stage.lose_all();
-        stage.clear(0);
-        stage.flow_among(&[0, 1]);
-        stage.pass(0, 10 * S);
-        stage.lose_all();
-        stage.read(1);
-        stage.ask(1, 2, Query);
-        stage.pass(1, 20_000);
-        stage.flow();
+    shows(mistake, 3, &[0, 1, 2], |scenario| {
+        scenario.create(0, 1);
+        scenario.flow();
+        scenario.delete(0);
+        scenario.flow_among(&[0, 1]);
+        scenario.lose_all();
+        scenario.clear(0);
+        scenario.flow_among(&[0, 1]);
+        scenario.pass(0, 10 * S);
+        scenario.lose_all();
+        scenario.read(1);
+        scenario.ask(1, 2, Query);
+        scenario.pass(1, 20_000);
+        scenario.flow();
     });
 }
 
-/// What was promised along with an acceptance is used when the object is long gone, at nodes that know nothing of it.
+/// A promise that was given with an acceptance is used much later: the object is removed, at nodes that know nothing of it.
 #[test]
 fn a_piggyback_across_epochs_is_caught() {
     let mistake = RegisterFaults { piggyback_across_epochs: true, ..RegisterFaults::NONE };
-    shows(mistake, 6, &[0, 1, 2], |stage| {
-        stage.id = object_on(&[3, 4, 5], &[1, 3, 4, 5]);
-        stage.create(1, 1);
-        stage.flow();
-        stage.delete(0);
-        stage.flow();
-        stage.clear(0);
-        stage.flow();
-        stage.join(&[1, 3, 4, 5]);
+    shows(mistake, 6, &[0, 1, 2], |scenario| {
+        scenario.id = object_on(&[3, 4, 5], &[1, 3, 4, 5]);
+        scenario.create(1, 1);
+        scenario.flow();
+        scenario.delete(0);
+        scenario.flow();
+        scenario.clear(0);
+        scenario.flow();
+        scenario.join(&[1, 3, 4, 5]);
         for n in 0..6 {
-            stage.configure(n);
+            scenario.configure(n);
         }
-        stage.settle();
+        scenario.settle();
         for n in 0..6 {
-            stage.configure(n);
+            scenario.configure(n);
         }
-        stage.client(1, Action::Write { token: 2, condition: Condition::Present });
-        stage.flow();
-        stage.read(3);
-        stage.flow();
+        scenario.client(1, Action::Write { token: 2, condition: Condition::Present });
+        scenario.flow();
+        scenario.read(3);
+        scenario.flow();
     });
 }
 
 #[test]
 fn no_purge_is_caught() {
     for (no_purge, verdict) in [(false, Verdict::Linearizable), (true, Verdict::NotLinearizable)] {
-        let mut stage = Stage::new(4, &[0, 1, 2], RegisterFaults::NONE);
-        stage.no_purge = no_purge;
-        stage.create(0, 1);
-        away_and_back(&mut stage, true);
-        stage.read(2);
-        stage.ask(2, 0, Query);
-        stage.pass(2, 20_000);
-        stage.flow();
-        assert_eq!(stage.verdict(), verdict, "{no_purge}");
+        let mut scenario = Scenario::new(4, &[0, 1, 2], RegisterFaults::NONE);
+        scenario.no_purge = no_purge;
+        scenario.create(0, 1);
+        away_and_back(&mut scenario, true);
+        scenario.read(2);
+        scenario.ask(2, 0, Query);
+        scenario.pass(2, 20_000);
+        scenario.flow();
+        assert_eq!(scenario.verdict(), verdict, "{no_purge}");
     }
 }
 
 #[test]
 fn skipped_configurations_are_caught() {
     let mistake = RegisterFaults { skip_configurations: true, ..RegisterFaults::NONE };
-    shows(mistake, 4, &[0, 1, 2], |stage| {
-        stage.create(0, 1);
-        away_and_back(stage, false);
-        stage.read(2);
-        stage.ask(2, 0, Query);
-        stage.pass(2, 20_000);
-        stage.flow();
+    shows(mistake, 4, &[0, 1, 2], |scenario| {
+        scenario.create(0, 1);
+        away_and_back(scenario, false);
+        scenario.read(2);
+        scenario.ask(2, 0, Query);
+        scenario.pass(2, 20_000);
+        scenario.flow();
     });
 }
 
-/// A write of an early epoch arrives where all that came after it is forgotten.
+/// A write of an early epoch arrives at a node that has forgotten everything that came after it.
 #[test]
 fn no_look_at_the_epoch_is_caught() {
     let mistake = RegisterFaults { no_epoch_check: true, ..RegisterFaults::NONE };
-    shows(mistake, 4, &[0, 1, 2], |stage| {
-        stage.create(0, 1);
-        stage.ask(0, 1, Prepare);
-        let late = stage.lose(0, 2, Accept);
-        away_and_back(stage, true);
-        stage.hear(0, 2, late);
-        stage.lose_all();
-        stage.read(2);
-        stage.ask(2, 0, Query);
-        stage.pass(2, 20_000);
-        stage.flow();
+    shows(mistake, 4, &[0, 1, 2], |scenario| {
+        scenario.create(0, 1);
+        scenario.ask(0, 1, Prepare);
+        let late = scenario.lose(0, 2, Accept);
+        away_and_back(scenario, true);
+        scenario.hear(0, 2, late);
+        scenario.lose_all();
+        scenario.read(2);
+        scenario.ask(2, 0, Query);
+        scenario.pass(2, 20_000);
+        scenario.flow();
     });
 }

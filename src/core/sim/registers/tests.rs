@@ -1,8 +1,8 @@
-//! The registers under a seeded simulation: whatever happens, safe operations are linearizable for each object, no newest fast
-//! write is lost, nothing that was deleted comes back, and after healing everything ends.
+//! Simulates the registers with many seeds. With all faults, safe operations are linearizable for each object, the newest fast
+//! write is not lost, and nothing that was deleted comes back. When the faults stop, all requests end.
 //!
 //! `cargo test` runs a fixed range of seeds. `NOMAD_SOAK=N` draws N new ones, `NOMAD_SEED` runs that one alone, and
-//! `NOMAD_TRACE=1` tells its whole story.
+//! `NOMAD_TRACE=1` prints every event.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,11 +13,11 @@ use rand::{TryRngCore, rngs::OsRng};
 /// How many seeds the fixed range has, over all tests of it.
 const SEEDS: u64 = 20_000;
 
-/// One run: bad times, then good ones.
+/// One run: first with faults, then without.
 fn run(seed: u64, mistakes: Mistakes) -> World {
     let mut world = World::new(seed, mistakes);
-    world.chaos();
-    world.settle();
+    world.inject_faults();
+    world.heal_and_check();
     world
 }
 
@@ -30,7 +30,7 @@ fn outcome(seed: u64, mistakes: Mistakes) -> Result<World, String> {
     })
 }
 
-/// The seeds of one of the parts that the range is cut into, so that the parts run side by side.
+/// The seeds of one part of the range. The parts are separate tests, so that they run in parallel.
 fn seeds(part: u64, parts: u64) -> Vec<u64> {
     let number = |name: &str| {
         std::env::var(name).ok().map(|text| {
@@ -46,8 +46,8 @@ fn seeds(part: u64, parts: u64) -> Vec<u64> {
     }
 }
 
-/// Goal: no history of crashes, losses, doublings, delays, cuts, leaps of the clock, lost disks and changes of the group
-/// breaks a promise. Method: see `tests/register_sim`.
+/// Goal: no combination of crashes, lost, doubled and late messages, cut links, clock jumps, lost disks and changes of the
+/// group breaks a promise. Method: see `sim/registers/mod.rs`.
 fn runs_clean(part: u64, parts: u64) {
     let seeds = seeds(part, parts);
     println!("{} seeds from NOMAD_SEED={:?} on", seeds.len(), seeds.first());
@@ -55,18 +55,18 @@ fn runs_clean(part: u64, parts: u64) {
     for seed in seeds {
         match outcome(seed, Mistakes::default()) {
             Ok(world) => {
-                let book = &world.book;
+                let oracle = &world.oracle;
                 let of_run = [
                     world.steps,
-                    book.messages,
-                    book.told,
-                    book.unknown,
-                    book.changes,
-                    book.forced,
-                    book.crashes,
-                    book.wipes,
-                    book.drops,
-                    book.gave_up,
+                    oracle.messages,
+                    oracle.told,
+                    oracle.unknown,
+                    oracle.changes,
+                    oracle.forced,
+                    oracle.crashes,
+                    oracle.wipes,
+                    oracle.drops,
+                    oracle.gave_up,
                 ];
                 sums.iter_mut().zip(of_run).for_each(|(sum, more)| *sum += more);
             }
@@ -90,8 +90,8 @@ fn every_object_is_linearizable_in_the_second_half_of_the_seeds() {
     runs_clean(1, 2);
 }
 
-/// Goal: the checks above see a mistake. Method: the same runs with one mistake put in, until one is caught, which has to be
-/// within so many seeds and by the promise that the mistake breaks.
+/// Goal: the checks find a mistake. Method: the same runs with one bug switched on. Within so many seeds a run must fail, and
+/// its message must contain `by`: the promise that the bug breaks.
 fn is_caught(mistakes: Mistakes, within: u64, by: &str) {
     let caught = (0..within).find_map(|seed| {
         let why = outcome(seed, mistakes).err()?;

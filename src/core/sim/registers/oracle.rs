@@ -1,4 +1,5 @@
-//! What was asked for and what was told: the histories that the checker reads, and what may never be seen twice.
+//! The oracle: records all requests and answers, asserts after each that no version and no ballot stands for two values, and
+//! checks the histories at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,23 +18,23 @@ use crate::sim::linearizability::{Action, History, Operation, Outcome, Seen, Tok
 const SEARCH_MAX: usize = 200_000;
 
 #[derive(Default)]
-pub struct Book {
+pub struct Oracle {
     pub histories: BTreeMap<ObjectId, History>,
-    /// Operations that did not happen, by their places.
-    void: BTreeSet<(ObjectId, usize)>,
-    /// Versions that refusals named, resolved when all is known.
-    named: Vec<(ObjectId, usize, Version)>,
-    /// What each ballot stands for.
+    /// Operations that did not happen, by their places in the history.
+    not_done: BTreeSet<(ObjectId, usize)>,
+    /// Versions that refusals contained. Their writes are looked up at the end.
+    refusal_versions: Vec<(ObjectId, usize, Version)>,
+    /// The value of each ballot.
     values: BTreeMap<(ObjectId, Ballot), Value>,
-    /// Which write has which version.
+    /// The write of each version.
     tokens: BTreeMap<(ObjectId, Version), Token>,
-    /// Versions that clients were told, with their writes. A write that is decided late may have been offered under another
-    /// version before, which nobody is told.
+    /// The versions that clients got, with their writes. A write that is decided late may have been offered under another
+    /// version before: no client gets that one.
     pub observed: BTreeMap<ObjectId, Vec<(Version, Token)>>,
     /// Fast writes that were acknowledged and must not get lost.
     pub fast: BTreeMap<ObjectId, BTreeMap<Version, Value>>,
-    /// Fast writes whose only disk was lost.
-    pub perhaps: BTreeMap<ObjectId, BTreeMap<Version, Value>>,
+    /// Fast writes whose only disk was lost. They may be there, or not.
+    pub maybe_lost: BTreeMap<ObjectId, BTreeMap<Version, Value>>,
     clears: BTreeMap<ObjectId, Version>,
     next_token: Token,
     pub messages: u64,
@@ -52,7 +53,7 @@ pub fn token_of(value: &[u8]) -> Token {
     Token::from_le_bytes(value.try_into().unwrap())
 }
 
-/// A message in few words.
+/// A message in one short line.
 pub fn shown(body: &Body) -> String {
     let text = format!("{body:?}");
     match body {
@@ -69,13 +70,13 @@ pub fn shown(body: &Body) -> String {
     }
 }
 
-impl Book {
+impl Oracle {
     pub fn token(&mut self) -> Token {
         self.next_token += 1;
         self.next_token
     }
 
-    /// A client asks for something. Returns the place in the object's history.
+    /// A client sends a request. Returns the place in the object's history.
     pub fn began(
         &mut self,
         id: &ObjectId,
@@ -90,7 +91,7 @@ impl Book {
         history.operations.len() - 1
     }
 
-    /// A client is told something.
+    /// A client gets an answer.
     pub fn ended(
         &mut self,
         id: &ObjectId,
@@ -118,7 +119,7 @@ impl Book {
                 WriteRefusal::Exists { version }
                 | WriteRefusal::VersionMismatch { current: version, .. },
             ) => {
-                self.named.push((id.clone(), place, *version));
+                self.refusal_versions.push((id.clone(), place, *version));
                 Outcome::Refused(Seen::Unsaid)
             }
             RegisterOutcome::Read(object) => {
@@ -136,12 +137,12 @@ impl Book {
             RegisterOutcome::NoQuorum { .. }
             | RegisterOutcome::NotReady
             | RegisterOutcome::Busy => {
-                self.void.insert((id.clone(), place));
+                self.not_done.insert((id.clone(), place));
                 return;
             }
         };
         if operation.action == Action::Expire {
-            // It may have been begun again, and have found more than one object that had expired.
+            // It may have run several times, and have removed more than one expired object.
             let again = operation.clone();
             operation.ended = Some((now, outcome));
             return history.operations.push(again);
@@ -149,7 +150,7 @@ impl Book {
         operation.ended = Some((now, outcome));
     }
 
-    /// The node of these requests is gone: their outcomes stay unknown.
+    /// The node of these requests has crashed: their outcomes stay unknown.
     pub fn crashed<'a>(&mut self, purposes: impl Iterator<Item = &'a Purpose>, wall_s: u64) {
         self.seen_wall(purposes, wall_s);
     }
@@ -163,7 +164,7 @@ impl Book {
         }
     }
 
-    /// A disk has this now. What never was durable has never been.
+    /// A job is on the disk now. What never was durable does not count.
     pub fn keeps(&mut self, job: &Job) {
         let Job::Keep(_, _, writes) = job else { return };
         for (id, register) in writes {
@@ -198,7 +199,7 @@ impl Book {
         for (id, value) in entries {
             let version = value.version().unwrap();
             self.fast.entry(id.clone()).or_default().remove(&version);
-            self.perhaps.entry(id).or_default().insert(version, value);
+            self.maybe_lost.entry(id).or_default().insert(version, value);
         }
     }
 
@@ -214,8 +215,8 @@ impl Book {
         let none = BTreeMap::new();
         let fast = self.fast.get(id).unwrap_or(&none);
         let Some((newest, value)) = fast.last_key_value() else { return Ok(()) };
-        let perhaps = self.perhaps.get(id).unwrap_or(&none);
-        let mut allowed: Vec<_> = perhaps.range(*newest..).map(|(_, value)| value).collect();
+        let maybe_lost = self.maybe_lost.get(id).unwrap_or(&none);
+        let mut allowed: Vec<_> = maybe_lost.range(*newest..).map(|(_, value)| value).collect();
         allowed.push(value);
         let may_be_gone = allowed.iter().any(|value| match value {
             Value::Live(object) => object.expires_at.is_some(),
@@ -233,7 +234,7 @@ impl Book {
         let newest = self.fast.get(id).and_then(|fast| fast.last_key_value());
         let Some((newest, value)) = newest else { return Ok(()) };
         if !matches!((value, found), (Value::Live(_), _) | (_, Value::Live(_))) {
-            // A tombstone may be gone without anybody having been told so.
+            // A tombstone may have been removed without a report.
             return Ok(());
         }
         let last = found.version().max(self.clears.get(id).copied());
@@ -245,8 +246,8 @@ impl Book {
 
     /// Checks all histories.
     pub fn check(&mut self) -> Result<(), String> {
-        for (id, place, version) in std::mem::take(&mut self.named) {
-            // A version that is not known was in no register: another change was decided in the same round.
+        for (id, place, version) in std::mem::take(&mut self.refusal_versions) {
+            // An unknown version was never in a register: another change was decided in the same round.
             let Some(token) = self.tokens.get(&(id.clone(), version)) else { continue };
             let operation = &mut self.histories.get_mut(&id).unwrap().operations[place];
             if let Some((_, outcome)) = &mut operation.ended {
@@ -255,7 +256,7 @@ impl Book {
         }
         for (id, history) in &self.histories {
             let happened = |(place, operation): (usize, &Operation)| {
-                (!self.void.contains(&(id.clone(), place))).then(|| operation.clone())
+                (!self.not_done.contains(&(id.clone(), place))).then(|| operation.clone())
             };
             let operations = history.operations.iter().enumerate().filter_map(happened).collect();
             let expiries = history.expiries.clone();

@@ -1,5 +1,5 @@
-//! Schedules written by hand: what random ones seldom meet. Every message waits until it is delivered by name, and what is to
-//! be kept is durable at once.
+//! Schedules written by hand, for cases that random ones seldom reach. The test decides when each message is delivered. Every
+//! write is durable at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -20,7 +20,7 @@ use crate::{
 };
 use bytes::Bytes;
 
-use super::{GROUP, S, book::token_of};
+use super::{GROUP, S, oracle::token_of};
 use crate::sim::linearizability::{
     Action, Condition as Told, History, Operation, Outcome, Seen, Token, Verdict,
 };
@@ -55,7 +55,7 @@ fn kind_of(body: &Body) -> Kind {
     }
 }
 
-/// A node whose disk is as fast as its memory.
+/// A node. Its writes are durable at once.
 pub struct Actor {
     pub registers: Registers,
     pub disk: BTreeMap<ObjectId, Register>,
@@ -78,7 +78,7 @@ impl RegisterShelf for ActorShelf<'_> {
 }
 
 /// A few nodes, and the messages that wait between them.
-pub struct Stage {
+pub struct Scenario {
     pub actors: Vec<Actor>,
     pub net: VecDeque<(usize, usize, RegisterMessage)>,
     pub chain: Vec<Configuration>,
@@ -87,14 +87,14 @@ pub struct Stage {
     pub left_behind: BTreeSet<usize>,
     /// The request that all orders belong to.
     pub trace: TraceContext,
-    /// Nodes to which no link stands.
+    /// Nodes that no link reaches.
     pub cut_off: BTreeSet<usize>,
-    /// The object that all is about.
+    /// The object that the schedule uses.
     pub id: ObjectId,
     pub sent: usize,
     pub now: u64,
     pub wall_s: u64,
-    /// A mistake of the shell: what a node does not keep any more is not deleted.
+    /// Switches on a bug of the shell: registers that a node does not have to keep any more are not deleted.
     pub no_purge: bool,
     options: RegisterOptions,
     next_op: OpId,
@@ -121,8 +121,8 @@ pub fn object_on(replicas: &[usize], members: &[usize]) -> ObjectId {
     fitting.next().unwrap()
 }
 
-impl Stage {
-    /// Nodes 0 to `count`, of which `members` are the first configuration, with three replicas.
+impl Scenario {
+    /// Nodes 0 to `count - 1`. The first configuration has these `members` and three replicas.
     pub fn new(count: usize, members: &[usize], faults: RegisterFaults) -> Self {
         let first =
             Configuration { epoch: 1, members: nodes(members), replication_factor: 3, old: None };
@@ -132,7 +132,7 @@ impl Stage {
             disk: BTreeMap::new(),
             state: None,
         });
-        let mut stage = Self {
+        let mut scenario = Self {
             actors: actors.collect(),
             net: VecDeque::new(),
             chain: vec![first],
@@ -154,12 +154,12 @@ impl Stage {
             time: 0,
         };
         for n in members {
-            stage.configure(*n);
+            scenario.configure(*n);
         }
-        stage
+        scenario
     }
 
-    /// Lets the table go on to a joint configuration.
+    /// The table changes to a joint configuration.
     pub fn join(&mut self, members: &[usize]) {
         let last = self.chain.last().unwrap();
         let old = Old {
@@ -176,7 +176,7 @@ impl Stage {
         self.chain.push(next);
     }
 
-    /// Lets the table go on by force, without some members.
+    /// A forced change: the table goes on without some members.
     pub fn force(&mut self, lost: &[usize]) {
         let mut next = self.chain.last().unwrap().clone();
         next.epoch += 1;
@@ -189,14 +189,14 @@ impl Stage {
         self.chain.push(next);
     }
 
-    /// Lets the table go on to a stable configuration.
+    /// The table changes to a stable configuration.
     pub fn settle(&mut self) {
         let last = self.chain.last().unwrap();
         let next = Configuration { epoch: last.epoch + 1, old: None, ..last.clone() };
         self.chain.push(next);
     }
 
-    /// A node hears from the table.
+    /// Gives the table to a node.
     pub fn configure(&mut self, n: usize) {
         self.step(n, RegisterEvent::Configured { chain: self.chain.clone() });
     }
@@ -268,7 +268,7 @@ impl Stage {
         self.step(n, RegisterEvent::Tick);
     }
 
-    /// Asks for something that no client is told.
+    /// Sends a request that is not a client's.
     pub fn order(&mut self, n: usize, order: RegisterOrder) -> OpId {
         self.order_for(n, order, 1_000 * S)
     }
@@ -282,12 +282,12 @@ impl Stage {
         op
     }
 
-    /// A client asks for something.
+    /// A client sends an operation.
     pub fn client(&mut self, n: usize, action: Action) -> OpId {
         self.client_until(n, action, None)
     }
 
-    /// A client writes what expires, or anything else.
+    /// A client sends an operation. A written object may expire.
     pub fn client_until(&mut self, n: usize, action: Action, expires: Option<u64>) -> OpId {
         self.time += 1;
         let wall = (self.wall_s, self.wall_s);
@@ -370,7 +370,7 @@ impl Stage {
         operation.ended = Some((self.time, outcome));
     }
 
-    /// Takes the oldest such message off the network.
+    /// Removes the oldest such message from the network, and returns it.
     pub fn lose(&mut self, from: usize, to: usize, kind: Kind) -> RegisterMessage {
         let is_it = |(f, t, message): &(usize, usize, RegisterMessage)| {
             (*f, *t) == (from, to) && kind_of(&message.body) == kind
@@ -387,7 +387,7 @@ impl Stage {
         self.hear(from, to, message);
     }
 
-    /// Delivers a message that was taken off the network.
+    /// Delivers a message that was removed from the network before.
     pub fn hear(&mut self, from: usize, to: usize, message: RegisterMessage) {
         let trace = TraceContext::default();
         self.step(to, RegisterEvent::Heard { from: node(from), message, trace });
@@ -407,7 +407,7 @@ impl Stage {
         }
     }
 
-    /// Delivers everything that waits and all that follows from it.
+    /// Delivers all messages, and all that follow from them.
     pub fn flow(&mut self) {
         while let Some((from, to, message)) = self.net.pop_front() {
             self.hear(from, to, message);
@@ -425,7 +425,7 @@ impl Stage {
         }
     }
 
-    /// Loses everything that waits.
+    /// Loses all messages.
     pub fn lose_all(&mut self) {
         self.net.clear();
     }
@@ -436,7 +436,7 @@ impl Stage {
         self.step(n, RegisterEvent::Tick);
     }
 
-    /// Reads at a node that hears of one other replica alone, which does not agree with it: a round settles it.
+    /// Reads at a node that can talk to one other replica alone. That replica holds something else, so a round has to decide.
     pub fn read_with(&mut self, n: usize, other: usize) {
         self.read(n);
         self.ask(n, other, Kind::Query);
@@ -445,12 +445,12 @@ impl Stage {
         self.flow_among(&[n, other]);
     }
 
-    /// Loses everything but what goes between two nodes.
+    /// Loses all messages but those between two nodes.
     pub fn lose_but(&mut self, a: usize, b: usize) {
         self.net.retain(|(from, to, _)| (*from, *to) == (a, b) || (*from, *to) == (b, a));
     }
 
-    /// Lets time pass at a node until it begins its round anew; what it sends again meanwhile is lost.
+    /// Lets time pass at a node until it begins a new round. What it sends again before that is lost.
     pub fn retry(&mut self, n: usize) {
         for _ in 0..40 {
             let before: Vec<_> = self.net.iter().cloned().collect();
@@ -487,7 +487,7 @@ impl Stage {
         self.net.truncate(waiting);
     }
 
-    /// Lets the time pass after which objects expire.
+    /// Sets the wall clock, so that objects expire.
     pub fn expire(&mut self, wall_s: u64) {
         self.wall_s = wall_s;
         for operation in &mut self.history.operations {

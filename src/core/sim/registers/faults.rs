@@ -1,12 +1,12 @@
-//! What happens in a run, drawn from the seed.
+//! The faults and requests of a run. The seed decides them.
 
 use rand::Rng;
 
-use super::{MS, S, What, World};
+use super::{MS, S, SimEvent, World};
 
 impl World {
-    /// Lets things happen.
-    pub fn chaos(&mut self) {
+    /// Injects faults and sends requests, for as many steps as the plan says.
+    pub fn inject_faults(&mut self) {
         // The others join at once, most of the time.
         let count = self.machines.len();
         let first =
@@ -25,11 +25,11 @@ impl World {
             left -= 1;
             let pause = self.rng.random_range(0..=self.plan.pause_us);
             self.run_until(self.now + pause);
-            self.disturb(is_busy);
+            self.inject_one(is_busy);
         }
     }
 
-    fn disturb(&mut self, is_busy: bool) {
+    fn inject_one(&mut self, is_busy: bool) {
         let plan = &self.plan;
         let (fast, drain, sweep) =
             if self.mistakes.is_about_fast_writes() { (30, 2, 100) } else { (8, 8, 12) };
@@ -40,7 +40,7 @@ impl World {
             plan.change,
             plan.clock,
             plan.wipe,
-            // Fast writes, their way out, promises, housekeeping, both on one object, slow machines.
+            // Fast writes, their way to the replicas, promises, clean-ups, safe operations on objects of fast writes, slow machines.
             fast,
             drain,
             4,
@@ -61,7 +61,7 @@ impl World {
             Some(2) => self.cut_links(),
             Some(3) if self.rng.random_bool(0.1) => self.force(),
             Some(3) => self.change_group(),
-            Some(4) => self.leap(n),
+            Some(4) => self.jump_clock(n),
             Some(5) if self.may_lose(n) => self.wipe(n),
             Some(6) => self.write_fast(),
             Some(7) => self.drain(n),
@@ -71,7 +71,7 @@ impl World {
                 }
             }
             Some(9) => self.sweep(n),
-            Some(10) => self.mix(),
+            Some(10) => self.operate_on_mixed(),
             Some(11) => {
                 self.slow_until[n] = self.now + self.rng.random_range(0..2 * S);
             }
@@ -86,7 +86,7 @@ impl World {
         self.crash(n);
         let away = [10 * MS, 300 * MS, 2 * S][self.rng.random_range(0..3)];
         let away = self.rng.random_range(0..away);
-        self.at(away, n, None, What::Start);
+        self.at(away, n, None, SimEvent::Start);
     }
 
     fn cut_links(&mut self) {
@@ -120,16 +120,16 @@ impl World {
         }
     }
 
-    /// The wall clock of a machine leaps.
-    fn leap(&mut self, n: usize) {
+    /// The wall clock of a machine jumps.
+    fn jump_clock(&mut self, n: usize) {
         let before = self.wall_ms(n) / 1_000;
         let by = [-5_000, -300, 300, 5_000][self.rng.random_range(0..4)];
         self.machines[n].wall_offset_ms += by;
         let after = self.wall_ms(n) / 1_000;
-        self.note(n, || format!("has its clock set by {by} ms"));
+        self.print_trace(n, || format!("has its clock set by {by} ms"));
         if let Some(process) = &self.machines[n].process {
-            self.book.seen_wall(process.ops.values(), before);
-            self.book.seen_wall(process.ops.values(), after);
+            self.oracle.seen_wall(process.ops.values(), before);
+            self.oracle.seen_wall(process.ops.values(), after);
         }
     }
 }

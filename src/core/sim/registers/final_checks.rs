@@ -1,4 +1,4 @@
-//! The end of a run: everything is healed, everything that was begun ends, and what is there is what was promised.
+//! The end of a run: all faults stop, all requests end, and what the replicas hold is checked.
 
 use crate::{
     model::object::ObjectId,
@@ -12,28 +12,28 @@ use super::{
 };
 use crate::sim::linearizability::Action;
 
-/// How long it may take until all is at rest.
+/// How long it may take until nothing is left to do.
 const REST_US: u64 = 120 * S;
 
 impl World {
-    /// Heals everything and checks what has to be true then.
-    pub fn settle(&mut self) {
+    /// Stops all faults and checks what has to hold then.
+    pub fn heal_and_check(&mut self) {
         self.is_healed = true;
         self.cut.clear();
         self.slow_until.fill(0);
         for n in 0..self.machines.len() {
             self.start(n);
         }
-        self.rest();
+        self.run_until_idle();
         let members = self.seated();
         for id in safe_objects() {
             for n in &members {
                 self.operate(*n, &id, Action::Read);
             }
         }
-        self.rest();
+        self.run_until_idle();
         self.repair(&members);
-        if let Err(why) = self.book.check() {
+        if let Err(why) = self.oracle.check() {
             panic!("{why}");
         }
     }
@@ -43,12 +43,12 @@ impl World {
         (0..self.machines.len()).filter(|n| members.contains(&self.machines[*n].id)).collect()
     }
 
-    /// Runs until nothing is left to be done.
-    fn rest(&mut self) {
+    /// Runs until nothing is left to do.
+    fn run_until_idle(&mut self) {
         let end = self.now + REST_US;
-        while !self.is_at_rest() {
-            assert!(self.now < end, "no rest: {}", self.restless());
-            self.tidy_group();
+        while !self.is_idle() {
+            assert!(self.now < end, "no rest: {}", self.busy_nodes());
+            self.remove_lost_members();
             for n in 0..self.machines.len() {
                 let process = self.machines[n].process.as_ref();
                 if process.is_some_and(|process| process.ops.is_empty()) {
@@ -59,7 +59,7 @@ impl World {
         }
     }
 
-    fn is_at_rest(&self) -> bool {
+    fn is_idle(&self) -> bool {
         let configuration = self.table.configuration();
         !configuration.is_joint()
             && self.machines.iter().all(|machine| {
@@ -75,7 +75,7 @@ impl World {
             })
     }
 
-    fn restless(&self) -> String {
+    fn busy_nodes(&self) -> String {
         let mut text = format!("{:?}\n", self.table.configuration());
         for (n, machine) in self.machines.iter().enumerate() {
             let status = machine.process.as_ref().map(|process| process.registers.status());
@@ -86,14 +86,14 @@ impl World {
         text
     }
 
-    /// Repairs every object, after which all replicas have the same, and then removes the tombstones.
+    /// Repairs every object, checks that all replicas hold the same, and removes the tombstones.
     fn repair(&mut self, members: &[usize]) {
-        // What left the group with a machine outside of it is not lost, but on no way to its replicas either.
+        // Fast writes on a machine that has left the group are not lost, but they do not reach their replicas either.
         for n in 0..self.machines.len() {
             if !members.contains(&n) {
                 let left: Vec<_> =
                     std::mem::take(&mut self.machines[n].outbox).into_iter().collect();
-                self.book.lost(left);
+                self.oracle.lost(left);
             }
         }
         let Some(first) = members.first().copied() else { return };
@@ -102,7 +102,7 @@ impl World {
         for id in &objects {
             self.begin(first, id, RegisterOrder::Repair, 100 * S, Purpose::Other);
         }
-        self.rest();
+        self.run_until_idle();
         for id in &objects {
             let copies = self.copies(id);
             let first = &copies[0];
@@ -117,9 +117,9 @@ impl World {
             let found = first.as_ref().map_or(Value::Absent, |first| first.value.clone());
             if fast_objects().contains(id) {
                 let checked = if is_mixed(id) {
-                    self.book.check_not_older(id, &found)
+                    self.oracle.check_not_older(id, &found)
                 } else {
-                    self.book.check_fast(id, &found)
+                    self.oracle.check_fast(id, &found)
                 };
                 if let Err(why) = checked {
                     panic!("{why}");
@@ -129,7 +129,7 @@ impl World {
         self.remove_all(first, &objects);
     }
 
-    /// Removes every tombstone: nothing is left of it anywhere.
+    /// Removes every tombstone, and checks that nothing is left of it.
     fn remove_all(&mut self, n: usize, objects: &[ObjectId]) {
         for id in objects {
             let held = self.copies(id).into_iter().flatten().next();
@@ -139,8 +139,8 @@ impl World {
                 _ => continue,
             };
             self.begin(n, id, RegisterOrder::Clear(version), 100 * S, Purpose::Other);
-            self.rest();
-            // The message to drop it is on its way.
+            self.run_until_idle();
+            // Time for the drop messages to arrive.
             self.run_until(self.now + 300 * MS);
             let left: Vec<_> = self.copies(id).into_iter().flatten().collect();
             assert!(left.is_empty(), "{id} is not removed: {left:?}");

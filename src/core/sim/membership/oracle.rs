@@ -1,4 +1,4 @@
-//! What must hold after every step, whatever happens; judged from outside, with more knowledge than any node has.
+//! The oracle: checks what must hold after every step. It knows more than any node does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,13 +17,13 @@ use super::raft::Entry;
 
 /// Everything that was ever agreed on.
 #[derive(Default)]
-pub struct Judge {
+pub struct Oracle {
     leaders: BTreeMap<(String, u64), NodeId>,
     history: BTreeMap<String, Vec<(u64, Arc<Entry>)>>,
     tables: BTreeMap<String, Arc<GroupTable>>,
     claims: BTreeMap<(NodeId, u64), String>,
     rescans: BTreeSet<(NodeId, String, u64)>,
-    sat: BTreeSet<(String, NodeId, u64)>,
+    was_member: BTreeSet<(String, NodeId, u64)>,
     gone: BTreeSet<(String, NodeId, u64)>,
     asked_back: BTreeSet<(String, NodeId, u64)>,
     /// The most voters that a group may have.
@@ -32,15 +32,15 @@ pub struct Judge {
     pub forced: u64,
 }
 
-/// What a removal is judged by.
-pub trait World {
+/// What the oracle has to know before it accepts a removal.
+pub trait Reachability {
     /// Tells whether the node still holds the claim, did not ask to go, and was reached by the super-peer, directly or
     /// through a third member, all through the time after which the dead are removed.
     fn was_reached(&self, table: &GroupTable, node: NodeId, claim: u64) -> bool;
 }
 
-impl Judge {
-    /// Judges groups that may have so many voters at most.
+impl Oracle {
+    /// For groups that may have at most so many voters.
     pub fn of(voters: u32) -> Self {
         Self { voters, ..Self::default() }
     }
@@ -62,7 +62,7 @@ impl Judge {
 
     /// A node acts as a member of a group under a claim.
     pub fn acts(&mut self, group: &str, node: NodeId, claim: u64) {
-        self.sat.insert((group.to_owned(), node, claim));
+        self.was_member.insert((group.to_owned(), node, claim));
     }
 
     /// An entry was applied by some node: the histories of a group are prefixes of one another.
@@ -72,7 +72,7 @@ impl Judge {
         term: u64,
         entry: &Arc<Entry>,
         table: &Arc<GroupTable>,
-        world: &impl World,
+        reachability: &impl Reachability,
     ) {
         let group = table.name.clone();
         let history = self.history.entry(group.clone()).or_default();
@@ -91,7 +91,7 @@ impl Judge {
             Entry::Command(command) => {
                 if let Some(before) = before {
                     self.check_table(&before, table);
-                    self.check_command(&before, table, command, world);
+                    self.check_command(&before, table, command, reachability);
                 }
             }
             _ => {}
@@ -102,10 +102,10 @@ impl Judge {
     fn check_voters(&self, table: &GroupTable, sets: &[BTreeSet<NodeId>]) {
         for voters in sets {
             let count = voters.len() as u32;
-            // Two only while the lead of a group of two passes on; by the time it is applied, others may have come.
+            // Two voters only while the lead of a group of two moves. When this is applied, others may have joined.
             let stays = |node: &NodeId| table.configuration().members.contains(node);
             let is_of_change = voters.contains(&table.super_peer) || !voters.iter().all(stays);
-            // With one voter it may pass on again before the table names who has it.
+            // With one voter the lead may move again before the table names the new leader.
             let passes_on = count == 2 && (is_of_change || self.voters == 1);
             let is_odd = count == voter_count(count, self.voters);
             assert!(is_odd || passes_on, "{} has {count} voters", table.name);
@@ -132,7 +132,10 @@ impl Judge {
         for (node, seat) in &after.seats {
             let key = (after.name.clone(), *node, seat.claim);
             if !before.seats.contains_key(node) && self.gone.contains(&key) {
-                assert!(!self.sat.contains(&key), "{node} came back under a claim that had ended");
+                assert!(
+                    !self.was_member.contains(&key),
+                    "{node} came back under a claim that had ended"
+                );
             }
         }
         let chain: Vec<_> = after.chain.iter().collect();
@@ -170,7 +173,7 @@ impl Judge {
         before: &GroupTable,
         after: &GroupTable,
         command: &TableCommand,
-        world: &impl World,
+        reachability: &impl Reachability,
     ) {
         match command {
             TableCommand::Change { remove, add } if after.epoch() > before.epoch() => {
@@ -184,7 +187,7 @@ impl Judge {
                     let is_out = !after.configuration().members.contains(node)
                         && before.seats.get(node).is_some_and(|seat| seat.claim == *claim);
                     assert!(
-                        !is_out || !world.was_reached(after, *node, *claim),
+                        !is_out || !reachability.was_reached(after, *node, *claim),
                         "{node} was taken out of {} though others reached it",
                         after.name
                     );

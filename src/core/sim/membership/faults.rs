@@ -1,4 +1,4 @@
-//! What goes wrong, drawn from the seed.
+//! The faults of a run. The seed decides them.
 
 use crate::group::{
     SettingChange,
@@ -10,7 +10,7 @@ use rand::Rng;
 use super::{MS, S, Sim, pair};
 
 impl Sim {
-    /// Draws how bad the network is, and who is a dedicated super-peer.
+    /// Chooses how bad the network is, and which nodes are dedicated super-peers.
     pub fn draw_network(&mut self) {
         self.loss = [0.0, 0.0, 0.03, 0.15][self.rng.random_range(0..4)];
         self.dup = [0.0, 0.1][self.rng.random_range(0..2)];
@@ -20,12 +20,12 @@ impl Sim {
         }
     }
 
-    /// Lets things go wrong until a time.
-    pub fn chaos_until(&mut self, end: u64) {
+    /// Injects faults until a time.
+    pub fn inject_faults_until(&mut self, end: u64) {
         while self.now < end {
             let pause = self.rng.random_range(300 * MS..6 * S);
             self.run_until((self.now + pause).min(end));
-            self.disturb();
+            self.inject_one();
         }
     }
 
@@ -35,7 +35,7 @@ impl Sim {
         (!running.is_empty()).then(|| running[self.rng.random_range(0..running.len())])
     }
 
-    fn disturb(&mut self) {
+    fn inject_one(&mut self) {
         let count = self.nodes.len();
         let n = self.rng.random_range(0..count);
         match self.rng.random_range(0..100) {
@@ -81,13 +81,13 @@ impl Sim {
             return;
         }
         if self.rng.random_bool(0.3) {
-            self.move_house(n);
+            self.change_address(n);
         }
         self.start(n);
     }
 
     /// Gives a node another address for its next start.
-    pub fn move_house(&mut self, n: usize) {
+    pub fn change_address(&mut self, n: usize) {
         let life = self.nodes[n].life;
         self.nodes[n].address = format!("n{n}:{life}");
     }
@@ -99,19 +99,19 @@ impl Sim {
         let to = self.nodes[self.rng.random_range(0..self.nodes.len())].id;
         let order = match self.rng.random_range(0..6) {
             0 => {
-                self.nodes[n].told_to_go = true;
+                self.nodes[n].ordered_to_leave = true;
                 MembershipOrder::Leave
             }
             1 => {
-                self.nodes[other].told_to_go = true;
+                self.nodes[other].ordered_to_leave = true;
                 MembershipOrder::Migrate { node: id, to }
             }
             2 => {
-                self.nodes[other].told_to_go = true;
+                self.nodes[other].ordered_to_leave = true;
                 MembershipOrder::AddPeer { address }
             }
             3 => {
-                self.nodes[other].told_to_go = true;
+                self.nodes[other].ordered_to_leave = true;
                 if self.now.is_multiple_of(2) {
                     MembershipOrder::RemovePeer(id)
                 } else {
@@ -135,7 +135,7 @@ impl Sim {
         self.step(n, MembershipEvent::Ordered { request, order });
     }
 
-    /// Everything works again, and everybody runs.
+    /// Stops all faults, and starts all nodes.
     pub fn heal(&mut self) {
         (self.loss, self.dup, self.delay_us) = (0.0, 0.0, 20 * MS);
         self.cut.clear();
@@ -144,13 +144,13 @@ impl Sim {
                 self.start(n);
             }
         }
-        self.wake_resting();
+        self.restart_nodes_that_left();
         self.network_changed();
     }
 
-    /// Starts nodes again that were told to leave, which look for a group again then. An order may have been under way
-    /// when all was healed.
-    pub fn wake_resting(&mut self) {
+    /// Restarts nodes that were ordered to leave, so that they look for a group again. This is also for orders that were on
+    /// their way when the faults stopped.
+    pub fn restart_nodes_that_left(&mut self) {
         for n in 0..self.nodes.len() {
             let node = &self.nodes[n];
             let rests = node.process.as_ref().is_some_and(|process| {
