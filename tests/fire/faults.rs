@@ -241,7 +241,7 @@ impl FaultInjector {
     async fn join_or_leave(&mut self) {
         let guest = self.staying;
         if self.cluster.len() == self.staying {
-            let builder = self.cluster.loner();
+            let builder = self.cluster.builder_without_bootstrap();
             let first = self.cluster.node(0).overlay();
             let builder = builder.arg("--bootstrap").arg(&first);
             self.cluster.add_all([builder]).await;

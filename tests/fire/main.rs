@@ -119,7 +119,7 @@ async fn promise_safe_operations_are_linearizable_on_a_network_that_is_cut() {
     hosts.extend([3, 4, 5].map(|number| lab.host(&left, number)));
     let mut cluster = cluster_with_short_timers().env("GROUP_REMOVEAFTER", "60s");
     let builders = hosts.iter().map(|host| {
-        let builder = cluster.loner().env("BOOTSTRAP_MDNS", true);
+        let builder = cluster.builder_without_bootstrap().env("BOOTSTRAP_MDNS", true);
         builder.place(&host.place).env("NODE_LISTEN", host.address)
     });
     let builders: Vec<_> = builders.collect();
@@ -139,13 +139,13 @@ async fn promise_safe_operations_are_linearizable_on_a_network_that_is_cut() {
         match what {
             0 | 1 => trunk.cut(),
             2 => hosts[one].cut(),
-            _ => hosts[one].lose(&hosts[other]),
+            _ => hosts[one].cut_from(&hosts[other]),
         }
         tokio::time::sleep(seconds).await;
         match what {
             0 | 1 => trunk.heal(),
             2 => hosts[one].heal(),
-            _ => hosts[one].find(&hosts[other]),
+            _ => hosts[one].heal_to(&hosts[other]),
         }
         if rng.random_ratio(1, 3) {
             injector.inject_one(&[Fault::Kill, Fault::Pause]).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{PATIENCE, cli::nomad, eventually, json::objects_named, node::Node};
+use crate::support::{ANSWER_LIMIT, cli::nomad, eventually, json::objects_named, node::Node};
 use serde_json::Value;
 
 /// The first table of `actors.md`: actor and supervisor. A number in a live name is `N` there.
@@ -38,7 +38,7 @@ async fn actors_md_describes_the_live_tree() {
     let overlay = node.running["overlay"].as_str().unwrap();
     let _other = Node::builder().arg("--bootstrap").arg(overlay).start();
     // A link stands as soon as the two are a group.
-    let live = eventually("a link", PATIENCE, async || {
+    let live = eventually("a link", ANSWER_LIMIT, async || {
         let live: BTreeMap<String, String> = tree(&node)
             .await
             .iter()
@@ -65,7 +65,7 @@ async fn the_node_survives_the_loss_of_each_actor() {
         // The edge that carries the order may take its answer with it.
         let _ = nomad(["debug", "kill", name]).on(&node).run().await;
         let (id, http) = (format!("after-{name}-{index}"), node.http());
-        eventually(&format!("the loss of {name} is repaired"), PATIENCE, async || {
+        eventually(&format!("the loss of {name} is repaired"), ANSWER_LIMIT, async || {
             let path = format!("/nomad/v1/objects/{id}");
             let put = http.call("PUT", &path).body("x").try_send().await.ok()?;
             let got = http.call("GET", &path).try_send().await.ok()?;

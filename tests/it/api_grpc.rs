@@ -37,7 +37,7 @@ fn delete_of(id: &str) -> DeleteObjectRequest {
 }
 
 /// A peer id of a node that does not exist.
-fn stranger() -> String {
+fn unknown_peer_id() -> String {
     libp2p_identity::Keypair::generate_ed25519().public().to_peer_id().to_string()
 }
 
@@ -207,7 +207,7 @@ async fn add_to_group_ledger_knows_what_this_node_holds() {
     let missing = unique("not-held");
     let answer = client.add_to_group_ledger(entry(&missing, &me)).await;
     refused(answer, Code::FailedPrecondition, &missing);
-    let stranger = stranger();
+    let stranger = unknown_peer_id();
     let answer = client.add_to_group_ledger(entry(&id, &stranger)).await;
     refused(answer, Code::FailedPrecondition, &stranger);
     bad_field(client.add_to_group_ledger(entry("", &me)).await, "objectId", "id");
@@ -224,7 +224,7 @@ async fn remove_peer_group_ledger_removes_no_stranger_and_not_itself() {
     let node = NODE.get();
     let (mut client, me) = (group(&node).await, node.id().await);
     let of = |peer: &str| RemovePeerGroupLedgerRequest { peer_id: peer.to_owned() };
-    let answer = client.remove_peer_group_ledger(of(&stranger())).await.unwrap();
+    let answer = client.remove_peer_group_ledger(of(&unknown_peer_id())).await.unwrap();
     assert!(!answer.into_inner().result);
     let answer = client.remove_peer_group_ledger(of(&me)).await;
     refused(answer, Code::FailedPrecondition, &me);

@@ -52,7 +52,8 @@ async fn health_is_serving_on_both_listeners() {
             let answer = client.check(health_of(service)).await.unwrap().into_inner();
             assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
             let mut watch = client.watch(health_of(service)).await.unwrap().into_inner();
-            let first = within("the status now", crate::support::PATIENCE, watch.message()).await;
+            let first =
+                within("the status now", crate::support::ANSWER_LIMIT, watch.message()).await;
             assert_eq!(first.unwrap().unwrap().status(), ServingStatus::Serving, "{service:?}");
         }
         let unknown = client.check(health_of("no.such.Service")).await.unwrap_err();
@@ -85,7 +86,7 @@ async fn reflect(address: &str, question: MessageRequest) -> MessageResponse {
     let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
     let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
     let answer =
-        within("reflection", crate::support::PATIENCE, answers.into_inner().message()).await;
+        within("reflection", crate::support::ANSWER_LIMIT, answers.into_inner().message()).await;
     answer.unwrap().unwrap().message_response.unwrap()
 }
 
@@ -122,7 +123,8 @@ async fn the_older_version_of_reflection_answers_too() {
         };
         let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
         let answer =
-            within("reflection", crate::support::PATIENCE, answers.into_inner().message()).await;
+            within("reflection", crate::support::ANSWER_LIMIT, answers.into_inner().message())
+                .await;
         let said = format!("{:?}", answer.unwrap().unwrap().message_response);
         assert!(services.iter().all(|service| said.contains(service)), "{said}");
     }

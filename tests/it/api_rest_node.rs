@@ -98,7 +98,7 @@ async fn a_restart_keeps_the_identity_and_the_objects() {
     let call = call.call("PUT", "/nomad/v1/objects/kept").header("content-type", "text/plain");
     let tag = call.body("kept").send().await.expect(201).header("etag").to_owned();
     node.signal(rustix::process::Signal::TERM);
-    assert_eq!(node.exited(crate::support::PATIENCE).await.code(), Some(0));
+    assert_eq!(node.exited(crate::support::ANSWER_LIMIT).await.code(), Some(0));
     let node = builder.start();
     assert_eq!(node.id().await, id);
     let kept = node.http().get("/nomad/v1/objects/kept").await.expect(200);

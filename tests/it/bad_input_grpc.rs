@@ -125,7 +125,7 @@ async fn four_mebibytes_are_the_default_limit() {
 
 /// The caller's fault, in words: no UNKNOWN, no INTERNAL.
 #[track_caller]
-fn callers_fault(end: &RawEnd, codes: &[Code], needle: &str) {
+fn assert_callers_fault(end: &RawEnd, codes: &[Code], needle: &str) {
     let code = Code::from_i32(end.code);
     assert!(end.code >= 0 && codes.contains(&code), "expected one of {codes:?}: {end:?}");
     assert!(!end.message.is_empty(), "{end:?}");
@@ -161,7 +161,7 @@ async fn broken_frames_are_invalid() {
         let mut raw = RawGrpc::open(&node.storage).await;
         let end = raw.call(PUT, &[], body).await;
         eprintln!("{name}: {end:?}");
-        callers_fault(&end, codes, "");
+        assert_callers_fault(&end, codes, "");
         // The connection survives it.
         let end = raw.call(PUT, &[], message(&put_of(object(&unique("fine"), "x")))).await;
         assert_eq!(end.code, 0, "after {name}: {end:?}");
@@ -200,7 +200,7 @@ async fn unknown_services_methods_and_encodings_are_unimplemented() {
     }
     let mut raw = RawGrpc::open(&node.storage).await;
     let end = raw.call(PUT, &[("grpc-encoding", "snappy")], body()).await;
-    callers_fault(&end, &[Code::Unimplemented], "snappy");
+    assert_callers_fault(&end, &[Code::Unimplemented], "snappy");
 }
 
 #[tokio::test]

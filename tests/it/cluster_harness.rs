@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::support::{
-    PATIENCE,
+    ANSWER_LIMIT,
     cluster::{View, one_group},
     dns::NameServer,
     eventually,
@@ -87,14 +87,14 @@ async fn hosts_on_one_switch_reach_and_hear_each_other() {
     assert!(!reaches(&one, &two).await && !hears(&two, &one).await);
     assert!(reaches(&one, &three).await);
     two.heal();
-    eventually("the healed cable", PATIENCE, async || reaches(&one, &two).await.then_some(()))
+    eventually("the healed cable", ANSWER_LIMIT, async || reaches(&one, &two).await.then_some(()))
         .await;
     assert!(hears(&two, &one).await);
     // Two hosts that lose each other still reach the third.
-    one.lose(&two);
+    one.cut_from(&two);
     assert!(!reaches(&one, &two).await && !reaches(&two, &one).await);
     assert!(reaches(&one, &three).await && reaches(&three, &two).await);
-    one.find(&two);
+    one.heal_to(&two);
     assert!(reaches(&one, &two).await && reaches(&two, &one).await);
     let before = two.sent();
     assert!(reaches(&two, &three).await);
@@ -112,14 +112,17 @@ async fn a_trunk_cuts_a_network_in_two() {
     for host in [&one, &two, &three] {
         listen(host).await;
     }
-    eventually("the new trunk", PATIENCE, async || reaches(&one, &three).await.then_some(())).await;
+    eventually("the new trunk", ANSWER_LIMIT, async || reaches(&one, &three).await.then_some(()))
+        .await;
     assert!(hears(&three, &one).await);
     trunk.cut();
     assert!(!reaches(&one, &three).await && !hears(&three, &one).await);
     assert!(reaches(&one, &two).await && hears(&two, &one).await);
     trunk.heal();
-    eventually("the healed trunk", PATIENCE, async || reaches(&one, &three).await.then_some(()))
-        .await;
+    eventually("the healed trunk", ANSWER_LIMIT, async || {
+        reaches(&one, &three).await.then_some(())
+    })
+    .await;
     assert!(hears(&three, &one).await);
 }
 
@@ -160,7 +163,7 @@ async fn the_name_server_answers_the_resolver_of_the_system() {
         let mut command = client.place.command("getent");
         command.args(["ahostsv4", name]).stdin(Stdio::null());
         let output = tokio::process::Command::from(command).output();
-        let output = within("getent", PATIENCE, output).await.unwrap();
+        let output = within("getent", ANSWER_LIMIT, output).await.unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let streams = text.lines().filter(|line| line.contains("STREAM"));
         let mut found: Vec<_> =
@@ -194,7 +197,7 @@ async fn a_node_in_a_namespace_is_reached_there() {
 }
 
 /// What node `id` would say of a group of these members.
-fn says(id: &str, epoch: u64, leader: &str, members: &[&str]) -> View {
+fn view_of(id: &str, epoch: u64, leader: &str, members: &[&str]) -> View {
     let members: Vec<_> = members
         .iter()
         .map(|member| json!({ "nodeId": member, "state": "alive", "voter": *member == leader }))
@@ -210,14 +213,14 @@ fn says(id: &str, epoch: u64, leader: &str, members: &[&str]) -> View {
 fn a_group_is_one_only_if_all_its_members_agree() {
     let both = ["a", "b"];
     let ids = both.map(ToOwned::to_owned).into();
-    let right = vec![says("a", 3, "a", &both), says("b", 3, "a", &both)];
+    let right = vec![view_of("a", 3, "a", &both), view_of("b", 3, "a", &both)];
     assert_eq!(one_group(right, &ids).unwrap().id, "a");
     for wrong in [
-        vec![says("a", 3, "a", &both), says("b", 2, "a", &both)],
-        vec![says("a", 3, "a", &both), says("b", 3, "b", &both)],
-        vec![says("a", 3, "a", &both), says("b", 3, "a", &["b"])],
-        vec![says("a", 3, "c", &both), says("b", 3, "c", &both)],
-        vec![says("a", 3, "a", &["a", "b", "c"]), says("b", 3, "a", &["a", "b", "c"])],
+        vec![view_of("a", 3, "a", &both), view_of("b", 2, "a", &both)],
+        vec![view_of("a", 3, "a", &both), view_of("b", 3, "b", &both)],
+        vec![view_of("a", 3, "a", &both), view_of("b", 3, "a", &["b"])],
+        vec![view_of("a", 3, "c", &both), view_of("b", 3, "c", &both)],
+        vec![view_of("a", 3, "a", &["a", "b", "c"]), view_of("b", 3, "a", &["a", "b", "c"])],
         Vec::new(),
     ] {
         assert!(one_group(wrong.clone(), &ids).is_none(), "{wrong:?}");
@@ -227,9 +230,9 @@ fn a_group_is_one_only_if_all_its_members_agree() {
 #[tokio::test]
 async fn a_history_that_only_grows_is_one() {
     let history = History::start();
-    history.note(&says("a", 3, "a", &["a", "b"]));
-    history.note(&says("b", 2, "a", &["a"]));
-    history.note(&says("b", 3, "a", &["b", "a"]));
+    history.record(&view_of("a", 3, "a", &["a", "b"]));
+    history.record(&view_of("b", 2, "a", &["a"]));
+    history.record(&view_of("b", 3, "a", &["b", "a"]));
     assert!(history.assert_one().contains("1 groups, 2 epochs"));
 }
 
@@ -237,8 +240,8 @@ async fn a_history_that_only_grows_is_one() {
 #[should_panic(expected = "not one history")]
 async fn an_epoch_with_two_member_lists_is_no_history() {
     let history = History::start();
-    history.note(&says("a", 3, "a", &["a", "b"]));
-    history.note(&says("b", 3, "a", &["a", "c"]));
+    history.record(&view_of("a", 3, "a", &["a", "b"]));
+    history.record(&view_of("b", 3, "a", &["a", "c"]));
     history.assert_one();
 }
 
@@ -246,7 +249,7 @@ async fn an_epoch_with_two_member_lists_is_no_history() {
 #[should_panic(expected = "not one history")]
 async fn an_epoch_that_goes_back_is_no_history() {
     let history = History::start();
-    history.note(&says("a", 3, "a", &["a", "b"]));
-    history.note(&says("a", 2, "a", &["a"]));
+    history.record(&view_of("a", 3, "a", &["a", "b"]));
+    history.record(&view_of("a", 2, "a", &["a"]));
     history.assert_one();
 }

@@ -195,7 +195,7 @@ async fn trace_follow_prints_what_happens_from_now_on() {
             () = writing => {}
         }
     };
-    within("a line about the object", crate::support::PATIENCE, told).await;
+    within("a line about the object", crate::support::ANSWER_LIMIT, told).await;
     assert!(follow.try_wait().unwrap().is_none(), "the follower goes on");
     follow.kill().await.unwrap();
 }

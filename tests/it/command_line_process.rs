@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    PATIENCE, assert_says, cli::nomad, eventually, node::Node, raw::Wire, started, within,
+    ANSWER_LIMIT, assert_says, cli::nomad, eventually, node::Node, raw::Wire, started, within,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -178,7 +178,7 @@ async fn start_in(dir: &std::path::Path) -> (Child, Value) {
         }
         panic!("it did not start");
     };
-    let running = within("a start", PATIENCE, running).await;
+    let running = within("a start", ANSWER_LIMIT, running).await;
     (child, running)
 }
 
@@ -226,7 +226,7 @@ async fn dev_runs_a_network_and_stops_all_of_it() {
         }
         panic!("it ended before it was there: {page:?}");
     };
-    let page = within("the network", PATIENCE, page).await;
+    let page = within("the network", ANSWER_LIMIT, page).await;
     let headings: Vec<_> = page[0].split_whitespace().collect();
     assert_eq!(headings, ["node", "state", "group", "REST", "peer", "storage", "overlay"]);
     for (index, row) in page[1..4].iter().enumerate() {
@@ -243,7 +243,7 @@ async fn dev_runs_a_network_and_stops_all_of_it() {
     assert!(page.iter().any(|line| line.contains("curl -i -X PUT")), "{page:?}");
     let pid = Pid::from_raw(child.id().unwrap() as i32).unwrap();
     kill_process(pid, Signal::INT).unwrap();
-    let status = within("the end of the network", PATIENCE, child.wait()).await.unwrap();
+    let status = within("the end of the network", ANSWER_LIMIT, child.wait()).await.unwrap();
     assert_eq!(status.code(), Some(0));
     for index in 0..3 {
         assert!(!dir.path().join(format!("node-{index}/addresses.json")).exists());

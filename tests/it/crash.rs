@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::support::{
-    load::{Door, Tally, Writer, listed},
+    load::{LoadClient, Tally, Writer, listed},
     node::Node,
     seed,
 };
@@ -27,8 +27,8 @@ async fn kill_9_under_load_loses_no_acknowledged_write() {
     let mut node = builder.start();
     let mut writers = Vec::new();
     for index in 0..WRITERS {
-        let door = Door::number(index, &node).await;
-        writers.push(Writer::new(door, index, KEYS_EACH, seed));
+        let client = LoadClient::number(index, &node).await;
+        writers.push(Writer::new(client, index, KEYS_EACH, seed));
     }
     for kill in 1..=kills {
         // Now and then right after the start, else somewhere in the middle of the load.
@@ -48,7 +48,7 @@ async fn kill_9_under_load_loses_no_acknowledged_write() {
         node = builder.start();
         let mut present = BTreeSet::new();
         for (index, writer) in writers.iter_mut().enumerate() {
-            writer.set_door(Door::number(index, &node).await);
+            writer.set_client(LoadClient::number(index, &node).await);
             present.extend(writer.verify(&node).await);
         }
         let listed = listed(&node.http(), "w", 50).await;

@@ -4,11 +4,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::support::{
-    PATIENCE, assert_says,
+    ANSWER_LIMIT, assert_says,
     cli::nomad,
     eventually,
     json::objects_named,
-    load::{Door, Tally, Writer, listed},
+    load::{LoadClient, Tally, Writer, listed},
     node::Node,
     seed,
 };
@@ -18,7 +18,7 @@ const WRITERS: usize = 6;
 const KEYS_EACH: usize = 8;
 const RECOVERY: Duration = Duration::from_secs(20);
 
-fn allowing() -> Node {
+fn node_that_allows_kill() -> Node {
     Node::builder().env("DEBUG_ALLOWKILL", true).start()
 }
 
@@ -37,11 +37,11 @@ fn restarts(actor: &Value) -> u64 {
 
 /// Kills the actor `kills` times under load, then checks every key.
 async fn kill_under_load(name: &str, kills: u64) {
-    let (node, seed, tally) = (allowing(), seed(), Tally::new());
+    let (node, seed, tally) = (node_that_allows_kill(), seed(), Tally::new());
     let mut tasks = Vec::new();
     for index in 0..WRITERS {
-        let door = Door::number(index, &node).await;
-        let writer = Writer::new(door, index, KEYS_EACH, seed);
+        let client = LoadClient::number(index, &node).await;
+        let writer = Writer::new(client, index, KEYS_EACH, seed);
         tasks.push(tokio::spawn(writer.until_stopped(tally.clone())));
     }
     tally.more(50).await;
@@ -125,9 +125,9 @@ async fn group_table_and_its_supervisor_killed_under_load_lose_no_acknowledged_w
 
 #[tokio::test]
 async fn the_loss_of_the_root_ends_the_process_with_an_error() {
-    let mut node = allowing();
+    let mut node = node_that_allows_kill();
     let _ = nomad(["debug", "kill", "node"]).on(&node).run().await;
-    let code = node.exited(PATIENCE).await.code();
+    let code = node.exited(ANSWER_LIMIT).await.code();
     assert!(code.is_some_and(|code| code != 0), "{code:?}");
 }
 
@@ -142,7 +142,7 @@ async fn kill_is_refused_without_the_setting() {
 
 #[tokio::test]
 async fn kill_of_an_unknown_actor_names_it() {
-    let node = allowing();
+    let node = node_that_allows_kill();
     let said = nomad(["debug", "kill", "no_such_actor"]).on(&node).fails(1).await;
     assert_says(&said, "no_such_actor");
     node.assert_serves().await;
@@ -151,15 +151,15 @@ async fn kill_of_an_unknown_actor_names_it() {
 /// Goal: a child that keeps dying ends the process with an error, instead of a node that only looks alive.
 #[tokio::test]
 async fn restarts_without_end_escalate_to_a_non_zero_exit() {
-    let mut node = allowing();
+    let mut node = node_that_allows_kill();
     let mut kills = 0;
-    eventually("the exit", PATIENCE, async || {
+    eventually("the exit", ANSWER_LIMIT, async || {
         kills += 1;
         let _ = nomad(["debug", "kill", "local_store"]).on(&node).run().await;
         node.has_exited().then_some(())
     })
     .await;
-    let code = node.exited(PATIENCE).await.code();
+    let code = node.exited(ANSWER_LIMIT).await.code();
     assert!(code.is_some_and(|code| code != 0), "after {kills} kills: {code:?}");
     assert_says(&node.output().text(), "local_store");
 }

@@ -11,7 +11,7 @@ use crate::support::{
 use serde_json::{Value, json};
 
 /// What a node logs when its group has had no majority for longer than an election takes.
-const LOST: &str = "the group has lost its majority";
+const MAJORITY_LOST: &str = "the group has lost its majority";
 
 /// A super-peer and so many peers in one group.
 async fn group_of(peers: usize, cluster: Cluster) -> (Cluster, View) {
@@ -200,7 +200,7 @@ async fn a_killed_super_peer_is_replaced_every_time() {
     say(&format!("time to a new super-peer, {kills} kills: p50 {p50:?}, p99 {p99:?}"));
     for number in 0..5 {
         let lines = cluster.node(number).output().json_lines();
-        let lost = lines.iter().find(|line| line["msg"] == LOST);
+        let lost = lines.iter().find(|line| line["msg"] == MAJORITY_LOST);
         assert_eq!(lost, None, "an election is no loss of the majority");
     }
     // The configured longest election; in a debug build on a busy machine the aim of three seconds is only printed.
@@ -425,7 +425,7 @@ async fn a_group_without_a_majority_says_so_then_dissolves() {
         })
         .await;
     say(&format!("without a majority: {}", lost.line()));
-    assert_logged(cluster.node(0), "of the lost majority", |line| line["msg"] == LOST);
+    assert_logged(cluster.node(0), "of the lost majority", |line| line["msg"] == MAJORITY_LOST);
     assert!(!lost.leads(), "the super-peer steps back: {}", lost.line());
     let alone = cluster.agree([0], SETTLE).await;
     assert_ne!(alone.group, before.group, "names are never used again");

@@ -35,7 +35,7 @@ fn random(rng: &mut SmallRng, length: usize) -> Vec<u8> {
 }
 
 /// A super-peer and a peer, disturbed; then a third joins as if nothing had been.
-async fn undisturbed(disturb: impl AsyncFn(&Node, &mut SmallRng)) {
+async fn assert_group_not_disturbed_by(disturb: impl AsyncFn(&Node, &mut SmallRng)) {
     let mut rng = SmallRng::seed_from_u64(seed());
     let mut cluster = Cluster::new();
     cluster.add(Role::SuperPeer).await;
@@ -66,7 +66,7 @@ async fn undisturbed(disturb: impl AsyncFn(&Node, &mut SmallRng)) {
 
 #[tokio::test]
 async fn garbage_on_the_peer_listener_is_refused() {
-    undisturbed(async |node, rng| {
+    assert_group_not_disturbed_by(async |node, rng| {
         let mut grpc = RawGrpc::open(&node.peer).await;
         for round in 0..200 {
             let length = [0, 1, 7, 64, 1_000, 20_000][round % 6];
@@ -90,7 +90,7 @@ async fn garbage_on_the_peer_listener_is_refused() {
 
 #[tokio::test]
 async fn silence_on_the_peer_listener_costs_nothing() {
-    undisturbed(async |node, _| {
+    assert_group_not_disturbed_by(async |node, _| {
         let mut held = Vec::new();
         for _ in 0..100 {
             let mut grpc = RawGrpc::open(&node.peer).await;
@@ -106,7 +106,7 @@ async fn silence_on_the_peer_listener_costs_nothing() {
 
 #[tokio::test]
 async fn garbage_and_silence_on_the_overlay_listener_cost_nothing() {
-    undisturbed(async |node, rng| {
+    assert_group_not_disturbed_by(async |node, rng| {
         let address = overlay_of(node);
         let mut silent = Vec::new();
         for round in 0..200 {

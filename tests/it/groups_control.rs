@@ -22,11 +22,12 @@ use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
 /// A port on which nothing listens: reserved, and never used by a server here.
-const DEAD: &str = "127.0.0.1:1";
+const UNUSED_ADDRESS: &str = "127.0.0.1:1";
 
-const GARBAGE: [&str; 6] = ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "a b:80"];
+const BAD_ADDRESSES: [&str; 6] =
+    ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "a b:80"];
 
-fn stranger() -> String {
+fn unknown_peer_id() -> String {
     libp2p_identity::Keypair::generate_ed25519().public().to_peer_id().to_string()
 }
 
@@ -63,7 +64,7 @@ fn position_of(id: &str, position: Option<VirtualPosition>) -> PositionUpdateReq
 
 /// A "no": the business answer `false`, or a status that says why, but never one that blames nobody.
 #[track_caller]
-fn no<T: Debug>(
+fn assert_refused<T: Debug>(
     what: &str,
     result: Result<Response<T>, Status>,
     yes: impl Fn(&T) -> bool,
@@ -98,10 +99,10 @@ async fn group_of(peers: usize, cluster: Cluster) -> Cluster {
 }
 
 /// A node that knows nobody: it founds a group of its own.
-async fn loner(cluster: &mut Cluster, role: Role) -> usize {
+async fn add_node_without_bootstrap(cluster: &mut Cluster, role: Role) -> usize {
     let builder = match role {
-        Role::Peer => cluster.loner(),
-        Role::SuperPeer => cluster.loner().arg("--type").arg("super-peer"),
+        Role::Peer => cluster.builder_without_bootstrap(),
+        Role::SuperPeer => cluster.builder_without_bootstrap().arg("--type").arg("super-peer"),
     };
     let number = cluster.add_all([builder]).await.start;
     cluster.agree([number], SETTLE).await;
@@ -116,7 +117,7 @@ async fn bad_arguments_are_refused_and_change_nothing() {
     for number in [0, 1] {
         let node = cluster.node(number);
         let (mut control, mut peers) = (super_peer(node).await, peer(node).await);
-        for host in GARBAGE {
+        for host in BAD_ADDRESSES {
             let bad = |what| (Code::InvalidArgument, what);
             let (code, named) = bad(host);
             let fine = "127.0.0.1:6735";
@@ -135,14 +136,14 @@ async fn bad_arguments_are_refused_and_change_nothing() {
             refused(control.handle_leave(leave).await, code, named);
         }
         for (x, y, named) in [(-1.0, 2.0, "-1"), (2.0, 10.5, "10.5"), (f64::NAN, 1.0, "NaN")] {
-            let answer = control.handle_join(join(DEAD, DEAD, at(x, y))).await;
+            let answer = control.handle_join(join(UNUSED_ADDRESS, UNUSED_ADDRESS, at(x, y))).await;
             refused(answer, Code::InvalidArgument, named);
             let answer = control.update_position_reference(position_of(&before.id, at(x, y))).await;
             refused(answer, Code::InvalidArgument, named);
         }
         let nowhere = control.update_position_reference(position_of(&before.id, None)).await;
         refused(nowhere, Code::InvalidArgument, "position");
-        let nobody = stranger();
+        let nobody = unknown_peer_id();
         let answer = control.update_position_reference(position_of(&nobody, at(1.0, 1.0))).await;
         refused(answer, Code::FailedPrecondition, &nobody);
         let of = |peer: &str, to: &str| MigrationRequest {
@@ -155,23 +156,31 @@ async fn bad_arguments_are_refused_and_change_nothing() {
             let answer = control.migrate(of(cluster.id(2), bad)).await;
             refused(answer, Code::InvalidArgument, bad);
         }
-        no("a stranger's migration", control.migrate(of(&nobody, &before.id)).await, |a| a.succeed);
+        assert_refused(
+            "a stranger's migration",
+            control.migrate(of(&nobody, &before.id)).await,
+            |a| a.succeed,
+        );
         let answer = control.migrate(of(cluster.id(2), &nobody)).await;
-        no("a migration to a stranger", answer, |answer| answer.succeed);
-        let answer = control.handle_join(join(DEAD, DEAD, at(1.0, 1.0))).await;
-        no("the join of nobody", answer, |answer| answer.accepted);
+        assert_refused("a migration to a stranger", answer, |answer| answer.succeed);
+        let answer = control.handle_join(join(UNUSED_ADDRESS, UNUSED_ADDRESS, at(1.0, 1.0))).await;
+        assert_refused("the join of nobody", answer, |answer| answer.accepted);
         let leave = LeaveRequest {
-            peer_server_hostname: DEAD.to_owned(),
-            group_storage_server_hostname: DEAD.to_owned(),
+            peer_server_hostname: UNUSED_ADDRESS.to_owned(),
+            group_storage_server_hostname: UNUSED_ADDRESS.to_owned(),
         };
-        no("the leave of nobody", control.handle_leave(leave).await, |answer| answer.success);
-        no(
+        assert_refused("the leave of nobody", control.handle_leave(leave).await, |answer| {
+            answer.success
+        });
+        assert_refused(
             "nobody as a peer",
-            peers.add_peer(AddPeerRequest { host: DEAD.to_owned() }).await,
+            peers.add_peer(AddPeerRequest { host: UNUSED_ADDRESS.to_owned() }).await,
             |a| a.response,
         );
-        let remove = RemovePeerRequest { host: DEAD.to_owned() };
-        no("the removal of nobody", peers.remove_peer(remove).await, |answer| answer.response);
+        let remove = RemovePeerRequest { host: UNUSED_ADDRESS.to_owned() };
+        assert_refused("the removal of nobody", peers.remove_peer(remove).await, |answer| {
+            answer.response
+        });
     }
     let after = cluster.agree(0..3, SETTLE).await;
     assert_eq!((after.epoch, after.group), (before.epoch, before.group));
@@ -186,7 +195,7 @@ async fn ping_peer_knows_living_members_from_dead_ones() {
             let answer = control.ping_peer(ping(&cluster.node(to).peer)).await.unwrap();
             assert!(answer.into_inner().result, "{to} from {from}");
         }
-        assert!(!control.ping_peer(ping(DEAD)).await.unwrap().into_inner().result);
+        assert!(!control.ping_peer(ping(UNUSED_ADDRESS)).await.unwrap().into_inner().result);
     }
     let address = cluster.node(2).peer.clone();
     cluster.kill_9(2);
@@ -199,7 +208,7 @@ async fn ping_peer_knows_living_members_from_dead_ones() {
 async fn handle_join_takes_a_living_node_in() {
     let mut cluster = group_of(1, Cluster::new().env("NODE_MAXPEERS", 3)).await;
     let before = cluster.agree(0..2, SETTLE).await;
-    let new = loner(&mut cluster, Role::Peer).await;
+    let new = add_node_without_bootstrap(&mut cluster, Role::Peer).await;
     let mut control = super_peer(cluster.node(0)).await;
     let answer = control.handle_join(join_of(cluster.node(new))).await.unwrap().into_inner();
     assert!(answer.accepted, "{answer:?}");
@@ -211,7 +220,7 @@ async fn handle_join_takes_a_living_node_in() {
     assert!(again.accepted, "a member already: {again:?}");
     assert_eq!(cluster.agree(0..3, SETTLE).await.epoch, after.epoch);
     // Now the group is full.
-    let fourth = loner(&mut cluster, Role::Peer).await;
+    let fourth = add_node_without_bootstrap(&mut cluster, Role::Peer).await;
     let full = control.handle_join(join_of(cluster.node(fourth))).await.unwrap().into_inner();
     assert!(!full.accepted, "{full:?}");
     assert!(full.reason.contains("full") || full.reason.contains("place"), "{full:?}");
@@ -224,7 +233,7 @@ async fn handle_join_takes_a_living_node_in() {
 #[tokio::test]
 async fn handle_join_at_a_peer_names_the_super_peer() {
     let mut cluster = group_of(1, Cluster::new()).await;
-    let new = loner(&mut cluster, Role::Peer).await;
+    let new = add_node_without_bootstrap(&mut cluster, Role::Peer).await;
     let leader = cluster.agree([0, 1], SETTLE).await;
     let answer = super_peer(cluster.node(1)).await.handle_join(join_of(cluster.node(new))).await;
     let answer = answer.unwrap().into_inner();
@@ -247,7 +256,7 @@ async fn handle_leave_takes_a_member_out() {
     assert_eq!(after.group, before.group);
     // Who has left is no member, so it cannot leave again.
     let again = control.handle_leave(leave_of(cluster.node(2))).await;
-    no("a second leave", again, |answer| answer.success);
+    assert_refused("a second leave", again, |answer| answer.success);
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(cluster.agree([0, 1], SETTLE).await.epoch, after.epoch, "it does not come back");
     let out = cluster.view(2).await.unwrap();
@@ -277,7 +286,7 @@ async fn a_node_that_has_left_comes_back_with_a_restart() {
 }
 
 /// Two dedicated super-peers in two corners of the world, each with a group of its own, and a peer in the first.
-async fn two_corners() -> (Cluster, View, View, usize) {
+async fn two_groups_far_apart() -> (Cluster, View, View, usize) {
     let mut cluster = Cluster::new();
     for corner in [1.0, 9.0] {
         let builder = cluster.builder(Role::SuperPeer);
@@ -288,7 +297,7 @@ async fn two_corners() -> (Cluster, View, View, usize) {
     let there = cluster.agree([1], SETTLE).await;
     assert_ne!(here.group, there.group);
     // Only the first group knows of this one.
-    let new = loner(&mut cluster, Role::Peer).await;
+    let new = add_node_without_bootstrap(&mut cluster, Role::Peer).await;
     let mut control = super_peer(cluster.node(0)).await;
     let answer = control.handle_join(join_of(cluster.node(new))).await.unwrap();
     assert!(answer.into_inner().accepted);
@@ -297,7 +306,7 @@ async fn two_corners() -> (Cluster, View, View, usize) {
 }
 
 /// Waits until a node has heard of a group: it answers by what it knows.
-async fn knows(cluster: &Cluster, number: usize, group: &str) {
+async fn wait_until_known(cluster: &Cluster, number: usize, group: &str) {
     let path = format!("/nomad/v1/groups/{}", segment(group));
     cluster
         .eventually(&format!("node {number} knows {group}"), SETTLE, async || {
@@ -309,8 +318,8 @@ async fn knows(cluster: &Cluster, number: usize, group: &str) {
 /// The nearest site answers, nobody moves to another group, and every member knows the position that was acknowledged.
 #[tokio::test]
 async fn update_position_reference_answers_by_the_nearest_site() {
-    let (cluster, here, there, peer) = two_corners().await;
-    knows(&cluster, 0, &there.group).await;
+    let (cluster, here, there, peer) = two_groups_far_apart().await;
+    wait_until_known(&cluster, 0, &there.group).await;
     let id = cluster.id(peer).to_owned();
     let mut control = super_peer(cluster.node(0)).await;
     for (x, y, nearest) in [(1.5, 1.0, &here), (8.5, 9.0, &there), (2.0, 1.0, &here)] {
@@ -335,7 +344,7 @@ async fn update_position_reference_answers_by_the_nearest_site() {
 
 #[tokio::test]
 async fn migrate_moves_a_member_to_another_group() {
-    let (cluster, here, there, peer) = two_corners().await;
+    let (cluster, here, there, peer) = two_groups_far_apart().await;
     let mut control = super_peer(cluster.node(0)).await;
     let migrate = MigrationRequest {
         peer_id: cluster.id(peer).to_owned(),
@@ -346,7 +355,7 @@ async fn migrate_moves_a_member_to_another_group() {
     assert_eq!(moved.group, there.group);
     assert_eq!(cluster.agree([0], SETTLE).await.group, here.group);
     // It is no member of the first any more.
-    no("a second migration", control.migrate(migrate).await, |answer| answer.succeed);
+    assert_refused("a second migration", control.migrate(migrate).await, |answer| answer.succeed);
     say(&cluster.assert_one_history());
 }
 
@@ -364,7 +373,8 @@ async fn migrate_to_a_full_group_moves_nobody() {
         MigrationRequest { peer_id: cluster.id(2).to_owned(), new_super_peer_id: there.id.clone() };
     for number in [0, 2] {
         let mut control = super_peer(cluster.node(number)).await;
-        let said = no("a full group", control.migrate(migrate.clone()).await, |a| a.succeed);
+        let said =
+            assert_refused("a full group", control.migrate(migrate.clone()).await, |a| a.succeed);
         assert!(said.contains("no free place") && said.contains(&there.id), "{said}");
     }
     let after = cluster.agree([0, 2], SETTLE).await;
@@ -375,7 +385,7 @@ async fn migrate_to_a_full_group_moves_nobody() {
 /// A member may be asked to move itself, or another one: its super-peer does it.
 #[tokio::test]
 async fn migrate_is_passed_on_by_any_member() {
-    let (cluster, here, there, peer) = two_corners().await;
+    let (cluster, here, there, peer) = two_groups_far_apart().await;
     let mut control = super_peer(cluster.node(peer)).await;
     let of = |node: &str, to: &str| MigrationRequest {
         peer_id: node.to_owned(),
@@ -384,7 +394,7 @@ async fn migrate_is_passed_on_by_any_member() {
     let me = cluster.id(peer);
     assert!(control.migrate(of(me, &here.id)).await.unwrap().into_inner().succeed, "it is there");
     let leader = control.migrate(of(&here.id, &there.id)).await;
-    no("a super-peer with members", leader, |answer| answer.succeed);
+    assert_refused("a super-peer with members", leader, |answer| answer.succeed);
     assert!(control.migrate(of(me, &there.id)).await.unwrap().into_inner().succeed);
     assert_eq!(cluster.agree([1, peer], SETTLE).await.group, there.group);
     assert_eq!(cluster.agree([0], SETTLE).await.group, here.group);
@@ -468,9 +478,9 @@ async fn orders_without_a_super_peer_are_unavailable() {
     let mut peers = peer(cluster.node(1)).await;
     let mut control = super_peer(cluster.node(1)).await;
     let id = cluster.id(0).to_owned();
-    let added = peers.add_peer(AddPeerRequest { host: DEAD.to_owned() }).await;
+    let added = peers.add_peer(AddPeerRequest { host: UNUSED_ADDRESS.to_owned() }).await;
     let removed = peers.remove_peer(RemovePeerRequest { host: id.clone() }).await;
-    let migrate = MigrationRequest { peer_id: id.clone(), new_super_peer_id: stranger() };
+    let migrate = MigrationRequest { peer_id: id.clone(), new_super_peer_id: unknown_peer_id() };
     let migrated = control.migrate(migrate).await;
     let moved = control.update_position_reference(position_of(&id, at(1.0, 1.0))).await;
     let statuses = [
@@ -500,7 +510,7 @@ async fn telling_a_member_of_others_changes_no_table() {
     let after = cluster.agree(0..3, SETTLE).await;
     assert_eq!((&after.group, after.ids()), (&before.group, before.ids()));
     let mut control = super_peer(cluster.node(1)).await;
-    for host in [third, DEAD.to_owned()] {
+    for host in [third, UNUSED_ADDRESS.to_owned()] {
         let notified = control.notify_peers(NotifyPeersRequest { host }).await.unwrap();
         assert!(notified.into_inner().result);
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::support::{
-    PATIENCE,
+    ANSWER_LIMIT,
     cluster::{SETTLE, View, status},
     eventually,
     http::Http,
@@ -134,7 +134,7 @@ async fn nomad_dev_is_a_group_of_four_until_ctrl_c() {
     }
     let pid = Pid::from_raw(i32::try_from(dev.child.id().unwrap()).unwrap()).unwrap();
     kill_process(pid, Signal::INT).unwrap();
-    let exited = within("nomad dev after Ctrl-C", PATIENCE, dev.child.wait()).await.unwrap();
+    let exited = within("nomad dev after Ctrl-C", ANSWER_LIMIT, dev.child.wait()).await.unwrap();
     assert_eq!(exited.code(), Some(0), "{}", dev.said());
     assert!(test_kill_process_group(pid).is_err(), "a process is left");
     for address in &addresses {
@@ -158,6 +158,6 @@ async fn nomad_dev_takes_other_numbers() {
     assert_eq!(permanent, 2, "{views:?}");
     let pid = Pid::from_raw(i32::try_from(dev.child.id().unwrap()).unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
-    let exited = within("nomad dev after SIGTERM", PATIENCE, dev.child.wait()).await.unwrap();
+    let exited = within("nomad dev after SIGTERM", ANSWER_LIMIT, dev.child.wait()).await.unwrap();
     assert_eq!(exited.code(), Some(0), "{}", dev.said());
 }

@@ -76,7 +76,7 @@ fn agreed(said: Vec<Option<Held>>) -> Option<Option<Held>> {
 
 /// Asserts that every member has this value, or nothing: at once where the write was safe and the read is, soon
 /// otherwise. Gives the version, which is the same everywhere.
-async fn everywhere(
+async fn assert_at_all_members(
     clients: &mut [Client],
     written: Mode,
     id: &str,
@@ -104,7 +104,7 @@ async fn everywhere(
 }
 
 /// The life of an object whose every change comes from another member.
-async fn whole_life(edge: Edge, mode: Mode) {
+async fn full_life_cycle(edge: Edge, mode: Mode) {
     let mut clients = clients();
     for first in 0..MEMBERS {
         let id = unique(&format!("life-{edge:?}-{}", mode.name()));
@@ -123,7 +123,7 @@ async fn whole_life(edge: Edge, mode: Mode) {
         let own = read_at(&mut clients[turn(0)], Mode::Fast, &id).await;
         assert!(own.iter().flatten().all(|held| held.value == "one"), "{own:?}");
         assert_eq!(own.iter().flatten().count(), Edge::ALL.len(), "{own:?}");
-        let one = everywhere(&mut clients, mode, &id, Some("one")).await.unwrap();
+        let one = assert_at_all_members(&mut clients, mode, &id, Some("one")).await.unwrap();
         assert!(created.version.is_none_or(|version| version == one), "{id}");
         for other in 1..MEMBERS {
             let again = write(&mut clients[turn(other)], "other", When::Absent).await;
@@ -131,17 +131,17 @@ async fn whole_life(edge: Edge, mode: Mode) {
         }
         let replaced = write(&mut clients[turn(1)], "two", When::Present).await;
         assert_eq!(replaced.answer, Answer::Replaced);
-        let two = everywhere(&mut clients, mode, &id, Some("two")).await.unwrap();
+        let two = assert_at_all_members(&mut clients, mode, &id, Some("two")).await.unwrap();
         assert!(two > one, "{id}: version {two} after {one}");
         let swapped = write(&mut clients[turn(2)], "three", When::Version(two.clone())).await;
         assert_eq!(swapped.answer, Answer::Replaced);
-        let three = everywhere(&mut clients, mode, &id, Some("three")).await.unwrap();
+        let three = assert_at_all_members(&mut clients, mode, &id, Some("three")).await.unwrap();
         assert!(three > two, "{id}: version {three} after {two}");
         let stale = write(&mut clients[turn(3)], "four", When::Version(two.clone())).await;
         assert!(matches!(stale.answer, Answer::Other | Answer::Unmet), "{id}: {stale:?}");
         let gone = clients[turn(4)].delete(edge, mode, &id, &When::Always).await.unwrap();
         assert_eq!((gone.answer, gone.durability.as_str()), (Answer::Removed, mode.durability()));
-        everywhere(&mut clients, mode, &id, None).await;
+        assert_at_all_members(&mut clients, mode, &id, None).await;
         for (other, client) in clients.iter_mut().enumerate() {
             let again = client.delete(edge, mode, &id, &When::Always).await.unwrap();
             assert_eq!(again.answer, Answer::Missing, "{id}, deleted again at {other}");
@@ -152,39 +152,39 @@ async fn whole_life(edge: Edge, mode: Mode) {
         }
         let anew = write(&mut clients[turn(3)], "anew", When::Absent).await;
         assert_eq!(anew.answer, Answer::Created, "{id}, after its delete");
-        let four = everywhere(&mut clients, mode, &id, Some("anew")).await.unwrap();
+        let four = assert_at_all_members(&mut clients, mode, &id, Some("anew")).await.unwrap();
         assert!(four > three, "{id}: version {four} after {three} and a delete");
     }
 }
 
 #[tokio::test]
 async fn safe_over_the_resource_api_from_every_member() {
-    whole_life(Edge::Resource, Mode::Safe).await;
+    full_life_cycle(Edge::Resource, Mode::Safe).await;
 }
 
 #[tokio::test]
 async fn safe_over_the_older_paths_from_every_member() {
-    whole_life(Edge::Older, Mode::Safe).await;
+    full_life_cycle(Edge::Older, Mode::Safe).await;
 }
 
 #[tokio::test]
 async fn safe_over_grpc_from_every_member() {
-    whole_life(Edge::Grpc, Mode::Safe).await;
+    full_life_cycle(Edge::Grpc, Mode::Safe).await;
 }
 
 #[tokio::test]
 async fn fast_over_the_resource_api_from_every_member() {
-    whole_life(Edge::Resource, Mode::Fast).await;
+    full_life_cycle(Edge::Resource, Mode::Fast).await;
 }
 
 #[tokio::test]
 async fn fast_over_the_older_paths_from_every_member() {
-    whole_life(Edge::Older, Mode::Fast).await;
+    full_life_cycle(Edge::Older, Mode::Fast).await;
 }
 
 #[tokio::test]
 async fn fast_over_grpc_from_every_member() {
-    whole_life(Edge::Grpc, Mode::Fast).await;
+    full_life_cycle(Edge::Grpc, Mode::Fast).await;
 }
 
 /// HEAD, ranges, 304, media type, expiry and the rest of the resource API do not depend on who is asked.
@@ -386,7 +386,7 @@ async fn of_conditional_writes_at_all_members_one_wins() {
             let winners: Vec<_> = (0..ends.len()).filter(|at| won(&ends[*at])).collect();
             assert_eq!(winners.len(), 1, "{edge:?}, {round}: {ends:?}");
             let value = format!("{round} {}", winners[0]);
-            everywhere(clients, Mode::Safe, &id, Some(&value)).await.unwrap()
+            assert_at_all_members(clients, Mode::Safe, &id, Some(&value)).await.unwrap()
         };
         let version = race(&mut clients, "create", When::Absent).await;
         let version = race(&mut clients, "swap", When::Version(version)).await;
@@ -430,12 +430,12 @@ async fn an_expired_object_is_absent_at_every_member() {
         assert_eq!(update.unwrap().answer, Answer::Missing, "{id}");
         let create = client.write(Edge::Grpc, Mode::Safe, id, "x".into(), &When::Absent).await;
         assert_eq!(create.unwrap().answer, Answer::Created, "{id}");
-        everywhere(&mut clients, Mode::Safe, id, Some("x")).await;
+        assert_at_all_members(&mut clients, Mode::Safe, id, Some("x")).await;
     }
 }
 
 /// Objects under a prefix of their own, put safely by all members in turn.
-async fn hold(clients: &mut [Client], prefix: &str, count: usize) -> Vec<String> {
+async fn put_objects(clients: &mut [Client], prefix: &str, count: usize) -> Vec<String> {
     let ids: Vec<_> = (0..count).map(|n| format!("{prefix}/{n:03}")).collect();
     for (number, id) in ids.iter().enumerate() {
         let client = &mut clients[number % MEMBERS];
@@ -449,7 +449,7 @@ async fn hold(clients: &mut [Client], prefix: &str, count: usize) -> Vec<String>
 #[tokio::test]
 async fn every_member_lists_every_object_of_the_group_once() {
     let (cluster, mut clients, prefix) = (group(), clients(), unique("listed"));
-    let ids: BTreeSet<_> = hold(&mut clients, &prefix, 40).await.into_iter().collect();
+    let ids: BTreeSet<_> = put_objects(&mut clients, &prefix, 40).await.into_iter().collect();
     for (number, client) in clients.iter_mut().enumerate() {
         let http = cluster.node(number).http();
         for limit in [1, 7, 40, 100] {
@@ -471,7 +471,7 @@ async fn every_member_lists_every_object_of_the_group_once() {
 #[tokio::test]
 async fn the_ledgers_show_every_replica_at_every_member() {
     let (cluster, mut clients, prefix) = (group(), clients(), unique("ledger"));
-    let ids = hold(&mut clients, &prefix, 30).await;
+    let ids = put_objects(&mut clients, &prefix, 30).await;
     let members = cluster.ids(0..MEMBERS);
     let mut seen: Option<BTreeMap<String, BTreeSet<String>>> = None;
     for number in 0..MEMBERS {
@@ -538,7 +538,7 @@ async fn the_ledger_says_when_a_replica_expires() {
 #[tokio::test]
 async fn the_ledger_calls_work_at_every_member() {
     let (cluster, mut clients, prefix) = (group(), clients(), unique("referred"));
-    let ids = hold(&mut clients, &prefix, 1).await;
+    let ids = put_objects(&mut clients, &prefix, 1).await;
     let members = cluster.ids(0..MEMBERS);
     let stranger = libp2p_identity::Keypair::generate_ed25519().public().to_peer_id().to_string();
     for number in 0..MEMBERS {
@@ -585,7 +585,7 @@ async fn the_ledger_calls_work_at_every_member() {
 #[tokio::test]
 async fn the_repair_calls_work_at_every_member() {
     let (cluster, mut clients, prefix) = (group(), clients(), unique("repaired"));
-    let ids = hold(&mut clients, &prefix, 10).await;
+    let ids = put_objects(&mut clients, &prefix, 10).await;
     for number in 0..MEMBERS {
         let node = cluster.node(number);
         let (mut peer, mut super_peer) = (peer(node).await, super_peer(node).await);
@@ -600,7 +600,7 @@ async fn the_repair_calls_work_at_every_member() {
         assert!(!super_peer.repair(one(&missing)).await.unwrap().into_inner().succeed);
     }
     for id in &ids {
-        everywhere(&mut clients, Mode::Safe, id, Some("held")).await;
+        assert_at_all_members(&mut clients, Mode::Safe, id, Some("held")).await;
     }
 }
 
@@ -634,7 +634,7 @@ async fn a_trace_of_a_safe_put_crosses_the_nodes() {
 #[tokio::test]
 async fn status_and_metrics_tell_of_replicas_and_repair() {
     let (cluster, mut clients) = (group(), clients());
-    hold(&mut clients, &unique("figures"), 10).await;
+    put_objects(&mut clients, &unique("figures"), 10).await;
     for number in 0..MEMBERS {
         let http = cluster.node(number).http();
         let metrics = http.get("/metrics").await.page(200).text();

@@ -61,7 +61,7 @@ async fn fill(cluster: &Cluster, prefix: &str, count: usize, mode: Mode) -> Obje
 }
 
 /// Waits until every running node gives every object in every mode.
-async fn all_there(cluster: &Cluster, objects: &Objects) {
+async fn wait_until_readable(cluster: &Cluster, objects: &Objects) {
     for (number, mut client) in clients(cluster) {
         for mode in Mode::ALL {
             let mut left: Vec<_> = objects.iter().collect();
@@ -83,7 +83,7 @@ async fn all_there(cluster: &Cluster, objects: &Objects) {
 }
 
 /// Waits until no running node gives any of these in any mode, and none lists them.
-async fn all_gone(cluster: &Cluster, prefix: &str, ids: &[String]) {
+async fn wait_until_gone(cluster: &Cluster, prefix: &str, ids: &[String]) {
     for (number, mut client) in clients(cluster) {
         for mode in Mode::ALL {
             cluster
@@ -104,7 +104,7 @@ async fn all_gone(cluster: &Cluster, prefix: &str, ids: &[String]) {
 
 /// Waits until the ledger of this node shows every object at exactly so many holders of these nodes: at those where the
 /// protocol places it, and nowhere else.
-async fn held_by(
+async fn wait_for_holders(
     cluster: &Cluster,
     at: usize,
     objects: &Objects,
@@ -128,7 +128,7 @@ async fn held_by(
 }
 
 /// Safe updates of an object of their own, at every running node, until told to stop. Gives how many there were.
-async fn updates(cluster: &Cluster, tally: Tally) -> tokio::task::JoinHandle<Objects> {
+async fn keep_updating(cluster: &Cluster, tally: Tally) -> tokio::task::JoinHandle<Objects> {
     let mut clients: Vec<_> = clients(cluster).into_values().collect();
     let count = clients.len();
     tokio::spawn(async move {
@@ -163,9 +163,9 @@ async fn the_replication_factor_changes_with_data() {
     let cluster = group_of(5, Cluster::new()).await;
     let objects = fill(&cluster, "factor", 60, Mode::Safe).await;
     let members = cluster.ids(0..5);
-    held_by(&cluster, 0, &objects, 3, &members).await;
+    wait_for_holders(&cluster, 0, &objects, 3, &members).await;
     let tally = Tally::new();
-    let meanwhile = updates(&cluster, tally.clone()).await;
+    let meanwhile = keep_updating(&cluster, tally.clone()).await;
     for (asked, factor) in [(2, 5), (4, 2), (0, 3)] {
         let (before, start) = (cluster.view(0).await.unwrap().epoch, started());
         let body = json!({ "replicationFactor": factor });
@@ -173,16 +173,16 @@ async fn the_replication_factor_changes_with_data() {
         let said = http.post("/nomad/config/groups/replication-factor", &body).await.ok();
         assert_eq!(said["replicationFactor"], factor, "{said}");
         for at in [0, 3] {
-            held_by(&cluster, at, &objects, factor, &members).await;
+            wait_for_holders(&cluster, at, &objects, factor, &members).await;
         }
         let after = cluster.agree(0..5, SETTLE).await;
         assert!(after.epoch > before, "changing the factor is an epoch change: {}", after.line());
         say(&format!("{factor} replicas of every object after {:?}", start.elapsed()));
         tally.more(20).await;
-        all_there(&cluster, &objects).await;
+        wait_until_readable(&cluster, &objects).await;
     }
     tally.stop();
-    all_there(&cluster, &meanwhile.await.unwrap()).await;
+    wait_until_readable(&cluster, &meanwhile.await.unwrap()).await;
     for factor in [0, 65] {
         let body = json!({ "replicationFactor": factor });
         let http = cluster.node(1).http();
@@ -202,10 +202,10 @@ async fn a_group_that_grows_spreads_its_objects() {
         cluster.add(Role::Peer).await;
         cluster.agree(0..members, SETTLE * 2).await;
         let ids = cluster.ids(0..members);
-        let held = held_by(&cluster, members - 1, &objects, members.min(3), &ids).await;
+        let held = wait_for_holders(&cluster, members - 1, &objects, members.min(3), &ids).await;
         let new = cluster.id(members - 1);
         assert!(held.values().any(|by| by.contains(new)), "the new member holds nothing");
-        all_there(&cluster, &objects).await;
+        wait_until_readable(&cluster, &objects).await;
     }
     say(&cluster.assert_one_history());
 }
@@ -216,14 +216,14 @@ async fn a_member_that_leaves_moves_its_replicas_first() {
     let mut cluster = group_of(5, Cluster::new()).await;
     let objects = fill(&cluster, "leave", 60, Mode::Safe).await;
     let mut left = cluster.ids(0..5);
-    held_by(&cluster, 0, &objects, 3, &left).await;
+    wait_for_holders(&cluster, 0, &objects, 3, &left).await;
     for leaver in [4, 3] {
         cli::nomad(["leave"]).on(cluster.node(leaver)).ok().await;
         cluster.kill_9(leaver);
         left.remove(cluster.id(leaver));
         cluster.agree(0..leaver, SETTLE).await;
-        held_by(&cluster, 1, &objects, 3, &left).await;
-        all_there(&cluster, &objects).await;
+        wait_for_holders(&cluster, 1, &objects, 3, &left).await;
+        wait_until_readable(&cluster, &objects).await;
     }
     say(&cluster.assert_one_history());
 }
@@ -233,7 +233,7 @@ async fn a_member_that_leaves_moves_its_replicas_first() {
 async fn a_member_that_lost_its_disk_joins_as_new_and_is_filled() {
     let mut cluster = group_of(5, Cluster::new().env("GROUP_REMOVEAFTER", "3s")).await;
     let mut objects = fill(&cluster, "disk", 60, Mode::Safe).await;
-    held_by(&cluster, 0, &objects, 3, &cluster.ids(0..5)).await;
+    wait_for_holders(&cluster, 0, &objects, 3, &cluster.ids(0..5)).await;
     for lost in [2, 0] {
         let (old, start) = (cluster.id(lost).to_owned(), started());
         cluster.kill_9(lost);
@@ -242,10 +242,10 @@ async fn a_member_that_lost_its_disk_joins_as_new_and_is_filled() {
         cluster.start([lost]).await;
         assert_ne!(cluster.id(lost), old, "who lost everything is somebody else");
         cluster.agree(0..5, SETTLE * 2).await;
-        let held = held_by(&cluster, lost, &objects, 3, &cluster.ids(0..5)).await;
+        let held = wait_for_holders(&cluster, lost, &objects, 3, &cluster.ids(0..5)).await;
         assert!(held.values().any(|by| by.contains(cluster.id(lost))), "the new one holds nothing");
         say(&format!("a lost disk is made up for after {:?}", start.elapsed()));
-        all_there(&cluster, &objects).await;
+        wait_until_readable(&cluster, &objects).await;
     }
     say(&cluster.assert_one_history());
 }
@@ -284,13 +284,13 @@ async fn a_member_that_was_away_catches_up_and_brings_nothing_back() {
             .await;
         cluster.start([away]).await;
         cluster.agree(0..4, SETTLE).await;
-        all_there(&cluster, &objects).await;
-        all_gone(&cluster, "gone", &gone).await;
+        wait_until_readable(&cluster, &objects).await;
+        wait_until_gone(&cluster, "gone", &gone).await;
     }
     // And not later either, when repairs and clean-ups have passed over it.
     let over = unix_now() + 8;
     eventually("some repairs", SETTLE, async || (unix_now() > over).then_some(())).await;
-    all_gone(&cluster, "gone", &gone).await;
+    wait_until_gone(&cluster, "gone", &gone).await;
     say(&cluster.assert_one_history());
 }
 
@@ -310,7 +310,7 @@ async fn a_full_stop_and_start_keeps_every_object() {
         let order = if round == 0 { [0, 1, 2, 3] } else { [3, 2, 1, 0] };
         cluster.start_in_turn(&order, Duration::from_millis(500)).await;
         cluster.agree(0..4, SETTLE * 2).await;
-        all_there(&cluster, &objects).await;
+        wait_until_readable(&cluster, &objects).await;
     }
     say(&cluster.assert_one_history());
 }
@@ -322,7 +322,7 @@ async fn the_survivor_of_a_dissolved_group_carries_its_objects_over() {
     let cluster = Cluster::new().env("GROUP_QUORUMLOSSGRACE", "4s").env("GROUP_REMOVEAFTER", "60s");
     let mut cluster = group_of(3, cluster).await;
     let mut objects = fill(&cluster, "survivor", 30, Mode::Safe).await;
-    held_by(&cluster, 2, &objects, 3, &cluster.ids(0..3)).await;
+    wait_for_holders(&cluster, 2, &objects, 3, &cluster.ids(0..3)).await;
     let old = cluster.view(2).await.unwrap().group;
     cluster.kill_9(0);
     cluster.kill_9(1);
@@ -332,11 +332,11 @@ async fn the_survivor_of_a_dissolved_group_carries_its_objects_over() {
             (view.ready && view.group != old && !view.group.is_empty()).then_some(())
         })
         .await;
-    all_there(&cluster, &objects).await;
+    wait_until_readable(&cluster, &objects).await;
     objects.extend(fill(&cluster, "alone", 10, Mode::Safe).await);
     cluster.start([0, 1]).await;
     cluster.agree(0..3, SETTLE * 3).await;
-    all_there(&cluster, &objects).await;
+    wait_until_readable(&cluster, &objects).await;
 }
 
 /// Without a majority of an object's replica set safe operations on it are refused, soon and with the reason; fast ones
@@ -345,7 +345,7 @@ async fn the_survivor_of_a_dissolved_group_carries_its_objects_over() {
 async fn without_a_majority_of_replicas_safe_refuses_and_fast_goes_on() {
     let mut cluster = group_of(5, Cluster::new()).await;
     let objects = fill(&cluster, "majority", 20, Mode::Safe).await;
-    let held = held_by(&cluster, 0, &objects, 3, &cluster.ids(0..5)).await;
+    let held = wait_for_holders(&cluster, 0, &objects, 3, &cluster.ids(0..5)).await;
     let down = [3, 4];
     let dead = cluster.ids(down);
     for number in down {
@@ -393,9 +393,9 @@ async fn without_a_majority_of_replicas_safe_refuses_and_fast_goes_on() {
     let fast = fill(&cluster, "meanwhile", 30, Mode::Fast).await;
     cluster.start(down).await;
     cluster.agree(0..5, SETTLE).await;
-    all_there(&cluster, &after).await;
-    all_there(&cluster, &fast).await;
-    held_by(&cluster, 0, &fast, 3, &cluster.ids(0..5)).await;
+    wait_until_readable(&cluster, &after).await;
+    wait_until_readable(&cluster, &fast).await;
+    wait_for_holders(&cluster, 0, &fast, 3, &cluster.ids(0..5)).await;
     say(&cluster.assert_one_history());
 }
 
@@ -422,9 +422,9 @@ async fn an_outbox_survives_and_is_drained_when_the_others_are_back() {
     cluster.kill_9(0);
     cluster.start([0, 1, 2]).await;
     cluster.agree(0..3, SETTLE * 2).await;
-    all_there(&cluster, &objects).await;
-    all_gone(&cluster, "before", &deleted).await;
-    held_by(&cluster, 2, &objects, 3, &cluster.ids(0..3)).await;
+    wait_until_readable(&cluster, &objects).await;
+    wait_until_gone(&cluster, "before", &deleted).await;
+    wait_for_holders(&cluster, 2, &objects, 3, &cluster.ids(0..3)).await;
     say(&cluster.assert_one_history());
 }
 
@@ -442,7 +442,7 @@ async fn a_repair_that_is_asked_for_needs_no_schedule() {
     let answer = grpc::peer(cluster.node(1)).await.repair_objects(ask).await.unwrap();
     assert!(answer.into_inner().response);
     let there = cluster.ids(0..3);
-    held_by(&cluster, 1, &objects, 3, &there).await;
+    wait_for_holders(&cluster, 1, &objects, 3, &there).await;
     // It alone is left to read from.
     cluster.kill_9(0);
     cluster.kill_9(1);

@@ -40,7 +40,7 @@ fn clients(cluster: &Cluster) -> Vec<Client> {
 }
 
 /// Waits until every running node says of every object what is expected, in every mode.
-async fn all_say(cluster: &Cluster, expected: &BTreeMap<String, Option<Bytes>>) {
+async fn wait_until_all_return(cluster: &Cluster, expected: &BTreeMap<String, Option<Bytes>>) {
     for (number, member) in cluster.members() {
         let mut client = Client::of(&member);
         for mode in Mode::ALL {
@@ -63,7 +63,7 @@ async fn all_say(cluster: &Cluster, expected: &BTreeMap<String, Option<Bytes>>) 
 }
 
 /// Waits until so many seconds of the wall clock have passed, on which expiry and clean-up depend.
-async fn seconds_pass(count: i64) {
+async fn wait_seconds(count: i64) {
     let over = unix_now() + count;
     eventually("the wall clock", SETTLE, async || (unix_now() > over).then_some(())).await;
 }
@@ -97,15 +97,15 @@ async fn promise_a_safe_write_survives_the_loss_of_any_minority_and_every_later_
         for number in lost {
             cluster.wipe(number);
         }
-        all_say(&cluster, &expected).await;
+        wait_until_all_return(&cluster, &expected).await;
         cluster.start(lost).await;
         let after = cluster.agree(0..5, SETTLE * 3).await;
         assert!(after.epoch > before.epoch, "{} then {}", before.line(), after.line());
-        all_say(&cluster, &expected).await;
+        wait_until_all_return(&cluster, &expected).await;
         (0..5).for_each(|number| cluster.kill_9(number));
         cluster.start(0..5).await;
         cluster.agree(0..5, SETTLE * 2).await;
-        all_say(&cluster, &expected).await;
+        wait_until_all_return(&cluster, &expected).await;
     }
     say(&cluster.assert_one_history());
 }
@@ -132,7 +132,7 @@ async fn promise_a_fast_write_reaches_its_replicas_and_the_newest_version_wins()
     cluster.start([0]).await;
     cluster.start(1..5).await;
     cluster.agree(0..5, SETTLE * 2).await;
-    all_say(&cluster, &expected).await;
+    wait_until_all_return(&cluster, &expected).await;
     let (http, members) = (cluster.node(3).http(), cluster.ids(0..5));
     cluster
         .eventually("three replicas of each", SETTLE, async || {
@@ -202,7 +202,7 @@ async fn promise_deleted_and_expired_objects_never_come_back() {
         }
         let all: BTreeMap<_, _> =
             ids.iter().map(|id| (id.clone(), Some(Bytes::from("for ever")))).collect();
-        all_say(&cluster, &all).await;
+        wait_until_all_return(&cluster, &all).await;
         cluster.kill_9(away);
         let mut writers = clients(&cluster);
         for (number, id) in ids.iter().enumerate() {
@@ -218,8 +218,8 @@ async fn promise_deleted_and_expired_objects_never_come_back() {
         }
         everything.extend(ids.iter().map(|id| (id.clone(), None)));
         // Everything has expired, and been cleaned up as far as it may be without the one that is away.
-        seconds_pass(6).await;
-        all_say(&cluster, &everything).await;
+        wait_seconds(6).await;
+        wait_until_all_return(&cluster, &everything).await;
         cluster.start([away]).await;
         cluster.agree(0..4, SETTLE).await;
         let mut back = Client::of(&cluster.member(away));
@@ -227,10 +227,10 @@ async fn promise_deleted_and_expired_objects_never_come_back() {
             let held = back.read(Edge::Grpc, Mode::Safe, id).await.unwrap();
             assert_eq!(held, None, "{id}, read safely where an old copy is");
         }
-        all_say(&cluster, &everything).await;
+        wait_until_all_return(&cluster, &everything).await;
         // Again, after the removal of what was left of them.
-        seconds_pass(8).await;
-        all_say(&cluster, &everything).await;
+        wait_seconds(8).await;
+        wait_until_all_return(&cluster, &everything).await;
         for (number, client) in clients(&cluster).iter().enumerate() {
             let listed = listed(client.http(), "end/", 100).await;
             assert!(listed.is_empty(), "listed at node {number}: {listed:?}");
@@ -239,7 +239,7 @@ async fn promise_deleted_and_expired_objects_never_come_back() {
     // A member that joins later is given none of them, and their ids are free.
     cluster.add(Role::Peer).await;
     cluster.agree(0..5, SETTLE * 2).await;
-    all_say(&cluster, &everything).await;
+    wait_until_all_return(&cluster, &everything).await;
     let mut late = Client::of(&cluster.member(4));
     for id in everything.keys().take(10) {
         let put = late.write(Edge::Older, Mode::Safe, id, "again".into(), &When::Absent).await;
@@ -259,7 +259,7 @@ async fn promise_membership_is_one_truth_and_no_member_is_in_two_groups() {
     cluster.add_many(Role::Peer, 6).await;
     let mut groups = cluster.groups(SETTLE * 3).await;
     for round in 0..3 {
-        let owners = owners(&groups);
+        let owners = group_of_each_node(&groups);
         assert_eq!(owners.len(), 7, "round {round}: a node without a group: {owners:?}");
         for group in &groups {
             let number = cluster.number(&group.id);
@@ -282,13 +282,13 @@ async fn promise_membership_is_one_truth_and_no_member_is_in_two_groups() {
         cluster.start([lead]).await;
         groups = cluster.groups(SETTLE * 3).await;
     }
-    owners(&groups);
+    group_of_each_node(&groups);
     say(&cluster.assert_one_history());
 }
 
 /// Each node's group. Fails when two groups own a node.
 #[track_caller]
-fn owners(groups: &[View]) -> BTreeMap<String, String> {
+fn group_of_each_node(groups: &[View]) -> BTreeMap<String, String> {
     let mut owners = BTreeMap::new();
     for view in groups {
         for id in view.ids() {
@@ -456,7 +456,7 @@ async fn promise_overload_is_refused_early_and_what_was_accepted_is_finished() {
     say(&format!("a flood: {done} done, {refusals} refused, {} unknown", unknown.len()));
     assert!(done > 0 && refusals > 0, "{done} done, {refusals} refused: no flood");
     cluster.agree(0..3, SETTLE).await;
-    all_say(&cluster, &expected).await;
+    wait_until_all_return(&cluster, &expected).await;
     for (number, before) in before.into_iter().enumerate() {
         let now = resident_bytes(cluster.node(number));
         say(&format!("node {number} held {} MiB, then {} MiB", before >> 20, now >> 20));

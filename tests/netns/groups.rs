@@ -18,7 +18,7 @@ use crate::support::{
 
 /// Nodes find each other by multicast alone.
 fn by_mdns(cluster: &Cluster, role: Role) -> Builder {
-    let builder = cluster.loner().env("BOOTSTRAP_MDNS", true);
+    let builder = cluster.builder_without_bootstrap().env("BOOTSTRAP_MDNS", true);
     match role {
         Role::Peer => builder,
         Role::SuperPeer => builder.arg("--type").arg("super-peer"),
@@ -104,15 +104,16 @@ async fn nodes_find_each_other_by_a_name_alone() {
     let mut cluster =
         Cluster::new().env("BOOTSTRAP_DNS", "nodes.test").env("NODE_PORTS_OVERLAY", 4001);
     names.set(hosts[..3].iter().map(|host| host.address));
-    let first = on(&hosts[0], cluster.loner().arg("--type").arg("super-peer"));
-    let others: Vec<_> = hosts[1..3].iter().map(|host| on(host, cluster.loner())).collect();
+    let first = on(&hosts[0], cluster.builder_without_bootstrap().arg("--type").arg("super-peer"));
+    let others: Vec<_> =
+        hosts[1..3].iter().map(|host| on(host, cluster.builder_without_bootstrap())).collect();
     cluster.add_all(std::iter::once(first).chain(others)).await;
     let before = cluster.agree(0..3, SETTLE).await;
     assert!(names.asked() > 0);
     // The name stands for nobody who lives when the fourth one starts: it looks again.
     names.set([Ipv4Addr::new(10, 99, 7, 77)]);
     let asked = names.asked();
-    let fourth = on(&hosts[3], cluster.loner());
+    let fourth = on(&hosts[3], cluster.builder_without_bootstrap());
     cluster.add_all([fourth]).await;
     cluster
         .eventually("the name is looked up", SETTLE, async || (names.asked() > asked).then_some(()))
@@ -221,7 +222,7 @@ async fn a_member_that_one_peer_alone_cannot_reach_is_not_removed() {
     let cluster = Cluster::new().env("GROUP_REMOVEAFTER", "3s");
     let (cluster, before) = group_on(&hosts, cluster).await;
     assert_eq!(before.id, cluster.id(0), "{}", before.line());
-    hosts[2].lose(&hosts[3]);
+    hosts[2].cut_from(&hosts[3]);
     let (two, three) = (cluster.id(2).to_owned(), cluster.id(3).to_owned());
     let what = format!("of the fault between {} and {}", short(&two), short(&three));
     let line = logged(cluster.node(0), &what, |line| {
@@ -240,7 +241,7 @@ async fn a_member_that_one_peer_alone_cannot_reach_is_not_removed() {
     for id in [&two, &three] {
         assert_ne!(leader.members[id], "dead", "the super-peer reaches it: {}", leader.line());
     }
-    hosts[2].find(&hosts[3]);
+    hosts[2].heal_to(&hosts[3]);
     cluster.agree(0..4, SETTLE).await;
     cluster.assert_one_history();
 }
@@ -270,7 +271,7 @@ async fn an_idle_member_costs_little() {
         .env("BOOTSTRAP_DISCOVERYWINDOW", "5s")
         .env("BOOTSTRAP_PROVISIONALPOLLINTERVAL", "30s");
     let (cluster, _) = group_on(&hosts, cluster).await;
-    cluster.close_eyes();
+    cluster.stop_watching();
     // The first minutes belong to the start: connections, announcements, first look-ups.
     tokio::time::sleep(Duration::from_secs(30)).await;
     let read = || -> Vec<_> {

@@ -143,7 +143,7 @@ async fn a_flipped_bit_is_a_clear_error_or_a_prefix_and_never_a_wrong_value() {
 }
 
 /// A store of one object, and one whose last batch, of `value`, is the last in its journal.
-async fn torn(value: Vec<u8>) -> (TempDir, PathBuf, usize) {
+async fn store_with_torn_batch(value: Vec<u8>) -> (TempDir, PathBuf, usize) {
     let dir = tempdir().unwrap();
     let store = Store::open(StoreOptions::new(dir.path().join("live"))).unwrap();
     store.put("first", "1", None).await.unwrap();
@@ -170,7 +170,7 @@ async fn holds_only_the_first(dir: &Path) {
 /// The disk has written the pages of the last batch out of order when the power failed.
 #[tokio::test]
 async fn a_last_batch_with_a_page_of_zeros_opens_as_a_prefix() {
-    let (dir, crashed, before) = torn(vec![7; 64 << 10]).await;
+    let (dir, crashed, before) = store_with_torn_batch(vec![7; 64 << 10]).await;
     let len = written_len(&journal(&crashed));
     for page in before / 4096..=len / 4096 {
         let copied = dir.path().join(format!("page{page}"));
@@ -185,7 +185,7 @@ async fn a_last_batch_with_a_page_of_zeros_opens_as_a_prefix() {
 /// A value that holds what looks like batches does not stop a start after a crash.
 #[tokio::test]
 async fn a_batch_forged_inside_a_torn_value_does_not_stop_the_start() {
-    let (_dir, crashed, before) = torn(vec![7; 1 << 10]).await;
+    let (_dir, crashed, before) = store_with_torn_batch(vec![7; 1 << 10]).await;
     let mut forged = vec![0; 64];
     for _ in 0..8 {
         forged.extend_from_slice(b"FJL\x03");
@@ -193,7 +193,7 @@ async fn a_batch_forged_inside_a_torn_value_does_not_stop_the_start() {
         forged.extend_from_slice(&fs::read(journal(&crashed)).unwrap()[before..][..1 << 11]);
     }
     forged.extend_from_slice(&[7; 16 << 10]);
-    let (_dir, crashed, before) = torn(forged).await;
+    let (_dir, crashed, before) = store_with_torn_batch(forged).await;
     let len = written_len(&journal(&crashed));
     let file = OpenOptions::new().write(true).open(journal(&crashed)).unwrap();
     file.set_len((len - (8 << 10)) as u64).unwrap();

@@ -221,7 +221,7 @@ fn breakable(
     (Arc::new(faults), broken, hits)
 }
 
-async fn until_up(store: &Store) {
+async fn wait_until_writable(store: &Store) {
     let up = async {
         while store.health() != StoreHealth::Up {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -261,7 +261,7 @@ async fn a_failing_disk_turns_the_store_read_only_until_it_works_again() {
             assert!(value(&store, &format!("before{index}")).is_some(), "{step:?}");
         }
         broken.store(false, SeqCst);
-        until_up(&store).await;
+        wait_until_writable(&store).await;
         store.put("after", "x", None).await.unwrap();
         store.close().await;
         let store = Store::open(StoreOptions::new(dir.path())).unwrap();
@@ -396,7 +396,7 @@ async fn after_a_failed_fsync_the_store_goes_on_in_a_new_journal() {
     broken.store(true, SeqCst);
     store.put("b", "1", None).await.unwrap_err();
     broken.store(false, SeqCst);
-    until_up(&store).await;
+    wait_until_writable(&store).await;
     assert!(!dir.path().join("0.jnl").exists() && dir.path().join("1.jnl").exists());
     let second = store.update("a", "2", None).await.unwrap();
     assert!(second > first);

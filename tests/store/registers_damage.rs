@@ -51,7 +51,7 @@ fn job_over(ids: &[ObjectId], counter: u64) -> Registers {
 }
 
 /// Tells under which counter the job is there, and checks that all of it is.
-fn whole(store: &FjallStore, ids: &[ObjectId], what: &str) -> u64 {
+fn check_job_is_whole(store: &FjallStore, ids: &[ObjectId], what: &str) -> u64 {
     let shard = shard_of(&ids[0]);
     let counter = store.shard_state(shard).unwrap().map_or(0, |state| state.counter_limit);
     for id in ids {
@@ -69,23 +69,23 @@ fn whole(store: &FjallStore, ids: &[ObjectId], what: &str) -> u64 {
 
 #[test]
 fn a_torn_batch_is_there_whole_or_not_at_all() {
-    let bench = Bench::fjall(|_| {});
+    let test_store = TestStore::fjall(|_| {});
     let ids = ids_of(2, "k", 3);
-    bench.keep(job_over(&ids, 1)).unwrap();
-    let before = written_len(&journal(bench.dir()));
-    bench.keep(job_over(&ids, 2)).unwrap();
-    let after = written_len(&journal(bench.dir()));
+    test_store.keep(job_over(&ids, 1)).unwrap();
+    let before = written_len(&journal(test_store.dir()));
+    test_store.keep(job_over(&ids, 2)).unwrap();
+    let after = written_len(&journal(test_store.dir()));
     let copies = tempfile::tempdir().unwrap();
     let crashed = copies.path().join("crashed");
     // Copied while open: what a killed process leaves behind.
-    copy(bench.dir(), &crashed);
-    bench.close();
+    copy(test_store.dir(), &crashed);
+    test_store.close();
     for cut in (before..after).step_by(17).chain([after]) {
         let copied = copies.path().join(format!("cut{cut}"));
         copy(&crashed, &copied);
         OpenOptions::new().write(true).open(journal(&copied)).unwrap().set_len(cut as u64).unwrap();
         let store = FjallStore::open(StoreOptions::new(&copied)).unwrap();
-        let counter = whole(&store, &ids, &format!("cut at {cut}"));
+        let counter = check_job_is_whole(&store, &ids, &format!("cut at {cut}"));
         assert_eq!(counter, if cut == after { 2 } else { 1 });
         drop(store);
         fs::remove_dir_all(&copied).unwrap();
@@ -96,8 +96,8 @@ fn a_torn_batch_is_there_whole_or_not_at_all() {
 /// Method: a thread keeps on, the directory is copied under it.
 #[test]
 fn what_was_answered_survives_a_kill_at_any_moment() {
-    let bench = Bench::fjall(|_| {});
-    let (store, stop) = (bench.store.clone(), Arc::new(AtomicBool::new(false)));
+    let test_store = TestStore::fjall(|_| {});
+    let (store, stop) = (test_store.store.clone(), Arc::new(AtomicBool::new(false)));
     let ids = ids_of(2, "k", 3);
     let outbox = id("fast");
     let (acknowledged, answers) = mpsc::channel();
@@ -128,9 +128,9 @@ fn what_was_answered_survives_a_kill_at_any_moment() {
         }
         last = answers.try_iter().last().unwrap_or(last);
         let copied = copies.path().join(format!("copy{round}"));
-        copy(bench.dir(), &copied);
+        copy(test_store.dir(), &copied);
         let store = FjallStore::open(StoreOptions::new(&copied)).unwrap();
-        let counter = whole(&store, &ids, &format!("copy {round}"));
+        let counter = check_job_is_whole(&store, &ids, &format!("copy {round}"));
         assert!(counter >= last, "{counter} of {last}");
         let entry = store.outbox_entry(&outbox).unwrap().unwrap();
         assert!(entry.version() >= Some(version(last)));
@@ -146,7 +146,7 @@ fn a_failing_disk_answers_unknown_keeps_nothing_half_and_recovers() {
     for step in [FaultPoint::Write, FaultPoint::Fsync] {
         let broken = Arc::new(AtomicBool::new(false));
         let is_broken = broken.clone();
-        let bench = Bench::fjall(|options| {
+        let test_store = TestStore::fjall(|options| {
             options.clock = Arc::new(nomad_ports::SystemClock::new());
             options.faults = Some(Arc::new(move |at| {
                 let fails = is_broken.load(SeqCst) && (at == step || at == FaultPoint::Reopen);
@@ -159,41 +159,41 @@ fn a_failing_disk_answers_unknown_keeps_nothing_half_and_recovers() {
             put: vec![(id.clone(), Value::Live(object(id, counter, None)))],
             ..OutboxChange::default()
         };
-        bench.keep(job_over(&ids, 1)).unwrap();
-        bench.outbox(put(&a, 1)).unwrap();
+        test_store.keep(job_over(&ids, 1)).unwrap();
+        test_store.outbox(put(&a, 1)).unwrap();
         broken.store(true, SeqCst);
-        let unknown = bench.keep(job_over(&ids, 2)).unwrap_err();
+        let unknown = test_store.keep(job_over(&ids, 2)).unwrap_err();
         assert!(matches!(unknown, StoreError::OutcomeUnknown { .. }), "{step:?}: {unknown}");
-        let refused = bench.outbox(put(&b, 2)).unwrap_err();
+        let refused = test_store.outbox(put(&b, 2)).unwrap_err();
         assert!(matches!(refused, StoreError::ReadOnly { .. }), "{step:?}: {refused}");
         // What was there reads on.
-        assert!(bench.store.register(&ids[0]).unwrap().is_some());
-        assert!(bench.store.outbox_entry(&a).unwrap().is_some());
+        assert!(test_store.store.register(&ids[0]).unwrap().is_some());
+        assert!(test_store.store.outbox_entry(&a).unwrap().is_some());
         broken.store(false, SeqCst);
-        while bench.store.health() != StoreHealth::Up {
+        while test_store.store.health() != StoreHealth::Up {
             thread::park_timeout(Duration::from_millis(5));
         }
         let copies = tempfile::tempdir().unwrap();
-        copy(bench.dir(), &copies.path().join("copy"));
+        copy(test_store.dir(), &copies.path().join("copy"));
         let store = FjallStore::open(StoreOptions::new(copies.path().join("copy"))).unwrap();
-        let counter = whole(&store, &ids, &format!("{step:?}"));
+        let counter = check_job_is_whole(&store, &ids, &format!("{step:?}"));
         assert!(counter == 1 || (counter == 2 && step == FaultPoint::Fsync), "{step:?}: {counter}");
-        assert_eq!(bench.store.counts().outbox_entries, 1);
-        bench.keep(job_over(&ids, 3)).unwrap();
-        bench.outbox(put(&b, 3)).unwrap();
-        assert_eq!(bench.store.counts().outbox_entries, 2);
+        assert_eq!(test_store.store.counts().outbox_entries, 1);
+        test_store.keep(job_over(&ids, 3)).unwrap();
+        test_store.outbox(put(&b, 3)).unwrap();
+        assert_eq!(test_store.store.counts().outbox_entries, 2);
     }
 }
 
 #[test]
 fn a_damaged_register_names_its_object_and_the_others_go_on() {
-    let mut bench = Bench::fjall(|_| {});
+    let mut test_store = TestStore::fjall(|_| {});
     let ids = ids_of(2, "k", 6);
     for id in &ids {
-        bench.keep_one(id, Some(live(id, 1, Some(UnixSecs(NOW.0 + 10))))).unwrap();
+        test_store.keep_one(id, Some(live(id, 1, Some(UnixSecs(NOW.0 + 10))))).unwrap();
     }
     let key = |tag: &[u8], id: &ObjectId| [tag, id.as_str().as_bytes()].concat();
-    bench.between(|dir| {
+    test_store.edit_while_closed(|dir| {
         edit(dir, |records| {
             // Another format, cut short, nothing, another version of the object, no object.
             records.insert(key(&[5, 2], &ids[0]), [9, 1, 2]).unwrap();
@@ -208,12 +208,12 @@ fn a_damaged_register_names_its_object_and_the_others_go_on() {
         });
     });
     for id in &ids[..5] {
-        let damaged = bench.store.register(id).unwrap_err();
+        let damaged = test_store.store.register(id).unwrap_err();
         assert!(matches!(&damaged, StoreError::Damaged { id: named, .. } if named == id.as_str()));
         assert!(damaged.to_string().contains(id.as_str()), "{damaged}");
     }
-    assert!(bench.store.register(&ids[5]).unwrap().is_some());
-    let heads = bench.heads(2, 2);
+    assert!(test_store.store.register(&ids[5]).unwrap().is_some());
+    let heads = test_store.heads(2, 2);
     assert_eq!(
         heads.iter().map(|head| &head.id).collect::<Vec<_>>(),
         ids.iter().collect::<Vec<_>>()
@@ -222,53 +222,55 @@ fn a_damaged_register_names_its_object_and_the_others_go_on() {
     assert_eq!(damaged, [true, true, true, false, false, false]);
     assert_eq!(heads[0].accepted, Ballot::NONE);
     // They can be written over and deleted, and leave nothing behind.
-    bench.keep_one(&ids[0], Some(live(&ids[0], 2, None))).unwrap();
-    bench.keep_one(&ids[1], Some(tombstone(2))).unwrap();
-    bench.keep_one(&ids[2], None).unwrap();
-    bench.keep_one(&ids[3], Some(live(&ids[3], 2, None))).unwrap();
-    bench.keep_one(&ids[4], None).unwrap();
-    assert_eq!(bench.store.register(&ids[0]).unwrap(), Some(live(&ids[0], 2, None)));
-    assert_eq!(bench.get(&ids[1]), None);
-    let expired = bench.store.expired(UnixSecs(NOW.0 + 10), None, 10).unwrap();
+    test_store.keep_one(&ids[0], Some(live(&ids[0], 2, None))).unwrap();
+    test_store.keep_one(&ids[1], Some(tombstone(2))).unwrap();
+    test_store.keep_one(&ids[2], None).unwrap();
+    test_store.keep_one(&ids[3], Some(live(&ids[3], 2, None))).unwrap();
+    test_store.keep_one(&ids[4], None).unwrap();
+    assert_eq!(test_store.store.register(&ids[0]).unwrap(), Some(live(&ids[0], 2, None)));
+    assert_eq!(test_store.get(&ids[1]), None);
+    let expired = test_store.store.expired(UnixSecs(NOW.0 + 10), None, 10).unwrap();
     assert_eq!(expired.iter().map(|e| &e.id).collect::<Vec<_>>(), [&ids[5]]);
-    bench.keep(Registers { shard: 2, wipe: true, ..Registers::default() }).unwrap();
-    assert_eq!(bench.heads(2, 10), []);
+    test_store.keep(Registers { shard: 2, wipe: true, ..Registers::default() }).unwrap();
+    assert_eq!(test_store.heads(2, 10), []);
 }
 
 #[test]
 fn a_damaged_shard_state_or_entry_is_named_and_the_others_go_on() {
-    let mut bench = Bench::fjall(|_| {});
+    let mut test_store = TestStore::fjall(|_| {});
     for shard in [1, 2] {
-        bench.keep(Registers { shard, state: Some(state(1)), ..Registers::default() }).unwrap();
+        test_store
+            .keep(Registers { shard, state: Some(state(1)), ..Registers::default() })
+            .unwrap();
     }
     let (a, b) = (id("a"), id("b"));
     for id in [&a, &b] {
         let put = vec![(id.clone(), Value::Live(object(id, 1, None)))];
-        bench.outbox(OutboxChange { put, ..OutboxChange::default() }).unwrap();
+        test_store.outbox(OutboxChange { put, ..OutboxChange::default() }).unwrap();
     }
-    bench.between(|dir| {
+    test_store.edit_while_closed(|dir| {
         edit(dir, |records| {
             let state = records.get([6, 1]).unwrap().unwrap();
             records.insert([6, 1], &state[..5]).unwrap();
             records.insert(b"\x07a", [1, 1, 9]).unwrap();
         });
     });
-    let damaged = bench.store.shard_state(1).unwrap_err().to_string();
+    let damaged = test_store.store.shard_state(1).unwrap_err().to_string();
     assert!(damaged.contains("shard 1"), "{damaged}");
-    assert_eq!(bench.store.shard_state(2).unwrap(), Some(state(1)));
-    let damaged = bench.store.outbox_entry(&a).unwrap_err();
+    assert_eq!(test_store.store.shard_state(2).unwrap(), Some(state(1)));
+    let damaged = test_store.store.outbox_entry(&a).unwrap_err();
     assert!(matches!(damaged, StoreError::Damaged { id, .. } if id == "a"));
-    let listed = bench.store.outbox(None, 10).unwrap();
+    let listed = test_store.store.outbox(None, 10).unwrap();
     assert_eq!(listed.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [b]);
     // Any newer write takes its place.
     let put = vec![(a.clone(), Value::Live(object(&a, 1, None)))];
-    bench.outbox(OutboxChange { put, ..OutboxChange::default() }).unwrap();
-    assert_eq!(bench.store.outbox(None, 10).unwrap().len(), 2);
-    assert_eq!(bench.store.counts().outbox_entries, 2);
+    test_store.outbox(OutboxChange { put, ..OutboxChange::default() }).unwrap();
+    assert_eq!(test_store.store.outbox(None, 10).unwrap().len(), 2);
+    assert_eq!(test_store.store.counts().outbox_entries, 2);
 }
 
 /// Makes of a directory what the program before this one would have left.
-fn age(dir: &Path) {
+fn downgrade_to_format_1(dir: &Path) {
     edit(dir, |records| {
         records.insert(b"\x01format", [1]).unwrap();
         records.remove(b"\x01loose").unwrap();
@@ -279,41 +281,41 @@ fn age(dir: &Path) {
 
 #[test]
 fn a_directory_of_format_1_is_read_and_its_objects_take_part() {
-    let mut bench = Bench::fjall(|_| {});
+    let mut test_store = TestStore::fjall(|_| {});
     let ids: Vec<_> = (0..20).map(|index| id(&format!("k{index:02}"))).collect();
     for (index, id) in (0..).zip(&ids) {
         let at = (index % 2 == 0).then_some(UnixSecs(NOW.0 + 10));
-        bench.write(Tier::Group, id, content("x", at)).unwrap().unwrap();
+        test_store.write(Tier::Group, id, content("x", at)).unwrap().unwrap();
     }
-    let last = bench.store.latest_version();
-    bench.between(age);
+    let last = test_store.store.latest_version();
+    test_store.edit_while_closed(downgrade_to_format_1);
     for _ in 0..2 {
-        assert!(bench.store.latest_version() >= last);
-        assert!(ids.iter().all(|id| bench.get(id).is_some()));
-        let mut listed: Vec<_> = (0..8).flat_map(|shard| bench.heads(shard, 3)).collect();
+        assert!(test_store.store.latest_version() >= last);
+        assert!(ids.iter().all(|id| test_store.get(id).is_some()));
+        let mut listed: Vec<_> = (0..8).flat_map(|shard| test_store.heads(shard, 3)).collect();
         listed.sort_by(|a, b| a.id.cmp(&b.id));
         assert_eq!(
             listed.iter().map(|head| &head.id).collect::<Vec<_>>(),
             ids.iter().collect::<Vec<_>>()
         );
         assert!(listed.iter().all(|head| head.accepted.epoch == 0 && head.accepted > Ballot::NONE));
-        bench.restart();
+        test_store.restart();
     }
     // Once all have a register, nobody looks for others any more, and the sweep leaves them alone.
     for id in &ids {
-        let register = bench.store.register(id).unwrap().unwrap();
-        bench.keep_one(id, Some(promise(&register, 9))).unwrap();
+        let register = test_store.store.register(id).unwrap().unwrap();
+        test_store.keep_one(id, Some(promise(&register, 9))).unwrap();
     }
-    bench.restart();
-    bench.clock.advance_ms(10_000);
-    assert_eq!(bench.sweep(100).removed, 0);
-    assert_eq!(bench.store.expired(bench.now(), None, 100).unwrap().len(), 10);
-    assert_eq!((0..8).map(|shard| bench.heads(shard, 3).len()).sum::<usize>(), 20);
-    bench.close();
-    edit(bench.dir(), |records| {
+    test_store.restart();
+    test_store.clock.advance_ms(10_000);
+    assert_eq!(test_store.sweep(100).removed, 0);
+    assert_eq!(test_store.store.expired(test_store.now(), None, 100).unwrap().len(), 10);
+    assert_eq!((0..8).map(|shard| test_store.heads(shard, 3).len()).sum::<usize>(), 20);
+    test_store.close();
+    edit(test_store.dir(), |records| {
         assert_eq!(&*records.get(b"\x01format").unwrap().unwrap(), [2]);
         records.insert(b"\x01format", [3]).unwrap();
     });
-    let newer = FjallStore::open(StoreOptions::new(bench.dir())).unwrap_err();
+    let newer = FjallStore::open(StoreOptions::new(test_store.dir())).unwrap_err();
     assert!(matches!(newer, StoreOpenError::Format { found: 3, expected: 2, .. }), "{newer}");
 }

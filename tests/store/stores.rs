@@ -34,7 +34,7 @@ pub const START: UnixMs = UnixMs(1_700_000_000_000);
 pub const NOW: UnixSecs = UnixSecs(1_700_000_000);
 
 /// A store with its clock.
-pub struct Bench {
+pub struct TestStore {
     pub name: &'static str,
     pub store: Arc<dyn ObjectStore>,
     pub clock: Arc<ManualClock>,
@@ -48,7 +48,7 @@ struct Disk {
     _dir: TempDir,
 }
 
-impl Bench {
+impl TestStore {
     /// One of each.
     pub fn both() -> [Self; 2] {
         [Self::memory(), Self::fjall(|_| {})]
@@ -90,7 +90,7 @@ impl Bench {
     }
 
     /// Stops the store and gives its directory to a test.
-    pub fn between(&mut self, change: impl FnOnce(&Path)) {
+    pub fn edit_while_closed(&mut self, change: impl FnOnce(&Path)) {
         self.restart_with(|options| change(&options.dir));
     }
 

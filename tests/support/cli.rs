@@ -1,4 +1,4 @@
-//! Runs the command line as a user does, and keeps what it said.
+//! Runs the command line as a user does, and keeps its output.
 
 use std::{
     path::Path,
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::{
-    PATIENCE,
+    ANSWER_LIMIT,
     node::{Node, clean},
     within,
 };
@@ -21,7 +21,7 @@ pub struct Run {
     name: String,
 }
 
-/// What a run left.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Ran {
     /// The exit code; -1 for a death by signal.
@@ -38,7 +38,7 @@ pub fn nomad<'a>(args: impl IntoIterator<Item = &'a str>) -> Run {
     let mut command = StdCommand::new(env!("CARGO_BIN_EXE_nomad"));
     clean(&mut command).args(&args).current_dir(std::env::temp_dir());
     if args.first() == Some(&"start") {
-        // As for every node of a test: those of other tests are none of its business.
+        // As for every node of a test: it must not find the nodes of other tests.
         command.env("BOOTSTRAP_MDNS", "false");
     }
     Run { command, stdin: None, name: format!("nomad {}", args.join(" ")) }
@@ -89,7 +89,7 @@ impl Run {
             let mut pipe = child.stdin.take().unwrap();
             pipe.write_all(&bytes).await.unwrap();
         }
-        let output = within(&name, PATIENCE, child.wait_with_output()).await.unwrap();
+        let output = within(&name, ANSWER_LIMIT, child.wait_with_output()).await.unwrap();
         Ran {
             code: output.status.code().unwrap_or(-1),
             stdout: output.stdout,
@@ -105,7 +105,7 @@ impl Run {
         ran
     }
 
-    /// Runs it, asserts this exit code and no output but an explanation, and gives that.
+    /// Runs it, asserts this exit code and an empty standard output, and returns the error text.
     pub async fn fails(self, code: i32) -> String {
         let name = self.name.clone();
         let ran = self.run().await;

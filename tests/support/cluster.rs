@@ -1,4 +1,4 @@
-//! Several nodes as their users run them: real processes that find each other, and what each of them says about its group.
+//! A cluster of real node processes that find each other, and the status that each of them reports about its group.
 //!
 //! A `Cluster` names its nodes by number, in the order in which they were added; a number keeps its data directory and
 //! its identity through stops, kills and restarts. What nodes say is polled over REST; nothing else is known about them.
@@ -23,10 +23,10 @@ use super::{
     unique,
 };
 
-/// How long a group may take to come to rest before the test fails. Generous: the machine may be busy with other tests.
+/// How long a group may take to settle before the test fails. Long, because other tests may keep the machine busy.
 pub const SETTLE: Duration = Duration::from_secs(30);
 
-/// The longest that a node may take to say how it is.
+/// How long a node may take to answer a status request.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a node is started as.
@@ -38,26 +38,26 @@ pub enum Role {
     SuperPeer,
 }
 
-/// What one node says about its group.
+/// The status of a group as one node reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
-    /// Who says it.
+    /// The node that reports it.
     pub id: String,
     /// `peer` or `super-peer`.
     pub role: String,
-    /// Its state, in a word.
+    /// Its state.
     pub state: String,
-    /// Whether it was started to lead.
+    /// Whether it was started as a super-peer.
     pub permanent: bool,
     /// The name of its group; empty while it has none.
     pub group: String,
     /// The epoch of its table.
     pub epoch: u64,
-    /// Whom it follows.
+    /// The id of the super-peer that it knows.
     pub super_peer: Option<String>,
-    /// Whether it serves.
+    /// Whether it is ready.
     pub ready: bool,
-    /// Why it does not.
+    /// Why it is not ready.
     pub reason: String,
     /// Each member's state, by id.
     pub members: BTreeMap<String, String>,
@@ -112,7 +112,7 @@ impl View {
         found.unwrap_or_else(|| panic!("no {id} in {}", self.document))
     }
 
-    /// One line: who, what, and whom it knows.
+    /// One line for messages: the node, its state, and the members that it knows.
     pub fn line(&self) -> String {
         let members: Vec<_> =
             self.members.iter().map(|(id, state)| format!("{}:{state}", short(id))).collect();
@@ -132,7 +132,7 @@ impl View {
     }
 }
 
-/// The end of an id, which tells nodes apart.
+/// The end of an id. It is enough to tell nodes apart.
 pub fn short(id: &str) -> &str {
     &id[id.len().saturating_sub(6)..]
 }
@@ -146,7 +146,7 @@ fn id_of(node: &Node) -> String {
 }
 
 /// One node of the cluster, running or not.
-struct Seat {
+struct ClusterNode {
     builder: Builder,
     node: Option<Node>,
     id: String,
@@ -155,7 +155,7 @@ struct Seat {
 /// Nodes of one network.
 pub struct Cluster {
     base: Builder,
-    seats: Vec<Seat>,
+    nodes: Vec<ClusterNode>,
     /// Overlay addresses that do not change; empty = nodes start from the first one's.
     known: Vec<String>,
     network: String,
@@ -173,8 +173,8 @@ impl Cluster {
             .env("BOOTSTRAP_DISCOVERYWINDOW", "1s")
             .env("BOOTSTRAP_PROVISIONALPOLLINTERVAL", "2s");
         let dir = TempDir::new().unwrap();
-        let (seats, known) = (Vec::new(), Vec::new());
-        Self { base, seats, known, network, history: History::start(), dir }
+        let (nodes, known) = (Vec::new(), Vec::new());
+        Self { base, nodes, known, network, history: History::start(), dir }
     }
 
     /// Sets an environment variable of every node added from now on.
@@ -188,22 +188,22 @@ impl Cluster {
         &self.network
     }
 
-    /// Where the nodes keep what they keep.
+    /// The directory that contains the data directories of all nodes.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// How many nodes were added.
     pub fn len(&self) -> usize {
-        self.seats.len()
+        self.nodes.len()
     }
 
     /// Whether no node was added.
     pub fn is_empty(&self) -> bool {
-        self.seats.is_empty()
+        self.nodes.is_empty()
     }
 
-    /// How a new node is started: as everybody, knowing the first node's overlay address.
+    /// The builder of a new node that bootstraps from the first node's overlay address.
     pub fn builder(&self, role: Role) -> Builder {
         let mut builder = self.base.clone();
         if role == Role::SuperPeer {
@@ -213,22 +213,22 @@ impl Cluster {
             let start = |builder: Builder, at: &String| builder.arg("--bootstrap").arg(at);
             return self.known.iter().fold(builder, start);
         }
-        match self.seats.iter().find_map(|seat| seat.node.as_ref()) {
+        match self.nodes.iter().find_map(|entry| entry.node.as_ref()) {
             Some(first) => builder.arg("--bootstrap").arg(&first.overlay()),
             None => builder,
         }
     }
 
-    /// How a new peer is started that knows nobody.
-    pub fn loner(&self) -> Builder {
+    /// The builder of a new peer that has no bootstrap address.
+    pub fn builder_without_bootstrap(&self) -> Builder {
         self.base.clone()
     }
 
-    /// Adds a group of so many, the first of them in this role. The first two keep their overlay addresses and all start
-    /// from both, so that any one may lose everything that it knew and still find the others.
+    /// Adds a group of so many nodes, the first of them in this role. The first two have fixed overlay addresses, and all nodes
+    /// bootstrap from both. So any node can lose its disk and still find the others.
     pub async fn add_group(&mut self, first: Role, members: usize) -> View {
         assert!(
-            self.seats.is_empty() && members > 1,
+            self.nodes.is_empty() && members > 1,
             "a group of {members} in a cluster that has nodes"
         );
         let ports = [free_port(), free_port()];
@@ -265,13 +265,13 @@ impl Cluster {
         &mut self,
         builders: impl IntoIterator<Item = Builder>,
     ) -> std::ops::Range<usize> {
-        let first = self.seats.len();
+        let first = self.nodes.len();
         for builder in builders {
-            let dir = self.dir.path().join(format!("node-{}", self.seats.len()));
+            let dir = self.dir.path().join(format!("node-{}", self.nodes.len()));
             let builder = builder.data_dir(&dir);
-            self.seats.push(Seat { builder, node: None, id: String::new() });
+            self.nodes.push(ClusterNode { builder, node: None, id: String::new() });
         }
-        let added = first..self.seats.len();
+        let added = first..self.nodes.len();
         self.start(added.clone()).await;
         added
     }
@@ -282,9 +282,9 @@ impl Cluster {
         self.start_in_turn(&numbers, Duration::ZERO).await;
     }
 
-    /// Starts nodes that do not run in this order, one such a time after the other, whether or not it serves by then.
+    /// Starts nodes that do not run, in this order, with this time between them. Does not wait until one is ready.
     pub async fn start_in_turn(&mut self, numbers: &[usize], gap: Duration) {
-        let builders = numbers.iter().map(|n| self.seats[*n].builder.clone());
+        let builders = numbers.iter().map(|n| self.nodes[*n].builder.clone());
         let starts = builders.zip(0_u32..).map(async |(builder, turn)| {
             tokio::time::sleep(gap * turn).await;
             let node = builder.started().await;
@@ -293,27 +293,27 @@ impl Cluster {
         });
         let nodes = join_all(starts.collect::<Vec<_>>()).await;
         for (number, node) in numbers.iter().zip(nodes) {
-            self.seat(*number, node);
+            self.set_running(*number, node);
         }
     }
 
-    fn seat(&mut self, number: usize, node: Node) {
+    fn set_running(&mut self, number: usize, node: Node) {
         let id = id_of(&node);
-        let seat = &mut self.seats[number];
-        assert!(seat.id.is_empty() || seat.id == id, "node {number} changed its id to {id}");
-        seat.id = id;
-        seat.node = Some(node);
+        let entry = &mut self.nodes[number];
+        assert!(entry.id.is_empty() || entry.id == id, "node {number} changed its id to {id}");
+        entry.id = id;
+        entry.node = Some(node);
     }
 
     /// A node that runs.
     #[track_caller]
     pub fn node(&self, number: usize) -> &Node {
-        self.seats[number].node.as_ref().unwrap_or_else(|| panic!("node {number} does not run"))
+        self.nodes[number].node.as_ref().unwrap_or_else(|| panic!("node {number} does not run"))
     }
 
     /// A node's id.
     pub fn id(&self, number: usize) -> &str {
-        &self.seats[number].id
+        &self.nodes[number].id
     }
 
     /// The ids of these nodes.
@@ -324,82 +324,82 @@ impl Cluster {
     /// The number of the node with this id.
     #[track_caller]
     pub fn number(&self, id: &str) -> usize {
-        let found = self.seats.iter().position(|seat| seat.id == id);
+        let found = self.nodes.iter().position(|entry| entry.id == id);
         found.unwrap_or_else(|| panic!("no node of this cluster is {id}"))
     }
 
     /// The numbers of the nodes that run.
     pub fn running(&self) -> Vec<usize> {
-        (0..self.seats.len()).filter(|number| self.seats[*number].node.is_some()).collect()
+        (0..self.nodes.len()).filter(|number| self.nodes[*number].node.is_some()).collect()
     }
 
-    /// Where clients find a node that runs.
+    /// The addresses of a node that runs, for clients.
     #[track_caller]
     pub fn member(&self, number: usize) -> Member {
         Member::of(self.id(number), self.node(number))
     }
 
-    /// Where clients find the nodes that run, by number.
+    /// The addresses of all nodes that run, by number.
     pub fn members(&self) -> BTreeMap<usize, Member> {
         self.running().into_iter().map(|number| (number, self.member(number))).collect()
     }
 
-    /// Takes away everything that a node kept, as the loss of its disk does: started again, it is somebody else.
+    /// Removes a node's data directory, like the loss of its disk. Started again, it has a new id.
     #[track_caller]
     pub fn wipe(&mut self, number: usize) {
-        let seat = &mut self.seats[number];
-        assert!(seat.node.is_none(), "node {number} runs: kill it before its disk is lost");
+        let entry = &mut self.nodes[number];
+        assert!(entry.node.is_none(), "node {number} runs: kill it before its disk is lost");
         std::fs::remove_dir_all(self.dir.path().join(format!("node-{number}"))).unwrap();
-        seat.id.clear();
+        entry.id.clear();
     }
 
     /// `kill -9`.
     #[track_caller]
     pub fn kill_9(&mut self, number: usize) {
-        self.history.forget(&self.seats[number].id);
+        self.history.forget(&self.nodes[number].id);
         self.take(number).kill_9();
     }
 
-    /// Stops a node in order.
+    /// Shuts a node down cleanly.
     pub async fn stop(&mut self, number: usize) {
-        self.history.forget(&self.seats[number].id);
+        self.history.forget(&self.nodes[number].id);
         self.take(number).stop().await;
     }
 
-    /// Stops all nodes in order, all at the same moment.
+    /// Shuts all nodes down cleanly, all at the same moment.
     pub async fn stop_all(&mut self) {
         let mut nodes: Vec<_> = self.running().into_iter().map(|n| self.take(n)).collect();
-        self.seats.iter().for_each(|seat| self.history.forget(&seat.id));
+        self.nodes.iter().for_each(|entry| self.history.forget(&entry.id));
         join_all(nodes.iter_mut().map(Node::stop)).await;
     }
 
     #[track_caller]
     fn take(&mut self, number: usize) -> Node {
-        let node = self.seats[number].node.take();
+        let node = self.nodes[number].node.take();
         node.unwrap_or_else(|| panic!("node {number} does not run"))
     }
 
-    /// Stands a node still, as a long pause of its machine would.
+    /// Pauses a node (`SIGSTOP`), like a long pause of its machine.
     pub fn pause(&self, number: usize) {
         self.node(number).signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Resumes a paused node.
     pub fn resume(&self, number: usize) {
         self.node(number).signal(Signal::CONT);
     }
 
-    /// What a node says now; `None` when it says nothing in time.
+    /// A node's current status; `None` when it does not answer in time.
     pub async fn view(&self, number: usize) -> Option<View> {
-        status(&self.seats[number].node.as_ref()?.http()).await
+        status(&self.nodes[number].node.as_ref()?.http()).await
     }
 
-    /// What these nodes say now.
+    /// The current status of these nodes.
     pub async fn views(&self, numbers: impl IntoIterator<Item = usize>) -> Vec<Option<View>> {
         join_all(numbers.into_iter().map(|number| self.view(number))).await
     }
 
-    /// What everybody says, in lines, for a test that fails.
+    /// The status of all nodes as text, for a test that fails.
     pub async fn describe(&self) -> String {
         let numbers = self.running();
         let views = self.views(numbers.iter().copied()).await;
@@ -414,7 +414,7 @@ impl Cluster {
 
     /// The groups that a node knows, in a line.
     async fn known(&self, number: usize) -> String {
-        let Some(node) = &self.seats[number].node else { return String::new() };
+        let Some(node) = &self.nodes[number].node else { return String::new() };
         let http = node.http();
         let answer = http.call("GET", "/nomad/v1/groups").try_send();
         let Ok(Ok(answer)) = tokio::time::timeout(STATUS_LIMIT, answer).await else {
@@ -426,7 +426,7 @@ impl Cluster {
         format!("[{}]", lines.collect::<Vec<_>>().join(", "))
     }
 
-    /// Waits for something that is seen from outside, and says what everybody says when it does not come.
+    /// Waits until `probe` returns something. Fails after `limit`, with the status of all nodes.
     pub async fn eventually<T>(
         &self,
         what: &str,
@@ -479,7 +479,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits until this node is in a group that does not hold `other`, and gives what it says.
+    /// Waits until this node is in a group without `other`, and returns its status.
     pub async fn apart(&self, number: usize, other: usize, limit: Duration) -> View {
         let what = format!("node {number} in a group without node {other}");
         self.eventually(&what, limit, async || {
@@ -490,7 +490,7 @@ impl Cluster {
         .await
     }
 
-    /// The groups of all running nodes once they are at rest: each node in exactly one, every member list agreed.
+    /// Waits until the groups have settled: each node is in exactly one, and all member lists agree. Returns the groups.
     pub async fn groups(&self, limit: Duration) -> Vec<View> {
         self.eventually("every node in one group each", limit, async || {
             let views: Option<Vec<_>> = self.views(self.running()).await.into_iter().collect();
@@ -507,12 +507,12 @@ impl Cluster {
         .await
     }
 
-    /// Asks nobody any more, so that nothing of the test is in what is measured.
-    pub fn close_eyes(&self) {
-        self.seats.iter().for_each(|seat| self.history.forget(&seat.id));
+    /// Sends no more status requests, so that the test does not disturb what it measures.
+    pub fn stop_watching(&self) {
+        self.nodes.iter().for_each(|entry| self.history.forget(&entry.id));
     }
 
-    /// Asserts that what was seen since the start is one history of each group's table, and gives a summary.
+    /// Asserts that each group's table had one history since the start, and returns a summary.
     #[track_caller]
     pub fn assert_one_history(&self) -> String {
         self.history.assert_one()
@@ -524,14 +524,14 @@ pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// What a node says now.
+/// A node's current status.
 pub async fn status(http: &Http) -> Option<View> {
     let answer = http.call("GET", "/nomad/v1/status").try_send();
     let answer = tokio::time::timeout(STATUS_LIMIT, answer).await.ok()?.ok()?;
     (answer.status == 200).then(|| View::of(answer.json()))
 }
 
-/// How many of so many members vote at rest: an odd number, as many as `group.voters` allows by default.
+/// How many of so many members are voters once the group has settled: an odd number, at most the default of `group.voters`.
 fn voters_of(members: usize) -> usize {
     members.saturating_sub(1).min(4) / 2 * 2 + 1
 }

@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
 use super::{
-    PATIENCE, assert_says,
+    ANSWER_LIMIT, assert_says,
     node::Node,
     place::{Connector, Place},
 };
@@ -32,7 +32,7 @@ pub async fn channel(address: &str) -> Channel {
 /// A connection from a place to `address` (host:port).
 pub async fn channel_from(place: &Place, address: &str) -> Channel {
     let endpoint: Endpoint = format!("http://{address}").parse().unwrap();
-    let endpoint = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE);
+    let endpoint = endpoint.connect_timeout(ANSWER_LIMIT).timeout(ANSWER_LIMIT);
     endpoint.connect_with_connector(Connector(place.clone())).await.unwrap()
 }
 

@@ -1,7 +1,7 @@
-//! What every node of a cluster said, from its start to its end: whether it is one history.
+//! Watches a cluster from its start to its end, and checks that each group had one history.
 //!
-//! A task polls each node's status and writes down the members by group and epoch, each node's epochs in order, and who
-//! said that it leads. `assert_one` fails when the same epoch of a group ever had two member lists, or when a
+//! A task polls each node's status. It records the members of each group and epoch, the epochs of each node in order, and
+//! which nodes reported that they lead. `assert_one` fails when an epoch of a group ever had two member lists, or when a
 //! node's epoch in its group went back.
 
 use std::{
@@ -21,8 +21,8 @@ use super::{
 const EVERY: Duration = Duration::from_millis(150);
 
 #[derive(Default)]
-struct Book {
-    /// Each node's client, and how often it was started: what was asked before a start says nothing after it.
+struct Observations {
+    /// Each node's client, and how often it was started: an answer to a request from before the last start does not count.
     watched: BTreeMap<String, (u64, Http)>,
     starts: u64,
     members: BTreeMap<(String, u64), BTreeSet<String>>,
@@ -33,51 +33,55 @@ struct Book {
     polls: u64,
 }
 
-/// The watch over a cluster. Ends when dropped.
+/// Watches a cluster until it is dropped.
 pub struct History {
-    book: Arc<Mutex<Book>>,
+    observations: Arc<Mutex<Observations>>,
     task: JoinHandle<()>,
 }
 
 impl History {
-    /// Watches nobody yet.
+    /// Watches no node yet.
     pub fn start() -> Self {
-        let book = Arc::new(Mutex::new(Book::default()));
-        let task = tokio::spawn(watch(Arc::clone(&book)));
-        Self { book, task }
+        let observations = Arc::new(Mutex::new(Observations::default()));
+        let task = tokio::spawn(watch(Arc::clone(&observations)));
+        Self { observations, task }
     }
 
     /// Watches this node from now on.
     pub fn watch(&self, id: &str, http: Http) {
-        let mut book = self.book.lock().unwrap();
-        book.starts += 1;
-        let start = book.starts;
-        book.watched.insert(id.to_owned(), (start, http));
-        book.epochs.retain(|(node, _), _| node != id);
+        let mut observations = self.observations.lock().unwrap();
+        observations.starts += 1;
+        let start = observations.starts;
+        observations.watched.insert(id.to_owned(), (start, http));
+        observations.epochs.retain(|(node, _), _| node != id);
     }
 
-    /// Notes what a node says, as if it had been asked.
-    pub fn note(&self, view: &View) {
-        self.book.lock().unwrap().note_one(view);
+    /// Records a status, as if a poll had returned it.
+    pub fn record(&self, view: &View) {
+        self.observations.lock().unwrap().record_one(view);
     }
 
-    /// It is stopped on purpose.
+    /// Stops watching this node, because the test stops it.
     pub fn forget(&self, id: &str) {
-        self.book.lock().unwrap().watched.remove(id);
+        self.observations.lock().unwrap().watched.remove(id);
     }
 
-    /// Asserts that nothing contradicts anything, and gives a summary.
+    /// Asserts that no two records contradict each other, and returns a summary.
     #[track_caller]
     pub fn assert_one(&self) -> String {
-        let book = self.book.lock().unwrap();
-        assert!(book.faults.is_empty(), "not one history:\n{}", book.faults.join("\n"));
-        let groups: BTreeSet<_> = book.members.keys().map(|(group, _)| group).collect();
+        let observations = self.observations.lock().unwrap();
+        assert!(
+            observations.faults.is_empty(),
+            "not one history:\n{}",
+            observations.faults.join("\n")
+        );
+        let groups: BTreeSet<_> = observations.members.keys().map(|(group, _)| group).collect();
         format!(
             "{} views, {} groups, {} epochs, leaders {:?}",
-            book.polls,
+            observations.polls,
             groups.len(),
-            book.members.len(),
-            book.leaders
+            observations.members.len(),
+            observations.leaders
         )
     }
 }
@@ -88,29 +92,29 @@ impl Drop for History {
     }
 }
 
-async fn watch(book: Arc<Mutex<Book>>) {
+async fn watch(observations: Arc<Mutex<Observations>>) {
     loop {
-        let watched = book.lock().unwrap().watched.clone();
+        let watched = observations.lock().unwrap().watched.clone();
         let views = join_all(watched.values().map(|(_, http)| status(http))).await;
         let starts = watched.into_values().map(|(start, _)| start);
-        book.lock().unwrap().note(starts.zip(views));
+        observations.lock().unwrap().record(starts.zip(views));
         tokio::time::sleep(EVERY).await;
     }
 }
 
-impl Book {
-    fn note(&mut self, views: impl Iterator<Item = (u64, Option<View>)>) {
+impl Observations {
+    fn record(&mut self, views: impl Iterator<Item = (u64, Option<View>)>) {
         for (start, view) in views {
             let Some(view) = view else { continue };
             let current = self.watched.get(&view.id).is_some_and(|(now, _)| *now == start);
             if current && !view.group.is_empty() && view.epoch > 0 {
                 self.polls += 1;
-                self.note_one(&view);
+                self.record_one(&view);
             }
         }
     }
 
-    fn note_one(&mut self, view: &View) {
+    fn record_one(&mut self, view: &View) {
         let (group, epoch) = (view.group.clone(), view.epoch);
         let seen = self.members.entry((group.clone(), epoch)).or_insert_with(|| view.ids());
         if *seen != view.ids() {

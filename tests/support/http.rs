@@ -9,7 +9,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 
 use super::{
-    PATIENCE,
+    ANSWER_LIMIT,
     place::{Connector, Place},
     within,
 };
@@ -112,7 +112,7 @@ impl Call<'_> {
             let body = body.collect().await.map_err(chain)?.to_bytes();
             Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
         };
-        within(&name, PATIENCE, exchange).await
+        within(&name, ANSWER_LIMIT, exchange).await
     }
 
     /// Sends it; an error of the connection fails the test.

@@ -1,5 +1,5 @@
-//! Is a history of operations on one object linearizable? Wing and Gong's search (1993) with Lowe's memory of what was
-//! tried (2017). An operation whose outcome is unknown may take effect at any time after it began, or never.
+//! Checks whether a history of operations on one object is linearizable. It is Wing and Gong's search (1993), with Lowe's
+//! cache of states that were tried (2017). An operation of unknown outcome may take effect at any time after it began, or never.
 //!
 //! Each write carries a number of its own, so that a value says which write it came from. A condition that names a
 //! version is given here as the number of the write that has this version.
@@ -43,7 +43,7 @@ pub enum Action {
     Expire,
 }
 
-/// What a refusal says of the object that is there.
+/// What a refusal says about the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     Unsaid,
@@ -51,7 +51,7 @@ pub enum Seen {
     Value(Token),
 }
 
-/// What a client was told.
+/// What the client got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Read(Option<Token>),
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(history.check(1_000), Verdict::NotLinearizable);
     }
 
-    /// Histories of real runs are long: what is settled must cost nothing any more.
+    /// Histories of real runs are long. Operations whose order is settled must not be searched again.
     #[test]
     fn a_long_history_is_checked_in_few_steps() {
         let mut operations = Vec::new();

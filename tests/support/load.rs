@@ -1,7 +1,7 @@
-//! Writers that note every acknowledgement, so that a test can say afterwards what the store must hold.
+//! Writers that record every acknowledgement, so that a test knows afterwards what the store must hold.
 //!
-//! Each key belongs to one writer. Its possible states are known at any time: one after an acknowledged operation, two
-//! after one whose outcome is unknown. Every value proves itself: its bytes follow from its id and sequence number.
+//! Each key belongs to one writer. Its possible states are always known: one state after an acknowledged operation, two after
+//! an operation of unknown outcome. Each value can be checked: its bytes follow from its id and its sequence number.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +33,7 @@ use super::{
 pub type State = Option<u64>;
 
 /// A client over one of the two edges.
-pub enum Door {
+pub enum LoadClient {
     /// Over REST.
     Rest(Http),
     /// Over gRPC.
@@ -43,9 +43,9 @@ pub enum Door {
 /// Why an operation has no answer.
 #[derive(Debug)]
 pub struct Failed {
-    /// Whether the node said (or its silence says) that trying again is right.
+    /// Whether the client may try again: the node said so, or did not answer.
     pub retryable: bool,
-    /// The whole story.
+    /// All details.
     pub text: String,
 }
 
@@ -61,7 +61,7 @@ impl From<Status> for Failed {
     }
 }
 
-impl Door {
+impl LoadClient {
     /// A client over gRPC for odd numbers, over REST for even ones.
     pub async fn number(index: usize, node: &Node) -> Self {
         match index % 2 {
@@ -177,7 +177,7 @@ pub fn sequence_of(id: &str, bytes: &[u8]) -> u64 {
     sequence
 }
 
-/// Counts acknowledgements, and tells the writers when the node is about to be disturbed.
+/// Counts acknowledgements, and tells the writers when the test is about to kill or stop something.
 #[derive(Clone)]
 pub struct Tally {
     acks: watch::Sender<u64>,
@@ -205,7 +205,7 @@ impl Tally {
         self.stop.send_replace(true);
     }
 
-    /// Whether the writers were told so.
+    /// Whether `stop` was called.
     pub fn is_stopped(&self) -> bool {
         *self.stop.borrow()
     }
@@ -218,7 +218,7 @@ impl Tally {
 
 /// One writer and the keys that only it writes.
 pub struct Writer {
-    door: Door,
+    client: LoadClient,
     keys: BTreeMap<String, BTreeSet<State>>,
     next: u64,
     rng: SmallRng,
@@ -227,15 +227,15 @@ pub struct Writer {
 
 impl Writer {
     /// Writer `index` of a test with this seed: `count` keys under `w{index}/`, none of them stored.
-    pub fn new(door: Door, index: usize, count: usize, seed: u64) -> Self {
+    pub fn new(client: LoadClient, index: usize, count: usize, seed: u64) -> Self {
         let keys = (0..count).map(|key| (format!("w{index}/{key}"), BTreeSet::from([None])));
         let rng = SmallRng::seed_from_u64(seed.rotate_left(32) ^ index as u64);
-        Self { door, keys: keys.collect(), next: 0, rng, seed }
+        Self { client, keys: keys.collect(), next: 0, rng, seed }
     }
 
     /// Talks to another node (or the same one after its restart) from now on.
-    pub fn set_door(&mut self, door: Door) {
-        self.door = door;
+    pub fn set_client(&mut self, client: LoadClient) {
+        self.client = client;
     }
 
     /// Writes until the node is killed. Before that every failure fails the test.
@@ -253,7 +253,7 @@ impl Writer {
         }
     }
 
-    /// Writes until told to stop, through disturbances: a failure must be retryable, and reads settle what became of it.
+    /// Writes until told to stop. Failures must be retryable; a read then finds out whether the write was done.
     pub async fn until_stopped(mut self, tally: Tally) -> Self {
         while !tally.is_stopped() {
             match self.operate().await {
@@ -277,9 +277,9 @@ impl Writer {
         let after = if delete { None } else { Some(self.next) };
         self.keys.get_mut(&id).unwrap().insert(after);
         let done = match (before, after) {
-            (Some(_), Some(sequence)) => self.door.update(&id, content(&id, sequence)).await?,
-            (None, Some(sequence)) => self.door.put(&id, content(&id, sequence)).await?,
-            (_, None) => self.door.delete(&id).await?,
+            (Some(_), Some(sequence)) => self.client.update(&id, content(&id, sequence)).await?,
+            (None, Some(sequence)) => self.client.put(&id, content(&id, sequence)).await?,
+            (_, None) => self.client.delete(&id).await?,
         };
         let seed = self.seed;
         assert!(done, "NOMAD_SEED={seed}: {id} was {before:?}, but {after:?} found it otherwise");
@@ -287,13 +287,13 @@ impl Writer {
         Ok(())
     }
 
-    /// What the key holds now: known, or read if the last operation's outcome is unknown.
+    /// What the key holds now. It is read if the last operation's outcome is unknown.
     async fn settled(&mut self, id: &str) -> Result<State, Failed> {
         let possible = &self.keys[id];
         if let (1, Some(state)) = (possible.len(), possible.first()) {
             return Ok(*state);
         }
-        let state = self.door.get(id).await?.map(|bytes| sequence_of(id, &bytes));
+        let state = self.client.get(id).await?.map(|bytes| sequence_of(id, &bytes));
         self.assert_possible(id, state);
         self.keys.insert(id.to_owned(), BTreeSet::from([state]));
         Ok(state)
@@ -310,13 +310,13 @@ impl Writer {
     /// Reads every key through both edges and asserts that nothing acknowledged is lost, undone or torn.
     /// Gives the ids that are there.
     pub async fn verify(&mut self, node: &Node) -> BTreeSet<String> {
-        let mut doors = [Door::number(0, node).await, Door::number(1, node).await];
+        let mut clients = [LoadClient::number(0, node).await, LoadClient::number(1, node).await];
         let mut present = BTreeSet::new();
         for id in self.keys.keys().cloned().collect::<Vec<_>>() {
             let mut states = Vec::new();
-            for door in &mut doors {
+            for client in &mut clients {
                 let bytes = eventually("a read", Duration::from_secs(20), async || {
-                    door.get(&id).await.inspect_err(|failed| assert!(failed.retryable)).ok()
+                    client.get(&id).await.inspect_err(|failed| assert!(failed.retryable)).ok()
                 });
                 states.push(bytes.await.map(|bytes| sequence_of(&id, &bytes)));
             }

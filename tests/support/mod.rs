@@ -1,6 +1,6 @@
-//! What the black-box tests share: a guard around a real node process, an HTTP client, gRPC clients, raw connections
-//! for malformed traffic, a runner of the command line, and load whose every acknowledgement is written down.
-//! Nothing here knows the node's inside: it speaks only the wire contract and the command line.
+//! What the black-box tests share: real node processes, HTTP and gRPC clients, raw connections for malformed requests,
+//! command line runs, and load that records every acknowledgement. Nothing here uses the node's code: only its wire
+//! contract and its command line.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ use std::{
 };
 
 /// The longest that any single answer, start or stop may take before the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// An id that no other test of this process uses.
 pub fn unique(prefix: &str) -> String {
@@ -47,7 +47,7 @@ pub fn unix_now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
 
-/// A moment to measure from, for tests that assert promptness.
+/// The current time of the monotonic clock, for tests that measure how long something takes.
 #[expect(
     clippy::disallowed_methods,
     reason = "the node is another process: only the real clock is shared"
@@ -56,7 +56,7 @@ pub fn started() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// Asks `probe` again and again until it gives something, and fails the test after `limit`.
+/// Calls `probe` again and again until it returns something. Fails the test after `limit`.
 pub async fn eventually<T>(
     what: &str,
     limit: Duration,
@@ -84,7 +84,7 @@ pub async fn within<T>(what: &str, limit: Duration, work: impl Future<Output = T
     }
 }
 
-/// The seed of a randomised test: `NOMAD_SEED`, else a fixed one, so that luck never decides a run. Printed first.
+/// The seed of a randomised test, which is printed first: `NOMAD_SEED`, or else a fixed one, so that all runs are the same.
 pub fn seed() -> u64 {
     let seed = std::env::var("NOMAD_SEED").map_or(2_006, |text| {
         text.parse().unwrap_or_else(|_| panic!("NOMAD_SEED={text} is no unsigned number"))
@@ -107,7 +107,7 @@ pub fn soak() -> bool {
     std::env::var_os("NOMAD_SOAK").is_some()
 }
 
-/// Writes a line that is seen also when the test passes: a figure, or why something was left out.
+/// Prints a line also when the test passes: a measured figure, or why something was skipped.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "\n    {line}");
 }

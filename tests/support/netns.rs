@@ -111,7 +111,7 @@ impl Lab {
     }
 }
 
-/// Removes the namespaces when this process is gone, however it went: its standard input closes then.
+/// Removes the namespaces when this process ends, also after a kill: then the standard input of the watchdog closes.
 fn watchdog(prefix: &str) -> Child {
     let script = r#"read -r _
         for file in /run/netns/"$1"*; do [ -e "$file" ] && ip netns del "${file##*/}"; done
@@ -176,20 +176,20 @@ pub struct Host {
 }
 
 impl Host {
-    /// Pulls its cable out, at the switch.
+    /// Cuts its cable, at the switch.
     pub fn cut(&self) {
         ip(&format!("-n {} link set {} down", self.switch, self.port));
     }
 
-    /// Puts the cable in again.
+    /// Connects the cable again.
     pub fn heal(&self) {
         ip(&format!("-n {} link set {} up", self.switch, self.port));
     }
 
-    /// From now on packets between the two are lost, and between no others.
-    pub fn lose(&self, other: &Self) {
+    /// From now on packets between these two hosts are lost; all others arrive.
+    pub fn cut_from(&self, other: &Self) {
         for (from, to) in [(self, other), (other, self)] {
-            // An address of hardware that nobody has: what is sent there goes nowhere.
+            // A hardware address that no host has.
             ip(&format!(
                 "-n {} neigh replace {} lladdr 02:00:00:00:00:fe dev eth0 nud permanent",
                 from.namespace, to.address
@@ -197,14 +197,14 @@ impl Host {
         }
     }
 
-    /// The two hear each other again.
-    pub fn find(&self, other: &Self) {
+    /// The two hosts reach each other again.
+    pub fn heal_to(&self, other: &Self) {
         for (from, to) in [(self, other), (other, self)] {
             ip(&format!("-n {} neigh del {} dev eth0", from.namespace, to.address));
         }
     }
 
-    /// Makes its processes ask the name server at this address, and nobody else.
+    /// Makes its processes use the name server at this address, and no other.
     pub fn name_server(&self, server: Ipv4Addr) {
         let dir = Path::new("/etc/netns").join(&self.namespace);
         fs::create_dir_all(&dir).unwrap();

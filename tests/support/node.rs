@@ -18,10 +18,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PATIENCE, eventually, http::Http, place::Place};
+use super::{ANSWER_LIMIT, eventually, http::Http, place::Place};
 
-/// The environment that every child gets: nothing of ours that could change a setting, but that nodes of different tests
-/// do not find each other.
+/// Removes all variables from the child's environment that could change a setting, and keeps nodes of different tests apart.
 pub fn clean(command: &mut Command) -> &mut Command {
     command.env_clear();
     for name in ["PATH", "HOME", "LLVM_PROFILE_FILE", "TMPDIR"] {
@@ -148,7 +147,7 @@ impl Builder {
         let output = Arc::new(Output::default());
         output.read(child.stdout.take().unwrap(), true);
         output.read(child.stderr.take().unwrap(), false);
-        let running = output.wait_for_msg("Node running", PATIENCE);
+        let running = output.wait_for_msg("Node running", ANSWER_LIMIT);
         let address = |name: &str| {
             let line = running.as_ref().map(|line| line[name].as_str().unwrap_or_default());
             line.unwrap_or_default().to_owned()
@@ -177,7 +176,7 @@ impl Builder {
     }
 }
 
-/// Ends the node when this process is gone, however it went: its standard input closes then.
+/// Ends the node when this process ends, also after a kill: then the standard input of the watchdog closes.
 fn watchdog(child: &Child, dir: &Path) -> Child {
     let script = r#"read -r _; kill -9 "$1"; rm -rf "$2""#;
     let mut command = Command::new("sh");
@@ -265,10 +264,10 @@ impl Node {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Stops it in order, as an operator does, and asserts that it ends well.
+    /// Shuts it down cleanly, as an operator does, and asserts the exit code 0.
     pub async fn stop(&mut self) {
         self.signal(Signal::TERM);
-        assert_eq!(self.exited(PATIENCE).await.code(), Some(0), "the exit code after SIGTERM");
+        assert_eq!(self.exited(ANSWER_LIMIT).await.code(), Some(0), "the exit code after SIGTERM");
     }
 
     /// Waits until the process ends by itself.
@@ -292,7 +291,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The watchdog first: after the wait below its process id may belong to somebody else.
+        // The watchdog first: after the wait below, the node's process id may belong to another process.
         let _ = self.watchdog.kill();
         let _ = self.watchdog.wait();
         let _ = self.child.kill();
@@ -318,7 +317,7 @@ impl Shared {
     }
 }
 
-/// A loan of a shared node to one test.
+/// A shared node while one test uses it.
 pub struct Borrowed(&'static Node);
 
 impl Deref for Borrowed {

@@ -1,7 +1,7 @@
-//! A client of a group's objects, over every edge and in every mode.
+//! A client for a group's objects, over every edge and in every mode.
 //!
-//! What became of a request is told apart as the contract does: answered, failed with nothing changed, outcome unknown.
-//! Every other answer breaks the contract and fails the test on the spot.
+//! A request ends in one of three ways, as in the API contract: it is answered, it failed and changed nothing, or its outcome is unknown.
+//! Any other answer breaks the contract and fails the test at once.
 
 use std::{error::Error as _, time::Duration};
 
@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Which way a request goes.
+/// The API that a request uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
     /// `/nomad/v1/objects`.
@@ -79,20 +79,20 @@ impl Mode {
     }
 }
 
-/// What a write wants to find.
+/// The condition of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum When {
-    /// Whatever there is. Of the resource API only.
+    /// No condition. The resource API only.
     Always,
-    /// Nothing.
+    /// The object does not exist.
     Absent,
-    /// Something.
+    /// The object exists.
     Present,
-    /// This version.
+    /// The object has this version.
     Version(String),
 }
 
-/// Where clients find a member of a group.
+/// The addresses of a member of a group.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// Its id.
@@ -113,7 +113,7 @@ impl Member {
     }
 }
 
-/// What a write or a delete was answered.
+/// The answer to a write or a delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// Written, and there was nothing before.
@@ -152,7 +152,7 @@ pub struct Held {
     pub version: String,
 }
 
-/// A request that has no answer of its own.
+/// A request that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failed {
     /// Nothing was changed, and nothing will be.
@@ -162,7 +162,7 @@ pub enum Failed {
 }
 
 impl Failed {
-    /// The whole story.
+    /// All details.
     pub fn text(&self) -> &str {
         let (Self::NotDone(text) | Self::Unknown(text)) = self;
         text
@@ -414,7 +414,7 @@ fn in_mode<T>(mode: Mode, message: T) -> Request<T> {
     request
 }
 
-/// A connection that was refused carried nothing; one that broke may have.
+/// When a connection is refused, the request was not sent. When it breaks, the request may have been done.
 fn broken(text: String) -> Failed {
     let carried = !text.contains("Connection refused") && !text.contains("No route to host");
     if carried { Failed::Unknown(text) } else { Failed::NotDone(text) }
@@ -427,7 +427,7 @@ async fn sent(call: Call<'_>) -> Result<HttpAnswer, Failed> {
     }
 }
 
-/// What an answer means that is none of the request's own.
+/// What an answer means that is not about the object.
 fn failed(answer: &HttpAnswer) -> Failed {
     let text = format!("{} {}", answer.status, answer.text());
     match answer.status {

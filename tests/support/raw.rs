@@ -1,4 +1,4 @@
-//! Traffic that no decent client sends: half a request, bytes that are no HTTP, gRPC frames that lie about their length.
+//! Malformed requests: half a request, bytes that are not HTTP, gRPC frames with a wrong length.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{PATIENCE, http::Answer, within};
+use super::{ANSWER_LIMIT, http::Answer, within};
 
 /// An HTTP/1.1 connection on which a test writes what it likes.
 pub struct Wire {
@@ -59,7 +59,7 @@ impl Wire {
                 }
             }
         };
-        within("a response head", PATIENCE, read).await;
+        within("a response head", ANSWER_LIMIT, read).await;
         String::from_utf8_lossy(&head).into_owned()
     }
 
@@ -96,10 +96,10 @@ impl Wire {
             Some(length) => {
                 let mut body = vec![0; length];
                 let read = self.stream.read_exact(&mut body);
-                within("a response body", PATIENCE, read).await.unwrap();
+                within("a response body", ANSWER_LIMIT, read).await.unwrap();
                 body
             }
-            None => self.read_to_close(PATIENCE).await,
+            None => self.read_to_close(ANSWER_LIMIT).await,
         };
         Answer { status, headers, body: body.into() }
     }
@@ -189,7 +189,7 @@ impl RawCall {
                 Err(error) => RawEnd { http: 0, code: -1, message: error.to_string() },
             }
         };
-        within("a gRPC status", PATIENCE, end).await
+        within("a gRPC status", ANSWER_LIMIT, end).await
     }
 }
 
@@ -211,7 +211,7 @@ async fn read_end(response: http::Response<RecvStream>) -> RawEnd {
     }
 }
 
-/// A gRPC frame: flag, length prefix, bytes. The prefix may lie.
+/// A gRPC frame: flag, length prefix, bytes. The prefix may be wrong.
 pub fn frame(flag: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
     let mut frame = vec![flag];
     frame.extend_from_slice(&length.to_be_bytes());
@@ -219,7 +219,7 @@ pub fn frame(flag: u8, length: u32, bytes: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// An honest, uncompressed frame around an encoded message.
+/// A correct, uncompressed frame around an encoded message.
 pub fn message(message: &impl prost::Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     frame(0, u32::try_from(bytes.len()).unwrap(), &bytes)

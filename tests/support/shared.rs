@@ -41,8 +41,8 @@ impl SharedCluster {
     }
 }
 
-/// Removes a directory when this process is gone, however it went: the standard input of the one who does it closes then.
-/// The nodes that write there end in the same moment, so it is tried again.
+/// Removes a directory when this process ends, also after a kill: then the standard input of the helper process closes.
+/// The nodes that write there end at the same moment, so the removal is tried several times.
 fn remove_at_the_end(dir: &Path) {
     let script = r#"read -r _; for _ in 1 2 3 4 5; do sleep 1; rm -rf "$1" && exit; done"#;
     let mut command = Command::new("sh");
