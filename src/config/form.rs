@@ -1,4 +1,4 @@
-//! The forms that a text can be held to: addresses, names, log filters. Pure syntax: nothing is resolved or opened.
+//! Formats that a text must have: addresses, names, log filters. Pure syntax: nothing is resolved or opened.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

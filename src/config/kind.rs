@@ -1,7 +1,7 @@
 //! What one value may be: its type and range. Reads a value from a file, an environment variable or a flag strictly
 //! (no rounding, no guessing), into the one shape that `RawConfig` deserialises.
 //!
-//! A text is read as what the key wants, so `"5"` is a number wherever a number is wanted: a variable holds only text.
+//! A text is read as the type of its key, so `"5"` is a number wherever a number is wanted: a variable holds only text.
 
 use std::{ops::RangeInclusive, time::Duration};
 

@@ -1,7 +1,7 @@
-//! Finds the lines of a YAML text on which keys stand. The parser does not tell.
+//! Finds the line numbers of keys in a YAML text, because the parser does not report them.
 //!
-//! It knows block style (one key per line, deeper means inside), which is how configurations are written. What it
-//! cannot place has no line; nothing but a message depends on it.
+//! It knows block style (one key per line, deeper means inside), which is how configurations are written. A key that it
+//! cannot find has no line number. Only messages use the numbers.
 
 /// The dotted path of the key on each line, with the line's number counted from 1.
 pub(super) fn keys_by_line(yaml: &str) -> Vec<(usize, String)> {

@@ -1,4 +1,4 @@
-//! Lays the sources over each other: defaults < file < environment < flags.
+//! Merges the sources: defaults < file < environment < flags.
 //!
 //! Each value is read by its key's kind as soon as it is seen, so that every source reports all its problems, also in
 //! a value that a later source overrides.

@@ -1,7 +1,7 @@
 //! The validated configuration: plain public fields with their unit and range.
 //!
-//! What stands in a section of the file has the same shape here, so each of these structs is also what `RawConfig`
-//! reads. Whoever builds one by hand (tests, embedding) starts from `Config::default()` and owes the ranges.
+//! A section of the file has the same shape here, so `RawConfig` reads these structs too. Code that builds one by hand (tests,
+//! embedding) starts from `Config::default()` and must keep the ranges.
 //! The section `node` has its own file.
 
 use std::time::Duration;

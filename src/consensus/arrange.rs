@@ -1,5 +1,5 @@
-//! Changes who votes and who follows, in steps that can each be the last: newcomers follow first, then the voters change,
-//! then those who are gone are dropped.
+//! Changes the voters and the learners in steps. After each step the log can go on: first newcomers follow, then the voters
+//! change, then those who are gone are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
 //! Calls elections: when the leader has been silent for its lease, the voters take turns by their numbers, and each asks
-//! the others first whether they would vote for it. Also ends pauses of the heartbeats.
+//! the others first whether they would vote for it. Also ends a pause of the heartbeats.
 
 use std::{sync::Arc, time::Duration};
 

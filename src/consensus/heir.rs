@@ -1,7 +1,8 @@
-//! Hands the lead over: the leader falls silent, tells the voters for whom, and they make way.
+//! Hands the lead over to a chosen voter, the heir: the leader stops its heartbeats and tells the voters who the heir is, and
+//! the others do not stand for election.
 //!
-//! Without that, whoever's turn comes first wins when the lease of the silent leader is over; a leader that hands over as
-//! soon as it is elected, and loses to another that does the same, would go on like that for ever.
+//! Without that, the next voter in turn would win when the leader's lease ends. It might hand over again at once, to
+//! another voter that does the same, and so on for ever.
 
 use std::sync::{Arc, PoisonError};
 

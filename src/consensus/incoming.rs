@@ -1,4 +1,4 @@
-//! Puts a snapshot together from its pieces. One at a time; memory grows with what has come, up to a limit.
+//! Puts a snapshot together from its pieces. One at a time. Memory grows only with the pieces that have come, up to a limit.
 
 use super::{
     machine,

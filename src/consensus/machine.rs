@@ -1,4 +1,4 @@
-//! Openraft's state machine: the group table. In memory, made again from the last snapshot and the log.
+//! Openraft's state machine: the group table. In memory; built again from the last snapshot and the log.
 
 use std::{io::Cursor, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Openraft's way to other members: over the links between nodes.
+//! Openraft's network: sends its messages over the links between nodes.
 
 use std::{fmt, future::Future, io, iter, sync::Arc, time::Duration};
 

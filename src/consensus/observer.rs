@@ -1,4 +1,4 @@
-//! Publishes the log as this node has it, whenever that changes.
+//! Publishes the state of the log at this node whenever it changes.
 
 use std::{sync::Arc, time::Duration};
 

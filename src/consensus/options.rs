@@ -1,4 +1,4 @@
-//! How the log is opened, and why it does not open.
+//! The options of the log, and the errors of opening it.
 
 use std::{fmt, path::PathBuf, time::Duration};
 

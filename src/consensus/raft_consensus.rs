@@ -1,4 +1,4 @@
-//! The log of this node's group: starts it, stops it, and hands it what the rest of the node wants.
+//! The log of this node's group: starts it, stops it, and passes requests of the node to it.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,4 @@
-//! What members say to each other about the log, and what of it is believed: version byte, group, who says it to whom,
-//! message.
+//! The messages between members about the log, and their checks: version byte, group, sender and receiver, message.
 
 use std::collections::BTreeSet;
 

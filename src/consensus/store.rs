@@ -1,5 +1,5 @@
-//! What the log must not forget, in memory to be read and in a database to last: one batch and one fsync for all writes that
-//! wait.
+//! The durable state of the log: in memory for reads, in a database for writes. All writes that wait become one batch with one
+//! fsync.
 //!
 //! ```text
 //! 01 name       -> a fact: "format", "node", "bond", "vote", "committed", "purged", "snapshot"

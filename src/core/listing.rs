@@ -1,8 +1,8 @@
-//! The listing of a group's objects, made of what its members keep: their pages are merged into one.
+//! Lists the objects of a group: merges the pages of its members into one.
 //!
-//! Each object is named once, with the newest version that is seen. Where the replicas of an object do not all show the same,
-//! those that differ are asked what they know of it, so that a copy that has missed a delete does not bring the object back.
-//! What members say is untrusted: a page that does not answer its question is not taken.
+//! Each object is named once, with the newest version that was seen. If the replicas of an object differ, they are asked again:
+//! else a copy that has missed a delete would bring the object back.
+//! What members say is not trusted: a page that does not fit its request is ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,4 @@
-//! What speaks to other nodes: the overlay that finds them, the links that they talk over, and one bounded look at whether
-//! a node serves.
+//! The network: the overlay that finds nodes, the links that nodes talk over, and a probe of a node's health.
 //!
 //! Invariants: this room implements ports and decides nothing; it and `api` never import each other.
 

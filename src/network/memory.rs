@@ -1,7 +1,7 @@
 //! The links between the nodes of one process, without sockets: for tests, and under paused time.
 //!
-//! Every message is encoded and decoded on its way. Links can be cut, healed and delayed; a node can be taken away and come
-//! back. A link stands while both nodes are there, one of them keeps the other, and it is not cut.
+//! Every message is encoded and decoded on its way. Links can be cut, healed and delayed; a node can be removed and come
+//! back. A link is open while both nodes are there, one of them wants to keep the other, and the link is not cut.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! The open database, and how a decided batch becomes one atomic write with one fsync: the body of the group commit.
+//! The open database. Writes a decided batch atomically, with one fsync: the core of the group commit.
 
 use std::{thread, time::Duration};
 

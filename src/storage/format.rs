@@ -10,7 +10,7 @@
 //! 08 expires_at(be) id           -> a version: the expiry index of objects with a register
 //! ```
 //!
-//! Format 1 had the first three rows only, without "loose", and in "clock" no more than a version.
+//! Format 1 had the first three rows only. It had no "loose" (whether objects without a register may be there), and "clock" was only a version.
 
 use std::sync::Arc;
 

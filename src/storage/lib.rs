@@ -7,8 +7,8 @@
 //! Decision: one fjall keyspace with a tag byte per kind of record, not one keyspace per kind. A keyspace that is seldom
 //! written pins old journals on disk, and one keyspace makes a batch over objects and expiry index one seqno range.
 //!
-//! What a batch changes (`stage`) and what a reader finds (`reading`) is decided over a table of records, which fjall keeps
-//! or a map: the store for tests differs from the real one in nothing but durability.
+//! What a batch changes (`stage`) and what a reader finds (`reading`) is decided over a table of records. fjall is such a table,
+//! and so is a map: the store for tests differs from the real one only in durability.
 
 mod engine;
 mod fjall_store;

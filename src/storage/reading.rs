@@ -1,4 +1,4 @@
-//! What readers ask of the records, whoever keeps them.
+//! The reads on the records, the same for every table.
 
 use std::iter::Peekable;
 

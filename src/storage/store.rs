@@ -1,4 +1,4 @@
-//! The store by itself, for programs that embed it: no actors, no network, only an async face on the group commit.
+//! The store alone, for programs that embed it: no actors and no network, only async functions around the group commit.
 
 use std::sync::Arc;
 

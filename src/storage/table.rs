@@ -1,4 +1,4 @@
-//! Records by key, as fjall keeps them and as a map does: what is decided about a batch, and what is read, knows no more.
+//! A table of records by key: fjall, or a map. The code that decides batches and reads knows only this.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The writer thread: the only one that decides and writes.
 //!
-//! Whatever waits when it is free becomes one batch with one fsync. When a write fails, the store turns read-only,
-//! answers writes with the reason, and opens the database again by itself until that works.
+//! All jobs that wait when it is free become one batch with one fsync. When a write fails, the store becomes read-only. It then
+//! refuses writes with the reason, and opens the database again and again until that works.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},

@@ -1,8 +1,8 @@
-//! What clients and older nodes ask of a group by name and address, and every answer but yes and no.
+//! Control requests: what clients and older nodes ask about a group by name and address, and the answers.
 //!
-//! The edges decode a [`ControlRequest`] and encode what comes back; who may join, leave, move or be removed is decided by the
-//! membership core alone. `true` = done, `false` = there was nothing to do; everything else is a [`ControlError`].
-//! Any member may be asked: what only the super-peer can do is passed on to it. [`ControlRequest::Join`] is the exception, whose
+//! The edges decode a [`ControlRequest`] and encode the answer. The membership core alone decides who may join, leave, move or
+//! be removed. `true` = done, `false` = there was nothing to do; everything else is a [`ControlError`].
+//! Any member may be asked: a member passes on what only the super-peer can do. [`ControlRequest::Join`] is the exception: its
 //! answer names the super-peer instead.
 
 use thiserror::Error;

@@ -1,4 +1,4 @@
-//! What a client's request about the group means for this node as it stands: an answer, or an order to membership.
+//! Decides what a client's request about the group means for this node: an answer, or an order to the membership.
 
 use crate::{
     group::{

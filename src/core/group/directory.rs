@@ -1,7 +1,8 @@
-//! Which groups a node has heard of from their super-peers themselves: newest wins, silence is forgotten, all is bounded.
+//! The groups that a node has heard of from their super-peers. The newest announcement wins, old ones are forgotten, and the
+//! number of groups is limited.
 //!
-//! Keyed by super-peer, since a node leads one group at a time: whatever one identity says takes one place. What others
-//! say about a super-peer never enters here.
+//! The key is the super-peer, since a node leads one group at a time: so each node takes at most one place. What other nodes
+//! say about a super-peer never gets in here.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The group's log as one node has it: what it has applied, who leads, who votes. A value; the log itself is behind
+//! The state of the group's log at one node: what it has applied, who leads, who votes. A value; the log itself is behind
 //! `ports::Consensus`.
 
 use std::{collections::BTreeSet, sync::Arc};

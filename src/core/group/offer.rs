@@ -1,4 +1,4 @@
-//! What super-peers tell the network about their groups, and what a node that looks for one tells about itself.
+//! What super-peers announce about their groups, and what a node that looks for a group says about itself.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

@@ -1,4 +1,4 @@
-//! What a node answers about the objects of its group, decided in one place.
+//! The answers of a node about the objects of its group.
 
 use thiserror::Error;
 

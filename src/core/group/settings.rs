@@ -1,4 +1,4 @@
-//! What groups are made of: members, the modes and settings that clients choose, and what a group is named.
+//! The values of a group: members, the modes and settings that clients choose, and the group's name.
 
 use std::str::FromStr;
 

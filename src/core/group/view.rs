@@ -1,4 +1,4 @@
-//! What a node knows of itself and its group, published whole: one writer, any number of readers.
+//! What a node knows about itself and its group. It is published as a whole: one writer, any number of readers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! What is different between two views: what is logged, and counted, when a view is published.
+//! The differences between two views: what is logged and counted when a view is published.
 
 use crate::{
     group::view::{RoleState, View},

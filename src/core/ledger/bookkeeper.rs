@@ -1,9 +1,9 @@
-//! Decides how the word of who holds what gets around: what this node says of itself, what it takes from others, and whom it
-//! asks again because something may have been lost.
+//! Decides how nodes learn who holds what: what this node reports, what it accepts from others, and which members it asks
+//! again because a notice may be lost.
 //!
-//! A member numbers its notices. Who has taken all of them up to one has the same digest as the member had then, so that a
-//! comparison finds what was lost and nothing else, also while objects change all the time. What a node holds itself is read
-//! from its store once, and follows the changes of its registers from there on.
+//! A member numbers its notices. A node that has all notices up to a number has the same digest as the member had then. So a
+//! comparison finds what was lost and nothing else, also while objects change all the time. A node reads what it holds itself
+//! from its store once, and then follows the changes of its registers.
 
 mod answering;
 mod correcting;

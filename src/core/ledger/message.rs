@@ -1,4 +1,4 @@
-//! What members say to each other about who holds what. Each speaks of itself only; what is lost is found by a digest.
+//! The messages between members about who holds what. Each speaks of itself only; a digest shows what was lost.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,9 +1,9 @@
 //! The ledger: which member holds which object, at which version, until when. Never needed for correctness: reads and writes
-//! go by the placement of replicas and by quorums; the ledger is what clients and operators look at.
+//! use the placement of replicas and quorums. The ledger is for clients and operators.
 //!
-//! [`Ledger`] is the data. Every member keeps what it holds itself; super-peers, redundant ones included, keep it of all
-//! members. [`Bookkeeper`] decides how the word gets from one to the other: batches of changes at once, and inventory digests
-//! now and then for what was lost on the way.
+//! [`Ledger`] is the data. Every member keeps what it holds itself; super-peers, redundant ones included, keep the entries of all
+//! members. [`Bookkeeper`] decides how they learn it: changes are sent at once, in batches, and inventory digests find now and
+//! then what was lost.
 
 mod book;
 mod bookkeeper;

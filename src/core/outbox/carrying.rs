@@ -1,4 +1,4 @@
-//! How what this node kept of a group that is no more gets into the outbox: as it is, unless something newer is here.
+//! How fast writes and objects from an earlier group get into the outbox: unchanged, unless something newer is here.
 
 use super::{Outbox, OutboxEffect, OutboxRefusal, OutboxShelf, entry_bytes, value_bytes};
 use crate::{

@@ -1,4 +1,4 @@
-//! What the outbox is told, and what it wants done.
+//! The events and the effects of the outbox.
 
 use thiserror::Error;
 

@@ -1,4 +1,4 @@
-//! The watermark of fast writes (rule 12): up to which version this node submits nothing any more.
+//! The watermark of fast writes (rule 12): this node submits no version up to it any more.
 
 use super::{Outbox, OutboxEffect, OutboxTask};
 use crate::{

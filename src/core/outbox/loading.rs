@@ -1,4 +1,4 @@
-//! How the outbox learns what an earlier life has kept: behind a barrier, so that nothing of that life comes after it.
+//! How the outbox loads what an earlier run has kept. It waits until no write of that run can reach the store any more.
 
 use super::{
     HELD_MAX, LoadPhase, LoadedEntry, Outbox, OutboxEffect, OutboxEntry, OutboxEvent,

@@ -1,8 +1,8 @@
 //! Fast writes on their way to a quorum: kept here first, then merged into their registers, in order for each object.
 //!
-//! One entry per object, the newest; it leaves only once a quorum has it or something newer. Decides what is kept, when it
-//! is merged and tried again, and up to which version this node will submit nothing any more (rule 12). Invariants: no merge
-//! begins before its entry is durable; of one object at most one merge is under way; a version is never given twice.
+//! One entry per object: the newest. An entry is removed only once a quorum has it or something newer. The outbox decides what
+//! is kept, when it is merged and tried again, and which versions this node will not submit any more (rule 12). Invariants: no
+//! merge begins before its entry is durable; of one object at most one merge runs; no version is given twice.
 
 mod carrying;
 mod entry;

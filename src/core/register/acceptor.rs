@@ -1,6 +1,6 @@
 //! Answers the rounds of all members, this node's own included (rules 2, 4, 10 and 11).
 //!
-//! Each answer comes with the ticket that it has to wait for: whatever is not durable yet of what it says.
+//! Each answer comes with a ticket. It may leave once that ticket is durable, since the answer depends on it.
 
 use super::{
     Ballot, Body, Past, Register, Registers, StepContext, Ticket, Value, keeping::After,

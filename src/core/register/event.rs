@@ -1,4 +1,4 @@
-//! What a shard of registers is told, and what it wants done.
+//! The events and the effects of a shard of registers.
 
 use super::{Register, RegisterMessage, ShardState, Value};
 use crate::{

@@ -1,6 +1,6 @@
-//! What is on its way to the disk: the newest state of each object that is not durable yet, and all that waits for it.
+//! What is being written to the disk: the newest state of each object that is not durable yet, and everything that waits for it.
 //!
-//! Invariant: whatever depends on a ticket leaves after that ticket, and with it all earlier ones, is durable (rule 2).
+//! Invariant: what depends on a ticket leaves only after that ticket and all earlier ones are durable (rule 2).
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! What waits for one object at this node: the round that runs, those behind it, and reads.
+//! The queue of one object at this node: the round that runs, the rounds behind it, and reads.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What members say to each other about registers. A lost, doubled, late or disordered message does no harm.
+//! The messages between members about registers. Lost, doubled, late and reordered messages do no harm.
 
 use serde::{Deserialize, Serialize};
 

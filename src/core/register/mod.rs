@@ -4,10 +4,10 @@
 //! Invariants: a reply that depends on a state leaves only after that state is durable; nothing here reads a clock or a disk.
 //! The rules that comments call "rule N" are those of the protocol below.
 //!
-//! Where to look: `acceptor` answers the rounds of all members, `proposer` runs those of this node, `evaluation` decides what
-//! an order does to a value, `past` tells an overtaken write what became of it, `promises` says what is promised without a
-//! write, `reading` asks a quorum, `adoption` follows the group's configurations, `rescan` carries objects over from one to
-//! the next, `keeping` holds back what is not durable yet.
+//! Where to look: `acceptor` answers the rounds of all members, `proposer` runs the rounds of this node, `evaluation` applies an
+//! order to a value, `past` tells an overtaken write whether it was decided, `promises` knows what is promised without a disk
+//! write, `reading` asks a quorum, `adoption` follows the group's configurations, `rescan` takes objects from one to the next,
+//! `keeping` holds back what is not durable yet.
 //!
 #![doc = include_str!("protocol.md")]
 

@@ -1,5 +1,5 @@
-//! The numbers that this node never gives twice: its counter and its versions. Both are reserved durably in blocks, ahead of
-//! their use (rule 1), so that nothing that is used needs a write of its own.
+//! The numbers that this node never gives twice: its counter and its versions. Both are reserved durably in blocks before
+//! they are used (rule 1), so that a single number costs no disk write.
 
 use super::{ShardState, options::RegisterFaults};
 use crate::model::{hlc::HybridClock, object::Version, time::UnixMs};

@@ -1,4 +1,4 @@
-//! What a shard of registers is started with: whose it is, its limits and its pace.
+//! The options of a shard of registers: its node, its limits and its timing.
 
 use crate::model::node_id::NodeId;
 

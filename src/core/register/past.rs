@@ -1,9 +1,10 @@
-//! What a value remembers of the writes that led to it, so that a proposer which was overtaken learns what became of its own,
-//! and a request that comes twice is carried out once (rule 6).
+//! What a value remembers of the writes before it. So a proposer that was overtaken learns whether its write was decided, and
+//! a request that comes twice is carried out once (rule 6).
 //!
-//! A decided value descends from the one before it, back to when there was no object: a line without branches. Each value
-//! carries the last effect of each proposer in its line. A proposer runs one round of an object at a time, so if an effect of
-//! its running round is in the line at all, it is the last one. Where memory ends, `since` says so: then nothing is concluded.
+//! Each decided value follows from the one before it, back to when there was no object: a line without branches. Each value
+//! carries the last effect of each proposer in its line. A proposer runs one round of an object at a time. So if an effect of
+//! its running round is in the line at all, it is the last one. `since` says how far back the memory reaches: about older
+//! rounds nothing can be concluded.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! Which members keep an object, and how many of them are a quorum. The same on every node, and for ever: what was placed
-//! by another rule would not be found.
+//! Which members keep an object, and how many of them are a quorum. This is the same on every node and must never change: by
+//! another rule, objects would not be found.
 
 use std::collections::BTreeSet;
 

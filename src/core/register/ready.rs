@@ -1,5 +1,5 @@
-//! The objects whose next round needs no first phase, since the last acceptance has promised it (rule 11). Bounded: the oldest
-//! make room.
+//! The objects whose next round needs no phase 1, since the last acceptance included a promise (rule 11). The number is limited:
+//! the oldest is dropped.
 
 use std::collections::BTreeMap;
 

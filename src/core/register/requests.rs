@@ -1,4 +1,4 @@
-//! The requests of this node, from when they are in hand until they end: each once.
+//! The requests of this node, from their start to their end. Each ends once.
 
 use super::{
     OpId, Places, RegisterEffect, RegisterOutcome, Registers, Ticket, Timer,

@@ -1,5 +1,5 @@
 //! The rescan of a joint epoch (rule 9): every object that this node has accepted, and whose replica set changes, is settled at
-//! a quorum of both sets. Until that is reported, the old set stays in charge as well.
+//! a quorum of both sets. Until the rescan is reported, quorums of the old set are needed as well.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! One step of a shard: what each event does, and what is said at its end.
+//! One step of a shard: handles an event, and returns the effects.
 
 use super::{
     Ballot, Body, Home, Now, OpId, Places, RegisterEffect, RegisterEvent, RegisterMessage,

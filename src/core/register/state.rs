@@ -1,4 +1,4 @@
-//! What an acceptor keeps: of each object, and of a shard as a whole. All of it is durable before a reply depends on it.
+//! What an acceptor keeps: for each object, and for a shard as a whole. It is durable before a reply depends on it.
 
 use serde::{Deserialize, Serialize};
 

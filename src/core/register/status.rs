@@ -1,4 +1,4 @@
-//! What a shard of registers shows of itself.
+//! The status of a shard of registers.
 
 /// What has happened since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

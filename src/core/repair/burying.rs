@@ -1,5 +1,5 @@
-//! Clears away: expired objects become tombstones by a round (rule 10), and tombstones go by a round once every member has
-//! promised to submit nothing older (rule 12). A member that does not answer has promised nothing, and keeps them.
+//! Cleans up: a round makes a tombstone of an expired object (rule 10), and a round removes a tombstone once every member has
+//! promised to submit nothing older (rule 12). While a member does not answer, the tombstones stay.
 
 use std::collections::BTreeMap;
 

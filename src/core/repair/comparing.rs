@@ -1,5 +1,5 @@
-//! Compares what this node shares with one other member: the sums, then the buckets, then the registers of the buckets that
-//! differ, part by part and side by side, and last each register that differs once more, because it may just have been
+//! Compares the registers that this node shares with one other member: first the sums, then the buckets, then the registers of
+//! the buckets that differ, part by part. A register that differs is compared once more at the end: it may just have been
 //! written.
 
 use std::collections::{BTreeSet, VecDeque};

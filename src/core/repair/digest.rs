@@ -4,9 +4,9 @@
 //! (modulo 2^128) of their 128-bit fingerprints, so that an entry is added or taken out at once, in any order; the sum over all
 //! buckets is the root. Roots are compared first, then buckets, then the entries of the buckets that differ.
 //!
-//! Two different sets of entries look equal if their sums are: for XXH3, of which nobody makes collisions by chance, in one
-//! comparison of 2^128. XXH3 is not cryptographic, so a member could forge a digest; it could as well lie. An unnoticed
-//! difference stays until the bucket changes next; nothing that must be right rests on a digest.
+//! Two different sets look equal if their sums are equal: by chance in one comparison of 2^128. XXH3 is not cryptographic, so a
+//! member could forge a digest, as it could send any other wrong answer. A difference that is not found stays until the bucket
+//! changes next. No guarantee depends on a digest.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};

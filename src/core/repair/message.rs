@@ -1,4 +1,4 @@
-//! What members ask each other to find out which of their replicas differ. Only numbers and ids: values go by rounds alone.
+//! The messages with which members find out which of their replicas differ. Numbers and ids only: values are sent by rounds alone.
 
 use serde::{Deserialize, Serialize};
 

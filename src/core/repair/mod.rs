@@ -1,13 +1,13 @@
-//! Repair: finds the replicas that lag behind, the objects that have expired and the tombstones that nobody needs, and has
-//! rounds run on them.
+//! Repair: finds replicas that lag behind, objects that have expired, and tombstones that can be removed, and starts rounds for
+//! them.
 //!
-//! Quorums alone leave laggards (rule 12). So each member compares, now and then and soon after a change of the group, a digest
-//! of the registers that it shares with each other member, and has a round write back what differs. Equal members exchange a
-//! sum. The same pass over the registers finds tombstones, which go once every replica has them and every member has promised to submit
-//! nothing older (rules 10 and 12).
+//! Quorums alone leave laggards (rule 12). So each member compares a digest of its registers with each other member: now and
+//! then, and soon after a change of the group. A round writes back what differs. If two members are equal, they exchange only a
+//! sum. The same pass over the registers finds tombstones. A tombstone is removed once every replica has it and every member has
+//! promised to submit nothing older (rules 10 and 12).
 //!
-//! [`Sweeper`] decides; [`survey`] is what it looks at. All work is bounded: in rounds at a time, in bytes per second, in
-//! what is remembered.
+//! [`Sweeper`] decides; [`survey`] reads the registers for it. All work is limited: the rounds at a time, the bytes per second,
+//! and the memory.
 
 mod burying;
 mod comparing;

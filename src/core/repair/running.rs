@@ -1,4 +1,4 @@
-//! The rounds that are wanted: a few at a time, and no more bytes in a second than the node may spend on repair.
+//! The rounds that repair wants: a few at a time, and no more bytes per second than the limit for repair.
 
 use std::collections::{BTreeMap, VecDeque};
 

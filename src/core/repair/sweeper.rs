@@ -1,4 +1,4 @@
-//! Decides what is looked at, compared and repaired, and when.
+//! Decides what is read, compared and repaired, and when.
 
 use std::collections::{BTreeMap, BTreeSet};
 

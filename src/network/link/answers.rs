@@ -1,4 +1,4 @@
-//! What comes in on a link: answers go to those who wait, requests and notices to the handlers of their services.
+//! Incoming messages of a link: answers go to those who wait, requests and notices to the handlers of their services.
 //!
 //! A handler that answers at once does so on the link's own task, and its answers leave together; one that has to wait
 //! goes on in a task of its own, for as long as the asker waits.

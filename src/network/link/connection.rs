@@ -1,9 +1,9 @@
-//! The way out: a connection of its own for each link that this node opens, and what watches it.
+//! Outgoing connections: one for each link that this node opens, and how a dead one is noticed.
 //!
-//! A peer that is gone without a word is noticed twice over. The kernel sends a probe when nothing has come for two
-//! seconds, and gives the connection up when nothing sent or probed was acknowledged for three and a half. That wakes
-//! nobody in this process, and works on both sides, since a listener's sockets inherit it. HTTP/2 pings, from the side
-//! that has opened the link, notice a process that stands still on a machine that does not.
+//! A dead peer is noticed in two ways. The kernel sends a probe when nothing has come for two seconds, and closes the
+//! connection when nothing was acknowledged for three and a half. That costs this process nothing, and works on both sides,
+//! since accepted sockets inherit the setting of the listener. HTTP/2 pings, from the side that opened the link, notice a
+//! process that is stopped on a machine that still runs.
 
 use std::{
     future::Future,

@@ -1,4 +1,4 @@
-//! A link from its place in the table to its end: takes what comes, and ends it when it is of no more use.
+//! A link from its place in the table to its end: reads what comes, and closes the link when it is not needed any more.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
 //! The handshake: both sides say who they are and which network they belong to, and prove that they hold their keys.
 //!
-//! Each signs a transcript of both hellos, under a text of its own and its part in the handshake. The nonces make every
-//! transcript new, so that a proof is worth nothing a second time; the part keeps a side from being shown its own proof.
-//! It proves keys, it does not encrypt: whoever can change packets on the way can take over a link that stands.
+//! Each side signs a transcript of both hellos, together with a fixed text and its role in the handshake. The nonces make every
+//! transcript new, so that a proof cannot be used twice. The role prevents that a side is sent its own proof back.
+//! The handshake proves keys, but it does not encrypt: an attacker who can change packets can take over an open link.
 
 use libp2p_identity::{Keypair, ed25519::PublicKey};
 

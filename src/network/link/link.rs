@@ -1,7 +1,7 @@
 //! One link: what it sends, who waits for answers on it, and how it ends.
 //!
-//! A link stands from the end of its handshake until its stream ends. One that another link to the same node has replaced
-//! takes nothing new, finishes what it has, and is closed. Whatever its end, nobody waits for an answer on it longer.
+//! A link is open from the end of its handshake until its stream ends. If another link to the same node has replaced it, it
+//! accepts nothing new, finishes what it has, and is closed. When it ends, in whatever way, all that wait for answers on it are told.
 
 use std::{
     future::Future,

@@ -1,8 +1,8 @@
-//! Links: one stream per pair of nodes, over which both ask, answer and tell.
+//! Links: one stream per pair of nodes, for requests, answers and notices in both directions.
 //!
-//! Decision: whatever waits when the stream can take more goes as one message, so that a busy link pays for few messages
-//! and an idle one waits for nothing. Senders put into a bounded queue and learn at once when it is full; there is no task
-//! between them and the stream. Rejected: a call per request, of which a second holds 3 to 16 times fewer (benches/README.md), and a
+//! Decision: all messages that wait when the stream can take more are sent as one. So a busy link sends few large messages,
+//! and an idle one sends without delay. Senders put into a bounded queue and learn at once when it is full; there is no task
+//! between them and the stream. Rejected: a call per request, which is 3 to 16 times slower (benches/README.md), and a
 //! mailbox per link, which would be one more hop and could not be bounded.
 //!
 //! Both sides of a pair may open a link. When two cross, both sides know from the hellos which one stays

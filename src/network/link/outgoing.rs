@@ -1,4 +1,4 @@
-//! What a stream sends, to the one who opened it or to the one who was asked.
+//! The outgoing side of a stream, on the node that opened it and on the node that accepted it.
 
 use std::{
     pin::Pin,

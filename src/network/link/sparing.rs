@@ -1,4 +1,4 @@
-//! Log lines that others can cause: each at most once a minute, and not many different ones.
+//! Log lines that other nodes can cause: each at most once a minute, and not many different ones.
 
 use std::{
     collections::BTreeMap,

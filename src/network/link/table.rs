@@ -1,4 +1,4 @@
-//! The links that there are: at most one stands per node. Says what becomes of them, once per change.
+//! The table of links: at most one open link per node. Reports each change once.
 //!
 //! Senders read a snapshot without a lock; everything else, which is rare, goes through one.
 

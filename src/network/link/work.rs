@@ -1,4 +1,4 @@
-//! Requests of other nodes in hand: how many and how large, on one link and on all together.
+//! Requests of other nodes that are being handled: their number and size, per link and in total.
 
 use std::sync::{
     Arc,

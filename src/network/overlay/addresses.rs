@@ -1,4 +1,4 @@
-//! Reads, makes and sorts out multiaddrs: which of them are worth keeping, and what a configured text stands for.
+//! Reads, makes and filters multiaddrs: which are worth keeping, and which addresses a configured text means.
 
 use std::{
     io,

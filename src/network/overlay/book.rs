@@ -1,8 +1,8 @@
-//! Whom to dial, and when: configured places, which are tried for ever, and nodes that were met or heard of.
+//! Which nodes to dial, and when: configured addresses, which are tried for ever, and nodes that were met or heard of.
 //!
-//! Pure but for the jitter: the caller says who is connected and what time it is. Pauses grow from a quarter of a second
-//! to a quarter of a minute, so that a healed network closes soon; to a minute for nodes that have been gone for long,
-//! and to a few seconds only while nobody at all is connected.
+//! Pure except for the jitter: the caller says who is connected and what time it is. Pauses grow from a quarter of a second
+//! to a quarter of a minute, so that a healed network connects soon; to a minute for nodes that have been gone for long;
+//! and only to a few seconds while no node is connected.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

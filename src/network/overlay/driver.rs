@@ -1,4 +1,4 @@
-//! One run of the swarm: its loop, and what is done from time to time: dial, trim, repeat, remember.
+//! One run of the swarm: its loop, and its periodic work: dial, close surplus connections, announce again, save known nodes.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -1,4 +1,4 @@
-//! What nodes tell each other about groups: announcements by gossip, questions and answers one to one.
+//! What nodes tell each other about groups: announcements by gossip, and requests between two nodes.
 
 use std::sync::{Arc, PoisonError};
 

@@ -1,4 +1,4 @@
-//! mDNS on one interface that is known by its address, above all on loopback, where libp2p's own never speaks.
+//! mDNS on one interface that is known by its address. Needed above all for loopback, which libp2p's own mDNS does not use.
 //!
 //! The packets are those of libp2p's mDNS (`_p2p._udp.local`, specs/discovery/mdns.md), so both understand each other.
 //! Answers are multicast, at most one a second; a question is asked a few times at the start, then once a minute.

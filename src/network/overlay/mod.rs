@@ -4,8 +4,8 @@
 //! request asks a node for the groups near a position. [`Libp2pOverlay`] is the port; its run, a swarm in one task, is
 //! owned and restarted by the `overlay` actor. What was announced and heard outlives a restart.
 //!
-//! Invariants: nothing of another network is kept; what strangers send is bounded before it is held; an announcement
-//! counts only from the super-peer that it speaks for, all else is hearsay that never leaves the search it came in.
+//! Invariants: nothing of another network is kept; what unknown nodes send is limited before it is stored; an announcement
+//! counts only if it comes from the super-peer that it describes. What other nodes say about a group is used in that search only.
 
 mod addresses;
 mod behaviour;

@@ -1,4 +1,4 @@
-//! Who was refused, and since when: refused nodes stay out for a while, and each is logged once in a longer while.
+//! Refused nodes: they stay out for a while, and each is logged once in a longer while.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
-//! Decides a batch of jobs: what each of them changes, and what it is answered once that is durable.
+//! Decides a batch of jobs: what each job changes, and its answer once that is durable.
 //!
-//! Every job is decided against what is kept plus what the batch has decided before it. Nothing is written here. A job
-//! changes all that it names or nothing: what can fail comes before the first change.
+//! Every job sees what is kept and what earlier jobs of the batch have changed. Nothing is written here. A job makes all its
+//! changes or none: everything that can fail comes before the first change.
 
 mod outbox;
 mod registers;

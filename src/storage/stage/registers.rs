@@ -1,4 +1,4 @@
-//! What a shard wants kept: registers with their objects and the entries of the expiry index.
+//! The changes of a shard: registers with their objects, and the entries of the expiry index.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Who comes and who goes: joins and removals that wait at the same time become one change of the table.
+//! Joins and removals. Those that wait at the same time become one change of the table.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Answers to other nodes. What they say is believed only as far as the table and their key bear it out.
+//! Answers to other nodes. What they say is believed only as far as the table and their key prove it.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What a membership is started with: its configuration, and what it has kept from its last run.
+//! The input of a new membership: its configuration, and what it has kept from its last run.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
-//! Out of a group, by a client's order. The super-peer tells the member first and then takes it out, so that it neither
-//! comes back at once nor takes the removal for a mistake. One that cannot be told is only taken out: it was lost or
-//! stopped, and is as welcome afterwards as any other node.
+//! Removes a member by a client's order. The super-peer tells the member first and then removes it, so that it neither
+//! comes back at once nor takes the removal for a mistake. A member that cannot be told is only removed. It was lost or
+//! stopped, and may join again like any other node.
 
 use super::{
     AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,

@@ -1,4 +1,4 @@
-//! What a membership wants done, in this order, and what it reports.
+//! The effects of a membership: what the shell has to do, in this order, and what it has to report.
 
 use std::collections::{BTreeMap, BTreeSet};
 

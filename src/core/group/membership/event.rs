@@ -1,4 +1,4 @@
-//! What happens to a membership.
+//! The events of a membership.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! Invitations, by a client's order: the super-peer asks a node in, keeps a place for it, and answers the client once the
-//! table shows it.
+//! Invitations, by a client's order. The super-peer asks a node to join, reserves a place for it, and answers the client once
+//! the table shows the node.
 
 use super::{
     AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,

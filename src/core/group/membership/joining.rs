@@ -1,4 +1,4 @@
-//! To a group: look for one, ask it for a place, follow its log until the table shows the place.
+//! How a node gets into a group: it looks for one, asks for a place, and follows the group's log until the table shows it.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! A super-peer's duties beyond a member's: its name in the table, the voters, the removal of the dead, forced changes,
-//! and the hand-over to a dedicated super-peer.
+//! What a super-peer does in addition to a member: its name in the table, the voters, the removal of dead members, forced
+//! changes, and the hand-over to a dedicated super-peer.
 
 use std::collections::{BTreeMap, BTreeSet};
 

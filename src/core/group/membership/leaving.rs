@@ -1,5 +1,4 @@
-//! The ways out of a group that ends or goes on without this node: an ordered leave, the end of the group, and the
-//! hand-over that a super-peer does first.
+//! How a node leaves a group: by an order, or because the group ends. Also the hand-over that a super-peer does before it leaves.
 
 use std::collections::BTreeSet;
 

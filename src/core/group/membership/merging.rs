@@ -1,8 +1,8 @@
-//! From many small groups to fewer large ones: a provisional super-peer takes its whole group to a better one that has
-//! room, and a permanent one that is still alone takes a provisional group over.
+//! Makes few large groups from many small ones. A provisional super-peer takes its whole group to a better one that has
+//! room. A permanent super-peer that is still alone takes over the group of a provisional one.
 //!
-//! Two groups never each go to the other: the order of groups is strict, whoever asks for room gives none until it has
-//! its answer, and whoever gives room stays for a while.
+//! Two groups never move to each other: the order of groups is strict, a group that asks for room gives none until it has
+//! its answer, and a group that gives room stays for a while.
 
 use super::{
     AskFailure, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRefusal,

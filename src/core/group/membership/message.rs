@@ -1,4 +1,4 @@
-//! What nodes say to each other about membership. The shell encodes these behind a version byte.
+//! The messages between nodes about membership. The shell encodes them behind a version byte.
 //!
 //! Everything here comes from another node and is believed only as far as its sender proved who it is.
 

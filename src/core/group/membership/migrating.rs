@@ -1,5 +1,5 @@
-//! From one group to another, by a client's order: the member's super-peer finds the other group, has a place kept there,
-//! tells the member to go and takes it out. Until the member has said yes, nothing has changed.
+//! Moves a member to another group, by a client's order. The member's super-peer finds the other group, has a place reserved
+//! there, tells the member to go and removes it. Until the member has agreed, nothing has changed.
 
 use super::{
     AskFailure, Denied, Membership, MembershipAnswer, MembershipEffect, MembershipRefusal,

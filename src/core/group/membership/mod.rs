@@ -13,8 +13,8 @@
 //! meant for. Without the last one, a voter that missed the removal counts the newcomer's vote as the old one's (found by
 //! the simulation, seed 2557).
 //!
-//! Each step takes the event and then reconciles: what is due, is missing or differs from the table is started, whatever
-//! came before. An answer that is lost is asked for again; everything that is asked may be asked twice.
+//! Each step handles the event and then compares the state with the table: what is due, missing or different is started. A
+//! lost answer is asked for again, so every request may arrive twice.
 
 mod admitting;
 mod answering;

@@ -1,6 +1,6 @@
 //! From one group to the next: void the claim durably, delete the log, bind the new claim durably; then ask or found.
 //!
-//! One step at a time, each from what is durable: a node that stops in between goes on, or finds itself free.
+//! Each step begins from what is durable. So a node that stops in between goes on after its restart, or has no group.
 
 use super::{
     Durable, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipStage, Purpose,

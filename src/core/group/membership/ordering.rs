@@ -1,5 +1,5 @@
-//! What clients want of a membership. What only the super-peer can do is passed on to it by any other member, once: the
-//! super-peer takes it from members of its own group alone, and nobody passes on what was passed on.
+//! Orders of clients. Any other member passes on, once, what only the super-peer can do. The super-peer accepts it only from
+//! members of its own group, and nobody passes it on a second time.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! A membership's own time and its jitter.
 //!
-//! Time that nobody lived through does not count: when a process was stopped, or its clock leapt, no other node was
-//! silent for that long, and no grace has passed. So a step counts for two seconds at most.
+//! Time in which the process did not run does not count: when it was stopped, or its clock jumped, the other nodes were not
+//! silent for that long. So a step counts for two seconds at most.
 
 use crate::model::time::MonotonicUs;
 

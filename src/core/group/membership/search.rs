@@ -1,4 +1,4 @@
-//! Which of the groups that were found is the one to go to.
+//! Chooses a group from those that were found.
 
 use std::cmp::Reverse;
 

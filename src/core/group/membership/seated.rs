@@ -1,5 +1,5 @@
-//! A member's duties: report to the super-peer, do the rescan of a joint epoch, say when its description changes,
-//! campaign when the super-peer is gone, and give its place up when it is gone itself or no majority comes back.
+//! What a member does: it reports to the super-peer, does the rescan of a joint epoch, sends changes of its description,
+//! campaigns when the super-peer is gone, and leaves when it was removed or when no majority comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
 

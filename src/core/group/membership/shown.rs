@@ -1,4 +1,4 @@
-//! What others are shown of a membership: announcements, links to keep, reports. Each is said when it changes.
+//! What a membership tells others: announcements, links to keep, reports. Each is sent when it changes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

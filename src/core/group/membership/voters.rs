@@ -1,9 +1,9 @@
-//! Who votes: an odd number of members, at most `group.voters`, those that live and are up to date before others.
+//! Chooses the voters: an odd number of members, at most `group.voters`; members that are alive and up to date come first.
 //!
-//! One case is even: while the lead of a group of two passes from one to the other, both vote.
+//! One case is even: while the lead of a group of two moves from one to the other, both vote.
 //!
-//! The number follows from how many members the table has, not from how many live: a group that shrank its voters with
-//! every death would end in one node that decides alone, while the others come back and cannot go on without it.
+//! The number depends on how many members the table has, not on how many are alive. If a group removed a voter with every
+//! death, at the end one node would decide alone, and the others could not go on without it when they come back.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! How the other members look: from here, and on a super-peer also from the others' reports.
+//! Which other members are reachable: from this node, and on a super-peer also by the reports of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 

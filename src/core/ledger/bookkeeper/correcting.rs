@@ -1,4 +1,4 @@
-//! Compares what is kept of a member with what it says when it is asked, and puts right what differs. One member at a time.
+//! Compares what the ledger has about a member with what the member says, and corrects the differences. One member at a time.
 
 use super::{Bookkeeper, Failure, HELD_MAX, LedgerEffect, LedgerPeer, Now, Ticket};
 use crate::{

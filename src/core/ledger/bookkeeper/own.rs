@@ -1,4 +1,4 @@
-//! What this node holds itself: read from its store a part at a time, and kept up to date by what its workers say.
+//! What this node holds itself: read from its store in parts, and kept up to date by the reports of its workers.
 
 use super::{Bookkeeper, Failure, LedgerEffect, NOTICE_PAUSE_US, Now, Ticket};
 use crate::{
