@@ -14,7 +14,7 @@ use super::{
 
 /// Sections with names so common that their variables are mostly other people's.
 const COMMON: [&str; 7] = ["node", "network", "group", "log", "trace", "debug", "otlp"];
-/// Up to so many wrong letters, a variable of a common section is a slip and not somebody else's.
+/// With at most so many wrong letters, a variable of a section with a common name counts as a typing mistake, and not as a variable of another program.
 const SLIP_LETTERS_MAX: usize = 2;
 
 /// The variables that configuration may come from.

@@ -85,7 +85,7 @@ fn is_durability(text: &str) -> bool {
     })
 }
 
-/// A name that stands alone is a target to the filter's parser, so `inof` would silence the node without a word.
+/// A single name is a target to the filter's parser. So `inof` would turn the node's log off without a message.
 fn is_log_filter(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte);
     let is_level = |part: &str| !part.is_empty() && part.parse::<LevelFilter>().is_ok();

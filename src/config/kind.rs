@@ -133,7 +133,7 @@ impl Kind {
     }
 }
 
-/// A bound in the largest unit that fits: nobody counts 2592000 seconds.
+/// A bound in the largest unit that fits: 2592000 seconds are hard to read.
 fn spoken(duration: Duration) -> String {
     const HOUR: u64 = 3600;
     match duration.as_secs() {

@@ -16,7 +16,7 @@ impl Config {
 }
 
 impl Loaded {
-    /// The effective configuration as YAML; behind each value that is no default stands where it came from.
+    /// The effective configuration as YAML. Each value that is not the default has a comment that says where it came from.
     pub fn to_yaml(&self) -> String {
         annotate(&self.config.to_yaml(), &self.origins)
     }

@@ -20,10 +20,10 @@ use nomad_core::model::node_id::NodeId;
 /// How often a voter that does not answer is told.
 const TELLS_MAX: u32 = 3;
 
-/// Who is to lead next, by the word of the leader.
+/// The member that the leader has named to lead next.
 #[derive(Debug, Clone, Copy)]
 pub struct Heir {
-    /// The vote under which the leader leads. The word is good for no other.
+    /// The vote of the leader that named it. Under any other vote the naming does not count.
     vote: RaftVote,
     heir: u64,
     /// Until when the others make way.
@@ -31,7 +31,7 @@ pub struct Heir {
 }
 
 impl RaftContext {
-    /// Falls silent in favour of a voter, or speaks again.
+    /// Stops the heartbeats in favour of a voter, or starts them again.
     pub fn make_way(self: &Arc<Self>, heir: Option<NodeId>) {
         self.pause(heir.is_some());
         if let Some(heir) = heir {
@@ -66,7 +66,7 @@ impl RaftContext {
         }
     }
 
-    /// Takes note of who is to lead next, if the present leader says so. It holds for as long as the heir may need.
+    /// Records the member that is to lead next, if the present leader says so. It is valid for a limited time.
     pub async fn keep_heir(&self, vote: RaftVote, heir: u64) {
         if self.look().await.is_none_or(|look| look.vote != vote) {
             return;

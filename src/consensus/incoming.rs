@@ -30,7 +30,7 @@ pub enum Taken {
 }
 
 impl IncomingSnapshot {
-    /// Takes a piece that has been looked over by itself.
+    /// Takes a piece that was already checked by itself.
     ///
     /// # Errors
     /// When the whole is no snapshot of a table.

@@ -117,8 +117,8 @@ impl RaftContext {
         }
     }
 
-    /// Counts from the election on while nobody has answered yet. Up to two heartbeats it says 0, so that a calm group is
-    /// not news.
+    /// Until the first member has answered, it counts from the election on. Up to two heartbeats it is 0, so that a healthy group
+    /// does not publish a change all the time.
     fn quorum_silent_ms(&self, metrics: &RaftMetrics, since: Option<Instant>) -> u64 {
         let silent = metrics.millis_since_quorum_ack.unwrap_or_else(|| {
             let silent = since.map_or(Duration::ZERO, |since| since.elapsed());

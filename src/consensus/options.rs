@@ -15,12 +15,12 @@ const KEPT_BEHIND: u64 = 200;
 /// The most entries of one message; `log_store` limits their bytes.
 const ENTRIES_MAX: u64 = 256;
 
-/// When the log's leader speaks, and when the others no longer wait for it.
+/// The times of the log: heartbeats, elections, proposals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RaftTimes {
     /// How often the leader says that it is there.
     pub heartbeat: Duration,
-    /// How long a silent leader stays the leader: no voter helps to replace it before. At least three heartbeats are wise.
+    /// How long a silent leader stays the leader: before that, no voter helps to replace it. It should be at least three heartbeats.
     pub election_min: Duration,
     /// When the last voter has taken its turn to stand for election: the turns are spread from the minimum to here.
     pub election_max: Duration,

@@ -90,7 +90,7 @@ pub struct RaftContext {
     pub arranging: tokio::sync::Mutex<()>,
     /// Who spoke as the leader last: a newcomer hears it before it knows the members.
     heard: Mutex<Option<Participant>>,
-    /// Who is to lead next, by the leader's word.
+    /// The member that the leader has named to lead next.
     pub heir: Mutex<Option<Heir>>,
 }
 
@@ -133,7 +133,7 @@ impl RaftContext {
         look.await.ok()
     }
 
-    /// Remembers who speaks as the leader.
+    /// Remembers which node sends as the leader.
     pub fn hear(&self, leader: Participant) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(leader);
     }

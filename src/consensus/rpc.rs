@@ -51,7 +51,7 @@ pub enum Rpc {
     WouldVote { last_log_id: Option<RaftLogId> },
     /// A piece of the leader's snapshot.
     Snapshot(Piece),
-    /// The leader falls silent, so that this voter leads next.
+    /// The leader stops its heartbeats, so that this voter leads next.
     Heir { vote: RaftVote, heir: u64 },
 }
 

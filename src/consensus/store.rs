@@ -171,7 +171,7 @@ fn place(options: &RaftOptions) -> EngineOptions {
 }
 
 impl RaftStore {
-    /// Opens the store. After a failure, `anew` makes everything durable once more first.
+    /// Opens the store. After a failure, `anew` first makes everything durable again.
     ///
     /// # Errors
     /// Says why it does not open, with the way out.

@@ -187,7 +187,7 @@ impl Merge {
         Self { wanted, until: queued.next, found, answered, rows }
     }
 
-    /// Takes in a member's page. `false` = it is none of what was wanted, and left out.
+    /// Takes a member's page. `false` = the page does not fit the request, and is ignored.
     pub fn take(&mut self, from: NodeId, page: ListingPage) -> bool {
         if !self.wanted.fits(&page) {
             return false;

@@ -174,7 +174,7 @@ impl MemoryNetwork {
         net.settle("the link was cut");
     }
 
-    /// Lets the link between two nodes be made again.
+    /// Allows the link between two nodes again.
     pub fn heal(&self, a: NodeId, b: NodeId) {
         let mut net = self.lock();
         net.cut.remove(&pair(a, b));

@@ -166,8 +166,8 @@ fn check_journal(bytes: &[u8], last: &mut Option<u64>) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// Reads one batch: its sequence number and its length in bytes. When it is not whole, returns where it ends as far as
-/// that can be told: what comes before is part of it, whatever it looks like.
+/// Reads one batch: its sequence number and its length in bytes. If the batch is not whole, returns the point up to which
+/// everything certainly belongs to it.
 fn batch(bytes: &[u8]) -> Result<(u64, usize), usize> {
     let mut reader = Cursor { bytes, at: 0 };
     let parsed = framing(&mut reader);

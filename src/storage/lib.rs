@@ -35,7 +35,7 @@ use thiserror::Error;
 use nomad_core::model::durability::Durability;
 use nomad_ports::{Clock, SystemClock};
 
-/// A step of the writer at which a test lets the disk fail.
+/// A step of the writer at which a test can make the disk fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultPoint {
     /// Before a batch is written to the journal.
@@ -46,7 +46,7 @@ pub enum FaultPoint {
     Reopen,
 }
 
-/// Lets a test make the disk fail: returns the error that the step is to meet.
+/// For tests: makes the disk fail. Returns the error for this step.
 pub type FaultInjector = Arc<dyn Fn(FaultPoint) -> io::Result<()> + Send + Sync>;
 
 /// How a store is opened.

@@ -57,7 +57,7 @@ impl MemoryStore {
         Self { clock, state: Mutex::new(state) }
     }
 
-    /// Lets the store refuse writes, or take them again.
+    /// Makes the store refuse writes, or accept them again.
     pub fn set_health(&self, health: StoreHealth) {
         self.state().health = health;
     }

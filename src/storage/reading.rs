@@ -120,7 +120,8 @@ pub fn register(
     record.join(id, object).map(Some)
 }
 
-/// Lists registers. In which record an object stands tells whether it has one, so that both are walked through side by side.
+/// Lists registers. An object has a register if its record is of the kind for that. So registers and objects without one are
+/// read side by side.
 pub fn registers(
     table: &impl RecordTable,
     shard: u8,
@@ -145,7 +146,7 @@ pub fn registers(
     Ok(heads)
 }
 
-/// Takes the next register of `kept`, or the next object of `loose` that has none, whichever comes first.
+/// Takes the next register of `kept`, or the next object of `loose` (objects without a register), whichever comes first.
 fn next_of(
     kept: &mut Peekable<impl Iterator<Item = RecordResult>>,
     loose: &mut Peekable<impl Iterator<Item = RecordResult>>,
@@ -196,7 +197,7 @@ fn loose_head(id: ObjectId, record: Bytes) -> RegisterHead {
     }
 }
 
-/// Tells whether an object's record is of a shard; one that cannot be read is nobody's to pass over.
+/// Tells whether an object's record belongs to a shard. A record that cannot be read may not be skipped.
 fn in_shard(entry: &RecordResult, shard: u8) -> bool {
     entry.as_ref().map_or(true, |(key, _)| {
         ObjectId::parse_bytes(key.get(1..).unwrap_or_default())

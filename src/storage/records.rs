@@ -74,7 +74,7 @@ impl RegisterRecord {
         }
     }
 
-    /// Stands for that of an object that was kept without one.
+    /// Returns a record for an object that was kept without a register.
     pub fn loose(object: &Object) -> Self {
         let held = RecordedValue::Live { version: object.version, expires_at: object.expires_at };
         Self { promised: LOOSE, accepted: LOOSE, held, past: Past::default() }
@@ -197,7 +197,7 @@ impl RegisterRecord {
     }
 }
 
-/// Stands for a register that does not read back.
+/// In place of a register that cannot be read.
 pub fn damaged_head(id: ObjectId) -> RegisterHead {
     RegisterHead {
         id,
@@ -277,7 +277,7 @@ pub fn decode_shard(shard: u8, record: &[u8]) -> Result<ShardState, StoreError> 
     }
 }
 
-/// Writes an entry of the outbox; `None` = the value has no version, and is none.
+/// Writes an entry of the outbox; `None` = the value has no version, so it cannot be an entry.
 pub fn encode_outbox(value: &Value) -> Option<Vec<u8>> {
     let (kind, rest) = match value {
         Value::Absent => return None,

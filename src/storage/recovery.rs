@@ -46,7 +46,7 @@ pub struct EngineOptions {
     pub dir: PathBuf,
     /// The name of its one keyspace.
     pub keyspace: &'static str,
-    /// Whether every batch is made durable by itself.
+    /// Whether each batch is made durable by itself, with an fsync.
     pub durable: bool,
     /// Bytes of memory for blocks that were read.
     pub cache_bytes: u64,
@@ -206,10 +206,10 @@ pub fn reopen(options: &StoreOptions) -> Result<(Engine, Opened), String> {
     Ok((engine, opened))
 }
 
-/// Makes all that is visible in a database durable anew: after a failed fsync the operating system may hold pages that it
-/// believes to be on disk and that are not, so the journal is not to be trusted, nor to be written on (Rebello et al.,
-/// "Can Applications Recover from fsync Failures?", ATC 2020). All that it holds goes into tables, and a new one takes its
-/// place. Nobody may have the database open.
+/// Makes everything that is visible in a database durable again. After a failed fsync the operating system may believe that
+/// pages are on disk which are not. So the journal cannot be trusted, and nothing may be appended to it (Rebello et al., "Can
+/// Applications Recover from fsync Failures?", ATC 2020). All that it holds goes into tables, and a new journal takes its place.
+/// The database must not be open.
 ///
 /// # Errors
 /// Says what still fails.

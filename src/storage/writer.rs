@@ -342,7 +342,7 @@ impl Writer {
     }
 }
 
-/// Takes whatever waits behind the first job, within the limits of a batch.
+/// Takes the jobs that wait behind the first one, within the limits of a batch.
 fn gather(first: QueuedJob, jobs: &Receiver<QueuedJob>) -> Vec<QueuedJob> {
     let mut bytes = value_bytes(&first.job);
     let mut batch = vec![first];

@@ -65,7 +65,7 @@ pub enum ControlRequest {
         /// Its peer address.
         host: String,
     },
-    /// A member stands elsewhere now. `true` once the table says so.
+    /// A member has another position now. `true` once the table has it.
     PositionOf {
         /// The member.
         peer: String,
@@ -165,7 +165,7 @@ pub enum ControlError {
         /// The other super-peer.
         super_peer: NodeId,
     },
-    /// The other node cannot be reached, or is none of this network.
+    /// The other node cannot be reached, or belongs to another network.
     #[error("the node at {address} cannot be asked: {reason}")]
     Unreachable {
         /// Its address.

@@ -17,7 +17,7 @@ use crate::{
 pub enum ControlDecision {
     /// It is answered at once: `true` = so it is, `false` = there is nothing to do.
     Answer(bool),
-    /// This node describes itself anew.
+    /// This node changes its own description.
     Describe(Member),
     /// This node's own settings become these.
     Settings(Settings),

@@ -60,7 +60,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Takes an announcement, which has been checked and comes from the super-peer that it speaks for.
+    /// Takes an announcement. It was checked, and it comes from the super-peer that it describes.
     pub fn hear(&mut self, now: MonotonicUs, announcement: Announcement) -> AnnounceOutcome {
         let super_peer = announcement.super_peer();
         let (offer, seq) = match announcement {

@@ -18,7 +18,7 @@ pub struct LogState {
     pub leader: Option<NodeId>,
     /// Who votes. While the voters change, those of before and those of after.
     pub voters: BTreeSet<NodeId>,
-    /// Whose majority is enough: while the voters change, those of before, without whom nothing goes on.
+    /// The sets of voters of which a majority is needed. While the voters change, these are the voters before the change.
     pub settled_voters: BTreeSet<NodeId>,
     /// Who follows without a vote.
     pub learners: BTreeSet<NodeId>,

@@ -50,13 +50,13 @@ pub enum Announcement {
     Withdrawn {
         /// The super-peer that was.
         super_peer: NodeId,
-        /// Where this stands among its announcements.
+        /// The number of this announcement among those of its super-peer.
         seq: u64,
     },
 }
 
 impl Announcement {
-    /// Returns whom it speaks for. Only that node may send it.
+    /// Returns the super-peer that it describes. Only that node may send it.
     pub fn super_peer(&self) -> NodeId {
         match self {
             Self::Offer(offer) => offer.super_peer,
@@ -65,7 +65,7 @@ impl Announcement {
     }
 }
 
-/// An offer that no honest node makes.
+/// An offer that no correct node makes.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum OfferError {
     /// The name.

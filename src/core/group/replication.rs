@@ -59,7 +59,7 @@ pub enum NotDone {
     /// This node does not take part yet. Nothing has changed.
     #[error("this node does not take part in its group's objects yet; try again in a moment")]
     NotReady,
-    /// Too much is in hand. Nothing has changed.
+    /// Too many requests are being handled. Nothing has changed.
     #[error("too many operations on the object wait; try again in a moment")]
     Busy,
     /// The same request, by its name, is still being carried out.

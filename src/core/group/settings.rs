@@ -144,7 +144,7 @@ pub enum SettingChange {
     ReplicationFactor(i64),
 }
 
-/// Why a caller's word about a peer is not taken.
+/// Why what a caller says about a peer is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
     /// It names none of the group.
@@ -188,7 +188,7 @@ pub struct Member {
     pub peer: String,
     /// Where its storage listener is, as `host:port`.
     pub storage: String,
-    /// Where it stands in the world.
+    /// Its position in the world.
     pub position: Position,
 }
 

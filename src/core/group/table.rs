@@ -70,7 +70,7 @@ pub struct GroupTable {
     pub capacity: u32,
     /// Who led the group when the last entry was written.
     pub super_peer: NodeId,
-    /// The group's site: where its super-peer stands.
+    /// The group's site: the position of its super-peer.
     pub site: Position,
     /// How many changes were forced (rule 14).
     pub forced: u64,
@@ -160,7 +160,7 @@ pub enum TableRefusal {
         /// The most that there may be.
         capacity: u32,
     },
-    /// Nobody would be left, or the super-peer itself would go while it leads.
+    /// No member would be left, or the super-peer itself would be removed while it leads.
     #[error("the super-peer stays: another one leads first, or the group is dissolved")]
     SuperPeer,
     /// Two members would share their tag, which tells apart who wrote a version.

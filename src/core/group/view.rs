@@ -16,7 +16,7 @@ use crate::{
     world::{Position, World},
 };
 
-/// Where a node stands between its start and its end in a group.
+/// The state of a node in its group, from its start to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RoleState {
     /// It looks for a group.
@@ -64,7 +64,7 @@ impl RoleState {
 pub enum Liveness {
     /// It answers.
     Alive,
-    /// This node cannot reach it, or somebody cannot.
+    /// This node, or another member, cannot reach it.
     Suspect,
     /// Nobody reaches it.
     Dead,

@@ -31,7 +31,7 @@ pub struct HeldObject {
     pub expires_at: Option<UnixSecs>,
 }
 
-/// What became of a word about a member.
+/// The result of a report about a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
     /// It was not known.
@@ -203,7 +203,7 @@ impl Ledger {
 
     // ---- entries ----
 
-    /// Takes a word about a member from anybody: only what is new, or newer, changes something.
+    /// Takes a report about a member from any node: only what is new, or newer, changes something.
     pub fn add(&mut self, node: NodeId, held: HeldObject) -> Added {
         if !self.numbers.contains_key(&node) {
             return Added::Stranger;
@@ -220,8 +220,8 @@ impl Ledger {
         added
     }
 
-    /// Takes a member's own last word about what it holds, which may also be an older version than before: a value that only
-    /// a minority had accepted gives way to the one that was chosen. Returns whether something has changed.
+    /// Takes a report of a member about itself. Its version may also be older than before: a value that only a minority had
+    /// accepted is replaced by the one that was decided. Returns whether something has changed.
     pub fn set(&mut self, node: NodeId, held: HeldObject) -> bool {
         let Some(slot) = self.numbers.get(&node).copied() else { return false };
         let HeldObject { id, version, expires_at } = held;
@@ -257,7 +257,7 @@ impl Ledger {
         true
     }
 
-    /// Takes a member's own word that it does not hold an object any more. Returns whether something has changed.
+    /// Takes a member's own report that it does not hold an object any more. Returns whether something has changed.
     pub fn remove(&mut self, node: NodeId, id: &str) -> bool {
         let Some(slot) = self.numbers.get(&node).copied() else { return false };
         let bucket = bucket_of(id);

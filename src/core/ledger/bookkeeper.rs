@@ -37,7 +37,7 @@ const CHORE_BUCKETS: u16 = 32;
 const CENSUS_US: u64 = 2_000_000;
 /// A write is on its way to its replicas for so long before it counts as missing there.
 const SETTLED_MS: u64 = 5_000;
-/// Expired entries are not shown. They leave when the members say so, or after so long whatever they say.
+/// Expired entries are not shown. They are removed when the members say so, and in any case after this time.
 const EXPIRED_KEPT_S: u64 = 600;
 /// The most objects that are named as under-replicated.
 const NAMED_MAX: usize = 16;

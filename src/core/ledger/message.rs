@@ -164,7 +164,7 @@ pub enum LedgerAnswer {
     Holds(Option<HeldObject>),
     /// A part of the ledger.
     Page(LedgerPage),
-    /// Whether something was done: what is so already, or is of nobody, is not.
+    /// Whether something was changed. Not if it was so already, or if the member is not known.
     Done(bool),
     /// The member does not hold the object.
     NotHeld,

@@ -105,7 +105,7 @@ pub enum WriteRefusal {
     },
 }
 
-/// Content that may not be kept at all, whatever is there.
+/// Content that may never be stored.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ContentError {
     /// The value has more bytes than one may have.

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever the wall clock does, also across restarts, a later version is greater.
+        /// A later version is always greater, also when the wall clock jumps or the node restarts.
         #[test]
         fn versions_only_grow(walls in prop::collection::vec((0u64..1 << 47, any::<bool>()), 1..200)) {
             let mut clock = HybridClock::new(7, None);

@@ -14,7 +14,7 @@ pub struct OutboxEntry {
     pub bytes: u64,
     /// The version that is kept; the oldest that may be, while that is unsure. `None` = nothing is.
     pub kept: Option<Version>,
-    /// Whether a put has ended with nobody knowing whether it is kept.
+    /// Whether a put has ended with an unknown outcome.
     pub is_unsure: bool,
     /// What is being kept, oldest first.
     pub pending: VecDeque<Value>,
@@ -24,9 +24,9 @@ pub struct OutboxEntry {
     pub is_removing: bool,
     /// How many merges have failed in a row.
     pub attempts: u32,
-    /// Where it stands among those that wait.
+    /// Its place among those that wait.
     pub due: Option<MonotonicUs>,
-    /// Where it stands by its oldest version.
+    /// Its place by its oldest version.
     pub indexed: Option<Version>,
 }
 
@@ -51,7 +51,7 @@ impl OutboxEntry {
         Self { bytes, kept: Some(version), indexed: Some(version), ..Self::empty() }
     }
 
-    /// Tells whether something is under way that it has to wait for.
+    /// Tells whether it has to wait for something that is not finished.
     pub fn is_busy(&self) -> bool {
         self.merging.is_some() || self.is_removing
     }

@@ -33,7 +33,7 @@ pub enum OutboxEvent {
         /// What was kept; it has a version.
         value: Box<Value>,
     },
-    /// What an effect with this ticket was to make durable is so, or nobody knows.
+    /// The effect with this ticket has ended: it is durable, or the outcome is unknown.
     Stored {
         /// Its ticket.
         ticket: Ticket,
@@ -54,7 +54,7 @@ pub enum OutboxEvent {
         /// How.
         end: MergeEnd,
     },
-    /// Somebody wants to know, and to rely on, up to which version this node submits nothing any more.
+    /// A caller wants a promise: up to which version this node submits nothing any more.
     Floor {
         /// Names the request.
         op: OpId,
@@ -99,7 +99,7 @@ pub enum MergeEnd {
     Done,
     /// No quorum answered in time; it may have happened all the same.
     NoQuorum,
-    /// The registers have too much in hand, or lost it.
+    /// The registers have too many requests, or have lost this one.
     Busy,
     /// This node is no member yet.
     NotReady,

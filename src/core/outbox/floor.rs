@@ -52,7 +52,7 @@ impl Outbox {
     }
 }
 
-/// The greatest version below `version`, whoever gives it.
+/// The greatest version below `version`, of any node.
 fn below(version: Version) -> Version {
     Version { time: version.time.saturating_sub(1), node: u64::MAX }
 }

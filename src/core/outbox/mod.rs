@@ -460,7 +460,7 @@ impl Outbox {
         self.last_ticket
     }
 
-    /// Lets an entry wait for its merge, if there is one to come and it does not wait already.
+    /// Puts an entry into the queue for its merge, if it needs one and is not in the queue already.
     fn wait(&mut self, id: &ObjectId, at: MonotonicUs) {
         let Some(entry) = self.entries.get(id) else { return };
         if entry.kept.is_some() && !entry.is_busy() && entry.due.is_none() {

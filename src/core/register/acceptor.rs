@@ -163,7 +163,7 @@ impl Registers {
         self.keeping.write(id, None);
     }
 
-    /// Sets the ceiling of promises anew when rounds come near it, along with what this step writes.
+    /// Sets a new ceiling of promises when rounds come near it, together with what this step writes.
     fn raise_ceiling(&mut self, ballot: Ballot) {
         if let Some(state) = &mut self.state
             && let Some(ceiling) = promises::raised(state.ceiling, ballot)

@@ -16,7 +16,7 @@ use crate::{
 
 /// How many configurations one message carries. Who needs more asks again.
 const CHAIN_PART: usize = 64;
-/// The most members that a configuration of another node's word may name.
+/// The most members that a configuration may name that another node has sent.
 const MEMBERS_MAX: usize = 4_096;
 /// How long an answer to the question for what follows is waited for.
 const ASK_US: u64 = 100_000;
@@ -126,7 +126,7 @@ fn follows(last: &Configuration, next: &Configuration) -> bool {
 }
 
 impl Registers {
-    /// Takes the word of the group's table.
+    /// Takes configurations from the group's table.
     pub(super) fn on_configured(&mut self, chain: Vec<Configuration>) {
         let Some(epoch) = self.epoch() else { return self.start_with(chain) };
         for next in chain {
@@ -156,7 +156,7 @@ impl Registers {
         self.adopt(state);
     }
 
-    /// Takes the word of another member.
+    /// Takes configurations from another member.
     pub(super) fn on_chain(&mut self, from: NodeId, configurations: Vec<Configuration>) {
         let Some(epoch) = self.epoch().filter(|_| self.is_member(from)) else { return };
         self.adoption.asked = None;
@@ -235,7 +235,7 @@ impl Registers {
         adoption.held.push_back(Held { from, message, trace });
     }
 
-    /// Goes on with the adoption as far as it can. The last thing that a step does before it says what it keeps.
+    /// Goes on with the adoption as far as possible. A step does this last, before it decides what it keeps.
     pub(super) fn move_on(&mut self) {
         let Some(state) = &self.state else { return };
         match self.adoption.stage {
@@ -351,7 +351,7 @@ impl Registers {
         }
     }
 
-    /// Lets everything that waits go on, in the configuration adopted now.
+    /// Continues everything that waits, under the configuration that is adopted now.
     fn restart_all(&mut self, step: StepContext<'_>) {
         if !self.is_named() {
             return self.end_all();

@@ -44,7 +44,7 @@ impl Registers {
         }
     }
 
-    /// Applies changes one after the other. Nobody sees what lies between, which is as if nobody had looked.
+    /// Applies changes one after the other. No read sees the values in between: that is as if no read came in between.
     fn evaluate_changes(
         &mut self,
         step: StepContext<'_>,

@@ -44,7 +44,7 @@ pub enum RegisterEvent {
         /// The request that it belongs to.
         trace: TraceContext,
     },
-    /// Nobody waits for a request any more.
+    /// The caller does not wait for a request any more.
     Abandon {
         /// The request.
         op: OpId,
@@ -128,8 +128,8 @@ pub enum RegisterOutcome {
     },
     /// It did not happen: this node is no member that has adopted a configuration.
     NotReady,
-    /// It did not happen: this node has too much in hand, or the order can only be carried out while no change of the
-    /// members is under way and nobody else wants the object.
+    /// It did not happen: this node has too many requests, or the order can only be carried out while no change of the
+    /// members is running and no other request uses the object.
     Busy,
 }
 
@@ -152,7 +152,7 @@ pub enum RegisterEffect {
         /// The state to keep.
         state: ShardState,
     },
-    /// Send this now: whatever it depends on is durable.
+    /// Send this now: everything that it depends on is durable.
     Send {
         /// To whom; never this node.
         to: NodeId,
@@ -191,7 +191,7 @@ pub trait RegisterShelf {
     /// Says what does not read back.
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, String>;
 
-    /// Tells whether a message to another member has a way now. Only what a round dares to begin with depends on it.
+    /// Tells whether a message can reach another member now. This only decides which kinds of rounds may begin.
     fn reaches(&self, _: NodeId) -> bool {
         true
     }

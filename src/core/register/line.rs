@@ -232,7 +232,7 @@ impl Round {
         self.phase = RoundPhase::Parked;
     }
 
-    /// Stops it for good in one epoch, to begin again in the next.
+    /// Stops it for this epoch. It begins again in the next one.
     pub fn leave_epoch(&mut self) {
         self.park();
         self.timed = None;

@@ -124,7 +124,7 @@ impl Body {
         }
     }
 
-    /// Returns the bytes of value of a request that may wait; `None` = the message is none.
+    /// Returns the bytes of value of a request that may wait; `None` = the message is no such request.
     pub(super) fn request_bytes(&self) -> Option<usize> {
         match self {
             Self::Prepare { .. } | Self::Query { .. } | Self::Drop { .. } => Some(0),

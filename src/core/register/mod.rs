@@ -80,7 +80,7 @@ pub struct Registers {
     adoption: Adoption,
     rescan: Option<ShardRescan>,
     lines: BTreeMap<ObjectId, ObjectQueue>,
-    /// The requests in hand, and the object that each is about.
+    /// The running requests, and the object of each.
     waiters: BTreeMap<OpId, PendingOp>,
     timers: BTreeSet<(MonotonicUs, Timer)>,
     ready: ReadyObjects,

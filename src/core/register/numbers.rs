@@ -8,8 +8,8 @@ use crate::model::{hlc::HybridClock, object::Version, time::UnixMs};
 const COUNTERS: u64 = 1 << 20;
 /// How many versions: those of about half a second. After a restart versions run ahead of the clock by no more.
 const VERSION_TIMES: u64 = 512 << 16;
-/// How far a version that was seen elsewhere may lead the clock: an hour. One that lies further ahead is passed for its object
-/// alone.
+/// How far a version from another node may be ahead of the clock: an hour. A version that is further ahead affects only its own
+/// object.
 const AHEAD_MAX: u64 = (3_600_000) << 16;
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Numbers {
         self.counter
     }
 
-    /// Takes note of a counter that was used elsewhere: the next one here is greater.
+    /// Records a counter that another node has used: the next one here is greater.
     pub fn pass_counter(&mut self, counter: u64) {
         self.counter = self.counter.max(counter);
     }

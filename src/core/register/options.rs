@@ -16,7 +16,7 @@ pub struct Home {
 /// The limits and the pace of one shard. Times are microseconds.
 #[derive(Debug, Clone)]
 pub struct RegisterOptions {
-    /// The most requests of this node that are in hand; more are refused as busy.
+    /// The most requests of this node at a time; more are refused as busy.
     pub in_hand_max: usize,
     /// The most requests that wait for their turn on one object; more are refused as busy.
     pub queue_max: usize,
@@ -93,8 +93,8 @@ impl RegisterOptions {
     }
 }
 
-/// Mistakes that the simulation must catch when they are put in. Each breaks one rule. Tests alone can put them in: elsewhere
-/// the compiler sees that none is, and leaves the wrong branches out.
+/// Mistakes that the simulation must catch. Each breaks one rule. Only tests can switch them on: in other builds the compiler
+/// sees that all are off, and leaves the wrong branches out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RegisterFaults {
     /// Rule 1: ballots do not carry the epoch.
@@ -105,7 +105,7 @@ pub struct RegisterFaults {
     pub reply_before_durable: bool,
     /// Rule 2: what was promised without a write is forgotten in a restart.
     pub volatile_promise: bool,
-    /// Rule 3: the newest configuration is adopted, whatever lies between.
+    /// Rule 3: the newest configuration is adopted, and those before it are skipped.
     pub skip_configurations: bool,
     /// Rule 4: messages of a lower epoch are taken part in.
     pub no_epoch_check: bool,

@@ -182,8 +182,8 @@ impl ReplicaSet {
         those.is_majority_of(self.new) && self.old.is_none_or(|old| those.is_majority_of(old))
     }
 
-    /// Tells whether nothing that was decided can be missed once `those` have said what they hold. After a forced change
-    /// (rule 14) that takes every one: what a quorum had kept may be on one of them alone.
+    /// Tells whether the answers of `those` are enough to see everything that was decided. After a forced change (rule 14) all of
+    /// them are needed: what a quorum had kept may be on one of them alone.
     pub fn sees(&self, those: Places) -> bool {
         if self.forced { self.has_all(those) } else { self.decides(those) }
     }
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!((hash(1), hash(2)), (0x8f87_3bc0_0fb5_74de, 0x7693_976f_c68a_5bd8));
     }
 
-    /// Whoever leaves, nobody else loses an object by it.
+    /// When any member leaves, no other member loses an object by it.
     #[test]
     fn a_member_that_leaves_is_followed_by_the_next_one() {
         for n in 0..200 {

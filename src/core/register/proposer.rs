@@ -15,7 +15,7 @@ use crate::{
     model::{node_id::NodeId, object::ObjectId, time::MonotonicUs, trace::TraceContext},
 };
 
-/// How often the messages of one ballot are sent again before the round begins anew, or a cleaning up is given up.
+/// How often the messages of one ballot are sent again before a new round begins, or a clean-up is given up.
 const RESENDS_MAX: u32 = 8;
 /// How many ballots one round may offer its value under. Then its outcome is unknown.
 const OFFERS_MAX: usize = 64;
@@ -86,8 +86,8 @@ impl Registers {
         }
     }
 
-    /// Lets what is for all replicas go: somebody wants the object. A repair does not wait for those that lag behind, and a
-    /// cleaning up comes another time.
+    /// A request wants the object: gives up what has to reach all replicas. A repair does not wait for those that lag behind, and a
+    /// clean-up is done another time.
     fn hurry(&mut self, step: StepContext<'_>, id: &ObjectId) {
         let line = self.lines.get_mut(id);
         let Some(round) = line.and_then(|line| line.round.take_if(|round| round.is_for_all()))
@@ -187,7 +187,7 @@ impl Registers {
         self.put_round(id, round);
     }
 
-    /// Returns a ballot above all that this node knows of; `None` = there is none.
+    /// Returns a ballot above all that this node knows; `None` = there is no higher one.
     pub(super) fn new_ballot(&mut self, step: StepContext<'_>, id: &ObjectId) -> Option<Ballot> {
         let epoch = self.epoch()?;
         let faults = self.options.faults();

@@ -147,7 +147,7 @@ impl Query {
         agreed.map(|(_, value, _)| value.clone())
     }
 
-    /// Tells whether no quorum can agree any more, whatever the rest says.
+    /// Tells whether no quorum can agree any more, with any answers from the others.
     fn is_split(&self) -> bool {
         let rest = self.set.all().without(self.answered);
         let none_can = |places: Places| !self.set.sees(places.or(rest));

@@ -78,7 +78,7 @@ impl Registers {
         self.forget(op, &id);
     }
 
-    /// Nobody waits for a request any more.
+    /// The caller does not wait for a request any more.
     pub(super) fn on_abandon(&mut self, op: OpId) {
         let Some(waiter) = self.waiters.remove(&op) else { return };
         self.timers.remove(&(waiter.deadline, Timer::Deadline(op)));

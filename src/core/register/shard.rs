@@ -55,7 +55,7 @@ impl Registers {
         self.numbers.last_version()
     }
 
-    /// Advances the shard by one event. `shelf` holds what the shard has kept.
+    /// Advances the shard by one event. `shelf` reads what the shard has stored.
     pub fn step(
         &mut self,
         now: Now,
@@ -108,7 +108,7 @@ impl Registers {
         &self.counts
     }
 
-    /// Returns how the shard stands. Counts what runs, so it is not for every step.
+    /// Returns the status of the shard. It counts what runs, so it is too slow for every step.
     pub fn status(&self) -> ShardStatus {
         ShardStatus {
             epoch: self.epoch(),
@@ -160,7 +160,7 @@ impl Registers {
         } += 1;
     }
 
-    /// Says how a request ends that is not taken in hand.
+    /// Ends a request that is refused at once.
     fn refusal(
         &self,
         now: Now,

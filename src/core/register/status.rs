@@ -37,7 +37,7 @@ pub struct ShardCounts {
     pub no_quorum: u64,
     /// Requests that were refused as busy.
     pub busy: u64,
-    /// Messages of other nodes that were dropped: too much in hand, or not what a member says.
+    /// Messages of other nodes that were dropped: there were too many, or no member sends such a message.
     pub dropped: u64,
     /// Messages that were dropped because the register does not read back.
     pub damaged: u64,
@@ -81,7 +81,7 @@ pub struct ShardStatus {
     pub rounds: usize,
     /// Reads that ask a quorum.
     pub queries: usize,
-    /// Requests of this node in hand, those in rounds included.
+    /// Requests of this node that run, including those in rounds.
     pub in_hand: usize,
     /// Objects with something that is not durable yet.
     pub unkept: usize,

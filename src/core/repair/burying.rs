@@ -15,7 +15,7 @@ use crate::{
 
 /// The most expired objects that are looked at, at a time.
 pub const OUTLIVED_MAX: usize = 512;
-/// After so many seconds any replica makes an expired object a tombstone, whoever should.
+/// After so many seconds any replica makes an expired object a tombstone, not only the one that should.
 const ANYBODY_S: u64 = 600;
 
 /// The search for expired objects.
@@ -204,7 +204,7 @@ impl Sweeper {
         self.on_floor(now, ticket, floor.map(RepairAnswer::Floor));
     }
 
-    /// Takes a member's promise. Gives the answer back if it is none that was awaited.
+    /// Takes a member's promise. Returns the answer if no such promise was expected.
     pub(super) fn on_floor(
         &mut self,
         now: Now,

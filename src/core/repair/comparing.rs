@@ -52,7 +52,7 @@ impl Side {
         self.next.clone().filter(|_| self.registers.is_empty() && self.asked.is_none())
     }
 
-    /// Tells whether it is known what comes next on this side, if only that nothing does.
+    /// Tells whether it is known what comes next on this side, or that nothing comes.
     fn is_known(&self) -> bool {
         !self.registers.is_empty() || self.next.is_none()
     }
@@ -93,7 +93,7 @@ impl Walk {
         Self { buckets, own, other, candidates: BTreeSet::new(), seed, look: None }
     }
 
-    /// Goes on side by side as far as both sides are known.
+    /// Compares both sides as far as both are known.
     fn merge(&mut self) {
         while self.own.is_known() && self.other.is_known() && self.candidates.len() < CANDIDATES_MAX
         {

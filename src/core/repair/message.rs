@@ -150,6 +150,6 @@ pub enum RepairAnswer {
     Floor(Version),
     /// The member is in another group or epoch, or in the middle of a change.
     Elsewhere,
-    /// The member has too much in hand, or cannot read its store. Ask again later.
+    /// The member has too many requests, or cannot read its store. Ask again later.
     Later,
 }

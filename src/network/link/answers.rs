@@ -140,7 +140,7 @@ impl Answers {
     }
 }
 
-/// Waits for an answer for as long as the asker does, and as long as the link stands.
+/// Waits for an answer while the asker waits and the link is open.
 async fn finish(
     mut request: Request,
     answer: BoxFuture<'static, Result<Bytes, String>>,
@@ -162,7 +162,7 @@ async fn finish(
     }
 }
 
-/// Sees to it that a request whose handler breaks is refused, and not left without an answer.
+/// If a request's handler panics, the request is refused, and not left without an answer.
 struct Unanswered<'a>(Option<&'a mut Request>);
 
 impl Unanswered<'_> {

@@ -128,7 +128,7 @@ impl Pulse {
     }
 }
 
-/// Sees to it that a link does not stay in the table when its task is gone, however that ends.
+/// Removes a link from the table when its task ends, in whatever way.
 struct Ending<'a> {
     inner: &'a LinksInner,
     link: &'a Arc<Link>,

@@ -33,7 +33,7 @@ pub(super) enum HandshakeSide {
 pub(super) enum Failed {
     /// Another network, version or node, or no valid proof.
     Stranger(String),
-    /// Another link to this node stands.
+    /// Another link to this node is open.
     Crossed(NodeId),
     /// One of the two sides takes no link now.
     Refused(String),

@@ -46,9 +46,9 @@ pub(super) struct Birth {
 }
 
 impl Birth {
-    /// Tells whether this link replaces `old`. Both sides know the same of both links, so both decide alike: one that was
-    /// opened after its opener had said hello on the other is the later, and its opener had no use for the other; of two
-    /// that crossed, the smaller node's stays.
+    /// Tells whether this link replaces `old`. Both sides know the same about both links, so both decide the same. If a link was
+    /// opened after its opener had said hello on the other one, it is the later one: its opener did not need the other. If the two
+    /// crossed, the link that the smaller node opened stays.
     pub(super) fn replaces(&self, old: &Self) -> bool {
         if self.incarnation != old.incarnation || self.is_after(old) {
             return true;
@@ -240,7 +240,7 @@ impl Link {
         self.fate.subscribe()
     }
 
-    /// Tells whether nothing is under way on it.
+    /// Tells whether nothing is waiting on it.
     pub(super) fn is_idle(&self) -> bool {
         self.work.count() == 0 && self.outbox().is_idle()
     }

@@ -73,7 +73,7 @@ impl LinksInner {
         }
     }
 
-    /// Opens a link, unless one to whoever answers stands, and says to whom.
+    /// Opens a link, unless one to the node that answers is open, and says which node it is.
     pub(super) async fn open(
         self: &Arc<Self>,
         address: &str,

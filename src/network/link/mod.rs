@@ -145,7 +145,7 @@ impl Links {
         self.inner.answers.close().await;
     }
 
-    /// Opens a link to whoever serves at `address`, or finds the one that stands.
+    /// Opens a link to the node at `address`, or finds the one that is open.
     async fn reach(inner: &Arc<LinksInner>, address: &str) -> Result<Arc<Link>, LinkError> {
         if let Some(link) = inner.table.link_at(address) {
             return Ok(link);
@@ -247,7 +247,7 @@ impl LinkMaker for Links {
     }
 }
 
-/// Ends a node's link when whoever held it has gone, unless it is not to be kept any more.
+/// Ends a node's link when its holder has gone, unless the link is still to be kept.
 struct Held<'a> {
     inner: &'a LinksInner,
     node: NodeId,

@@ -17,7 +17,7 @@ pub struct LinkOptions {
     pub queue_bytes_max: usize,
     /// Most requests of ours without an answer, per link.
     pub asks_max: usize,
-    /// Most requests of the other node in hand, per link. Not less than its `asks_max`, or a busy link refuses.
+    /// Most requests of the other node at a time, per link. If it is less than that node's `asks_max`, a busy link refuses requests.
     pub work_max: usize,
     /// Most bytes of those, per link.
     pub work_bytes_max: usize,

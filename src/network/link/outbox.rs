@@ -41,7 +41,7 @@ pub(super) enum NotTaken {
 /// A message on its way out.
 pub(super) struct Item {
     pub(super) frame: Frame,
-    /// When nobody waits for it any more.
+    /// The time after which no caller waits for it any more.
     pub(super) deadline: Option<MonotonicUs>,
     /// The place of the request that it answers; given back when it is sent.
     pub(super) work: Option<Work>,

@@ -35,7 +35,7 @@ struct Peer {
 pub(super) enum LinkAdmission {
     /// It stands.
     Stands,
-    /// Another one to the same node stands, and stays.
+    /// Another link to the same node is open, and stays.
     Crossed,
     /// There are as many links to nodes that none is kept to as there may be.
     Full,
@@ -66,12 +66,12 @@ impl LinkTable {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the link that stands to a node.
+    /// Returns the open link to a node.
     pub(super) fn link(&self, node: NodeId) -> Option<Arc<Link>> {
         self.standing.load().get(&node).cloned()
     }
 
-    /// Returns the link that stands to whoever serves at an address.
+    /// Returns the open link to the node at an address.
     pub(super) fn link_at(&self, address: &str) -> Option<Arc<Link>> {
         let peers = self.peers();
         let is_there = |peer: &&Peer| {

@@ -30,7 +30,7 @@ impl WorkGauge {
     }
 }
 
-/// One request in hand; given back when its answer is sent, or dropped.
+/// A request that is being handled; its place is free again when its answer is sent, or it is dropped.
 #[derive(Debug)]
 pub(super) struct Work {
     link: Arc<WorkGauge>,
@@ -39,7 +39,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Takes a request in hand, if there is room. One is always taken on an empty link.
+    /// Takes a place for a request, if there is room. On a link without requests, one is always taken.
     pub(super) fn take(
         link: &Arc<WorkGauge>,
         all: &Arc<WorkGauge>,

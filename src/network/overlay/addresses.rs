@@ -16,7 +16,7 @@ pub const PER_NODE_MAX: usize = 8;
 const PER_NAME_MAX: usize = 64;
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a configured text stands for.
+/// What a configured text means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BootstrapAddress {
     /// A name or an address with its port.

@@ -30,7 +30,7 @@ use nomad_core::{
 /// Grows with every change that older nodes do not understand.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// Connections that others may open, and all together: there is always room to go and find somebody.
+/// The most connections that others may open, and the most in total. The difference is room to connect to other nodes.
 const INBOUND_MAX: u32 = 192;
 const CONNECTIONS_MAX: u32 = 256;
 /// Connections under way, either way.
@@ -61,7 +61,7 @@ pub struct OverlayRequest {
     pub seeker: Option<Seeker>,
 }
 
-/// Gossip that takes part in one topic and keeps none of others'.
+/// Gossip that uses one topic and stores no messages of others.
 pub type Gossip = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
 
 /// All protocols.

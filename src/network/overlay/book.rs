@@ -233,7 +233,7 @@ impl AddressBook {
         }
     }
 
-    /// Takes note that a node stands behind a configured place.
+    /// Records which node answers at a configured address.
     pub fn found(&mut self, index: usize, peer: PeerId) {
         if let Some(target) = self.targets.get_mut(index) {
             if target.found.len() >= FOUND_MAX {

@@ -83,7 +83,7 @@ pub struct SwarmDriver {
     pub(super) questions_left: f64,
     pub(super) published: MonotonicUs,
     pub(super) announce_at: MonotonicUs,
-    /// Whether the last announcement found nobody.
+    /// Whether the last announcement reached no node.
     pub(super) is_unheard: bool,
     /// Addresses behind which this node found itself.
     own_addresses: BTreeSet<Multiaddr>,
@@ -179,7 +179,7 @@ impl SwarmDriver {
         Ok(())
     }
 
-    /// Tells whether there is anybody to dial, or a way to hear of somebody.
+    /// Tells whether there is any node to dial, or a way to hear of one.
     pub fn has_sources(&self) -> bool {
         let is_multicast = self.multicast.is_some() || self.swarm.behaviour().mdns.is_enabled();
         is_multicast || !self.book.is_empty()

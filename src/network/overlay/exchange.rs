@@ -99,7 +99,7 @@ impl SwarmDriver {
         }
     }
 
-    /// Lets the right to ask grow again.
+    /// Lets the number of allowed requests grow again, up to its limit.
     pub(super) fn refill(&mut self, passed_us: u64) {
         let grown = self.questions_left + QUESTIONS_PER_S * passed_us as f64 / 1e6;
         self.questions_left = grown.min(QUESTIONS_PER_S);

@@ -137,7 +137,7 @@ impl OverlayShared {
         verdict
     }
 
-    /// Forgets what has been silent for too long.
+    /// Forgets what was not heard of for too long.
     pub fn expire(&self) {
         Self::lock(&self.directory).expire(self.clock.monotonic());
     }

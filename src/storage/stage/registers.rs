@@ -101,8 +101,8 @@ impl<T: RecordTable> BatchStage<'_, T> {
         Ok(Planned { id, register, before, is_new })
     }
 
-    /// Tells whether a register brings an object that is not kept yet. What was accepted under one ballot is one value; under
-    /// another one it may be the same again, which costs less to read than to write.
+    /// Tells whether a register brings an object that is not kept yet. One ballot stands for one value. Under another ballot the
+    /// value may be the same again: to find that out, a read costs less than a write.
     fn has_new_object(
         &self,
         id: &ObjectId,

@@ -38,7 +38,7 @@ pub(super) struct PendingJoin {
 #[derive(Debug)]
 pub(super) struct Removal {
     claim: u64,
-    /// Whether it is only silent: when it is heard of again before it is out, it stays.
+    /// Whether it is removed only because it is silent. If it is heard of again before the removal is written, it stays.
     is_guess: bool,
     /// The orders that wait for it.
     pub orders: Vec<RequestId>,

@@ -47,7 +47,7 @@ pub struct MembershipConfig {
     pub remove_after_us: u64,
     /// `group.quorumLossGrace`; 0 = never.
     pub quorum_loss_grace_us: u64,
-    /// How long a majority may be silent before the group says that it has none.
+    /// How long the group may be without an answer from a majority before it reports that it has none.
     pub quorum_silent_us: u64,
     /// After how long without a link a voter is replaced.
     pub suspect_after_us: u64,
@@ -74,7 +74,7 @@ pub struct MembershipFaults {
     pub merge_without_order: bool,
     /// Members' rescans are acknowledged on their behalf.
     pub acknowledge_for_others: bool,
-    /// The leader removes members on its own word, whoever else reaches them.
+    /// The leader removes members that it cannot reach itself, even if other members reach them.
     pub remove_on_own_word: bool,
     /// Any number of members votes.
     pub even_voters: bool,

@@ -20,7 +20,7 @@ use crate::{
 /// Something to do. Those with a [`Ticket`] are answered by the event that carries it, once.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MembershipEffect {
-    /// Keep this durably, then send `Persisted`. Whatever depends on it comes as an effect of that event, never before.
+    /// Keep this durably, then send `Persisted`. What depends on it is an effect of that event, never an earlier one.
     Persist {
         /// Named by `Persisted`.
         ticket: Ticket,
@@ -38,7 +38,7 @@ pub enum MembershipEffect {
         /// What ends the search early.
         enough: SearchGoal,
     },
-    /// Ask whoever serves at an address, then send `Answered`.
+    /// Ask the node at an address, then send `Answered`.
     AskAddress {
         /// Named by `Answered`.
         ticket: Ticket,
@@ -137,7 +137,7 @@ pub enum MembershipEffect {
 pub enum SearchGoal {
     /// Nothing: the whole window counts.
     Never,
-    /// A group with a free place that is none of these.
+    /// A group that has a free place and is not one of these.
     RoomBeside(BTreeSet<String>),
     /// This super-peer's group.
     SuperPeer(NodeId),

@@ -44,7 +44,7 @@ pub enum MembershipEvent {
     },
     /// A link stands.
     LinkUp(NodeId),
-    /// A link that stood is down, or a kept one could not be made.
+    /// An open link is down, or a link that is to be kept could not be opened.
     LinkDown(NodeId),
     /// Another node asks. Each is replied to exactly once.
     Asked {
@@ -110,7 +110,7 @@ pub enum MembershipEvent {
 /// What a client can want of a membership. What only the super-peer can do is passed on to it by the other members.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum MembershipOrder {
-    /// Leave the group for good and look for none.
+    /// Leave the group, and do not look for another one.
     Leave,
     /// Move a member (or this node) to the group of another super-peer.
     Migrate {
@@ -130,7 +130,7 @@ pub enum MembershipOrder {
     PeerLeaves(NodeId),
     /// Ask a member whether it still holds its place.
     Look(NodeId),
-    /// Write down where a member stands.
+    /// Write a member's position into the table.
     Stand {
         /// The member.
         node: NodeId,
@@ -139,7 +139,7 @@ pub enum MembershipOrder {
     },
     /// Let another member lead.
     SuperPeerLeave,
-    /// Write an entry that is none of membership's own business, such as a setting.
+    /// Write an entry that is not about the membership, such as a setting.
     Write(TableCommand),
 }
 
@@ -149,8 +149,7 @@ impl MembershipOrder {
         !matches!(self, Self::Leave | Self::SuperPeerLeave)
     }
 
-    /// Tells whether another member may pass it on to this node: of the entries of the log, only the one setting that
-    /// is the group's.
+    /// Tells whether another member may pass it on to this node. Of the log entries, only a change of the group's one setting may be.
     pub(super) fn may_be_passed_on(&self) -> bool {
         match self {
             Self::Leave | Self::SuperPeerLeave => false,

@@ -110,7 +110,7 @@ impl Membership {
         }
     }
 
-    /// Lays down the lead: whoever waits for it is sent to the next super-peer.
+    /// Gives up the lead: requests that wait for it are sent to the next super-peer.
     pub(super) fn drop_lead(&mut self) {
         let Some(lead) = self.lead.take() else { return };
         self.watch.forget_reports();
@@ -178,7 +178,7 @@ impl Membership {
         }
     }
 
-    /// Writes an entry that needs no answer: whoever wants it asks again until the table shows it.
+    /// Writes an entry without waiting for a result: the caller asks again until the table shows it.
     fn note(&mut self, about: (NodeId, u64), command: TableCommand) {
         let Some(lead) = &mut self.lead else { return };
         if self.pace.is_due(lead.noted_at) {
@@ -207,13 +207,13 @@ impl Membership {
         }
     }
 
-    /// A member describes itself anew.
+    /// A member changes its description.
     pub(super) fn note_described(&mut self, member: Member, claim: u64) {
         // Epoch 0 is never joint, so that the two kinds of notes do not meet.
         self.note((member.node, 0), TableCommand::Describe { member, claim });
     }
 
-    /// Ends a joint epoch that waits for members which are gone for good.
+    /// Ends a joint epoch that waits for members which will not come back.
     pub(super) fn run_force(&mut self, table: &GroupTable) {
         let now = self.pace.now();
         let grace_us = self.config.quorum_loss_grace_us;

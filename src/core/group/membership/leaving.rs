@@ -18,7 +18,7 @@ const RETRY_US: u64 = 500_000;
 #[derive(Debug)]
 pub(super) struct OrderedLeave {
     goal: Goal,
-    /// When the node goes without the group's consent: its claim is void then, and whoever asks is told.
+    /// When the node goes without the group's consent. Its claim is void then, and nodes that ask about it are told so.
     until: Lived,
     ask_at: Lived,
 }
@@ -84,9 +84,9 @@ impl Membership {
         }
     }
 
-    /// Decides who is to lead next, if anybody: when this node leaves, when a client ordered it, or when it is
-    /// provisional and a dedicated super-peer is a member, or when a change under way takes it out: it won an election on
-    /// its way, and cannot write itself down as the super-peer.
+    /// Decides whether another member is to lead next, and which. Reasons: this node leaves; a client ordered it; it is provisional
+    /// and a dedicated super-peer is a member; or a change that is not finished removes this node. In the last case it won an election
+    /// although it is being removed, so it cannot write itself into the table as the super-peer.
     pub(super) fn run_heir(&mut self, table: &GroupTable) {
         let is_leaving = self.seated().is_some_and(|seated| seated.is_leaving());
         let successor = self.successor(table);
@@ -104,8 +104,8 @@ impl Membership {
         }
     }
 
-    /// A super-peer that leaves alone ends its group. With others it leads on until one of them does; with none that
-    /// can, it goes when its patience ends, and they find out as if it had died.
+    /// A super-peer that leaves and is alone ends its group. With others, it leads on until one of them does. If none of them can,
+    /// it goes when the time limit ends, and for the others that is as if it had died.
     fn leave_the_lead(&mut self) {
         if self.table().is_some_and(|table| table.seats.len() == 1) {
             self.dissolve(None);
@@ -137,7 +137,7 @@ impl Membership {
         fit.min_by_key(rank).copied()
     }
 
-    /// Has another member lead: this one falls silent, that one campaigns.
+    /// Makes another member lead: this node stops its heartbeats, the other one campaigns.
     pub(super) fn hand_over(&mut self, to: NodeId) {
         let (now, term) = (self.pace.now(), self.log.term);
         let until = now.plus(self.config.election_timeout_us / 2);

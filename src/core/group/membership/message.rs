@@ -45,7 +45,7 @@ pub enum MembershipRequest {
         /// Where the super-peer's peer listener is.
         address: String,
     },
-    /// To the super-peer, or to any member when there is none: the sender is here, and this is how the group looks to it.
+    /// To the super-peer, or to any member when there is none: the sender is alive, and this is what it sees of the group.
     Health(HealthReport),
     /// To the super-peer: the sender has finished the rescan of a joint epoch.
     Rescanned {
@@ -65,7 +65,7 @@ pub enum MembershipRequest {
         /// What it is now.
         member: Member,
     },
-    /// From one super-peer to another: is there room for the whole of my group? A yes is a promise not to go elsewhere
+    /// From one super-peer to another: is there room for the whole of my group? The one that says yes promises not to move itself
     /// in the meantime.
     Room {
         /// The asked group.
@@ -93,7 +93,7 @@ pub enum MembershipRequest {
         group: String,
         /// The member's claim.
         claim: u64,
-        /// Whether it stays without a group until somebody asks it into one; else it looks for another one.
+        /// Whether it stays without a group until it is invited. Otherwise it looks for another group.
         rests: bool,
     },
     /// From one super-peer to another: is there a place for this member of mine? A yes keeps it for a while.
@@ -152,7 +152,7 @@ pub enum MembershipAnswer {
     Refused(MembershipRefusal),
     /// To `Confirm`: the claim is bound to that group.
     Bound,
-    /// The claim is void, or is bound to another group: whoever holds a place under it gives it up.
+    /// The claim is void, or is bound to another group. A group that has a place for it removes the place.
     Void,
     /// To `Health`: the sender is a member.
     Member {
@@ -164,7 +164,7 @@ pub enum MembershipAnswer {
         /// and reports only those that do.
         doubts: BTreeSet<NodeId>,
     },
-    /// To whatever a member asks: it is no member under that claim, by a table that is at least as new as its own.
+    /// The answer to any request of a member: it is no member under that claim, by a table that is at least as new as its own.
     NoMember {
         /// The answerer's epoch.
         epoch: u64,

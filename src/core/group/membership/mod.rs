@@ -121,7 +121,7 @@ pub struct Membership {
     again: bool,
 }
 
-/// Where the node stands, with what it needs there.
+/// The state of the node, with the data of that state.
 #[derive(Debug)]
 enum MembershipStage {
     /// Not started, or stopped.
@@ -194,7 +194,7 @@ enum Purpose {
 }
 
 impl Purpose {
-    /// Tells whether a client waits for it, whatever becomes of this node meanwhile.
+    /// Tells whether a client waits for it. Such a request goes on even if this node's state changes.
     fn is_of_order(&self) -> bool {
         match self {
             Self::PassOn { .. }
@@ -391,8 +391,8 @@ impl Membership {
         self.on_link_of_member(node, is_up);
     }
 
-    /// Takes note that a member said something under the claim that it sits under. A node that has gone elsewhere is not
-    /// heard of, however much it says. Of others nothing is kept.
+    /// Records that a member is alive, if it used its current claim. A node that has moved to another group does not count, even if
+    /// it sends messages. Nothing is kept about other nodes.
     fn hear(&mut self, node: NodeId) {
         if self.table().is_some_and(|table| table.seats.contains_key(&node)) {
             self.watch.hear(node, self.pace.now(), self.pace.clock());
@@ -445,7 +445,7 @@ impl Membership {
         self.again = true;
     }
 
-    /// Returns where the node stands.
+    /// Returns the state of the node.
     pub fn state(&self) -> RoleState {
         match &self.stage {
             MembershipStage::Asleep | MembershipStage::Resting => RoleState::Leaving,

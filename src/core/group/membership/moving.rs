@@ -107,7 +107,7 @@ impl Membership {
         )
     }
 
-    /// Leaves whatever the node is in, for good, and goes on to `goal`.
+    /// Leaves the present group or search, and goes on to `goal`.
     pub(super) fn go(&mut self, goal: Goal) {
         let goal = match goal {
             Goal::Join(target) if self.rests_from(&target.group) => Goal::Look(None),

@@ -23,7 +23,7 @@ const RANK_US: u64 = 150_000;
 /// A member's memory.
 #[derive(Debug)]
 pub(super) struct Seated {
-    /// Whether a majority stands behind the group now, as far as this node knows. Also an election is without one.
+    /// Whether the group has a majority now, as far as this node knows. During an election it has none.
     pub has_majority: bool,
     /// When one last did.
     majority_at: Lived,
@@ -334,7 +334,7 @@ impl Membership {
         Some((self.durable.home.clone()?, self.durable.claim))
     }
 
-    /// Reports to the super-peer; without one, asks any member, who knows when this node is none any more.
+    /// Reports to the super-peer. Without one, asks any member: a member knows if this node was removed.
     fn run_health(&mut self) {
         let Some((group, claim)) = self.home_and_claim() else { return };
         let Some(at) = self.seated().map(|seated| seated.health_at) else { return };
@@ -403,7 +403,7 @@ impl Membership {
         }
     }
 
-    /// Takes the super-peer's word for its majority. Who has just been elected may not know it yet: it is asked again soon.
+    /// Believes the super-peer that it has a majority. A super-peer that was just elected may not know it yet: it is asked again soon.
     fn take_word(&mut self, majority: bool) {
         let again_at = self.pace.about(RETRY_US / 2);
         let Some(seated) = self.seated() else { return };

@@ -19,7 +19,7 @@ pub(super) struct Electorate<'a> {
     pub voters: &'a BTreeSet<NodeId>,
     /// Who has nearly all entries.
     pub caught_up: &'a BTreeSet<NodeId>,
-    /// Who is to lead next, if anybody: votes too.
+    /// The member that is to lead next, if there is one: it votes too.
     pub heir: Option<NodeId>,
     /// The most voters.
     pub most: u32,

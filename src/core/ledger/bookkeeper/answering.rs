@@ -9,7 +9,7 @@ use crate::{
 /// The longest cursor that another node may name: that of the longest id.
 const AFTER_BYTES_MAX: usize = ObjectId::BYTES_MAX;
 
-/// What is to be done about a caller's word that a member holds an object.
+/// What to do when a caller says that a member holds an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
     /// The ledger has it already.
@@ -116,7 +116,7 @@ impl Bookkeeper {
         self.ledger.page(after, limit.clamp(1, LIMIT_ENTRIES), now.wall.secs())
     }
 
-    /// Decides about a caller's word that a member holds an object. The ledger takes no word about a member but its own.
+    /// Decides what to do when a caller says that a member holds an object. The ledger believes only the member itself.
     pub fn refer(&self, member: NodeId, id: &ObjectId) -> Word {
         match (self.ledger.held(member, id), member == self.this) {
             (Some(_), _) => Word::Known,
@@ -126,8 +126,8 @@ impl Bookkeeper {
         }
     }
 
-    /// Forgets what a member holds that does not answer; the other ledgers of the group are told. A member that is gone for
-    /// good has left the ledger by itself.
+    /// Forgets what a member holds, if the member does not answer, and tells the other ledgers of the group. A member that was
+    /// removed has left the ledger already.
     pub fn forget_if_gone(
         &mut self,
         now: Now,

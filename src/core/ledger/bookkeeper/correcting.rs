@@ -9,7 +9,7 @@ use crate::{
 
 /// How soon a comparison is tried again that came at the wrong moment.
 const AGAIN_US: u64 = 300_000;
-/// How soon one is tried again that nobody answered.
+/// How soon a member is asked again that has not answered.
 const UNANSWERED_US: u64 = 5_000_000;
 /// How often a comparison waits for notices that are missing, before it takes them for lost.
 const TRIES_MAX: u32 = 3;
@@ -39,7 +39,7 @@ enum End {
     Corrected,
     /// Notices are under way, or the member does not know yet.
     WrongMoment,
-    /// Nobody has answered, or not as it should be.
+    /// There was no answer, or a wrong one.
     Failed,
 }
 
