@@ -129,10 +129,10 @@ impl PeerHandler for Echo {
 type Opened = BoxStream<'static, Result<Frames, Status>>;
 
 /// The link's service over a bare tonic server.
-struct Door(Arc<Links>);
+struct LinkService(Arc<Links>);
 
 #[tonic::async_trait]
-impl Link for Door {
+impl Link for LinkService {
     type OpenStream = Opened;
 
     async fn open(&self, request: Request<Streaming<Frames>>) -> Result<Response<Opened>, Status> {
@@ -223,7 +223,7 @@ impl Bench {
     async fn start(size: usize) -> Result<Self> {
         let (server, to) = links(Arc::new(|_| {}))?;
         server.serve(Service::Replica, Arc::new(Echo));
-        let address = serve(Door(server)).await?;
+        let address = serve(LinkService(server)).await?;
         let (sink, mut events) = mpsc::channel(16);
         let sink: LinkSink = Arc::new(move |event| drop(sink.try_send(event)));
         let (links, _) = links(sink)?;

@@ -2,7 +2,7 @@
 //! latency of everybody else.
 //!
 //! The slow connections are held by a process of their own, since they need as many file descriptors as one process may
-//! have. A connection that the server closes is opened again a second later, as somebody who means harm would.
+//! have. A connection that the server closes is opened again a second later, as an attacker would do.
 
 mod slow;
 #[allow(dead_code, reason = "each bench uses its own part")]

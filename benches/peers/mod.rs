@@ -26,7 +26,7 @@ use crate::support::process::Process;
 /// How long a system may take until it serves.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long one look at it may take.
+/// How long one attempt may take.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Where the peers' programs are.

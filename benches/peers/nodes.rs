@@ -110,7 +110,7 @@ impl Nodes {
     }
 
     /// Kills one for good, with its disk.
-    pub fn lose(&mut self, number: usize) -> Result<String> {
+    pub fn kill_for_good(&mut self, number: usize) -> Result<String> {
         ensure!(number < self.nodes.len(), "there is no node {number}");
         let Node { process, id, .. } = self.nodes.remove(number);
         drop(process);

@@ -103,7 +103,7 @@ pub async fn recover(dir: &Path, objects: u64) -> Result<Recovery> {
     }
     load.errors = 0;
     let lost = now();
-    group.lose(2)?;
+    group.kill_for_good(2)?;
     // Started beside the load, as a new machine would be.
     let (joined, mut group) = tokio::task::spawn_blocking(move || {
         let joined = now();
@@ -116,7 +116,7 @@ pub async fn recover(dir: &Path, objects: u64) -> Result<Recovery> {
     loop {
         during.push(load.sample().await?);
         let from = rng.random_range(0..objects);
-        if look(&rest, from, &new.id).await? && all(&rest, objects, &new.id).await? {
+        if ledger_is_complete(&rest, from, &new.id).await? && all(&rest, objects, &new.id).await? {
             break;
         }
         if lost.elapsed() > LIMIT {
@@ -140,7 +140,7 @@ pub async fn recover(dir: &Path, objects: u64) -> Result<Recovery> {
 }
 
 /// Whether a part of the ledger, from this object on, shows all replicas, the new member's among them.
-async fn look(rest: &str, from: u64, new: &str) -> Result<bool> {
+async fn ledger_is_complete(rest: &str, from: u64, new: &str) -> Result<bool> {
     let after = URL_SAFE_NO_PAD.encode(key(SIZE_BYTES, from));
     let path = format!("/nomad/storage/get/object-ledger?limit={LOOKED_AT}&cursor={after}");
     let page: BTreeMap<String, Vec<Value>> =

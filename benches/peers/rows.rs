@@ -322,10 +322,10 @@ pub async fn measure(
         .map(|subject| Figures::of(*subject, runs.get(subject).map_or(&[], Vec::as_slice)))
         .collect();
     let cost = (row.kind != Kind::Get).then(|| cost.per_request(systems.group.nodes.len()));
-    Ok(judge(row, figures, cost))
+    Ok(verdict_of(row, figures, cost))
 }
 
-fn judge(row: &Row, figures: Vec<Figures>, cost: Option<Cost>) -> RowResult {
+fn verdict_of(row: &Row, figures: Vec<Figures>, cost: Option<Cost>) -> RowResult {
     let of = |subject| figures.iter().find(|it| it.subject == subject);
     let pair = of(row.subject).zip(of(row.yardstick));
     let ratio_of = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };

@@ -197,7 +197,7 @@ impl RegisterRecord {
     }
 }
 
-/// In place of a register that cannot be read.
+/// Returns the head of a register that cannot be read.
 pub fn damaged_head(id: ObjectId) -> RegisterHead {
     RegisterHead {
         id,

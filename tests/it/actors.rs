@@ -53,8 +53,8 @@ async fn actors_md_describes_the_live_tree() {
     assert_eq!(live, documented());
 }
 
-/// Goal: no actor is one whose loss the node does not survive. Method: each is killed once, and the node then takes a
-/// write and reads it back. Supervisors bring their children down with them.
+/// Goal: the node survives the loss of each of its actors. Method: each is killed once, and the node then takes a write and
+/// reads it back. A killed supervisor ends its children too.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_survives_the_loss_of_each_actor() {
     let node = Node::builder().env("DEBUG_ALLOWKILL", true).start();

@@ -1,5 +1,5 @@
-//! The two control services over gRPC, on a node that is alone in its group: each rpc answers truthfully for a group of one, and what
-//! needs a second node is refused in words that say so.
+//! The two control services over gRPC, on a node that is alone in its group. Each rpc answers correctly for a group of one. What
+//! needs a second node is refused, and the message says so.
 
 use std::fmt::Debug;
 

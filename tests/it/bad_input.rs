@@ -360,7 +360,7 @@ async fn four_mebibytes_are_the_default_limit() {
     refused(&answer, (413, "TOO_LARGE"), "4194304");
 }
 
-/// A body whose length nobody announced is cut off at the limit, not collected first.
+/// A body of unknown length is cut off at the limit. It is not collected first.
 #[tokio::test]
 async fn a_chunked_body_over_the_limit_is_413() {
     let node = Node::builder().env("NODE_STORAGE_MAXOBJECTBYTES", 1_024).start();

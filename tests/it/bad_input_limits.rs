@@ -97,7 +97,7 @@ async fn over_the_limit_requests_are_refused_at_once_and_later_served() {
     let retry =
         status.get_details_retry_info().unwrap_or_else(|| panic!("no RetryInfo: {status:?}"));
     assert!(retry.retry_delay.unwrap() > Duration::ZERO, "{retry:?}");
-    // Whoever watches the node still sees it, and sees what is going on.
+    // Health and metrics still answer.
     http.get("/healthz").await.page(200);
     http.get("/metrics").await.page(200);
     crowd.finish().await;

@@ -1,5 +1,5 @@
-//! The harness of the cluster tests, held against small programs of its own: namespaces carry packets and multicast, cuts
-//! cut exactly what they say, the name server is one, and nothing of it is left behind.
+//! Tests the harness of the cluster tests: namespaces carry packets and multicast, a cut stops exactly the packets that it
+//! should, the name server answers, and nothing is left behind.
 
 use std::{
     io,

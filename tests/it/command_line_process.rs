@@ -1,5 +1,4 @@
-//! The node as a process: how it starts, what it leaves for others to find it, that nobody else opens its directory, and
-//! how it stops.
+//! The node as a process: how it starts and stops, how others find it, and that no second process can open its directory.
 
 use std::time::Duration;
 
@@ -64,7 +63,7 @@ async fn a_second_process_on_the_same_directory_is_refused() {
     assert_eq!(found["nodeId"], node.id().await);
 }
 
-/// `kill -9` leaves the addresses file behind: nobody may be led astray by it.
+/// `kill -9` leaves the addresses file behind: no client may use the old addresses.
 #[tokio::test]
 async fn a_stale_addresses_file_is_no_node() {
     let mut node = Node::start();

@@ -22,7 +22,7 @@ async fn group_of(peers: usize, cluster: Cluster) -> (Cluster, View) {
     (cluster, view)
 }
 
-/// A port that nobody listens on now.
+/// A free port.
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -111,7 +111,7 @@ fn assert_log(cluster: &Cluster, number: usize, leader: &View) {
     }
 }
 
-/// Nobody is told to lead: the first founds a group for the time being, the others join it, and a dedicated super-peer
+/// No node is a dedicated super-peer: the first one founds a provisional group and the others join it. A dedicated super-peer
 /// that comes later takes the group over.
 #[tokio::test]
 async fn a_dedicated_super_peer_takes_over_the_group_of_a_provisional_one() {
@@ -155,7 +155,7 @@ async fn twelve_nodes_form_groups_of_at_most_five() {
     say(&cluster.assert_one_history());
 }
 
-/// Goal: losing the super-peer is repaired without a hand, every time; nobody else is lost, and no second group appears.
+/// Goal: a lost super-peer is replaced without an operator, every time. No other member is lost, and no second group appears.
 #[tokio::test]
 async fn a_killed_super_peer_is_replaced_every_time() {
     let kills = if soak() { 20 } else { 3 };
@@ -208,7 +208,7 @@ async fn a_killed_super_peer_is_replaced_every_time() {
     say(&cluster.assert_one_history());
 }
 
-/// Whatever a node was when it was killed, it learns who leads before it says who it is.
+/// After a restart a node learns who leads before it reports its own role, even if it led when it was killed.
 #[tokio::test]
 async fn a_killed_super_peer_does_not_come_back_as_one() {
     let mut cluster = Cluster::new();
@@ -250,7 +250,7 @@ async fn a_dedicated_super_peer_that_comes_back_gets_its_lead_back() {
     say(&cluster.assert_one_history());
 }
 
-/// A super-peer that stands still for a while is replaced; when it goes on it follows, whatever it believed.
+/// A super-peer that is paused for a while is replaced. When it runs again, it follows the new one.
 #[tokio::test]
 async fn a_super_peer_that_stood_still_follows_the_new_one() {
     let mut cluster = Cluster::new();

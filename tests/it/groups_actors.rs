@@ -12,7 +12,7 @@ use crate::support::{
     say, soak,
 };
 
-/// Those whose loss is the loss of the node, or which another test kills.
+/// Not killed here: actors without which the node ends, and actors that another test kills.
 const LEFT_OUT: [&str; 6] = ["node", "storage", "local_store", "writer", "rest", "grpc"];
 
 /// The names of the actors that live, without what tells several of a kind apart.

@@ -1,5 +1,5 @@
-//! Strangers on the listeners that nodes have for each other: whatever they send, or do not send, the group does not
-//! notice, nobody is let in, and memory stays what it was.
+//! Unknown senders on the listeners that nodes have for each other: whatever they send, the group does not change, they do not
+//! become members, and memory does not grow.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
 const LINK: &str = "/nomad.link.v1.Link/Open";
 
-/// Memory that strangers may make a node use for good: buffers that its allocator keeps, no more.
+/// The most memory that unknown senders may make a node keep: buffers of its allocator.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
 fn resident_bytes(node: &Node) -> u64 {
@@ -34,7 +34,7 @@ fn random(rng: &mut SmallRng, length: usize) -> Vec<u8> {
     (0..length).map(|_| rng.random()).collect()
 }
 
-/// A super-peer and a peer, disturbed; then a third joins as if nothing had been.
+/// Disturbs a group of a super-peer and a peer. Then a third node must be able to join as usual.
 async fn assert_group_not_disturbed_by(disturb: impl AsyncFn(&Node, &mut SmallRng)) {
     let mut rng = SmallRng::seed_from_u64(seed());
     let mut cluster = Cluster::new();

@@ -1,5 +1,5 @@
-//! The control calls of the contract against running groups: what each of them does there, and that bad arguments do
-//! nothing but a refusal.
+//! The control calls of the contract on running groups: what each of them does, and that bad arguments are refused and change
+//! nothing.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -62,7 +62,7 @@ fn position_of(id: &str, position: Option<VirtualPosition>) -> PositionUpdateReq
     PositionUpdateRequest { position, peer_id: id.to_owned() }
 }
 
-/// A "no": the business answer `false`, or a status that says why, but never one that blames nobody.
+/// Asserts a refusal: the answer `false`, or a status that says whose fault it is.
 #[track_caller]
 fn assert_refused<T: Debug>(
     what: &str,
@@ -98,7 +98,7 @@ async fn group_of(peers: usize, cluster: Cluster) -> Cluster {
     cluster
 }
 
-/// A node that knows nobody: it founds a group of its own.
+/// Adds a node without a bootstrap address: it founds a group of its own.
 async fn add_node_without_bootstrap(cluster: &mut Cluster, role: Role) -> usize {
     let builder = match role {
         Role::Peer => cluster.builder_without_bootstrap(),
@@ -109,7 +109,7 @@ async fn add_node_without_bootstrap(cluster: &mut Cluster, role: Role) -> usize 
     number
 }
 
-/// Every call with arguments that nobody can mean, on the super-peer and on a peer: refused, and nothing has changed.
+/// Every call with invalid arguments, on the super-peer and on a peer: it is refused, and nothing changes.
 #[tokio::test]
 async fn bad_arguments_are_refused_and_change_nothing() {
     let cluster = group_of(2, Cluster::new()).await;
@@ -315,7 +315,7 @@ async fn wait_until_known(cluster: &Cluster, number: usize, group: &str) {
         .await;
 }
 
-/// The nearest site answers, nobody moves to another group, and every member knows the position that was acknowledged.
+/// The nearest group answers, no node moves to another group, and every member knows the position that was acknowledged.
 #[tokio::test]
 async fn update_position_reference_answers_by_the_nearest_site() {
     let (cluster, here, there, peer) = two_groups_far_apart().await;
@@ -470,7 +470,7 @@ async fn the_replication_factor_is_set_through_any_member() {
     cluster.agree(0..3, SETTLE).await;
 }
 
-/// Without a super-peer there is nobody to carry an order out: it may be tried again later.
+/// Without a super-peer an order cannot be carried out: the client may try again later.
 #[tokio::test]
 async fn orders_without_a_super_peer_are_unavailable() {
     let mut cluster = group_of(1, Cluster::new()).await;
@@ -521,8 +521,8 @@ async fn telling_a_member_of_others_changes_no_table() {
     cluster.assert_one_history();
 }
 
-/// A peer that is told that its super-peer leaves looks for the truth itself: there is one super-peer afterwards, and
-/// nobody is lost.
+/// A peer is told that its super-peer leaves. It checks that by itself: afterwards there is one super-peer, and no member is
+/// lost.
 #[tokio::test]
 async fn handle_super_peer_leave_leaves_one_super_peer() {
     let cluster = group_of(2, Cluster::new()).await;

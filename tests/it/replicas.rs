@@ -74,8 +74,8 @@ fn agreed(said: Vec<Option<Held>>) -> Option<Option<Held>> {
     (distinct.len() == 1).then(|| distinct.remove(0))
 }
 
-/// Asserts that every member has this value, or nothing: at once where the write was safe and the read is, soon
-/// otherwise. Gives the version, which is the same everywhere.
+/// Asserts that all members hold this value, or nothing. At once if the write and the read are safe, otherwise soon. Returns
+/// the version, which is the same everywhere.
 async fn assert_at_all_members(
     clients: &mut [Client],
     written: Mode,
@@ -103,7 +103,7 @@ async fn assert_at_all_members(
     found.flatten()
 }
 
-/// The life of an object whose every change comes from another member.
+/// Create, update and delete one object, each at another member.
 async fn full_life_cycle(edge: Edge, mode: Mode) {
     let mut clients = clients();
     for first in 0..MEMBERS {
@@ -119,7 +119,7 @@ async fn full_life_cycle(edge: Edge, mode: Mode) {
         };
         let created = write(&mut clients[turn(0)], "one", When::Absent).await;
         assert_eq!(created.answer, Answer::Created);
-        // Whoever took a write gives it at once, in every mode that asks nobody else.
+        // The member that took a write returns it at once, in every mode that asks no other member.
         let own = read_at(&mut clients[turn(0)], Mode::Fast, &id).await;
         assert!(own.iter().flatten().all(|held| held.value == "one"), "{own:?}");
         assert_eq!(own.iter().flatten().count(), Edge::ALL.len(), "{own:?}");
@@ -533,8 +533,8 @@ async fn the_ledger_says_when_a_replica_expires() {
     }
 }
 
-/// The ledger calls of both gRPC services, at every member: a holder is known already, nobody is entered who does not hold
-/// the object, and no member that is there is forgotten.
+/// The ledger calls of both gRPC services, at every member: a real holder is a duplicate, a node that does not hold the object
+/// is not entered, and a member that is alive is not forgotten.
 #[tokio::test]
 async fn the_ledger_calls_work_at_every_member() {
     let (cluster, mut clients, prefix) = (group(), clients(), unique("referred"));

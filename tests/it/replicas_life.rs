@@ -1,5 +1,5 @@
-//! The life of groups that hold objects: members come, leave, crash, lose their disks and miss what others did; the group
-//! changes how many replicas it keeps. Nothing acknowledged is lost by any of it, and nothing deleted comes back.
+//! Groups that hold objects, while members join, leave, crash, lose their disks and miss changes, and while the replication factor
+//! changes. Nothing acknowledged is lost, and nothing deleted comes back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ use nomad_core::{
 use nomad_proto::peerservice::RepairObjectRequest as RepairObjects;
 use serde_json::json;
 
-/// A group whose members forget, repair and remove in seconds.
+/// A group whose members remove the dead, repair and clean up within seconds.
 async fn group_of(members: usize, cluster: Cluster) -> Cluster {
     let mut cluster = cluster
         .env("NODE_MAXPEERS", 7)
@@ -315,8 +315,8 @@ async fn a_full_stop_and_start_keeps_every_object() {
     say(&cluster.assert_one_history());
 }
 
-/// Two of three are gone for good: the survivor gives the group up, founds another and carries over what it holds. Those
-/// that come back find it, with what they have.
+/// Two of three members do not come back in time. The survivor ends the group, founds another one and takes its objects with it.
+/// When the two start again, they join it, with their objects.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_survivor_of_a_dissolved_group_carries_its_objects_over() {
     let cluster = Cluster::new().env("GROUP_QUORUMLOSSGRACE", "4s").env("GROUP_REMOVEAFTER", "60s");
@@ -399,7 +399,7 @@ async fn without_a_majority_of_replicas_safe_refuses_and_fast_goes_on() {
     say(&cluster.assert_one_history());
 }
 
-/// Fast writes that found nobody to replicate to are replicated when there is somebody, without further action, also
+/// Fast writes that could not reach other replicas are replicated when members are back, without any action by a client, also
 /// when their node was killed in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outbox_survives_and_is_drained_when_the_others_are_back() {

@@ -113,8 +113,8 @@ async fn promise_a_safe_write_survives_the_loss_of_any_minority_and_every_later_
 /// "Fast write acknowledged: durable on one node; reaches R replicas without further action while that node lives; newest
 /// version wins."
 ///
-/// Method: the one node takes the writes while nobody else runs, and is killed right after; then all members write the
-/// same objects at once, and the greatest version that anybody was told is what stays.
+/// Method: one node takes the writes while no other runs, and is killed right after that. Then all members write the same
+/// objects at once: the greatest version that a client got must win.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_a_fast_write_reaches_its_replicas_and_the_newest_version_wins() {
     let mut cluster = group_of(5, Cluster::new()).await;
@@ -185,8 +185,8 @@ async fn promise_a_fast_write_reaches_its_replicas_and_the_newest_version_wins()
 
 /// "Delete, expiry: never resurrect."
 ///
-/// Method: one member after the other is away while objects are deleted, expire, or are replaced by versions that expire;
-/// it comes back with the old ones, which have no end. Clean-ups and repairs pass over it more than once.
+/// Method: one member after the other is stopped while objects are deleted, expire, or are replaced by versions that expire.
+/// It comes back with old versions that do not expire. Clean-ups and repairs run more than once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_deleted_and_expired_objects_never_come_back() {
     let mut cluster = group_of(4, Cluster::new()).await;
@@ -398,8 +398,8 @@ fn resident_bytes(node: &Node) -> u64 {
 
 /// "Overload: refused early, memory bounded, what was accepted is finished."
 ///
-/// Method: one member of three takes sixteen requests at a time and is sent four hundred, one of the others stands still
-/// for a part of it. Every refusal is one that asks to come back, and comes at once; every acknowledgement is kept.
+/// Method: one member of three accepts sixteen requests at a time and is sent four hundred. Another member is paused for a part
+/// of it. Every refusal comes at once and asks to try again; every acknowledged write is kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_overload_is_refused_early_and_what_was_accepted_is_finished() {
     let cluster = Cluster::new()

@@ -124,10 +124,10 @@ async fn nodes_find_each_other_by_a_name_alone() {
     say(&cluster.assert_one_history());
 }
 
-/// Goal: a network that falls in two has one history: three go on, two do not change the table, and after the healing
-/// all five are the same group. First shorter than every patience, then longer: the two lost their majority for good,
-/// gave the group up, and come back all the same.
-/// Method: two switches whose trunk is cut; no host sees its own cable fail.
+/// Goal: a network that is split in two has one history. Three nodes go on, two do not change the table, and after the healing
+/// all five are the same group. First the cut is shorter than all time limits, then it is longer: the two have lost their
+/// majority and ended their group, and still they come back.
+/// Method: two switches whose trunk is cut; no host sees a fault of its own cable.
 #[tokio::test]
 async fn a_network_that_falls_in_two_has_one_history() {
     let Some(lab) = Lab::new("a_network_that_falls_in_two_has_one_history") else { return };
@@ -180,7 +180,7 @@ async fn a_network_that_falls_in_two_has_one_history() {
     say(&cluster.assert_one_history());
 }
 
-/// One whose cable is pulled out is missed; when it is in again, it is back by itself, the same member.
+/// A node whose cable is cut is missed. When the cable is back, the node is the same member again, without an operator.
 #[tokio::test]
 async fn a_node_that_was_cut_off_comes_back_by_itself() {
     let Some(lab) = Lab::new("a_node_that_was_cut_off_comes_back_by_itself") else { return };
@@ -212,7 +212,7 @@ async fn a_node_that_was_cut_off_comes_back_by_itself() {
     say(&cluster.assert_one_history());
 }
 
-/// Two that lose each other are both reached by the super-peer: they stay, and it says whose fault it is not.
+/// Two members cannot reach each other, but the super-peer reaches both. Both stay members, and the super-peer reports the fault.
 #[tokio::test]
 async fn a_member_that_one_peer_alone_cannot_reach_is_not_removed() {
     let test = "a_member_that_one_peer_alone_cannot_reach_is_not_removed";
@@ -254,7 +254,7 @@ fn ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// What a member of a group of five costs while nobody asks for anything, with the timings that a user has.
+/// What an idle member of a group of five costs, with the default timings.
 #[tokio::test]
 async fn an_idle_member_costs_little() {
     if !soak() {

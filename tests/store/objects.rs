@@ -1,4 +1,4 @@
-//! The local store as a program that embeds it sees it: durable, conditional, expiring, and honest when the disk fails.
+//! The local store as an embedding program uses it: durable, with conditions and expiry, and with clear errors when the disk fails.
 
 use std::{
     io,
@@ -230,7 +230,7 @@ async fn wait_until_writable(store: &Store) {
     tokio::time::timeout(Duration::from_secs(30), up).await.expect("the store recovers by itself");
 }
 
-/// Writes are refused, reads go on, nothing acknowledged is lost, and the store recovers without a hand.
+/// Writes are refused, reads go on, nothing acknowledged is lost, and the store recovers by itself.
 #[tokio::test]
 async fn a_failing_disk_turns_the_store_read_only_until_it_works_again() {
     for step in [FaultPoint::Write, FaultPoint::Fsync] {
@@ -429,7 +429,7 @@ async fn a_writer_that_panics_while_it_writes_leaves_an_unknown_outcome_and_a_fa
     assert_eq!(value(&store, "a").as_deref(), Some("1"));
 }
 
-/// While the disk stands still, what waits has a limit in bytes, and nobody who asks for the state of the store waits.
+/// While the disk hangs, the waiting writes are limited in bytes, and a request for the store's state does not wait.
 #[tokio::test]
 async fn a_disk_that_stands_still_fills_no_memory_and_holds_up_no_status() {
     let dir = tempdir().unwrap();

@@ -457,7 +457,7 @@ impl Model {
     }
 }
 
-/// Goal: whatever is kept in which order, both stores hold the same, and say so in every way of reading.
+/// Goal: after any jobs in any order, both stores hold the same, and all ways of reading show it.
 #[test]
 fn both_stores_hold_what_the_model_holds() {
     let seed: u64 = std::env::var("NOMAD_SEED").map_or(1, |seed| seed.parse().unwrap());

@@ -1,4 +1,4 @@
-//! The store on fjall and the store in memory behind one face, so that a test can ask the same of both.
+//! The fjall store and the memory store behind one type, so that a test can run on both.
 #![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::{

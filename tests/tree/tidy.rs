@@ -1,5 +1,5 @@
-//! Holds the tree to its own rules: which room may import which, nothing half-done left behind, one name for each type, and
-//! every rule of the replication protocol that is spoken of written down, with what shows it.
+//! Checks rules of the source tree: which room may import which, nothing half-done left behind, one name for each type, and
+//! every rule of the replication protocol that comments name is written down, with the test that shows it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use crate::root;
 
 /// What each room may import. Each is a crate, so that the compiler holds it to what its `Cargo.toml` says; this table is what
 /// those may say. Tests of a room may use more.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ALLOWED_IMPORTS: [(&str, &[&str]); 12] = [
     ("core", &[]),
     ("ports", &["core"]),
     ("config", &["core"]),
@@ -65,13 +65,13 @@ fn files(dir: &Path, endings: &[&str]) -> Vec<PathBuf> {
 }
 
 /// The part of a file before its tests: tests may use anything.
-fn shipped(text: &str) -> &str {
+fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]").next().unwrap_or(text)
 }
 
 #[test]
 fn no_room_imports_one_that_it_may_not() {
-    for (room, allowed) in ARROWS {
+    for (room, allowed) in ALLOWED_IMPORTS {
         let path = root().join("src").join(room).join("Cargo.toml");
         let text = fs::read_to_string(&path).unwrap();
         let (_, shipped) = text.split_once("[dependencies]").unwrap();
@@ -87,7 +87,7 @@ fn no_room_imports_one_that_it_may_not() {
 
 #[test]
 fn every_folder_of_the_source_is_a_room() {
-    let rooms: Vec<_> = ARROWS.iter().map(|(room, _)| *room).collect();
+    let rooms: Vec<_> = ALLOWED_IMPORTS.iter().map(|(room, _)| *room).collect();
     for entry in fs::read_dir(root().join("src")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -118,7 +118,7 @@ fn the_core_is_pure() {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
-        for (number, line) in shipped(&text).lines().enumerate() {
+        for (number, line) in without_tests(&text).lines().enumerate() {
             let code = line.split("//").next().unwrap_or("");
             if banned.iter().any(|word| code.contains(word)) {
                 wrong.push(format!("{}:{}: {line}", path.display(), number + 1));
@@ -170,12 +170,12 @@ fn rules(protocol: &str) -> Vec<(u32, &str)> {
 }
 
 /// What a text names in code marks.
-fn named_in(text: &str) -> Vec<&str> {
+fn code_marks_in(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
 /// The numbers of the rules that a text speaks of, as in "rules 2, 4 to 6 and 9", however its comments are wrapped.
-fn spoken_of(text: &str) -> BTreeSet<u32> {
+fn rule_numbers_in(text: &str) -> BTreeSet<u32> {
     let lines = text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!']));
     let text = lines.collect::<Vec<_>>().join(" ");
     let mut words = text.split_whitespace().peekable();
@@ -204,7 +204,7 @@ fn spoken_of(text: &str) -> BTreeSet<u32> {
 #[test]
 fn rules_are_found_in_comments_however_they_are_wrapped() {
     let text = "//! (rules 2, 4 to\n//! 6 and 9), 7 of them\n/// See rule\n    /// 12. 3 more\n// no rule of 8\n";
-    assert_eq!(spoken_of(text), [2, 4, 6, 9, 12].into());
+    assert_eq!(rule_numbers_in(text), [2, 4, 6, 9, 12].into());
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn every_rule_that_is_spoken_of_stands_in_the_protocol() {
     assert_eq!(numbers, (1..=numbers.len() as u32).collect::<Vec<_>>());
     let mut wrong = Vec::new();
     for path in files(&root(), &["rs", "md"]) {
-        for number in spoken_of(&fs::read_to_string(&path).unwrap()) {
+        for number in rule_numbers_in(&fs::read_to_string(&path).unwrap()) {
             if !numbers.contains(&number) {
                 wrong.push(format!("{} speaks of rule {number}", path.display()));
             }
@@ -229,13 +229,13 @@ fn every_rule_names_a_test_and_what_it_names_is_there() {
     let read = |path: PathBuf| (fs::read_to_string(&path).unwrap(), path);
     let tree: Vec<_> = sources(&root()).into_iter().map(read).collect();
     let protocol = protocol();
-    let named = named_in(&protocol);
+    let named = code_marks_in(&protocol);
     let is_file = |name: &&str| name.ends_with(".rs");
     let is_switch = |name: &&str| name.contains("Faults::") || name.contains("Mistakes::");
 
     let mut wrong = Vec::new();
     for (number, section) in rules(&protocol) {
-        if !named_in(section).iter().any(is_file) {
+        if !code_marks_in(section).iter().any(is_file) {
             wrong.push(format!("rule {number} names no test"));
         }
     }
@@ -278,7 +278,7 @@ fn switches<'a>(text: &'a str, set: &str) -> Vec<&'a str> {
 }
 
 /// The name of the type that a line defines. Indented types belong to an `impl`, a function or a `mod tests`: they do not count.
-fn defined(line: &str) -> Option<&str> {
+fn defined_type(line: &str) -> Option<&str> {
     let line = line
         .strip_prefix("pub")
         .map_or(line, |rest| rest.split_once(' ').map_or("", |(_, item)| item));
@@ -289,7 +289,7 @@ fn defined(line: &str) -> Option<&str> {
 
 /// The names of types that a file takes from other files of the project: by a `use`, or by a path. The first word of either is
 /// `crate`, `super`, `self`, one of our crates, a module that the file declares, or (of a path) one that such a `use` names.
-fn taken(text: &str) -> BTreeSet<&str> {
+fn imported_types(text: &str) -> BTreeSet<&str> {
     let is_upper = |word: &str| word.starts_with(|c: char| c.is_ascii_uppercase());
     let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut ours = BTreeSet::from(["crate", "super", "self"]);
@@ -349,10 +349,10 @@ fn what_a_file_defines_and_takes_is_found() {
         "pub fn D() {}",
         "pub trait E: X {",
     ];
-    assert_eq!(lines.map(defined), [Some("A"), Some("B"), None, None, Some("E")]);
+    assert_eq!(lines.map(defined_type), [Some("A"), Some("B"), None, None, Some("E")]);
     let text = "mod child;\npub use child::{A, deep::B as C};\nuse http::D;\nuse super::near;\n\
                 fn f(x: near::E, y: http::F) { Self::G; A::H; crate::i::J::K }\n";
-    assert_eq!(taken(text), BTreeSet::from(["A", "B", "E", "J"]));
+    assert_eq!(imported_types(text), BTreeSet::from(["A", "B", "E", "J"]));
 }
 
 /// A type that other files use has one name in the whole project. Types that only their own files name may share theirs. Which of
@@ -372,11 +372,11 @@ fn no_type_name_that_other_files_use_is_defined_twice() {
     let mut users: BTreeMap<&str, &str> = BTreeMap::new();
     for (path, code) in &files {
         for (at, name) in
-            code.lines().enumerate().filter_map(|(at, line)| Some((at, defined(line)?)))
+            code.lines().enumerate().filter_map(|(at, line)| Some((at, defined_type(line)?)))
         {
             types.entry(name).or_default().push(format!("{path}:{}", at + 1));
         }
-        users.extend(taken(code).into_iter().map(|name| (name, path.as_str())));
+        users.extend(imported_types(code).into_iter().map(|name| (name, path.as_str())));
     }
     types.retain(|name, places| places.len() > 1 && users.contains_key(name));
     let line = |(name, places): (&&str, &Vec<String>)| {
