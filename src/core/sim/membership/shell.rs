@@ -18,7 +18,7 @@ use crate::{
 use rand::Rng;
 
 use super::{
-    LogTask, MS, S, Sim, SimEvent, TicketKind, check,
+    LogTask, MS, S, Sim, SimEvent, TicketKind, oracle,
     raft::{Disk, HEARTBEAT_US, Raft, RaftMsg, RaftOut},
 };
 
