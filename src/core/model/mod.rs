@@ -4,7 +4,7 @@
 
 pub mod change;
 pub mod durability;
-pub mod hex;
+mod hex;
 pub mod hlc;
 pub mod node_id;
 pub mod object;
