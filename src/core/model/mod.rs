@@ -8,5 +8,6 @@ mod hex;
 pub mod hlc;
 pub mod node_id;
 pub mod object;
+pub mod pause;
 pub mod time;
 pub mod trace;
