@@ -21,6 +21,7 @@ use crate::{
         change::{WriteDecision, Written},
         hlc::HybridClock,
         object::{ObjectId, Version},
+        pause,
         time::MonotonicUs,
     },
     register::{Now, OpId, Ticket, Tombstone, Value},
@@ -513,7 +514,6 @@ pub fn value_bytes(value: &Value) -> u64 {
 
 /// The pause before attempt `attempts` + 1: it doubles, and half of it is left to chance.
 fn pause_us(attempts: u32, entropy: u64) -> u64 {
-    let doubled = PAUSE_US.checked_shl(attempts.saturating_sub(1)).unwrap_or(PAUSE_US_MAX);
-    let whole = if attempts > 32 { PAUSE_US_MAX } else { doubled.min(PAUSE_US_MAX) };
+    let whole = pause::doubled(PAUSE_US, attempts.saturating_sub(1), PAUSE_US_MAX);
     whole / 2 + entropy % (whole / 2 + 1)
 }

@@ -13,6 +13,7 @@ use super::{
     ready::ReadyObjects,
 };
 use crate::model::{node_id::NodeId, object::Version, time::MonotonicUs, trace::TraceContext};
+use rand::{RngCore as _, SeedableRng as _, rngs::SmallRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 impl Registers {
@@ -363,13 +364,10 @@ impl Registers {
         }
     }
 
-    /// Returns a random number.
+    /// Returns a random number, which follows from the one that came with the step.
     pub(super) fn draw(&mut self) -> u64 {
-        // SplitMix64 (Steele, Lea and Flood, 2014).
-        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.entropy;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        // Few steps draw, and then once or twice: a generator is made where it is wanted.
+        self.entropy = SmallRng::seed_from_u64(self.entropy).next_u64();
+        self.entropy
     }
 }

@@ -12,7 +12,7 @@ use super::{
     running::{Reason, RepairTask},
 };
 use crate::{
-    model::{node_id::NodeId, object::ObjectId},
+    model::{node_id::NodeId, object::ObjectId, pause},
     register::RegisterOrder,
     repair::digest::{BucketSet, Digest},
 };
@@ -375,8 +375,8 @@ impl Sweeper {
         if matches!(end, End::Interrupted) {
             self.status.interrupted += 1;
             due.failures = due.failures.saturating_add(1);
-            let pause = AGAIN_US.saturating_mul(1 << due.failures.min(12));
-            due.at = now.monotonic.plus_us(pause.min(interval.max(AGAIN_US)));
+            let pause = pause::doubled(AGAIN_US, due.failures, interval.max(AGAIN_US));
+            due.at = now.monotonic.plus_us(pause);
             return;
         }
         self.status.compared += 1;

@@ -7,6 +7,7 @@ use crate::{
     model::{
         node_id::NodeId,
         object::ObjectId,
+        pause,
         time::{MonotonicUs, UnixMs},
     },
     register::{RegisterOrder, RegisterOutcome},
@@ -182,7 +183,7 @@ impl RepairRounds {
             status.failed += 1;
             return;
         }
-        let at = now.monotonic.plus_us(AGAIN_US << task.tries.min(8));
+        let at = now.monotonic.plus_us(pause::doubled(AGAIN_US, task.tries, AGAIN_US << TRIES_MAX));
         self.again.insert((at, ticket), task);
     }
 
