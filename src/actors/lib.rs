@@ -7,9 +7,11 @@
 //! that implements ractor's trait for a worker. What must hold for every message (deadline, span, record, counters)
 //! then stands once. Handlers are synchronous, so "no handler awaits another actor" is held by the compiler.
 
-mod alarm;
 mod codec;
+mod commit;
+pub mod driver;
 pub mod expiry;
+mod gauge;
 pub mod group_storage;
 pub mod group_table;
 pub mod group_upkeep;
@@ -36,5 +38,6 @@ mod test_group;
 mod test_kit;
 pub mod vitals;
 
+pub use gauge::Gauge;
 pub use recorder::TraceRecorder;
 pub use shell::{ActorMessage, Address, AskError, Context, Described, Kit, Reply, Role};

@@ -1,6 +1,7 @@
 //! What the shell around the registers and its callers count on, one schedule each.
 
 use crate::{
+    machine::Core,
     model::{
         change::{Change, Condition, Content, WriteRefusal},
         object::{Object, ObjectId, Version},
@@ -360,7 +361,7 @@ fn a_damaged_register_is_silent() {
         epoch: 1,
         body: Body::Prepare { id: id.clone(), ballot },
     };
-    let now = crate::register::Now {
+    let now = crate::machine::Now {
         monotonic: MonotonicUs(S),
         wall: crate::model::time::UnixMs(1),
         entropy: 1,
