@@ -48,12 +48,11 @@ use nomad_core::{
 };
 use nomad_ports::{PeerProbe, overlay::OverlayState};
 
-/// Where a node is between its start and its end.
+/// Where a node is between its start and its end. Before its store is open it has no phase: see
+/// [`Starting`](super::starting::Starting).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodePhase {
-    /// Not ready yet.
-    Starting,
-    /// Ready.
+    /// It takes requests.
     Serving,
     /// Finishing what was accepted.
     Draining,

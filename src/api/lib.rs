@@ -16,6 +16,7 @@ pub mod listener;
 pub mod metrics;
 pub mod replica_figures;
 pub mod rest;
+pub mod starting;
 pub mod status;
 mod streams;
 #[cfg(test)]

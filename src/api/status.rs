@@ -21,7 +21,6 @@ impl Backend {
     /// Says why the node is not ready, if it is not. Ready is a node that has started, does not stop, and is in a group.
     pub fn unready(&self) -> Option<&'static str> {
         match *self.phase.borrow() {
-            NodePhase::Starting => Some("the node is starting"),
             NodePhase::Serving => self.view.load().unready(),
             NodePhase::Draining => Some(SHUTTING_DOWN),
         }

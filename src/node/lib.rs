@@ -6,7 +6,6 @@
 mod advertise;
 mod data_dir;
 mod identity;
-mod late_store;
 mod member;
 mod membership_file;
 mod sockets;
@@ -24,8 +23,7 @@ use tracing::{info, warn};
 
 pub use self::data_dir::DataDirError;
 use self::{
-    data_dir::DataDir, identity::Identity, late_store::LateStore, membership_file::MembershipFile,
-    sockets::NodeSockets,
+    data_dir::DataDir, identity::Identity, membership_file::MembershipFile, sockets::NodeSockets,
 };
 use nomad_actors::{
     Address, Context, Kit, TraceRecorder,
@@ -45,16 +43,18 @@ use nomad_api::{
     admission::Admission,
     backend::{Backend, Network, NetworkState, NodePhase},
     grpc,
-    listener::{self, Gate, Listener, ListenerMsg},
+    listener::{Gate, Listener, ListenerArgs, ListenerMsg},
     metrics::{Metrics, StoreStats},
     replica_figures::ReplicaFigures,
     rest,
+    starting::{Starting, StartingGrpc, StartingRest},
     upkeep_figures::UpkeepFigures,
 };
 use nomad_config::Config;
 use nomad_consensus::{self as consensus, RaftConsensus, RaftOptions, RaftTimes};
 use nomad_core::{
     group::{membership::Durable, view::View},
+    model::node_id::NodeId,
     outbox::Limits,
 };
 use nomad_network::{
@@ -160,7 +160,7 @@ pub struct Node {
     phase: watch::Sender<NodePhase>,
     edges: Vec<Address<ListenerMsg>>,
     root: Root,
-    store: Arc<LateStore>,
+    store: Arc<FjallStore>,
     links: Arc<Links>,
     log: RaftConsensus,
     data_dir: DataDir,
@@ -184,6 +184,7 @@ struct Ground {
     /// Who is told what becomes of links; set once there is one.
     link_listener: Arc<OnceLock<Address<MembershipMsg>>>,
     overlay: Arc<Libp2pOverlay>,
+    store: Arc<FjallStore>,
     log: RaftConsensus,
     times: RaftTimes,
 }
@@ -208,39 +209,33 @@ impl Node {
             recorder: Arc::new(recorder),
             census: Arc::default(),
         };
-        let ground = Ground::claim(&config, data_dir, identity, sockets, &kit).await?;
-
         let store_options = StoreOptions {
             durability: config.node.storage.durability,
             cache_bytes: config.node.storage.cache_bytes,
             min_free_bytes: config.node.storage.min_free_bytes,
             max_object_bytes: config.node.storage.max_object_bytes,
-            node_tag: ground.identity.node.tag(),
+            node_tag: identity.node.tag(),
             clock: Arc::clone(&clock),
             faults,
-            ..StoreOptions::new(ground.data_dir.path().join("store"))
+            ..StoreOptions::new(data_dir.path().join("store"))
         };
-        let node = Self::build(config, permanent, kit, ground).await?;
-        match tokio::task::spawn_blocking(|| FjallStore::open(store_options)).await {
-            Ok(Ok(store)) => node.store.set(store),
-            Ok(Err(error)) => {
-                node.stop().await;
-                return Err(error.into());
-            }
-            Err(panic) => {
-                node.stop().await;
-                return Err(StartError::Actors(panic.to_string()));
-            }
-        }
+        let limits = &config.limits;
+        let gate = Gate {
+            admission: Arc::new(Admission::new(limits.requests, limits.request_bytes)),
+            exempt: Arc::new(Admission::new(EXEMPT_REQUESTS_MAX, EXEMPT_BYTES_MAX)),
+            limits: limits.clone(),
+        };
+        let claimed = (data_dir, identity, sockets);
+        let ground = Ground::claim(&config, claimed, &kit, &gate, store_options).await?;
+        let node = Self::build(config, permanent, (kit, gate), ground).await?;
         node.data_dir.publish(&node.addresses)?;
-        node.phase.send_replace(NodePhase::Serving);
         Ok(node)
     }
 
     async fn build(
         config: Config,
         permanent: bool,
-        kit: Kit,
+        (kit, gate): (Kit, Gate),
         ground: Ground,
     ) -> Result<Self, StartError> {
         let Ground {
@@ -252,6 +247,7 @@ impl Node {
             links_spec,
             link_listener,
             overlay,
+            store,
             log,
             times,
         } = ground;
@@ -259,14 +255,8 @@ impl Node {
         let view = Published::new(View::discovering(&founder));
         let listens = overlay.state().listens.into_iter().next().unwrap_or_default();
         let addresses = sockets.addresses(&identity, listens, data_dir.path());
-        let store = Arc::new(LateStore::default());
-        let (phase, watched) = watch::channel(NodePhase::Starting);
-        let limits = config.limits.clone();
-        let gate = Gate {
-            admission: Arc::new(Admission::new(limits.requests, limits.request_bytes)),
-            exempt: Arc::new(Admission::new(EXEMPT_REQUESTS_MAX, EXEMPT_BYTES_MAX)),
-            limits: limits.clone(),
-        };
+        let (phase, watched) = watch::channel(NodePhase::Serving);
+        let limits = gate.limits.clone();
 
         let (writer, writer_spec) = worker::<LocalStore>(
             &kit,
@@ -379,12 +369,12 @@ impl Node {
             started: kit.clock.monotonic(),
         });
 
-        let rest_args = listener::ListenerArgs::default().with(
+        let rest_args = ListenerArgs::default().with(
             sockets.rest,
             gate.clone(),
             rest::edge(Arc::clone(&backend)),
         );
-        let grpc_args = listener::ListenerArgs::default()
+        let grpc_args = ListenerArgs::default()
             .with(sockets.storage, gate.clone(), grpc::storage_edge(Arc::clone(&backend)))
             .with(sockets.peer, gate, grpc::peer_edge(Arc::clone(&backend), Some(links.clone())));
         let (rest, rest_spec) = worker::<Listener>(&kit, "rest", "edge", rest_args);
@@ -451,12 +441,13 @@ impl Node {
 }
 
 impl Ground {
+    /// Claims everything that can be in the way of a start, and opens what is kept. Only then may the first actor run.
     async fn claim(
         config: &Config,
-        data_dir: DataDir,
-        identity: Identity,
-        sockets: NodeSockets,
+        (data_dir, identity, sockets): (DataDir, Identity, NodeSockets),
         kit: &Kit,
+        gate: &Gate,
+        store_options: StoreOptions,
     ) -> Result<Self, StartError> {
         let link_listener = Arc::<OnceLock<Address<MembershipMsg>>>::default();
         let listener = Arc::clone(&link_listener);
@@ -478,11 +469,6 @@ impl Ground {
             source,
         })?;
         let (peer_links, links_spec) = PeerLinks::new(kit, "group", identity.node, links.clone());
-        let times = RaftTimes::default();
-        let options =
-            RaftOptions { times, ..RaftOptions::new(data_dir.path().join("group"), identity.node) };
-        let log = RaftConsensus::open(options, peer_links.clone()).await?;
-        void_lost_claim(data_dir.path(), &log)?;
         let overlay = Libp2pOverlay::bind(OverlayOptions {
             keypair: identity.key.clone(),
             network: config.network.name.clone(),
@@ -497,6 +483,16 @@ impl Ground {
             clock,
         })
         .await?;
+        // From here to the end the listeners answer that the node is starting.
+        let _listening = answer_while_starting(&sockets, gate, identity.node, kit)?;
+        let store = tokio::task::spawn_blocking(|| FjallStore::open(store_options)).await;
+        let store = Arc::new(store.map_err(|panic| StartError::Actors(panic.to_string()))??);
+        // The log takes the node's group up again at once, so it comes last: a node that replays a long journal is no voter.
+        let times = RaftTimes::default();
+        let options =
+            RaftOptions { times, ..RaftOptions::new(data_dir.path().join("group"), identity.node) };
+        let log = RaftConsensus::open(options, peer_links.clone()).await?;
+        void_lost_claim(data_dir.path(), &log)?;
         Ok(Self {
             identity,
             data_dir,
@@ -506,10 +502,27 @@ impl Ground {
             links_spec,
             link_listener,
             overlay,
+            store,
             log,
             times,
         })
     }
+}
+
+/// Answers on all listeners, until what is returned is dropped, that the node is alive and starting.
+fn answer_while_starting(
+    sockets: &NodeSockets,
+    gate: &Gate,
+    node: NodeId,
+    kit: &Kit,
+) -> Result<Listener, StartError> {
+    let starting = Starting::new(node, Arc::clone(&kit.recorder));
+    let grpc = StartingGrpc(starting.clone());
+    let args = ListenerArgs::default()
+        .with(Arc::clone(&sockets.rest), gate.clone(), StartingRest(starting))
+        .with(Arc::clone(&sockets.storage), gate.clone(), grpc.clone())
+        .with(Arc::clone(&sockets.peer), gate.clone(), grpc);
+    Listener::open(&args).map_err(StartError::Actors)
 }
 
 /// Voids the claim of a node whose log is not there any more: an empty log under the same claim would vote a second time.

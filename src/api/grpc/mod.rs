@@ -250,15 +250,27 @@ fn refusal(call: Call, error: &ApiError) -> Response<Body> {
 
 /// Names the request, and says how durable what the answer tells is, unless a write has said so.
 fn describe(response: &mut Response<Body>, backend: &Backend, id: TraceId) {
+    name_request(response, id);
     let headers = response.headers_mut();
-    if let Ok(mut name) = HeaderValue::from_bytes(&id.digits()) {
-        // Not secret, but never the same twice: it would only push other headers out of the compression's table.
-        name.set_sensitive(true);
-        headers.insert(REQUEST_ID, name);
-    }
     if !headers.contains_key(held::DURABILITY) {
         headers.insert(held::DURABILITY, backend.durability_header(Tier::Group, None));
     }
+}
+
+/// Names the request in its answer.
+fn name_request(response: &mut Response<Body>, id: TraceId) {
+    if let Ok(mut name) = HeaderValue::from_bytes(&id.digits()) {
+        // Not secret, but never the same twice: it would only push other headers out of the compression's table.
+        name.set_sensitive(true);
+        response.headers_mut().insert(REQUEST_ID, name);
+    }
+}
+
+/// Answers a request that reaches no edge with an error.
+pub(super) fn refused(error: &ApiError, id: TraceId) -> Response<Body> {
+    let mut response = status::response(error, id);
+    name_request(&mut response, id);
+    response
 }
 
 /// The table of routes names a method that its server does not know.

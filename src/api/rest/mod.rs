@@ -20,7 +20,7 @@ mod listing;
 mod objects;
 mod openapi;
 mod origin;
-mod problem;
+pub(crate) mod problem;
 mod range;
 mod row;
 mod settings;
@@ -46,6 +46,10 @@ use super::{
     brought,
     error::{ApiError, ErrorCode},
     listener::{Edge, HttpProtocol},
+};
+use nomad_core::model::{
+    node_id::NodeId,
+    trace::{TraceContext, TraceId},
 };
 
 /// The rows that the OpenAPI document describes.
@@ -102,6 +106,18 @@ impl fmt::Debug for RestEdge {
 pub fn edge(backend: Arc<Backend>) -> RestEdge {
     let shared = RestContext::new(backend);
     RestEdge { routes: routes(&shared), shared }
+}
+
+/// Tells whether a path asks no more than that the process is alive.
+pub fn is_liveness(path: &str) -> bool {
+    about::HEALTHZ.is_at(path)
+}
+
+/// Says that a node is alive.
+pub fn alive(node: NodeId, request: TraceId) -> Response {
+    let mut response = about::alive(node);
+    problem::name_request(&mut response, request);
+    response
 }
 
 /// Gives warp's body, which has no public name, one.
@@ -375,7 +391,7 @@ fn not_taken(shared: &RestContext, refused: &NotAllowed) -> Response {
 fn refuse(
     shared: &RestContext,
     kind: &'static str,
-    trace: Option<nomad_core::model::trace::TraceContext>,
+    trace: Option<TraceContext>,
     error: ApiError,
 ) -> Response {
     let call = Call::begin(&shared.backend, "rest", kind, trace, None);
