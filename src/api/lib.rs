@@ -8,7 +8,6 @@ pub mod backend;
 pub mod body;
 pub mod brought;
 pub mod connection;
-pub mod durations;
 pub mod error;
 mod group_figures;
 pub mod grpc;

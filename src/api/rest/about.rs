@@ -98,7 +98,7 @@ impl GroupSummary {
 impl Groups {
     /// The node's own group, as it knows it best, and then those that it has heard of, nearest first.
     fn known(backend: &Backend) -> Self {
-        let view = backend.view.load();
+        let view = backend.service.view.load();
         let own = view.group();
         let others = (backend.network.known)(view.this.position);
         let others =
@@ -129,7 +129,7 @@ pub async fn healthz(ask: RestRequest) -> Response {
 }
 
 fn health(ask: &RestRequest) -> Response {
-    alive(ask.backend().view.load().this.node)
+    alive(ask.backend().service.view.load().this.node)
 }
 
 /// Says that a node is alive.

@@ -51,6 +51,7 @@ use nomad_core::model::{
     node_id::NodeId,
     trace::{TraceContext, TraceId},
 };
+use nomad_service::Entrance;
 
 /// The rows that the OpenAPI document describes.
 #[cfg(test)]
@@ -394,7 +395,7 @@ fn refuse(
     trace: Option<TraceContext>,
     error: ApiError,
 ) -> Response {
-    let call = Call::begin(&shared.backend, "rest", kind, trace, None);
+    let call = Call::begin(&shared.backend, Entrance::Rest, kind, trace, None);
     let response = ask::finish(&shared.backend, call.request_id(), Err(error));
     call.finish(response.status().as_u16());
     response

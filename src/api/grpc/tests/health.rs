@@ -72,7 +72,7 @@ async fn a_node_serves_from_when_it_is_ready_until_it_drains() {
 #[tokio::test]
 async fn a_watch_tells_each_change_once_and_ends_with_the_drain() {
     let node = TestNode::start().await;
-    let table = node.backend.view.load().table.clone();
+    let table = node.backend.service.view.load().table.clone();
     node.change(|view| view.table = None);
     let (edge, _) = edges(&node);
     let own = format!("{GROUP}/healthCheckWatch");

@@ -75,7 +75,7 @@ impl Open {
             limits: test.backend.config.limits.clone(),
         };
         let (links, node, _) = links();
-        let kit = &test.backend.kit;
+        let kit = &test.backend.service.kit;
         let edge = peer_edge(test.backend.clone(), Some(links.clone()));
         let args = ListenerArgs::default().with(Arc::new(socket), gate, edge);
         let (listener, spec) = worker::<Listener>(kit, "grpc", "edge", args);

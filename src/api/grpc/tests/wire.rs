@@ -50,7 +50,7 @@ impl Open {
             exempt: Arc::new(Admission::new(8, 1 << 20)),
             limits: node.backend.config.limits.clone(),
         };
-        let kit = &node.backend.kit;
+        let kit = &node.backend.service.kit;
         let args = ListenerArgs::default().with(Arc::new(socket), gate, edges(&node).0);
         let (listener, spec) = worker::<Listener>(kit, "grpc", "edge", args);
         let root = Root::start(kit, "edge", vec![spec]).await.unwrap();
