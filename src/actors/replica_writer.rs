@@ -164,8 +164,8 @@ impl Described for ReplicaWriterMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Begin { order, .. } => match order {
-                RegisterOrder::Change(change) if change.is_delete() => "SafeDelete",
-                RegisterOrder::Change(_) => "SafeWrite",
+                RegisterOrder::Change(change) if change.is_delete() => "Delete",
+                RegisterOrder::Change(_) => "Write",
                 RegisterOrder::Read => "SafeRead",
                 RegisterOrder::Merge(_) => "Merge",
                 RegisterOrder::Expire => "Expire",
