@@ -4,7 +4,8 @@
 //! protocol, [`ports`] traits for everything impure, [`actors`] thin shells around the core, [`storage`] the store on
 //! fjall, [`consensus`] the group's log, [`network`] other nodes, [`api`] the gRPC and REST edges, [`config`] the
 //! configuration, [`node`] the composition root, [`cli`] the command line, [`telemetry`] logs, [`proto`] the wire
-//! contract. Each room's invariants stand at the top of its `lib.rs`.
+//! contract. Each room's invariants stand at the top of its `lib.rs`. The map, with the way of a request through the rooms and
+//! where to put something new, is `docs/architecture.md`.
 //!
 //! To embed the store alone, start at [`Store`]; to embed a whole node, at [`node::Node`].
 
