@@ -33,7 +33,8 @@
 //! `ports` traits for everything impure, `actors` thin shells around the core, `service` what a node does for whoever asks it,
 //! `storage` the store on fjall, `consensus` the group's log, `network` other nodes, `api` the gRPC and REST edges, `config` the
 //! configuration, `node` the composition root, `cli` the command line, `telemetry` logs, `proto` the wire contract. Each room's
-//! invariants stand at the top of its `lib.rs`. They are for this project's own tests and measurements, and may change at any time.
+//! invariants stand at the top of its `lib.rs`; the map, with the way of a request through the rooms, is
+//! `docs/architecture.md`. The rooms are for this project's own tests and measurements, and may change at any time.
 
 pub use nomad_config::Config;
 pub use nomad_core::{
