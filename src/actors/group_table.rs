@@ -7,15 +7,17 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
 use super::{
-    membership::Owed,
+    driver::Owed,
+    membership::MembershipMsg,
     recorder::Outcome,
     shell::{ActorMessage, Described, Handling, Role},
 };
 use nomad_core::{
     group::{
-        membership::{MembershipEvent, ProposeFailure, Ticket},
+        membership::{MembershipEvent, ProposeFailure},
         table::{GroupTable, TableCommand},
     },
+    machine::Ticket,
     model::node_id::NodeId,
 };
 use nomad_ports::{Consensus, consensus::ConsensusError};
@@ -75,7 +77,7 @@ pub enum GroupTableMsg {
         /// What.
         task: Box<LogTask>,
         /// Who waits for its end.
-        owed: Box<Owed>,
+        owed: Box<Owed<MembershipMsg>>,
     },
     /// Tell: start an election.
     Campaign,

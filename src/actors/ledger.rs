@@ -9,17 +9,12 @@ mod door;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
-use tokio::task::AbortHandle;
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::door::LedgerDoor;
 use super::{
-    alarm::Alarm,
+    driver::{DrivenMessage, Driver, News, Told},
+    gauge::Gauge,
     group_view::GroupView,
     recorder::Outcome,
     shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
@@ -27,9 +22,10 @@ use super::{
 use nomad_core::{
     group::control::ControlError,
     ledger::{
-        Bookkeeper, Failure, HeldObject, LedgerAnswer, LedgerChange, LedgerEffect, LedgerEvent,
-        LedgerPage, LedgerRequest, LedgerScope, LedgerStanding, Notice, Now, Ticket,
+        Bookkeeper, HeldObject, LedgerAnswer, LedgerChange, LedgerEffect, LedgerEvent, LedgerPage,
+        LedgerRequest, LedgerScope, LedgerStanding, Notice,
     },
+    machine::{NoAnswer, Ticket},
     model::{
         node_id::NodeId,
         object::{ObjectId, Version},
@@ -53,8 +49,6 @@ pub enum LedgerMsg {
     Changed(Vec<LedgerChange>),
     /// Tell: read what this node holds from its store again.
     Recount,
-    /// Tell: the node's view of its group has changed.
-    ViewChanged,
     /// Tell: another member says something.
     Heard {
         /// The member; it has proved that.
@@ -70,13 +64,6 @@ pub enum LedgerMsg {
         question: LedgerRequest,
         /// Takes the answer.
         reply: Reply<LedgerAnswer>,
-    },
-    /// Tell: what became of an effect of this life of the actor. Later lives leave it unread.
-    Happened {
-        /// The life.
-        life: u64,
-        /// What happened.
-        event: LedgerEvent,
     },
     /// Ask: a part of the ledger.
     Page {
@@ -103,8 +90,17 @@ pub enum LedgerMsg {
         /// Takes whether there was something.
         reply: Reply<Result<bool, ControlError>>,
     },
-    /// Timer: the time that the core wanted to be woken at has come.
-    Tick,
+    /// Tell: what its own work has brought.
+    Told(Told<LedgerEvent>),
+}
+
+impl Described for LedgerEvent {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Scanned { .. } => "Scanned",
+            _ => "Answered",
+        }
+    }
 }
 
 impl Described for LedgerMsg {
@@ -112,15 +108,12 @@ impl Described for LedgerMsg {
         match self {
             Self::Changed(_) => "Changed",
             Self::Recount => "Recount",
-            Self::ViewChanged => "ViewChanged",
             Self::Heard { .. } => "Heard",
             Self::Asked { question, .. } => question.kind(),
-            Self::Happened { event: LedgerEvent::Scanned { .. }, .. } => "Scanned",
-            Self::Happened { .. } => "Answered",
             Self::Page { .. } => "Page",
             Self::Refer { .. } => "Refer",
             Self::Forget { .. } => "Forget",
-            Self::Tick => "Tick",
+            Self::Told(told) => told.kind(),
         }
     }
 
@@ -156,6 +149,14 @@ impl ActorMessage for LedgerMsg {
             Self::Refer { reply, .. } | Self::Forget { reply, .. } => reply.is_closed(),
             _ => false,
         }
+    }
+}
+
+impl DrivenMessage for LedgerMsg {
+    type News = LedgerEvent;
+
+    fn told(told: Told<LedgerEvent>) -> Self {
+        Self::Told(told)
     }
 }
 
@@ -206,40 +207,19 @@ impl fmt::Debug for LedgerArgs {
 }
 
 /// How the objects stand as the ledger has it, for whoever wants to see it.
-#[derive(Debug, Default)]
-pub struct LedgerGauge(Mutex<LedgerStanding>);
-
-impl LedgerGauge {
-    /// Returns how the objects stand.
-    pub fn read(&self) -> LedgerStanding {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, standing: LedgerStanding) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = standing;
-    }
-}
+pub type LedgerGauge = Gauge<LedgerStanding>;
 
 // ---- state ----
 
 /// The actor.
 pub struct LedgerActor {
-    core: Bookkeeper,
+    driver: Driver<Bookkeeper>,
     args: LedgerArgs,
-    life: u64,
-    alarm: Alarm,
-    watcher: AbortHandle,
 }
 
 impl fmt::Debug for LedgerActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Ledger")
-    }
-}
-
-impl Drop for LedgerActor {
-    fn drop(&mut self) {
-        self.watcher.abort();
     }
 }
 
@@ -250,19 +230,13 @@ impl Role for LedgerActor {
     type Args = LedgerArgs;
 
     fn start(args: &LedgerArgs, cx: &Handling<'_, LedgerMsg>) -> Result<Self, String> {
-        let mut changes = args.view.watch();
-        let (me, from) = (cx.me.clone(), Arc::clone(cx.me.name()));
-        let watcher = tokio::spawn(async move {
-            while changes.changed().await.is_ok() {
-                me.tell(&from, Context::default(), LedgerMsg::ViewChanged);
-            }
-        });
         let this = args.view.load().this.node;
-        let life = cx.kit.entropy.next_u64();
         let cleanup_us = args.cleanup.as_micros() as u64;
-        let core = Bookkeeper::new(this, life, cleanup_us, cx.kit.clock.monotonic());
-        let watcher = watcher.abort_handle();
-        let mut actor = Self { core, args: args.clone(), life, alarm: Alarm::default(), watcher };
+        let run = cx.kit.entropy.next_u64();
+        let core = Bookkeeper::new(this, run, cleanup_us, cx.kit.clock.monotonic());
+        let mut driver = Driver::new(cx, core);
+        driver.watch_view(cx, &args.view);
+        let mut actor = Self { driver, args: args.clone() };
         actor.look(cx);
         Ok(actor)
     }
@@ -275,27 +249,24 @@ impl Role for LedgerActor {
         let event = match message {
             LedgerMsg::Changed(changes) => LedgerEvent::Changed(changes),
             LedgerMsg::Recount => LedgerEvent::Recount,
-            LedgerMsg::ViewChanged => {
-                self.look(cx);
-                return Ok(Outcome::Done("looked"));
-            }
             LedgerMsg::Heard { from, notice } => LedgerEvent::Noticed { from, notice },
             LedgerMsg::Asked { from, question, reply } => {
                 return Ok(self.on_asked(cx, from, question, reply));
             }
-            LedgerMsg::Happened { life, .. } if life != self.life => {
-                return Ok(Outcome::Dropped("it was owed to an earlier life"));
-            }
-            LedgerMsg::Happened { event, .. } => event,
             LedgerMsg::Page { after, limit, reply } => {
                 return Ok(self.on_page(cx, after, limit, reply));
             }
             LedgerMsg::Refer { id, peer, reply } => return Ok(self.on_refer(cx, id, &peer, reply)),
             LedgerMsg::Forget { peer, reply } => return Ok(self.on_forget(cx, &peer, reply)),
-            LedgerMsg::Tick => {
-                self.alarm.rang();
-                LedgerEvent::Tick
-            }
+            LedgerMsg::Told(told) => match self.driver.take(cx, told) {
+                Err(outcome) => return Ok(outcome),
+                Ok(News::ViewChanged) => {
+                    self.look(cx);
+                    return Ok(Outcome::Done("looked"));
+                }
+                Ok(News::Happened(event)) => event,
+                Ok(News::Due) => LedgerEvent::Tick,
+            },
         };
         self.step(cx, event);
         Ok(Outcome::Done("stepped"))
@@ -303,17 +274,13 @@ impl Role for LedgerActor {
 }
 
 impl LedgerActor {
-    fn now(cx: &Handling<'_, LedgerMsg>) -> Now {
-        Now { monotonic: cx.kit.clock.monotonic(), wall: cx.kit.clock.wall() }
-    }
-
     fn look(&mut self, cx: &Handling<'_, LedgerMsg>) {
         let site = LedgerScope::of(&self.args.view.load());
         self.step(cx, LedgerEvent::Viewed(site));
     }
 
     fn step(&mut self, cx: &Handling<'_, LedgerMsg>, event: LedgerEvent) {
-        let effects = self.core.step(Self::now(cx), event);
+        let effects = self.driver.step(cx, event, &());
         self.carry_out(cx, effects);
     }
 
@@ -327,8 +294,7 @@ impl LedgerActor {
                 LedgerEffect::Scan { ticket, shard, after } => self.scan(cx, ticket, shard, after),
             }
         }
-        self.alarm.set(cx, self.core.next_due(), || LedgerMsg::Tick);
-        self.args.gauge.set(self.core.standing());
+        self.args.gauge.set(self.driver.core().standing());
     }
 
     /// Reads a part of the store on a thread that may wait.
@@ -339,16 +305,14 @@ impl LedgerActor {
         shard: u8,
         after: Option<ObjectId>,
     ) {
-        let (store, me, life) = (Arc::clone(&self.args.store), cx.me.clone(), self.life);
-        let cx = Context { deadline: None, ..cx.cx };
-        tokio::task::spawn_blocking(move || {
-            let part = read_part(&*store, shard, after.as_ref()).map_err(|error| {
+        let store = Arc::clone(&self.args.store);
+        let read = move || {
+            read_part(&*store, shard, after.as_ref()).map_err(|error| {
                 tracing::debug!(%error, "the ledger cannot read the store; it tries again");
-                Failure
-            });
-            let event = LedgerEvent::Scanned { ticket, part };
-            me.tell(me.name(), cx, LedgerMsg::Happened { life, event });
-        });
+                NoAnswer
+            })
+        };
+        self.driver.read(cx, read, move |part| LedgerEvent::Scanned { ticket, part });
     }
 }
 

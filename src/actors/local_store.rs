@@ -7,13 +7,15 @@
 use std::sync::Arc;
 
 use super::{
+    commit::Commit,
     expiry::ExpiryMsg,
-    recorder::{Outcome, TraceRecord, TraceRecorder},
-    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
+    recorder::Outcome,
+    shell::{ActorMessage, Address, Described, Handling, Reply, Role},
 };
 use nomad_core::model::{
     change::{Change, Written},
     object::{ObjectId, Tier},
+    time::MonotonicUs,
 };
 use nomad_ports::{
     Clock, ObjectStore,
@@ -92,24 +94,20 @@ pub struct LocalStoreArgs {
 /// The actor.
 pub struct LocalStore {
     store: Arc<dyn ObjectStore>,
-    writer: Arc<str>,
 }
 
 /// A caller waiting for its batch, with what the batch's record needs.
 struct Waiting {
     reply: Reply<WriteResult>,
-    recorder: Arc<TraceRecorder>,
     clock: Arc<dyn Clock>,
-    cx: Context,
-    from: Arc<str>,
-    to: Arc<str>,
-    id: ObjectId,
+    deadline: Option<MonotonicUs>,
+    commit: Commit,
 }
 
 impl Completion for Waiting {
     fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
-            || self.cx.deadline.is_some_and(|deadline| self.clock.monotonic() >= deadline)
+            || self.deadline.is_some_and(|deadline| self.clock.monotonic() >= deadline)
     }
 
     fn complete(self: Box<Self>, receipt: Receipt) {
@@ -122,23 +120,7 @@ impl Completion for Waiting {
             Err(StoreError::Abandoned) => Outcome::Dropped("its caller had gone"),
             Err(error) => Outcome::Failed(error.to_string().into()),
         };
-        let now = self.clock.monotonic();
-        self.recorder.add(TraceRecord {
-            seq: 0,
-            trace: self.cx.trace.trace,
-            span: self.recorder.new_span(),
-            parent: self.cx.trace.span,
-            from: self.from,
-            to: self.to,
-            kind: "Commit",
-            object: Some(self.id),
-            at: nomad_core::model::time::MonotonicUs(now.0.saturating_sub(commit_us)),
-            wait_us: queued_us,
-            run_us: commit_us,
-            batch_len: batch_len as u32,
-            outcome,
-            detail: None,
-        });
+        self.commit.end_after(queued_us, commit_us, batch_len as u32, outcome);
         self.reply.send(result);
     }
 }
@@ -151,7 +133,7 @@ impl Role for LocalStore {
 
     fn start(args: &LocalStoreArgs, _: &Handling<'_, LocalStoreMsg>) -> Result<Self, String> {
         check(&*args.store)?;
-        Ok(Self { store: Arc::clone(&args.store), writer: "writer".into() })
+        Ok(Self { store: Arc::clone(&args.store) })
     }
 
     fn handle(
@@ -164,12 +146,9 @@ impl Role for LocalStore {
             LocalStoreMsg::Write { tier, id, change, reply } => {
                 let done = Box::new(Waiting {
                     reply,
-                    recorder: Arc::clone(&cx.kit.recorder),
                     clock: Arc::clone(&cx.kit.clock),
-                    cx: cx.cx,
-                    from: Arc::clone(cx.me.name()),
-                    to: Arc::clone(&self.writer),
-                    id: id.clone(),
+                    deadline: cx.cx.deadline,
+                    commit: Commit::begin(cx, Some(id.clone())),
                 });
                 self.store.submit(StoreJob::Write(WriteJob { tier, id, change, done }));
             }

@@ -1,18 +1,19 @@
 //! Membership: the shell around `core::membership`, which decides everything. Turns messages into events and effects into
 //! sends, timers and a published view.
 //!
-//! Every effect that wants an answer gets exactly one, also when the actor that was to give it is killed: see [`Owed`].
+//! Every effect that wants an answer gets exactly one, also when the actor that was to give it is killed: see
+//! [`Owed`](super::driver::Owed).
 
 mod door;
 mod effects;
-mod owed;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use tokio::{sync::watch, task::AbortHandle};
 
-pub use self::{door::MembershipDoor, owed::Owed};
+pub use self::door::MembershipDoor;
 use super::{
+    driver::{DrivenMessage, Driver, News, Told},
     group_table::GroupTableMsg,
     group_view::GroupView,
     recorder::Outcome,
@@ -34,9 +35,6 @@ use nomad_core::{
     model::{node_id::NodeId, time::MonotonicUs},
 };
 use nomad_ports::{DurableState, Overlay, PeerTransport, peer_transport::LinkEvent};
-
-/// How often a super-peer looks at its log's silence, which grows without any other event.
-const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The most questions that wait for an answer of the core.
 const WAITING_MAX: usize = 1_024;
@@ -73,15 +71,8 @@ pub enum MembershipMsg {
     Link(LinkEvent),
     /// Tell: the log has changed.
     LogChanged(LogState),
-    /// Tell: what became of an effect of this life of the actor. Later lives leave it unread.
-    Happened {
-        /// The life.
-        life: u64,
-        /// What happened.
-        event: MembershipEvent,
-    },
-    /// Timer: the time that the core wanted to be woken at has come.
-    Tick,
+    /// Tell: what its own work has brought.
+    Told(Told<MembershipEvent>),
     /// Tell: the durable state cannot be kept.
     NotKept {
         /// Why.
@@ -102,8 +93,7 @@ impl Described for MembershipMsg {
             Self::Link(LinkEvent::Up(_)) => "LinkUp",
             Self::Link(LinkEvent::Down { .. }) => "LinkDown",
             Self::LogChanged(_) => "LogChanged",
-            Self::Happened { event, .. } => effects::kind(event),
-            Self::Tick => "Tick",
+            Self::Told(told) => told.kind(),
             Self::NotKept { .. } => "NotKept",
             Self::LeftBehind => "LeftBehind",
             Self::Stop => "Stop",
@@ -116,10 +106,10 @@ impl Described for MembershipMsg {
             Self::Set { change, .. } => format!("{change:?}"),
             Self::Asked { from, question, .. } => format!("{from}: {question:?}"),
             Self::Link(event) => format!("{event:?}"),
-            Self::Happened { event, .. } => format!("{event:?}"),
+            Self::Told(told) => told.detail(),
             Self::NotKept { reason } => reason.clone(),
             Self::LogChanged(log) => format!("term {}, applied {}", log.term, log.applied),
-            Self::Tick | Self::LeftBehind | Self::Stop => self.kind().to_owned(),
+            Self::LeftBehind | Self::Stop => self.kind().to_owned(),
         }
     }
 }
@@ -131,6 +121,14 @@ impl ActorMessage for MembershipMsg {
             Self::Asked { reply, .. } => reply.is_closed(),
             _ => false,
         }
+    }
+}
+
+impl DrivenMessage for MembershipMsg {
+    type News = MembershipEvent;
+
+    fn told(told: Told<MembershipEvent>) -> Self {
+        Self::Told(told)
     }
 }
 
@@ -176,9 +174,8 @@ struct Ordered {
 
 /// The actor.
 pub struct MembershipActor {
-    core: Membership,
+    driver: Driver<Membership>,
     args: MembershipArgs,
-    life: u64,
     log: LogState,
     keeper: effects::Keeper,
     /// Clients that wait for what they ordered.
@@ -186,18 +183,13 @@ pub struct MembershipActor {
     /// Nodes that wait for an answer.
     questions: BTreeMap<RequestId, Reply<MembershipAnswer>>,
     next_request: u64,
-    timer: Option<AbortHandle>,
     /// Waits for the end of the running rescan.
     rescan: Option<AbortHandle>,
-    watcher: AbortHandle,
 }
 
 impl Drop for MembershipActor {
     fn drop(&mut self) {
-        self.watcher.abort();
-        for task in self.timer.iter().chain(&self.rescan) {
-            task.abort();
-        }
+        self.rescan.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -210,7 +202,6 @@ impl Role for MembershipActor {
     fn start(args: &MembershipArgs, cx: &Handling<'_, MembershipMsg>) -> Result<Self, String> {
         let durable: Durable =
             args.durable.load().map_err(|error| error.to_string())?.unwrap_or_default();
-        let life = cx.kit.entropy.next_u64();
         let (this, permanent) = {
             let view = args.view.load();
             (view.this.clone(), view.permanent)
@@ -219,20 +210,18 @@ impl Role for MembershipActor {
         let core = Membership::new(args.config.clone(), this, permanent, durable, seed);
         let mut watched = args.log.clone();
         let log = watched.borrow_and_update().clone();
-        let watcher = tokio::spawn(watch_log(watched, cx.me.clone())).abort_handle();
+        let mut driver = Driver::new(cx, core);
+        driver.watch(cx, watched, MembershipMsg::LogChanged);
         let keeper = effects::Keeper::start(Arc::clone(&args.durable), cx.me.clone());
         let mut actor = Self {
-            core,
+            driver,
             args: args.clone(),
-            life,
             log: log.clone(),
             keeper,
             orders: BTreeMap::new(),
             questions: BTreeMap::new(),
             next_request: 0,
-            timer: None,
             rescan: None,
-            watcher,
         };
         actor.step(cx, MembershipEvent::Started { log });
         // Links outlive this actor, and what stands is not told again.
@@ -270,14 +259,14 @@ impl Role for MembershipActor {
                 self.log = log.clone();
                 MembershipEvent::LogChanged(log)
             }
-            MembershipMsg::Happened { life, .. } if life != self.life => {
-                return Ok(Outcome::Dropped("it was owed to an earlier life"));
-            }
-            MembershipMsg::Happened { event, .. } => {
-                self.catch_up(cx);
-                event
-            }
-            MembershipMsg::Tick => MembershipEvent::Tick,
+            MembershipMsg::Told(told) => match self.driver.take(cx, told) {
+                Err(outcome) => return Ok(outcome),
+                Ok(News::Happened(event)) => {
+                    self.catch_up(cx);
+                    event
+                }
+                Ok(News::Due | News::ViewChanged) => MembershipEvent::Tick,
+            },
             MembershipMsg::NotKept { reason } => return Err(reason),
             MembershipMsg::LeftBehind => MembershipEvent::LeftBehind,
             MembershipMsg::Stop => MembershipEvent::Stopping,
@@ -378,7 +367,7 @@ impl MembershipActor {
     }
 
     fn step(&mut self, cx: &Handling<'_, MembershipMsg>, event: MembershipEvent) {
-        let effects = self.core.step(cx.kit.clock.monotonic(), event);
+        let effects = self.driver.step(cx, event, &());
         self.publish(cx);
         for effect in effects {
             self.carry_out(cx, effect);
@@ -397,23 +386,24 @@ impl MembershipActor {
         let at = |heard: MonotonicUs| {
             nomad_core::model::time::UnixMs(wall.0.saturating_sub(now.since(heard) / 1_000))
         };
-        let seen = self.core.sightings();
+        let core = self.driver.core();
+        let seen = core.sightings();
         let sightings = seen.iter().map(|(node, seen)| {
             let last_seen = seen.last_heard.map(at);
             (*node, Sighting { liveness: seen.liveness, last_seen })
         });
         let old = self.args.view.load();
-        let has_group = self.core.durable().home.is_some();
+        let has_group = core.durable().home.is_some();
         let view = View {
-            this: self.core.this().clone(),
+            this: core.this().clone(),
             permanent: old.permanent,
-            state: self.core.state(),
+            state: core.state(),
             table: self.log.table.clone().filter(|_| has_group),
             super_peer: self.log.leader.filter(|_| has_group),
             term: self.log.term,
             voters: self.log.settled_voters.clone(),
             sightings: sightings.collect(),
-            has_majority: self.core.has_majority(),
+            has_majority: core.has_majority(),
             world: old.world,
             settings: old.settings,
         };
@@ -421,21 +411,5 @@ impl MembershipActor {
             drop(old);
             self.args.view.publish(view);
         }
-    }
-}
-
-/// Tells of every change of the log, and of its silence while this node leads.
-async fn watch_log(mut log: watch::Receiver<LogState>, to: Address<MembershipMsg>) {
-    let from = Arc::clone(to.name());
-    loop {
-        let changed = tokio::time::timeout(LOOK, log.changed()).await;
-        match changed {
-            Ok(Err(_)) => return,
-            Ok(Ok(())) => {}
-            Err(_) if log.borrow().quorum_silent_ms.is_some() => {}
-            Err(_) => continue,
-        }
-        let state = log.borrow_and_update().clone();
-        to.tell(&from, Default::default(), MembershipMsg::LogChanged(state));
     }
 }

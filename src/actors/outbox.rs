@@ -8,34 +8,30 @@ mod merging;
 #[cfg(test)]
 mod test_outbox;
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use thiserror::Error;
-use tokio::task::AbortHandle;
 use tracing::warn;
 
-use self::merging::Loading;
 pub use self::merging::{ActiveMerges, Drain, PendingMerge};
 use super::{
-    recorder::{Outcome, TraceRecord},
+    commit::Commit,
+    driver::{DrivenMessage, Driver, News, Told},
+    gauge::Gauge,
+    recorder::Outcome,
     shell::{ActorMessage, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
+    machine::{NoAnswer, Ticket},
     model::{
         change::{Change, WriteRefusal, Written},
         object::{ObjectId, Version},
-        time::MonotonicUs,
     },
     outbox::{
-        self, Draft, Figures, Limits, MergeEnd, OutboxEffect, OutboxEvent, OutboxRefusal,
-        OutboxShelf,
+        self, Draft, Figures, Limits, LoadedEntry, MergeEnd, OutboxEffect, OutboxEvent,
+        OutboxRefusal, OutboxShelf, value_bytes,
     },
-    register::{Now, OpId, Ticket, Value},
+    register::{OpId, Value},
 };
 use nomad_ports::{
     ObjectStore,
@@ -44,6 +40,8 @@ use nomad_ports::{
 
 /// How long a merge may take before it counts as failed.
 const MERGE_US: u64 = 10_000_000;
+/// The most entries of an earlier life that are read at a time.
+const PAGE: usize = 256;
 
 // ---- messages ----
 
@@ -99,17 +97,45 @@ pub enum OutboxMsg {
     },
     /// Tell: merges may succeed again, so that none should wait for its time.
     Nudge,
-    /// Tell: what became of an effect of this life of the actor. Later lives leave it unread.
-    Happened {
-        /// The life.
-        life: u64,
-        /// The object that it is about, if it is about one.
-        about: Option<ObjectId>,
-        /// What happened.
-        event: OutboxEvent,
-    },
-    /// Timer: the time that the core wanted to be woken at has come.
-    Tick,
+    /// Tell: what its own work has brought.
+    Told(Told<OutboxNews>),
+}
+
+/// What the outbox's own work brings.
+#[derive(Debug)]
+pub struct OutboxNews {
+    /// The object that it is about, if it is about one.
+    about: Option<ObjectId>,
+    event: OutboxEvent,
+}
+
+impl From<OutboxEvent> for OutboxNews {
+    fn from(event: OutboxEvent) -> Self {
+        Self { about: None, event }
+    }
+}
+
+impl Described for OutboxNews {
+    fn kind(&self) -> &'static str {
+        match self.event {
+            OutboxEvent::Merged { .. } => "Merged",
+            OutboxEvent::Stored { .. } => "Stored",
+            _ => "Loaded",
+        }
+    }
+
+    fn object(&self) -> Option<&ObjectId> {
+        self.about.as_ref()
+    }
+
+    fn detail(&self) -> String {
+        match &self.event {
+            OutboxEvent::Merged { end, .. } => format!("{end:?}"),
+            OutboxEvent::Stored { is_durable, .. } => format!("durable: {is_durable}"),
+            OutboxEvent::Loaded { page } => format!("{} entries", page.len()),
+            _ => self.kind().to_owned(),
+        }
+    }
 }
 
 impl Described for OutboxMsg {
@@ -120,17 +146,14 @@ impl Described for OutboxMsg {
             Self::Floor { .. } => "Floor",
             Self::Discard { .. } => "Discard",
             Self::Nudge => "Nudge",
-            Self::Happened { event: OutboxEvent::Merged { .. }, .. } => "Merged",
-            Self::Happened { event: OutboxEvent::Stored { .. }, .. } => "Stored",
-            Self::Happened { .. } => "Loaded",
-            Self::Tick => "Tick",
+            Self::Told(told) => told.kind(),
         }
     }
 
     fn object(&self) -> Option<&ObjectId> {
         match self {
             Self::Put { id, .. } | Self::Carry { id, .. } => Some(id),
-            Self::Happened { about, .. } => about.as_ref(),
+            Self::Told(told) => told.object(),
             _ => None,
         }
     }
@@ -143,13 +166,7 @@ impl Described for OutboxMsg {
                 format!("{bytes} bytes, condition {condition:?}, seen {:?}", seen.version())
             }
             Self::Discard { upto, .. } => format!("up to {upto}"),
-            Self::Happened { event: OutboxEvent::Merged { end, .. }, .. } => format!("{end:?}"),
-            Self::Happened { event: OutboxEvent::Stored { is_durable, .. }, .. } => {
-                format!("durable: {is_durable}")
-            }
-            Self::Happened { event: OutboxEvent::Loaded { page }, .. } => {
-                format!("{} entries", page.len())
-            }
+            Self::Told(told) => told.detail(),
             _ => self.kind().to_owned(),
         }
     }
@@ -163,6 +180,14 @@ impl ActorMessage for OutboxMsg {
             // What is to be discarded is, whether somebody waits for it or not.
             _ => false,
         }
+    }
+}
+
+impl DrivenMessage for OutboxMsg {
+    type News = OutboxNews;
+
+    fn told(told: Told<OutboxNews>) -> Self {
+        Self::Told(told)
     }
 }
 
@@ -186,19 +211,7 @@ pub struct OutboxArgs {
 }
 
 /// What the outbox holds and has done since the node started, for whoever wants to see it.
-#[derive(Debug, Default)]
-pub struct OutboxGauge(Mutex<Figures>);
-
-impl OutboxGauge {
-    /// Returns the figures.
-    pub fn read(&self) -> Figures {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, figures: Figures) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = figures;
-    }
-}
+pub type OutboxGauge = Gauge<Figures>;
 
 // ---- state ----
 
@@ -211,27 +224,17 @@ enum Asker {
 
 /// The actor.
 pub struct OutboxActor {
-    core: outbox::Outbox,
+    driver: Driver<outbox::Outbox>,
     args: OutboxArgs,
-    life: u64,
     /// What the lives before this one have done.
     before: Figures,
     askers: HashMap<OpId, Asker>,
     next_op: OpId,
-    timer: Option<(MonotonicUs, AbortHandle)>,
 }
 
 impl fmt::Debug for OutboxActor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Outbox")
-    }
-}
-
-impl Drop for OutboxActor {
-    fn drop(&mut self) {
-        if let Some((_, timer)) = &self.timer {
-            timer.abort();
-        }
     }
 }
 
@@ -261,13 +264,11 @@ impl Role for OutboxActor {
 
     fn start(args: &OutboxArgs, cx: &Handling<'_, OutboxMsg>) -> Result<Self, String> {
         let mut actor = Self {
-            core: outbox::Outbox::new(args.node_tag, args.limits),
+            driver: Driver::new(cx, outbox::Outbox::new(args.node_tag, args.limits)),
             args: args.clone(),
-            life: cx.kit.entropy.next_u64(),
             before: args.gauge.read(),
             askers: HashMap::new(),
             next_op: 0,
-            timer: None,
         };
         actor.step(cx, None, OutboxEvent::Tick);
         Ok(actor)
@@ -294,14 +295,11 @@ impl Role for OutboxActor {
                 (None, OutboxEvent::Discard { op: self.ask(Asker::Discard(reply)), upto })
             }
             OutboxMsg::Nudge => (None, OutboxEvent::Nudge),
-            OutboxMsg::Happened { life, .. } if life != self.life => {
-                return Ok(Outcome::Dropped("it was owed to an earlier life"));
-            }
-            OutboxMsg::Happened { about, event, .. } => (about, event),
-            OutboxMsg::Tick => {
-                self.timer = None;
-                (None, OutboxEvent::Tick)
-            }
+            OutboxMsg::Told(told) => match self.driver.take(cx, told) {
+                Err(outcome) => return Ok(outcome),
+                Ok(News::Happened(OutboxNews { about, event })) => (about, event),
+                Ok(News::Due | News::ViewChanged) => (None, OutboxEvent::Tick),
+            },
         };
         self.step(cx, about.as_ref(), event);
         Ok(Outcome::Done("stepped"))
@@ -316,17 +314,11 @@ impl OutboxActor {
     }
 
     fn step(&mut self, cx: &Handling<'_, OutboxMsg>, about: Option<&ObjectId>, event: OutboxEvent) {
-        let now = Now {
-            monotonic: cx.kit.clock.monotonic(),
-            wall: cx.kit.clock.wall(),
-            entropy: cx.kit.entropy.next_u64(),
-        };
         let store = Arc::clone(&self.args.store);
-        for effect in self.core.step(now, event, &Kept(&*store)) {
+        for effect in self.driver.step(cx, event, &Kept(&*store)) {
             self.perform(cx, about, effect);
         }
-        self.wake(cx, now.monotonic);
-        let mut figures = self.core.figures();
+        let mut figures = self.driver.core().figures();
         figures.drained += self.before.drained;
         figures.retried += self.before.retried;
         figures.discarded += self.before.discarded;
@@ -348,16 +340,14 @@ impl OutboxActor {
                 );
             }
             OutboxEffect::Remove { ticket, entries } => {
-                let done = self.stored(cx, ticket);
+                let done = self.stored(cx, None, ticket);
                 self.change(OutboxChange { remove: entries, ..OutboxChange::default() }, done);
             }
             OutboxEffect::Raise { ticket, floor } => {
-                let done = self.stored(cx, ticket);
+                let done = self.stored(cx, None, ticket);
                 self.change(OutboxChange { floor: Some(floor), ..OutboxChange::default() }, done);
             }
-            OutboxEffect::Load { after } => {
-                Loading::begin(cx, self.life, Arc::clone(&self.args.store), after);
-            }
+            OutboxEffect::Load { after } => self.load(cx, after),
             OutboxEffect::Merge { id, value } => self.merge(cx, about, id, value),
             OutboxEffect::Refuse { op, refused } => self.refuse(op, refused),
             OutboxEffect::Promised { op, floor } => {
@@ -400,46 +390,51 @@ impl OutboxActor {
         written: Written,
     ) -> JobDone {
         let asker = self.askers.remove(&op);
-        let (me, kit, life) = (cx.me.clone(), cx.kit.clone(), self.life);
-        let began = kit.clock.monotonic();
+        let asked = match &asker {
+            Some(Asker::Put(_, asked)) => *asked,
+            _ => Context::default(),
+        };
+        let cx = cx.of(asked);
+        let commit = Commit::begin(&cx, Some(id.clone()));
+        let stored = self.stored(&cx, Some(id), ticket);
         Box::new(move |result| {
-            let is_durable = result.is_ok();
-            let mut context = Context::default();
-            if let Some(Asker::Put(reply, asked)) = asker {
-                context.trace = asked.trace;
-                kit.recorder.add(TraceRecord {
-                    seq: 0,
-                    trace: asked.trace.trace,
-                    span: kit.recorder.new_span(),
-                    parent: asked.trace.span,
-                    from: Arc::clone(me.name()),
-                    to: "writer".into(),
-                    kind: "Commit",
-                    object: Some(id.clone()),
-                    at: began,
-                    wait_us: 0,
-                    run_us: kit.clock.monotonic().since(began),
-                    batch_len: 0,
-                    outcome: match &result {
-                        Ok(()) => Outcome::Done("kept in the outbox"),
-                        Err(error) => Outcome::Failed(error.to_string().into()),
-                    },
-                    detail: None,
-                });
-                reply.send(result.map(|()| Ok(written)).map_err(OutboxError::Store));
+            if let Some(Asker::Put(reply, _)) = asker {
+                commit.end(0, Outcome::of(&result, "kept in the outbox"));
+                reply.send(result.clone().map(|()| Ok(written)).map_err(OutboxError::Store));
             }
-            let event = OutboxEvent::Stored { ticket, is_durable };
-            me.tell(me.name(), context, OutboxMsg::Happened { life, about: Some(id), event });
+            stored(result);
         })
     }
 
-    fn stored(&self, cx: &Handling<'_, OutboxMsg>, ticket: Ticket) -> JobDone {
-        let (me, life) = (cx.me.clone(), self.life);
-        let context = Context { deadline: None, ..cx.cx };
-        Box::new(move |result| {
-            let event = OutboxEvent::Stored { ticket, is_durable: result.is_ok() };
-            me.tell(me.name(), context, OutboxMsg::Happened { life, about: None, event });
-        })
+    fn stored(
+        &self,
+        cx: &Handling<'_, OutboxMsg>,
+        about: Option<ObjectId>,
+        ticket: Ticket,
+    ) -> JobDone {
+        let news = move |is_durable| OutboxNews {
+            about: about.clone(),
+            event: OutboxEvent::Stored { ticket, is_durable },
+        };
+        let owed = self.driver.owed(cx, news(false));
+        Box::new(move |result| owed.pay(news(result.is_ok())))
+    }
+
+    /// Reads a page of what an earlier life has kept.
+    fn load(&self, cx: &Handling<'_, OutboxMsg>, after: Option<ObjectId>) {
+        let store = Arc::clone(&self.args.store);
+        let read = move || {
+            let entries = store.outbox(after.as_ref(), PAGE).map_err(|_| NoAnswer)?;
+            let page = entries.into_iter().filter_map(|(id, value)| {
+                let bytes = value_bytes(&value);
+                value.version().map(|version| LoadedEntry { id, version, bytes })
+            });
+            Ok::<Vec<_>, NoAnswer>(page.collect())
+        };
+        let news = |page: Result<_, NoAnswer>| {
+            page.map_or(OutboxEvent::LoadFailed, |page| OutboxEvent::Loaded { page }).into()
+        };
+        self.driver.read(cx, read, news);
     }
 
     /// Begins a merge. The first one of a write belongs to its request.
@@ -454,27 +449,11 @@ impl OutboxActor {
         let trace = if is_first { cx.cx.trace } else { cx.kit.recorder.new_trace() };
         let deadline = Some(cx.kit.clock.monotonic().plus_us(MERGE_US));
         let context = Context { trace, deadline };
-        match PendingMerge::begin(cx.me.clone(), trace, self.life, &self.args.running, id.clone()) {
+        let owed = self.driver.owed(&cx.of(context), merging::ended(&id, MergeEnd::Busy));
+        match PendingMerge::begin(&self.args.running, owed, id.clone()) {
             Ok(merging) => self.args.drain.merge(context, id, value, merging),
             // An earlier life has begun one; to be tried again.
-            Err(refused) => refused.tell(MergeEnd::NoQuorum),
+            Err(owed) => owed.pay(merging::ended(&id, MergeEnd::NoQuorum)),
         }
-    }
-
-    fn wake(&mut self, cx: &Handling<'_, OutboxMsg>, now: MonotonicUs) {
-        let due = self.core.next_due();
-        if self.timer.as_ref().map(|(at, _)| *at) == due {
-            return;
-        }
-        if let Some((_, timer)) = self.timer.take() {
-            timer.abort();
-        }
-        let Some(due) = due else { return };
-        let (me, trace) = (cx.me.clone(), cx.kit.recorder.new_trace());
-        let wake = async move {
-            tokio::time::sleep(Duration::from_micros(due.since(now))).await;
-            me.tell(me.name(), Context { trace, deadline: None }, OutboxMsg::Tick);
-        };
-        self.timer = Some((due, tokio::spawn(wake).abort_handle()));
     }
 }

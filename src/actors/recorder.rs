@@ -37,6 +37,16 @@ pub enum Outcome {
     Failed(Box<str>),
 }
 
+impl Outcome {
+    /// Returns `done` for what went as it should.
+    pub fn of<T, E: fmt::Display>(result: &Result<T, E>, done: &'static str) -> Self {
+        match result {
+            Ok(_) => Self::Done(done),
+            Err(error) => Self::Failed(error.to_string().into()),
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -10,14 +10,9 @@ mod surveys;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
-use tokio::{sync::Semaphore, task::AbortHandle};
+use tokio::sync::Semaphore;
 
 pub use self::{door::RepairDoor, now::RepairError, surveys::Surveyed};
 use self::{
@@ -25,21 +20,23 @@ use self::{
     surveys::Surveys,
 };
 use super::{
-    alarm::Alarm,
     codec,
+    driver::{DrivenMessage, Driver, News, Told},
+    gauge::Gauge,
     group_view::GroupView,
     recorder::Outcome,
-    shell::{ActorMessage, Context, Described, Handling, Reply, Role},
+    shell::{ActorMessage, Described, Handling, Reply, Role},
 };
 use nomad_core::{
+    machine::{NoAnswer, Ticket},
     model::{
         node_id::NodeId,
         object::{ObjectId, Version},
     },
     register::{RegisterOrder, RegisterOutcome},
     repair::{
-        Failure, Now, OUTLIVED_MAX, RepairAnswer, RepairEffect, RepairEvent, RepairOptions,
-        RepairRequest, RepairStatus, Scope, Sweeper, Ticket,
+        OUTLIVED_MAX, RepairAnswer, RepairEffect, RepairEvent, RepairOptions, RepairRequest,
+        RepairStatus, Scope, Sweeper,
     },
 };
 use nomad_ports::{ObjectStore, PeerTransport, Rounds, peer_transport::Service};
@@ -65,8 +62,6 @@ pub enum RepairSweeperMsg {
     },
     /// Tell: compare with all members, and look for what can be cleared away, soon.
     Hurry,
-    /// Tell: the node's view of its group has changed.
-    ViewChanged,
     /// Ask: another member's question.
     Asked {
         /// The member; it has proved that.
@@ -76,22 +71,39 @@ pub enum RepairSweeperMsg {
         /// Takes the answer.
         reply: Reply<RepairAnswer>,
     },
-    /// Tell: what became of an effect of this life of the actor. Later lives leave it unread.
-    Happened {
-        /// The life.
-        life: u64,
-        /// What happened.
-        event: RepairEvent,
-    },
-    /// Tell: a pass over the registers has ended, in this life of the actor.
-    Surveyed {
-        /// The life.
-        life: u64,
-        /// What it has found.
-        surveyed: Box<Surveyed>,
-    },
-    /// Timer: the time that the core wanted to be woken at has come.
-    Tick,
+    /// Tell: what its own work has brought.
+    Told(Told<RepairNews>),
+}
+
+/// What the sweeper's own work brings.
+#[derive(Debug)]
+pub enum RepairNews {
+    /// What the core wants to know.
+    Event(RepairEvent),
+    /// A pass over the registers has ended.
+    Surveyed(Box<Surveyed>),
+}
+
+impl Described for RepairNews {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Event(RepairEvent::Answered(..)) => "Answered",
+            Self::Event(RepairEvent::Walked(..)) => "Walked",
+            Self::Event(RepairEvent::Looked(..)) => "Looked",
+            Self::Event(RepairEvent::Outlived(..)) => "Outlived",
+            Self::Event(RepairEvent::Floor(..)) => "Promised",
+            Self::Event(RepairEvent::Ended(..)) => "Ended",
+            Self::Event(_) => "Happened",
+            Self::Surveyed(_) => "Surveyed",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Event(RepairEvent::Ended(_, ended)) => format!("{ended:?}"),
+            _ => self.kind().to_owned(),
+        }
+    }
 }
 
 impl Described for RepairSweeperMsg {
@@ -99,21 +111,8 @@ impl Described for RepairSweeperMsg {
         match self {
             Self::Repair { .. } => "Repair",
             Self::Hurry => "Hurry",
-            Self::ViewChanged => "ViewChanged",
             Self::Asked { question, .. } => question.kind(),
-            Self::Happened { event, .. } => match event {
-                RepairEvent::Answered(..) => "Answered",
-                RepairEvent::Walked(..) => "Walked",
-                RepairEvent::Looked(..) => "Looked",
-                RepairEvent::Outlived(..) => "Outlived",
-                RepairEvent::Floor(..) => "Promised",
-                RepairEvent::Ended(..) => "Ended",
-                RepairEvent::Viewed(_) | RepairEvent::Surveyed(..) | RepairEvent::Tick => {
-                    "Happened"
-                }
-            },
-            Self::Surveyed { .. } => "Surveyed",
-            Self::Tick => "Tick",
+            Self::Told(told) => told.kind(),
         }
     }
 
@@ -121,7 +120,7 @@ impl Described for RepairSweeperMsg {
         match self {
             Self::Repair { ids, .. } => format!("{} objects", ids.len()),
             Self::Asked { from, .. } => format!("{} of {from}", self.kind()),
-            Self::Happened { event: RepairEvent::Ended(_, ended), .. } => format!("{ended:?}"),
+            Self::Told(told) => told.detail(),
             _ => self.kind().to_owned(),
         }
     }
@@ -134,6 +133,14 @@ impl ActorMessage for RepairSweeperMsg {
             Self::Asked { reply, .. } => reply.is_closed(),
             _ => false,
         }
+    }
+}
+
+impl DrivenMessage for RepairSweeperMsg {
+    type News = RepairNews;
+
+    fn told(told: Told<RepairNews>) -> Self {
+        Self::Told(told)
     }
 }
 
@@ -177,45 +184,24 @@ pub fn options(repair: Duration, cleanup: Duration) -> RepairOptions {
 }
 
 /// What repair has done since the node was started, for whoever wants to see it.
-#[derive(Debug, Default)]
-pub struct RepairGauge(Mutex<RepairStatus>);
-
-impl RepairGauge {
-    /// Returns what has been done.
-    pub fn read(&self) -> RepairStatus {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, status: RepairStatus) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = status;
-    }
-}
+pub type RepairGauge = Gauge<RepairStatus>;
 
 // ---- state ----
 
 /// The actor.
 pub struct RepairSweeper {
-    core: Sweeper,
+    driver: Driver<Sweeper>,
     args: RepairSweeperArgs,
-    life: u64,
     surveys: Surveys,
     /// One permit for each reading for another member that may run.
     readings: Arc<Semaphore>,
     /// One permit for each that runs or waits.
     places: Arc<Semaphore>,
-    alarm: Alarm,
-    watcher: AbortHandle,
 }
 
 impl fmt::Debug for RepairSweeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RepairSweeper")
-    }
-}
-
-impl Drop for RepairSweeper {
-    fn drop(&mut self) {
-        self.watcher.abort();
     }
 }
 
@@ -229,23 +215,15 @@ impl Role for RepairSweeper {
         args: &RepairSweeperArgs,
         cx: &Handling<'_, RepairSweeperMsg>,
     ) -> Result<Self, String> {
-        let mut changes = args.view.watch();
-        let (me, from) = (cx.me.clone(), Arc::clone(cx.me.name()));
-        let watcher = tokio::spawn(async move {
-            while changes.changed().await.is_ok() {
-                me.tell(&from, Context::default(), RepairSweeperMsg::ViewChanged);
-            }
-        });
-        let before = args.gauge.read();
+        let core = Sweeper::new(args.options, cx.kit.clock.monotonic(), args.gauge.read());
+        let mut driver = Driver::new(cx, core);
+        driver.watch_view(cx, &args.view);
         let mut actor = Self {
-            core: Sweeper::new(args.options, cx.kit.clock.monotonic(), before),
+            driver,
             args: args.clone(),
-            life: cx.kit.entropy.next_u64(),
             surveys: Surveys::default(),
             readings: Arc::new(Semaphore::new(READINGS_MAX)),
             places: Arc::new(Semaphore::new(READINGS_WAITING_MAX)),
-            alarm: Alarm::default(),
-            watcher: watcher.abort_handle(),
         };
         actor.look(cx);
         Ok(actor)
@@ -259,30 +237,25 @@ impl Role for RepairSweeper {
         let event = match message {
             RepairSweeperMsg::Repair { ids, reply } => return Ok(self.on_repair(cx, ids, reply)),
             RepairSweeperMsg::Hurry => {
-                self.core.hurry(cx.kit.clock.monotonic());
+                self.driver.with(cx, |core, now| core.hurry(now.monotonic));
                 RepairEvent::Tick
-            }
-            RepairSweeperMsg::ViewChanged => {
-                self.look(cx);
-                return Ok(Outcome::Done("looked"));
             }
             RepairSweeperMsg::Asked { from, question, reply } => {
                 return Ok(self.on_asked(cx, from, question, reply));
             }
-            RepairSweeperMsg::Happened { life, .. } | RepairSweeperMsg::Surveyed { life, .. }
-                if life != self.life =>
-            {
-                return Ok(Outcome::Dropped("it was owed to an earlier life"));
-            }
-            RepairSweeperMsg::Happened { event, .. } => event,
-            RepairSweeperMsg::Surveyed { surveyed, .. } => {
-                self.on_surveyed(cx, *surveyed);
-                return Ok(Outcome::Done("surveyed"));
-            }
-            RepairSweeperMsg::Tick => {
-                self.alarm.rang();
-                RepairEvent::Tick
-            }
+            RepairSweeperMsg::Told(told) => match self.driver.take(cx, told) {
+                Err(outcome) => return Ok(outcome),
+                Ok(News::ViewChanged) => {
+                    self.look(cx);
+                    return Ok(Outcome::Done("looked"));
+                }
+                Ok(News::Happened(RepairNews::Surveyed(surveyed))) => {
+                    self.on_surveyed(cx, *surveyed);
+                    return Ok(Outcome::Done("surveyed"));
+                }
+                Ok(News::Happened(RepairNews::Event(event))) => event,
+                Ok(News::Due) => RepairEvent::Tick,
+            },
         };
         self.step(cx, event);
         Ok(Outcome::Done("stepped"))
@@ -296,12 +269,10 @@ impl RepairSweeper {
     }
 
     fn step(&mut self, cx: &Handling<'_, RepairSweeperMsg>, event: RepairEvent) {
-        let now = Now { monotonic: cx.kit.clock.monotonic(), wall: cx.kit.clock.wall() };
-        for effect in self.core.step(now, event) {
+        for effect in self.driver.step(cx, event, &()) {
             self.carry_out(cx, effect);
         }
-        self.alarm.set(cx, self.core.next_due(), || RepairSweeperMsg::Tick);
-        self.args.gauge.set(self.core.status());
+        self.args.gauge.set(self.driver.core().status());
     }
 
     fn carry_out(&mut self, cx: &Handling<'_, RepairSweeperMsg>, effect: RepairEffect) {
@@ -311,58 +282,41 @@ impl RepairSweeper {
             }
             RepairEffect::Ask { ticket, to, question } => self.ask(cx, ticket, to, &question),
             RepairEffect::Walk { ticket, scope, other, buckets, from } => {
-                self.read(cx, move |store| {
-                    let part = store_work::walk(store, &scope, other, &buckets, &from);
-                    RepairEvent::Walked(ticket, part)
-                });
+                let walk = move |store: &dyn ObjectStore| {
+                    store_work::walk(store, &scope, other, &buckets, &from)
+                };
+                self.read(cx, walk, move |part| RepairEvent::Walked(ticket, part));
             }
             RepairEffect::Look { ticket, ids } => {
-                self.read(cx, move |store| {
-                    RepairEvent::Looked(ticket, store_work::heads(store, &ids))
-                });
+                let look = move |store: &dyn ObjectStore| store_work::heads(store, &ids);
+                self.read(cx, look, move |heads| RepairEvent::Looked(ticket, heads));
             }
             RepairEffect::Outlived { ticket, after } => {
                 let now = cx.kit.clock.wall().secs();
-                self.read(cx, move |store| {
-                    let found = store_work::outlived(store, now, after.as_ref(), OUTLIVED_MAX);
-                    RepairEvent::Outlived(ticket, found)
-                });
+                let list = move |store: &dyn ObjectStore| {
+                    store_work::outlived(store, now, after.as_ref(), OUTLIVED_MAX)
+                };
+                self.read(cx, list, move |found| RepairEvent::Outlived(ticket, found));
             }
             RepairEffect::Floor { ticket } => {
                 let floor = self.args.rounds.floor();
-                let floor = async move { RepairEvent::Floor(ticket, floor.await.ok_or(Failure)) };
-                self.spawn(cx, floor);
+                let floor = async move { floor.await.ok_or(NoAnswer) };
+                let event = move |floor| RepairNews::Event(RepairEvent::Floor(ticket, floor));
+                self.driver.wait_for(cx, floor, event);
             }
             RepairEffect::Run { ticket, id, order } => self.run(cx, ticket, id, order),
         }
     }
 
-    /// Waits for something, and then says so to the core.
-    fn spawn(
-        &self,
-        cx: &Handling<'_, RepairSweeperMsg>,
-        event: impl Future<Output = RepairEvent> + Send + 'static,
-    ) {
-        let (me, life) = (cx.me.clone(), self.life);
-        let context = Context { deadline: None, ..cx.cx };
-        tokio::spawn(async move {
-            let event = event.await;
-            me.tell(me.name(), context, RepairSweeperMsg::Happened { life, event });
-        });
-    }
-
     /// Reads the store on a thread that may wait, and then says so to the core.
-    fn read(
+    fn read<T>(
         &self,
         cx: &Handling<'_, RepairSweeperMsg>,
-        read: impl FnOnce(&dyn ObjectStore) -> RepairEvent + Send + 'static,
+        read: impl FnOnce(&dyn ObjectStore) -> Result<T, NoAnswer> + Send + 'static,
+        event: impl Fn(Result<T, NoAnswer>) -> RepairEvent + Send + 'static,
     ) {
-        let (store, me, life) = (Arc::clone(&self.args.store), cx.me.clone(), self.life);
-        let context = Context { deadline: None, ..cx.cx };
-        tokio::task::spawn_blocking(move || {
-            let event = read(&*store);
-            me.tell(me.name(), context, RepairSweeperMsg::Happened { life, event });
-        });
+        let store = Arc::clone(&self.args.store);
+        self.driver.read(cx, move || read(&*store), move |read| RepairNews::Event(event(read)));
     }
 
     fn ask(
@@ -374,18 +328,18 @@ impl RepairSweeper {
     ) {
         let transport = Arc::clone(&self.args.transport);
         let (trace, body) = (cx.cx.trace, codec::encode(VERSION, question));
-        let asking: BoxFuture<'static, Result<RepairAnswer, String>> = Box::pin(async move {
-            let asked = transport.ask(to, Service::Repair, trace, body?, ASK_LIMIT).await;
-            let bytes = asked.map_err(|error| error.to_string())?;
-            codec::decode(VERSION, &bytes)
-        });
-        self.spawn(cx, async move {
-            let answer = asking.await.map_err(|reason| {
+        let answer = async move {
+            let asked = async {
+                let asked = transport.ask(to, Service::Repair, trace, body?, ASK_LIMIT).await;
+                codec::decode(VERSION, &asked.map_err(|error| error.to_string())?)
+            };
+            asked.await.map_err(|reason: String| {
                 tracing::debug!(%to, reason, "a member does not compare its replicas");
-                Failure
-            });
-            RepairEvent::Answered(ticket, answer)
-        });
+                NoAnswer
+            })
+        };
+        let event = move |answer| RepairNews::Event(RepairEvent::Answered(ticket, answer));
+        self.driver.wait_for(cx, answer, event);
     }
 
     fn run(
@@ -399,7 +353,11 @@ impl RepairSweeper {
         let trace = cx.kit.recorder.new_trace();
         let deadline = cx.kit.clock.monotonic().plus_us(ROUND_LIMIT_US);
         let run = self.args.rounds.run(id, order, trace, deadline);
-        self.spawn(cx, async move { RepairEvent::Ended(ticket, run.await) });
+        let event = move |ended: Result<_, NoAnswer>| {
+            let ended = ended.unwrap_or(RegisterOutcome::Unknown);
+            RepairNews::Event(RepairEvent::Ended(ticket, ended))
+        };
+        self.driver.wait_for(cx, async move { Ok(run.await) }, event);
     }
 
     // ---- other members ----
@@ -449,7 +407,7 @@ impl RepairSweeper {
     fn answer(
         &self,
         reply: Reply<RepairAnswer>,
-        read: impl FnOnce(&dyn ObjectStore) -> Result<RepairAnswer, Failure> + Send + 'static,
+        read: impl FnOnce(&dyn ObjectStore) -> Result<RepairAnswer, NoAnswer> + Send + 'static,
     ) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return reply.send(RepairAnswer::Later);

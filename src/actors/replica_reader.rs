@@ -1,52 +1,36 @@
-//! Reads objects: from this node what it has, from the other replicas what it has not, and by a quorum what must be
-//! linearizable.
+//! Reads what this node keeps of objects.
 //!
-//! Readers use its [`ReadPath`]. What this node can answer at once is read on the caller's own task, as a step of this
-//! actor: a mailbox in between would cost more than the read. Only what has to wait, or reads much, goes through the
-//! mailbox. No read waits for the writer.
+//! What can be read at once is read on the caller's own task, as a step of this actor: see [`LocalRead`]. Only what has to
+//! wait, or reads much, goes through the mailbox. No read waits for the writer. How other members are asked, and what a
+//! request makes of their answers, is in the room `service`.
 
 mod door;
-mod group_list;
-mod group_read;
-mod quantile;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use thiserror::Error;
 use tokio::sync::Semaphore;
 
-pub use self::door::ListingDoor;
-use self::group_read::{AbsenceQuorum, Hedge};
+pub use self::door::{LISTING_ASK_LIMIT, LISTING_VERSION, ListingDoor};
 use super::{
-    group_view::GroupView,
     local_read::{self, Fetched},
     recorder::Outcome,
-    replica_writer::Writers,
-    shell::{
-        ActorMessage, Address, AskError, Context, Described, Handling, Kit, Reply, Role, StepGuard,
-    },
+    shell::{ActorMessage, Address, Context, Described, Handling, Kit, Reply, Role, StepGuard},
 };
 use nomad_core::{
-    group::{RetrievalMode, replication::NotDone},
+    group::RetrievalMode,
     listing::{Known, ListingPage, ListingQuery, QueuedWrites},
     model::{
-        object::{Object, ObjectId, Tier},
-        time::MonotonicUs,
+        object::{ObjectId, Tier},
+        time::UnixSecs,
     },
-    register::Value,
 };
-use nomad_ports::{ObjectStore, PeerTransport, object_store::StoreError};
+use nomad_ports::{ObjectStore, object_store::StoreError};
 
 /// The most listings that run at a time, each of which may read a hundred thousand records, and the most that run or wait.
 const LISTINGS_MAX: usize = 16;
 const LISTINGS_WAITING_MAX: usize = 256;
-/// How long a replica that has nothing of an object waits for others that may have, before it takes it to be absent.
-const CONFIRM_LIMIT: Duration = Duration::from_millis(200);
 /// How long a read waits before it looks again whether the store has been reopened.
 const REOPENING_PAUSE: Duration = Duration::from_millis(20);
 
@@ -123,158 +107,12 @@ impl ActorMessage for ReplicaReaderMsg {
     }
 }
 
-/// Why an object could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ReadError {
-    /// This node's store cannot read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// An actor of this node did not answer.
-    #[error(transparent)]
-    Ask(#[from] AskError),
-    /// The members that keep it did not answer.
-    #[error(transparent)]
-    NotDone(#[from] NotDone),
-}
-
-/// The way to read. Cheap to clone.
-#[derive(Clone)]
-pub struct ReadPath {
-    actor: Address<ReplicaReaderMsg>,
-    store: Arc<dyn ObjectStore>,
-    kit: Kit,
-    view: GroupView,
-    transport: Arc<dyn PeerTransport>,
-    writers: Writers,
-    hedge: Arc<Hedge>,
-    hedges: Arc<AtomicU64>,
-}
-
-impl ReadPath {
-    /// Reads through this actor, at once from the store that it reads, and from the other members of the group.
-    pub fn new(
-        kit: Kit,
-        actor: Address<ReplicaReaderMsg>,
-        store: Arc<dyn ObjectStore>,
-        (view, transport, writers): (GroupView, Arc<dyn PeerTransport>, Writers),
-    ) -> Self {
-        let (hedge, hedges) = Default::default();
-        Self { actor, store, kit, view, transport, writers, hedge, hedges }
-    }
-
-    /// Returns how many reads asked a second member because the first was slow.
-    pub fn hedges(&self) -> u64 {
-        self.hedges.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// Reads an object.
-    ///
-    /// # Errors
-    /// When it had to wait and got no answer, or the store cannot read.
-    pub async fn get(
-        &self,
-        from: &Arc<str>,
-        cx: Context,
-        tier: Tier,
-        id: &ObjectId,
-        mode: RetrievalMode,
-    ) -> Result<Option<Object>, ReadError> {
-        // A request whose time is over already is not begun, as the shell does with messages.
-        let now = self.kit.clock.monotonic();
-        if cx.deadline.is_some_and(|deadline| now >= deadline) {
-            let actor = Arc::clone(self.actor.name());
-            return Err(AskError::DeadlinePassed { actor }.into());
-        }
-        let is_local = tier == Tier::Overlay || self.is_alone();
-        if mode == RetrievalMode::Safe && !is_local {
-            return self.read_safe(from, cx, id).await;
-        }
-        let fetched = match self.get_at_once(from, cx, now, LocalRead { tier, id, mode }) {
-            Err(StoreError::Reopening) => {
-                let id = id.clone();
-                let make = |reply| ReplicaReaderMsg::Get { tier, id, mode, reply };
-                self.actor.ask(from, cx, make).await??
-            }
-            answer => answer?,
-        };
-        let fetched = match fetched {
-            Fetched::Nothing if !is_local => {
-                let view = self.view.load_full();
-                if mode == RetrievalMode::Parallel {
-                    self.read_parallel(cx, id, &view).await?
-                } else {
-                    self.read_near(cx, id, &view, AbsenceQuorum::All).await?
-                }
-            }
-            fetched => fetched,
-        };
-        match fetched {
-            Fetched::Live(object) => Ok(Some(object)),
-            Fetched::Gone(_) | Fetched::Nothing => Ok(None),
-        }
-    }
-
-    /// Returns the newest value of an object that this node can see without a quorum: its own, or where it has none of it,
-    /// that of a replica that does. `is_certain`: it matters whether the object is there. A replica that has nothing of it may
-    /// lag behind; then it asks as many others as it takes to meet one that does not.
-    ///
-    /// # Errors
-    /// When nobody who may keep it answers.
-    pub async fn seen_from_here(
-        &self,
-        cx: Context,
-        id: &ObjectId,
-        is_certain: bool,
-    ) -> Result<Value, ReadError> {
-        let fetched = fetch(&*self.store, Tier::Group, id, self.kit.clock.wall().secs())?;
-        let view = self.view.load_full();
-        let is_replica = self.keeps(id, &view);
-        if fetched != Fetched::Nothing || (is_replica && !is_certain) {
-            return Ok(fetched.into_value());
-        }
-        let read = self.read_near(cx, id, &view, AbsenceQuorum::Majority);
-        if !is_replica {
-            return Ok(read.await?.into_value());
-        }
-        // It may decide by itself when the others are slow.
-        let read = tokio::time::timeout(CONFIRM_LIMIT, read).await;
-        Ok(read.unwrap_or(Ok(Fetched::Nothing))?.into_value())
-    }
-
-    /// Tells whether this node alone keeps the objects of its group.
-    pub fn is_alone(&self) -> bool {
-        self.view.load().group().is_none_or(|table| table.seats.len() == 1)
-    }
-
-    fn get_at_once(
-        &self,
-        from: &Arc<str>,
-        cx: Context,
-        now: MonotonicUs,
-        read: LocalRead<'_>,
-    ) -> Result<Fetched, StoreError> {
-        let (vitals, from) = (self.actor.vitals(), Arc::clone(from));
-        let mut step = StepGuard::begin(&self.kit, vitals, cx, from, (now, None), &read);
-        let span = step.enter(cx.trace, read.kind());
-        let answer = fetch(&*self.store, read.tier, read.id, self.kit.clock.wall().secs());
-        drop(span);
-        step.end(match &answer {
-            Ok(Fetched::Live(_)) => Outcome::Done("found"),
-            Ok(Fetched::Gone(_)) => Outcome::Done("deleted"),
-            Ok(Fetched::Nothing) => Outcome::Done("absent"),
-            Err(StoreError::Reopening) => Outcome::Done("has to wait for the store"),
-            Err(error) => Outcome::Failed(error.to_string().into()),
-        });
-        answer
-    }
-}
-
 /// Looks up what this node has.
 fn fetch(
     store: &dyn ObjectStore,
     tier: Tier,
     id: &ObjectId,
-    now: nomad_core::model::time::UnixSecs,
+    now: UnixSecs,
 ) -> Result<Fetched, StoreError> {
     match tier {
         Tier::Group => local_read::find(store, id, now),
@@ -283,10 +121,13 @@ fn fetch(
 }
 
 /// A read on the caller's task, described as the message that it stands for.
-struct LocalRead<'a> {
-    tier: Tier,
-    id: &'a ObjectId,
-    mode: RetrievalMode,
+pub struct LocalRead<'a> {
+    /// The tier of the object.
+    pub tier: Tier,
+    /// The object.
+    pub id: &'a ObjectId,
+    /// How it is read.
+    pub mode: RetrievalMode,
 }
 
 impl Described for LocalRead<'_> {
@@ -300,6 +141,34 @@ impl Described for LocalRead<'_> {
 
     fn detail(&self) -> String {
         format!("{:?} tier, mode {}", self.tier, self.mode.as_str())
+    }
+}
+
+impl LocalRead<'_> {
+    /// Reads what this node has at once, as a step of the actor.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    pub fn at_once(
+        &self,
+        kit: &Kit,
+        actor: &Address<ReplicaReaderMsg>,
+        store: &dyn ObjectStore,
+        (from, cx): (&Arc<str>, Context),
+    ) -> Result<Fetched, StoreError> {
+        let (now, from) = (kit.clock.monotonic(), Arc::clone(from));
+        let mut step = StepGuard::begin(kit, actor.vitals(), cx, from, (now, None), self);
+        let span = step.enter(cx.trace, self.kind());
+        let answer = fetch(store, self.tier, self.id, kit.clock.wall().secs());
+        drop(span);
+        step.end(match &answer {
+            Ok(Fetched::Live(_)) => Outcome::Done("found"),
+            Ok(Fetched::Gone(_)) => Outcome::Done("deleted"),
+            Ok(Fetched::Nothing) => Outcome::Done("absent"),
+            Err(StoreError::Reopening) => Outcome::Done("has to wait for the store"),
+            Err(error) => Outcome::Failed(error.to_string().into()),
+        });
+        answer
     }
 }
 

@@ -20,22 +20,23 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
-use tokio::task::AbortHandle;
 use tracing::{error, warn};
 
 pub use self::{
     carrying::Endings, door::ReplicaDoor, gauge::RoundsGauge, rescans::Rescans, writers::Writers,
 };
 use super::{
+    commit::Commit,
+    driver::{DrivenMessage, Driver, News, Owed, Told},
     group_view::GroupView,
     outbox::OutboxMsg,
-    recorder::{Outcome, TraceRecord},
+    recorder::Outcome,
     shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
+    machine::Ticket,
     model::{
         node_id::NodeId,
         object::{ObjectId, Version},
@@ -43,8 +44,8 @@ use nomad_core::{
         trace::TraceContext,
     },
     register::{
-        self, Now, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome,
-        RegisterShelf, Registers, ShardState, Ticket, Value,
+        self, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome,
+        RegisterShelf, Registers, ShardState, Value,
     },
 };
 use nomad_ports::{
@@ -54,7 +55,7 @@ use nomad_ports::{
 };
 
 /// How long a worker whose store has failed waits before it looks again.
-const STORE_PAUSE: Duration = Duration::from_millis(200);
+const STORE_PAUSE_US: u64 = 200_000;
 /// The most requests that wait for the worker to be ready.
 const EARLY_MAX: usize = 1_024;
 
@@ -81,36 +82,60 @@ pub enum ReplicaWriterMsg {
         /// What it says.
         message: register::RegisterMessage,
     },
-    /// Tell: the store has kept something of this life of the worker.
-    Kept {
-        /// The life.
-        life: u64,
-        /// What.
-        what: ShardCommit,
-        /// Whether it is durable.
-        result: Result<(), StoreError>,
+    /// Tell: what its own work has brought.
+    Told(Told<WriterNews>),
+}
+
+/// What a worker's own work brings.
+#[derive(Debug)]
+pub enum WriterNews {
+    /// The store has kept something durably.
+    Kept(ShardCommit),
+    /// What a configuration means for the registers of this shard is known.
+    Listed(AdoptionPlan),
+    /// The objects of a group that is no more are in the outbox; so many.
+    Carried(usize),
+    /// One of these has failed.
+    Failed {
+        /// Which one.
+        kind: &'static str,
+        /// Why.
+        error: StoreError,
     },
-    /// Tell: what a configuration means for the registers of this shard is known.
-    Listed {
-        /// The life of the worker that wanted to know.
-        life: u64,
-        /// What it means.
-        listed: Result<AdoptionPlan, StoreError>,
-    },
-    /// Tell: the objects of a group that is no more are in the outbox.
-    Carried {
-        /// The life of the worker that wanted it.
-        life: u64,
-        /// How many there were.
-        result: Result<usize, StoreError>,
-    },
-    /// Tell: the node's view of its group has changed.
-    ViewChanged,
-    /// Timer.
-    Tick {
-        /// The life of the worker that has set it.
-        life: u64,
-    },
+}
+
+impl WriterNews {
+    fn of<T>(
+        kind: &'static str,
+        result: Result<T, StoreError>,
+        news: impl FnOnce(T) -> Self,
+    ) -> Self {
+        result.map_or_else(|error| Self::Failed { kind, error }, news)
+    }
+}
+
+impl Described for WriterNews {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Kept(ShardCommit::Ticket(_)) => "Kept",
+            Self::Kept(ShardCommit::Adoption(..)) => "Adopted",
+            Self::Kept(ShardCommit::Wipe) => "Wiped",
+            Self::Listed(_) => "Listed",
+            Self::Carried(_) => "Carried",
+            Self::Failed { kind, .. } => kind,
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Kept(_) => self.kind().to_owned(),
+            Self::Listed(AdoptionPlan { purge, rescan, .. }) => {
+                format!("{} to purge, {} to rescan", purge.len(), rescan.len())
+            }
+            Self::Carried(count) => format!("{count} objects"),
+            Self::Failed { error, .. } => error.to_string(),
+        }
+    }
 }
 
 /// What the store was to keep.
@@ -139,8 +164,8 @@ impl Described for ReplicaWriterMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Begin { order, .. } => match order {
-                RegisterOrder::Change(change) if change.is_delete() => "SafeDelete",
-                RegisterOrder::Change(_) => "SafeWrite",
+                RegisterOrder::Change(change) if change.is_delete() => "Delete",
+                RegisterOrder::Change(_) => "Write",
                 RegisterOrder::Read => "SafeRead",
                 RegisterOrder::Merge(_) => "Merge",
                 RegisterOrder::Expire => "Expire",
@@ -148,13 +173,7 @@ impl Described for ReplicaWriterMsg {
                 RegisterOrder::Repair => "Repair",
             },
             Self::Heard { message, .. } => wire::kind(&message.body),
-            Self::Kept { what: ShardCommit::Ticket(_), .. } => "Kept",
-            Self::Kept { what: ShardCommit::Adoption(..), .. } => "Adopted",
-            Self::Kept { what: ShardCommit::Wipe, .. } => "Wiped",
-            Self::Listed { .. } => "Listed",
-            Self::Carried { .. } => "Carried",
-            Self::ViewChanged => "ViewChanged",
-            Self::Tick { .. } => "Tick",
+            Self::Told(told) => told.kind(),
         }
     }
 
@@ -168,18 +187,11 @@ impl Described for ReplicaWriterMsg {
 
     fn detail(&self) -> String {
         match self {
-            Self::Begin { .. } | Self::ViewChanged | Self::Tick { .. } => self.kind().to_owned(),
+            Self::Begin { .. } => self.kind().to_owned(),
             Self::Heard { from, message } => {
                 format!("from {from} in epoch {}: {}", message.epoch, self.kind())
             }
-            Self::Kept { result, .. } => format!("{result:?}"),
-            Self::Carried { result, .. } => format!("{result:?}"),
-            Self::Listed { listed, .. } => match listed {
-                Ok(AdoptionPlan { purge, rescan, .. }) => {
-                    format!("{} to purge, {} to rescan", purge.len(), rescan.len())
-                }
-                Err(error) => error.to_string(),
-            },
+            Self::Told(told) => told.detail(),
         }
     }
 }
@@ -187,6 +199,14 @@ impl Described for ReplicaWriterMsg {
 impl ActorMessage for ReplicaWriterMsg {
     fn is_abandoned(&self) -> bool {
         matches!(self, Self::Begin { reply, .. } if reply.is_closed())
+    }
+}
+
+impl DrivenMessage for ReplicaWriterMsg {
+    type News = WriterNews;
+
+    fn told(told: Told<WriterNews>) -> Self {
+        Self::Told(told)
     }
 }
 
@@ -260,7 +280,7 @@ enum WriterState {
     /// The registers of an earlier group are carried over, or removed.
     Clearing,
     /// It takes part.
-    Working(Bond, Box<Registers>),
+    Working(Bond),
 }
 
 /// A request of this node.
@@ -276,7 +296,8 @@ struct Request {
 /// The worker.
 pub struct ReplicaWriter {
     args: ReplicaWriterArgs,
-    life: u64,
+    /// Has registers while the worker takes part.
+    driver: Driver<Option<Registers>>,
     standing: WriterState,
     ops: HashMap<OpId, Reply<RegisterOutcome>>,
     next_op: OpId,
@@ -285,16 +306,10 @@ pub struct ReplicaWriter {
     keeping: usize,
     /// A configuration that waits for them.
     adopting: Option<ShardState>,
-    timer: Option<(MonotonicUs, AbortHandle)>,
-    watcher: AbortHandle,
 }
 
 impl Drop for ReplicaWriter {
     fn drop(&mut self) {
-        self.watcher.abort();
-        if let Some((_, timer)) = &self.timer {
-            timer.abort();
-        }
         for (_, reply) in self.ops.drain() {
             reply.send(RegisterOutcome::Unknown);
         }
@@ -311,25 +326,19 @@ impl Role for ReplicaWriter {
         args: &ReplicaWriterArgs,
         cx: &Handling<'_, ReplicaWriterMsg>,
     ) -> Result<Self, String> {
-        let mut changes = args.view.watch();
-        let (me, from) = (cx.me.clone(), Arc::clone(cx.me.name()));
-        let watcher = tokio::spawn(async move {
-            while changes.changed().await.is_ok() {
-                me.tell(&from, Context::default(), ReplicaWriterMsg::ViewChanged);
-            }
-        });
-        cx.me.tell(cx.me.name(), Context::default(), ReplicaWriterMsg::ViewChanged);
+        let mut driver = Driver::new(cx, None);
+        driver.watch_view(cx, &args.view);
+        let view_changed = ReplicaWriterMsg::told(Told::ViewChanged);
+        cx.me.tell(cx.me.name(), Context::default(), view_changed);
         Ok(Self {
             args: args.clone(),
-            life: cx.kit.entropy.next_u64(),
+            driver,
             standing: WriterState::Idle,
             ops: HashMap::new(),
             next_op: 0,
             early: Vec::new(),
             keeping: 0,
             adopting: None,
-            timer: None,
-            watcher: watcher.abort_handle(),
         })
     }
 
@@ -347,33 +356,20 @@ impl Role for ReplicaWriter {
                 let trace = cx.cx.trace;
                 self.step(cx, RegisterEvent::Heard { from, message, trace });
             }
-            ReplicaWriterMsg::Kept { life, .. }
-            | ReplicaWriterMsg::Listed { life, .. }
-            | ReplicaWriterMsg::Carried { life, .. }
-                if life != self.life =>
-            {
-                return Ok(Outcome::Dropped("it was for an earlier life"));
-            }
-            ReplicaWriterMsg::Kept { result: Err(reason), .. }
-            | ReplicaWriterMsg::Listed { listed: Err(reason), .. }
-            | ReplicaWriterMsg::Carried { result: Err(reason), .. } => {
-                self.on_store_failed(cx, &reason);
-                return Ok(Outcome::Failed(reason.to_string().into()));
-            }
-            ReplicaWriterMsg::Kept { what, .. } => self.on_kept(cx, what),
-            ReplicaWriterMsg::Listed { listed: Ok(listed), .. } => self.on_listed(cx, listed),
-            ReplicaWriterMsg::Carried { result: Ok(count), .. } => self.on_carried(cx, count),
-            ReplicaWriterMsg::ViewChanged => self.on_view(cx),
-            ReplicaWriterMsg::Tick { life } if life != self.life => {
-                return Ok(Outcome::Dropped("a timer of an earlier life"));
-            }
-            ReplicaWriterMsg::Tick { .. } => {
-                self.timer = None;
-                match self.standing {
-                    WriterState::Working(..) => self.step(cx, RegisterEvent::Tick),
-                    _ => self.on_view(cx),
+            ReplicaWriterMsg::Told(told) => match self.driver.take(cx, told) {
+                Err(outcome) => return Ok(outcome),
+                Ok(News::Happened(WriterNews::Failed { error, .. })) => {
+                    self.on_store_failed(cx, &error);
+                    return Ok(Outcome::Failed(error.to_string().into()));
                 }
-            }
+                Ok(News::Happened(WriterNews::Kept(what))) => self.on_kept(cx, what),
+                Ok(News::Happened(WriterNews::Listed(plan))) => self.on_listed(cx, plan),
+                Ok(News::Happened(WriterNews::Carried(count))) => self.on_carried(cx, count),
+                Ok(News::Due) if self.driver.core().is_some() => {
+                    self.step(cx, RegisterEvent::Tick);
+                }
+                Ok(News::Due | News::ViewChanged) => self.on_view(cx),
+            },
         }
         Ok(Outcome::Done("stepped"))
     }
@@ -394,13 +390,13 @@ impl ReplicaWriter {
     }
 
     fn is_ready(&self) -> bool {
-        matches!(&self.standing, WriterState::Working(_, core) if core.epoch().is_some())
+        self.driver.core().as_ref().is_some_and(|core| core.epoch().is_some())
     }
 
     fn begin(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, request: Request) {
         let Request { trace, round: deadline, id, order, reply } = request;
         // One that has waited belongs to its own request, not to the message that ended its wait.
-        let cx = &Handling { cx: Context { trace, deadline: None }, me: cx.me, kit: cx.kit };
+        let cx = &cx.of(Context { trace, deadline: None });
         self.next_op += 1;
         let op = self.next_op;
         self.ops.insert(op, reply);
@@ -426,21 +422,14 @@ impl ReplicaWriter {
     }
 
     fn step(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, event: RegisterEvent) {
-        let WriterState::Working(_, core) = &mut self.standing else { return };
-        let clock = &cx.kit.clock;
-        let now = Now {
-            monotonic: clock.monotonic(),
-            wall: clock.wall(),
-            entropy: cx.kit.entropy.next_u64(),
-        };
-        let effects = core.step(now, event, &StoreShelf(&*self.args.store, &*self.args.transport));
+        let shelf = StoreShelf(&*self.args.store, &*self.args.transport);
+        let effects = self.driver.step(cx, event, &shelf);
+        let Some(core) = self.driver.core() else { return };
         self.args.given.fetch_max(core.last_version().time, Relaxed);
-        let due = core.next_due();
         self.args.gauge.set(self.args.shard, core.counts());
         for effect in effects {
             self.carry_out(cx, effect);
         }
-        self.wake_at(cx, due);
     }
 
     fn carry_out(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, effect: RegisterEffect) {
@@ -460,7 +449,7 @@ impl ReplicaWriter {
             }
             RegisterEffect::LeftBehind { epoch, oldest } => self.on_left_behind(epoch, oldest),
             RegisterEffect::Rescanned { epoch } => {
-                if let WriterState::Working(bond, _) = &self.standing {
+                if let WriterState::Working(bond) = &self.standing {
                     self.args.rescans.done(self.args.shard, &bond.group, epoch);
                 }
             }
@@ -496,38 +485,17 @@ impl ReplicaWriter {
         writes: Vec<(ObjectId, Option<Register>)>,
     ) {
         self.keeping += 1;
-        let (life, me, of, kit) = (self.life, cx.me.clone(), cx.cx, cx.kit.clone());
         let held = if wipe { Vec::new() } else { held(&writes) };
         let holds = Arc::clone(&self.args.holds);
-        let object = writes.first().map(|(id, _)| id.clone());
-        let (start, batch_len) = (kit.clock.monotonic(), writes.len() as u32);
+        let commit = Commit::begin(cx, writes.first().map(|(id, _)| id.clone()));
+        let batch_len = writes.len() as u32;
+        let owed = self.owed(cx, "Kept");
         let done = Box::new(move |result: Result<(), StoreError>| {
-            let outcome = match &result {
-                Ok(()) => Outcome::Done("kept"),
-                Err(error) => Outcome::Failed(error.to_string().into()),
-            };
-            let run_us = kit.clock.monotonic().since(start);
-            kit.recorder.add(TraceRecord {
-                seq: 0,
-                trace: of.trace.trace,
-                span: kit.recorder.new_span(),
-                parent: of.trace.span,
-                from: Arc::clone(me.name()),
-                to: "writer".into(),
-                kind: "Commit",
-                object,
-                at: start,
-                wait_us: 0,
-                run_us,
-                batch_len,
-                outcome,
-                detail: None,
-            });
+            commit.end(batch_len, Outcome::of(&result, "kept"));
             if result.is_ok() && (wipe || !held.is_empty()) {
                 holds(held);
             }
-            let cx = Context { trace: of.trace, deadline: None };
-            me.tell(me.name(), cx, ReplicaWriterMsg::Kept { life, what, result });
+            owed.pay(WriterNews::of("Kept", result, |()| WriterNews::Kept(what)));
         });
         let shard = self.args.shard;
         self.args.store.submit(StoreJob::Registers(RegisterJob {
@@ -537,6 +505,14 @@ impl ReplicaWriter {
             writes,
             done,
         }));
+    }
+
+    fn owed(
+        &self,
+        cx: &Handling<'_, ReplicaWriterMsg>,
+        kind: &'static str,
+    ) -> Owed<ReplicaWriterMsg> {
+        self.driver.owed(cx, WriterNews::Failed { kind, error: StoreError::Closed })
     }
 
     fn on_kept(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, what: ShardCommit) {
@@ -556,18 +532,15 @@ impl ReplicaWriter {
     fn on_store_failed(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, reason: &StoreError) {
         warn!(shard = self.args.shard, %reason, "the store did not keep registers; they are taken up again once it does");
         self.start_over(cx);
-        self.wake_at(cx, Some(cx.kit.clock.monotonic().plus_us(STORE_PAUSE.as_micros() as u64)));
+        self.driver.pause_for(cx, STORE_PAUSE_US);
     }
 
     /// Begins another life: whatever the present one has under way may or may not have happened.
     fn start_over(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
-        self.life = cx.kit.entropy.next_u64();
+        self.driver.start_over(cx, None);
         self.standing = WriterState::Idle;
         self.keeping = 0;
         self.adopting = None;
-        if let Some((_, timer)) = self.timer.take() {
-            timer.abort();
-        }
         for (_, reply) in self.ops.drain() {
             reply.send(RegisterOutcome::Unknown);
         }
@@ -575,23 +548,6 @@ impl ReplicaWriter {
 
     fn store_works(&self) -> bool {
         self.args.store.health() == StoreHealth::Up
-    }
-
-    fn wake_at(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, due: Option<MonotonicUs>) {
-        let Some(due) = due else { return };
-        match &self.timer {
-            Some((set, _)) if *set <= due => return,
-            Some((_, timer)) => timer.abort(),
-            None => {}
-        }
-        let pause = Duration::from_micros(due.since(cx.kit.clock.monotonic()));
-        let (me, trace, life) = (cx.me.clone(), cx.kit.recorder.new_trace(), self.life);
-        let wake = async move {
-            tokio::time::sleep(pause).await;
-            let cx = Context { trace, deadline: None };
-            me.tell(me.name(), cx, ReplicaWriterMsg::Tick { life });
-        };
-        self.timer = Some((due, tokio::spawn(wake).abort_handle()));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use nomad_core::model::time::MonotonicUs;
+use nomad_core::model::{pause, time::MonotonicUs};
 
 /// How often a supervisor starts a child again before it gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Restarts {
         self.recent.push_back(now);
         let pause_ms = match earlier {
             0 => 0,
-            n => (10u64 << n.min(16)).min(Self::PAUSE_MS_MAX),
+            n => pause::doubled(10, n, Self::PAUSE_MS_MAX),
         };
         RestartDecision::RestartAfter { pause_ms }
     }

@@ -241,6 +241,11 @@ pub struct Handling<'a, M: ActorMessage> {
 }
 
 impl<M: ActorMessage> Handling<'_, M> {
+    /// Returns the same as part of another request.
+    pub fn of(&self, cx: Context) -> Handling<'_, M> {
+        Handling { cx, me: self.me, kit: self.kit }
+    }
+
     /// Tells another actor something as part of the same request.
     pub fn tell<N: ActorMessage>(&self, to: &Address<N>, message: N) -> bool {
         to.tell(self.me.name(), self.cx, message)

@@ -15,8 +15,7 @@ use super::{
     group_view::{GroupView, Published},
     ledger::{self, LedgerActor, LedgerDoor, LedgerGauge, LedgerMsg},
     repair_sweeper::{self, RepairDoor, RepairGauge, RepairSweeper, RepairSweeperMsg},
-    replica_reader::{self, ListingDoor, ReadPath, ReplicaReader, ReplicaReaderMsg},
-    replica_writer::Writers,
+    replica_reader::{self, ListingDoor, ReplicaReader, ReplicaReaderMsg},
     shell::worker,
     supervisor::{Root, nested},
     test_kit::kit,
@@ -190,14 +189,13 @@ pub struct Member {
     pub kit: Kit,
     pub store: Arc<MemoryStore>,
     pub view: GroupView,
-    _links: Arc<MemoryLinks>,
+    #[allow(dead_code, reason = "the tests of the room `service` read through it")]
+    pub links: Arc<MemoryLinks>,
     pub ledger: Address<LedgerMsg>,
     pub ledger_gauge: Arc<LedgerGauge>,
     pub sweeper: Address<RepairSweeperMsg>,
     pub repair_gauge: Arc<RepairGauge>,
     pub reader: Address<ReplicaReaderMsg>,
-    /// It reads what is kept; there are no workers to run safe reads.
-    pub reads: ReadPath,
     root: Root,
 }
 
@@ -362,9 +360,6 @@ async fn member(
     let (reader, reader_spec) = worker::<ReplicaReader>(&kit, "replica_reader", "storage", args);
     let door = ListingDoor::new(kit.clone(), reader.clone(), Arc::clone(&view));
     links.serve(Service::Listing, Arc::new(door));
-    let writers = Writers::new(Vec::new(), Arc::clone(&kit.clock));
-    let of_group = (Arc::clone(&view), links.clone() as _, writers);
-    let reads = ReadPath::new(kit.clone(), reader.clone(), store.clone(), of_group);
     let children = vec![ledger_spec, sweeper_spec, reader_spec];
     let storage = nested(&kit, "storage", "node", children);
     let root = Root::start(&kit, "node", vec![storage]).await.unwrap();
@@ -373,13 +368,12 @@ async fn member(
         kit,
         store,
         view,
-        _links: links,
+        links,
         ledger,
         ledger_gauge,
         sweeper,
         repair_gauge,
         reader,
-        reads,
         root,
     }
 }

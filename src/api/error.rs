@@ -5,24 +5,15 @@ use std::{fmt, time::Duration};
 use http::StatusCode;
 use tonic::Code;
 
-use nomad_actors::{
-    AskError, group_write::GroupWriteError, outbox::OutboxError, repair_sweeper::RepairError,
-    replica_reader::ReadError,
-};
 use nomad_core::{
-    group::{
-        ModeError, PeerError, ReplicationFactorError,
-        control::ControlError,
-        replication::{NotDone, NotServed},
-    },
+    group::{ModeError, control::ControlError},
     model::{
-        change::{ContentError, WriteRefusal},
+        change::WriteRefusal,
         object::{ObjectIdError, VersionError},
     },
-    outbox::OutboxRefusal,
     world::PositionError,
 };
-use nomad_ports::object_store::StoreError;
+use nomad_service::{ErrorKind, RETRY_AFTER, ServiceError};
 
 /// Every way in which a request can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -207,7 +198,7 @@ impl ApiError {
             code,
             detail: detail.into(),
             field: None,
-            retry_after: again.then_some(Duration::from_secs(1)),
+            retry_after: again.then_some(RETRY_AFTER),
             allow: None,
         }
     }
@@ -250,162 +241,32 @@ impl From<PositionError> for ApiError {
     }
 }
 
-impl From<ReplicationFactorError> for ApiError {
-    fn from(error: ReplicationFactorError) -> Self {
-        Self::invalid("replicationFactor", error.to_string())
-    }
-}
-
-impl From<PeerError> for ApiError {
-    fn from(error: PeerError) -> Self {
-        Self::new(ErrorCode::FailedPrecondition, error.to_string())
-    }
-}
-
-impl From<ControlError> for ApiError {
-    fn from(error: ControlError) -> Self {
-        use ControlError as E;
-        let code = match error {
-            E::Peer(error) => return error.into(),
-            E::ReplicationFactor(error) => return error.into(),
-            E::Position(error) => return error.into(),
-            E::NoGroup { .. }
-            | E::Election { .. }
-            | E::SilentSuperPeer { .. }
-            | E::Busy { .. }
-            | E::Unreachable { .. } => ErrorCode::Unavailable,
-            E::NotSuperPeer { .. }
-            | E::Full { .. }
-            | E::OnlyMember { .. }
-            | E::UnknownSuperPeer { .. }
-            | E::NoPlace { .. }
-            | E::Declined { .. }
-            | E::Refused { .. } => ErrorCode::FailedPrecondition,
-            E::Unknown { .. } => ErrorCode::DeadlineExceeded,
+impl From<ServiceError> for ApiError {
+    fn from(error: ServiceError) -> Self {
+        let code = match error.kind() {
+            ErrorKind::Invalid => ErrorCode::InvalidArgument,
+            ErrorKind::TooLarge => ErrorCode::TooLarge,
+            ErrorKind::Missing => ErrorCode::NotFound,
+            ErrorKind::Exists => ErrorCode::AlreadyExists,
+            ErrorKind::Unmet => ErrorCode::FailedPrecondition,
+            ErrorKind::Busy => ErrorCode::ResourceExhausted,
+            ErrorKind::Unavailable => ErrorCode::Unavailable,
+            ErrorKind::OutcomeUnknown => ErrorCode::DeadlineExceeded,
+            ErrorKind::Defect => ErrorCode::Internal,
         };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<NotServed> for ApiError {
-    fn from(error: NotServed) -> Self {
-        let code = match error {
-            NotServed::NoGroup { .. } => ErrorCode::Unavailable,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<NotDone> for ApiError {
-    fn from(error: NotDone) -> Self {
-        let code = match error {
-            NotDone::NoQuorum { .. }
-            | NotDone::NoReplica { .. }
-            | NotDone::TooFewMembers { .. }
-            | NotDone::NotReady
-            | NotDone::Running => ErrorCode::Unavailable,
-            NotDone::Unknown => ErrorCode::DeadlineExceeded,
-            NotDone::Busy => ErrorCode::ResourceExhausted,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<ReadError> for ApiError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Store(error) => error.into(),
-            ReadError::Ask(error) => error.into(),
-            ReadError::NotDone(error) => error.into(),
-        }
-    }
-}
-
-impl From<GroupWriteError> for ApiError {
-    fn from(error: GroupWriteError) -> Self {
-        match error {
-            GroupWriteError::Store(error) => error.into(),
-            GroupWriteError::Ask(error) => error.into(),
-            GroupWriteError::NotDone(error) => error.into(),
-            GroupWriteError::Read(error) => error.into(),
-            GroupWriteError::Outbox(OutboxError::Refused(refused)) => refused.into(),
-            GroupWriteError::Outbox(OutboxError::Store(error)) => error.into(),
-        }
-    }
-}
-
-impl From<OutboxRefusal> for ApiError {
-    fn from(refused: OutboxRefusal) -> Self {
-        let code = match refused {
-            OutboxRefusal::Condition(refusal) => return refusal.into(),
-            OutboxRefusal::Full { .. } => ErrorCode::ResourceExhausted,
-            OutboxRefusal::NotLoaded => ErrorCode::Unavailable,
-            OutboxRefusal::Unreadable(_) => ErrorCode::Internal,
-            OutboxRefusal::NotKept => ErrorCode::DeadlineExceeded,
-        };
-        Self::new(code, refused.to_string())
-    }
-}
-
-impl From<RepairError> for ApiError {
-    fn from(error: RepairError) -> Self {
-        let code = match error {
-            RepairError::NoQuorum { .. } | RepairError::NotReady => ErrorCode::Unavailable,
-            RepairError::Busy => ErrorCode::ResourceExhausted,
-            RepairError::Unknown => ErrorCode::DeadlineExceeded,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<ContentError> for ApiError {
-    fn from(error: ContentError) -> Self {
-        let detail = error.to_string();
-        match error {
-            ContentError::TooLarge { .. } => {
-                Self { field: Some("value"), ..Self::new(ErrorCode::TooLarge, detail) }
-            }
-            ContentError::ExpiryPassed { .. } => Self::invalid("ttl", detail),
-        }
+        Self { field: error.field(), ..Self::new(code, error.to_string()) }
     }
 }
 
 impl From<WriteRefusal> for ApiError {
     fn from(refusal: WriteRefusal) -> Self {
-        let code = match refusal {
-            WriteRefusal::Exists { .. } => ErrorCode::AlreadyExists,
-            WriteRefusal::Missing => ErrorCode::NotFound,
-            WriteRefusal::VersionMismatch { .. } => ErrorCode::FailedPrecondition,
-        };
-        Self::new(code, refusal.to_string())
+        ServiceError::from(refusal).into()
     }
 }
 
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        let code = match error {
-            StoreError::ReadOnly { .. } | StoreError::Reopening | StoreError::Closed => {
-                ErrorCode::Unavailable
-            }
-            StoreError::OutcomeUnknown { .. } | StoreError::Abandoned => {
-                ErrorCode::DeadlineExceeded
-            }
-            StoreError::Full { .. } => ErrorCode::ResourceExhausted,
-            StoreError::Damaged { .. } | StoreError::Engine(_) | StoreError::Replicated { .. } => {
-                ErrorCode::Internal
-            }
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<AskError> for ApiError {
-    fn from(error: AskError) -> Self {
-        let code = match error {
-            AskError::Gone { .. } => ErrorCode::Unavailable,
-            AskError::DeadlinePassed { .. } => ErrorCode::DeadlineExceeded,
-        };
-        Self::new(code, error.to_string())
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        ServiceError::from(error).into()
     }
 }
 

@@ -8,7 +8,6 @@ pub mod backend;
 pub mod body;
 pub mod brought;
 pub mod connection;
-pub mod durations;
 pub mod error;
 mod group_figures;
 pub mod grpc;
@@ -16,6 +15,7 @@ pub mod listener;
 pub mod metrics;
 pub mod replica_figures;
 pub mod rest;
+pub mod starting;
 pub mod status;
 mod streams;
 #[cfg(test)]

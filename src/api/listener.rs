@@ -117,8 +117,7 @@ pub struct ListenerArgs {
 impl ListenerArgs {
     /// Adds a socket and the edge that answers on it.
     #[must_use]
-    pub fn with<E: Edge>(mut self, socket: StdListener, gate: Gate, edge: E) -> Self {
-        let socket = Arc::new(socket);
+    pub fn with<E: Edge>(mut self, socket: Arc<StdListener>, gate: Gate, edge: E) -> Self {
         let connections = Arc::new(Semaphore::new(gate.limits.connections));
         let gate = Arc::new(gate);
         self.serve.push(Arc::new(move |stop, connections_open| {
@@ -142,11 +141,25 @@ impl ListenerArgs {
 
 // ---- state ----
 
-/// The actor. Dropping it stops accepting and lets the open connections finish.
+/// The actor; without one, how a node listens before it has actors. Dropping it stops accepting and lets the open connections finish.
 pub struct Listener {
     stop: CancellationToken,
     connections: TaskTracker,
     _guard: DropGuard,
+}
+
+impl Listener {
+    /// Begins to accept.
+    ///
+    /// # Errors
+    /// When a socket cannot be used.
+    pub fn open(args: &ListenerArgs) -> Result<Self, String> {
+        let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+        let guard = stop.clone().drop_guard();
+        args.serve.iter().try_for_each(|serve| serve(&stop, &connections))?;
+        connections.close();
+        Ok(Self { stop, connections, _guard: guard })
+    }
 }
 
 // ---- handler ----
@@ -156,11 +169,7 @@ impl Role for Listener {
     type Args = ListenerArgs;
 
     fn start(args: &ListenerArgs, _: &Handling<'_, ListenerMsg>) -> Result<Self, String> {
-        let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
-        let guard = stop.clone().drop_guard();
-        args.serve.iter().try_for_each(|serve| serve(&stop, &connections))?;
-        connections.close();
-        Ok(Self { stop, connections, _guard: guard })
+        Self::open(args)
     }
 
     fn handle(

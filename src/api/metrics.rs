@@ -12,14 +12,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{
-    admission::Admission,
-    backend::Network,
-    durations::{Durations, Operations},
-    group_figures::GroupFigures,
-};
+use super::{admission::Admission, backend::Network, group_figures::GroupFigures};
 use nomad_actors::{group_view::GroupView, vitals::Census};
 use nomad_ports::object_store::{StoreCounts, StoreHealth};
+use nomad_service::durations::{Durations, Operations};
 
 /// Reads the store's state without going through its writer.
 pub type StoreStats = Arc<dyn Fn() -> (StoreHealth, StoreCounts) + Send + Sync>;
@@ -49,7 +45,6 @@ pub struct Ended {
 pub struct Metrics {
     registry: Registry,
     requests: Arc<Requests>,
-    operations: Arc<Operations>,
 }
 
 impl Metrics {
@@ -59,14 +54,15 @@ impl Metrics {
         store: StoreStats,
         admission: Arc<Admission>,
         (view, network): (GroupView, Network),
+        operations: Arc<Operations>,
     ) -> Self {
         let mut registry = Registry::with_prefix("nomad");
-        let (requests, operations) = (Arc::<Requests>::default(), Arc::<Operations>::default());
-        let shown = Shown(Arc::clone(&requests), Arc::clone(&operations));
+        let requests = Arc::<Requests>::default();
+        let shown = Shown(Arc::clone(&requests), operations);
         registry.register_collector(Box::new(shown));
         registry.register_collector(Box::new(State { census, store, admission }));
         registry.register_collector(Box::new(GroupFigures { view, network }));
-        Self { registry, requests, operations }
+        Self { registry, requests }
     }
 
     /// Shows more figures.
@@ -87,11 +83,6 @@ impl Metrics {
         }
         let mut requests = self.requests.0.write().unwrap_or_else(PoisonError::into_inner);
         requests.entry(ended).or_default().observe(us);
-    }
-
-    /// Returns the times of the operations on objects of the group.
-    pub fn operations(&self) -> &Operations {
-        &self.operations
     }
 
     /// Writes all figures as text.
@@ -238,19 +229,21 @@ mod tests {
     fn requests_are_counted_by_code_and_timed_by_operation() {
         let store: StoreStats = Arc::new(|| (StoreHealth::Up, StoreCounts::default()));
         let admission = Arc::new(Admission::new(1, 1));
+        let operations = Arc::<Operations>::default();
         let metrics = Metrics::new(
             Arc::new(Census::default()),
             store,
             admission,
             (Published::new(View::discovering(&Founder::example(7))), Network::none()),
+            Arc::clone(&operations),
         );
         for (operation, code, us) in
             [("get", 200, 50), ("get", 200, 51), ("get", 404, 1), ("put", 201, 1)]
         {
             metrics.on_answered("rest", operation, code, us);
         }
-        metrics.operations().on_read(RetrievalMode::Parallel, 51);
-        metrics.operations().on_write(StorageMode::Safe, 7);
+        operations.on_read(RetrievalMode::Parallel, 51);
+        operations.on_write(StorageMode::Safe, 7);
         let text = metrics.encode();
         for line in [
             "# TYPE nomad_requests counter",

@@ -10,10 +10,9 @@ use prometheus_client::{
 };
 use serde::Serialize;
 
-use nomad_actors::{
-    Kit, outbox::OutboxGauge, replica_reader::ReadPath, replica_writer::RoundsGauge,
-};
+use nomad_actors::{Kit, outbox::OutboxGauge, replica_writer::RoundsGauge};
 use nomad_core::{model::hlc, outbox::Figures};
+use nomad_service::ReadPath;
 
 /// Reads them.
 pub struct ReplicaFigures {

@@ -21,15 +21,14 @@ impl Backend {
     /// Says why the node is not ready, if it is not. Ready is a node that has started, does not stop, and is in a group.
     pub fn unready(&self) -> Option<&'static str> {
         match *self.phase.borrow() {
-            NodePhase::Starting => Some("the node is starting"),
-            NodePhase::Serving => self.view.load().unready(),
+            NodePhase::Serving => self.service.view.load().unready(),
             NodePhase::Draining => Some(SHUTTING_DOWN),
         }
     }
 
     /// Describes this node.
     pub fn status(&self) -> NodeStatus {
-        let view = self.view.load();
+        let view = self.service.view.load();
         let (health, counts) = (self.store_stats)();
         let unready = self.unready();
         let read_only = health.refusal();
@@ -37,7 +36,7 @@ impl Backend {
         let reason = unready.map(str::to_owned);
         let reason = reason.or_else(|| read_only.map(|why| format!("writes are refused: {why}")));
         let network = (self.network.state)();
-        let standing = self.ledger_gauge.read();
+        let standing = self.figures.ledger.read();
         NodeStatus {
             node_id: view.this.node.to_string(),
             role: view.role(),
@@ -56,23 +55,23 @@ impl Backend {
             settings: SettingsStatus::of(view.settings()),
             store: StoreStatus {
                 state: if read_only.is_some() { "read-only" } else { "up" },
-                durability: self.durability(Tier::Group, None),
+                durability: self.service.assurance(Tier::Group, None).to_string(),
                 writes: counts.writes,
                 fsyncs: counts.fsyncs,
                 waiting: counts.waiting,
                 disk_bytes: counts.disk_bytes,
                 recoveries: counts.recoveries,
             },
-            outbox: self.outbox_gauge.read().into(),
+            outbox: self.figures.outbox.read().into(),
             under_replicated_objects: standing.census.map(|census| census.under_replicated),
             ledger: standing.into(),
-            repair: self.repair_gauge.read().into(),
+            repair: self.figures.repair.read().into(),
             network: self.config.network.name.clone(),
             overlay: network.overlay.listens,
             known_groups: (self.network.known)(view.this.position).len() as u64,
             version: env!("CARGO_PKG_VERSION"),
-            at: self.kit.clock.wall().0,
-            uptime_seconds: self.kit.clock.monotonic().since(self.started) / 1_000_000,
+            at: self.service.kit.clock.wall().0,
+            uptime_seconds: self.service.kit.clock.monotonic().since(self.started) / 1_000_000,
             resident_bytes: super::metrics::resident_bytes(),
             requests_in_hand: self.admission.in_hand(),
         }

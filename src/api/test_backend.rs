@@ -12,16 +12,12 @@ use tokio::sync::watch;
 
 use super::{
     admission::Admission,
-    backend::{Backend, Network, NodePhase},
+    backend::{Backend, Network, NodePhase, service_limits},
     metrics::{Metrics, StoreStats},
 };
 use nomad_actors::{
     Kit, TraceRecorder,
-    group_storage::{GroupStorage, GroupStorageParts},
-    group_upkeep::Upkeep,
     group_view::{GroupView, Published},
-    local_store,
-    local_store::LocalStore,
     membership::MembershipMsg,
     recorder::Outcome,
     shell::{Handling, Role, worker},
@@ -45,6 +41,7 @@ use nomad_core::{
 };
 use nomad_network::memory::MemoryNetwork;
 use nomad_ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock};
+use nomad_service::{NodeService, Storage, StorageArgs, durations::Operations};
 use nomad_storage::MemoryStore;
 
 /// What the clock of a test node says at first, in seconds.
@@ -187,77 +184,69 @@ impl TestNode {
         let (membership, membership_spec) =
             worker::<Scripted>(&kit, "membership", "node", (script.clone(), view.clone()));
 
-        let args = local_store::LocalStoreArgs { store: port.clone() };
-        let (writer, writer_spec) = worker::<LocalStore>(&kit, "local_store", "node", args);
         let founder = founder(&config);
         let net = MemoryNetwork::new();
         let (links, _) = net.join(founder.this.node, &founder.this.peer);
-        let limits = &config.limits;
-        let upkeep = Upkeep {
-            kit: kit.clone(),
-            supervisor: "node",
-            store: port.clone(),
-            transport: links.clone(),
-            view: view.clone(),
-        };
-        let ledger = upkeep.ledger(config.schedule.ledger_cleanup);
-        let group_storage = GroupStorage::new(&GroupStorageParts {
+        let (limits, schedule) = (&config.limits, &config.schedule);
+        let storage = Storage::new(&StorageArgs {
             kit: kit.clone(),
             supervisor: "node",
             store: port.clone(),
             transport: links,
             view: view.clone(),
             limits: Limits { entries: limits.outbox_entries, bytes: limits.outbox_bytes },
-            holds: ledger.holds,
+            ledger_cleanup: schedule.ledger_cleanup,
+            repair: schedule.repair,
+            cleanup: schedule.db_cleanup,
             left_behind: Arc::new(|| {}),
         });
-        let repair = upkeep.repair(
-            group_storage.writers,
-            group_storage.outbox,
-            (config.schedule.repair, config.schedule.db_cleanup),
-        );
 
         let (phase, watched) = watch::channel(NodePhase::Serving);
         let admission = Arc::new(Admission::new(limits.requests, limits.request_bytes));
         let store_stats: StoreStats = Arc::new(move || (port.health(), port.counts()));
         let census = kit.census.clone();
+        let operations = Arc::<Operations>::default();
+        let service = Arc::new(NodeService {
+            kit: kit.clone(),
+            store: storage.writer,
+            reads: storage.reads,
+            writes: storage.writes,
+            view: view.clone(),
+            membership,
+            ledger: storage.ledger,
+            sweeper: storage.sweeper,
+            probe: Arc::new(Probe),
+            limits: service_limits(&config),
+            operations: operations.clone(),
+        });
         let backend = Arc::new(Backend {
             metrics: Metrics::new(
                 census,
                 store_stats.clone(),
                 admission.clone(),
-                (view.clone(), network.clone()),
+                (view, network.clone()),
+                operations,
             ),
-            kit: kit.clone(),
-            store: writer,
-            reads: group_storage.reads,
-            outbox_gauge: group_storage.gauge,
-            writes: group_storage.writes,
-            view,
-            membership,
-            ledger: ledger.ledger,
-            ledger_gauge: ledger.gauge,
-            sweeper: repair.sweeper,
-            repair_gauge: repair.gauge,
+            service,
+            figures: storage.figures,
             network,
             phase: watched,
             admission,
             store_stats,
-            probe: Arc::new(Probe),
             started: nomad_ports::Clock::monotonic(&*clock),
             config,
         });
-        let mut children = vec![writer_spec, membership_spec, ledger.child, repair.child];
-        children.extend(group_storage.children);
+        let mut children = vec![membership_spec];
+        children.extend(storage.children);
         let root = Root::start(&kit, "node", children).await.unwrap();
         Self { backend, store, clock, phase, membership: script, known, root }
     }
 
     /// Publishes another view.
     pub fn change(&self, change: impl FnOnce(&mut View)) {
-        let mut view = View::clone(&self.backend.view.load());
+        let mut view = View::clone(&self.backend.service.view.load());
         change(&mut view);
-        self.backend.view.publish(view);
+        self.backend.service.view.publish(view);
     }
 
     /// Lets another node into the group, alive and with a vote.

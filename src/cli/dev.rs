@@ -227,7 +227,8 @@ async fn build(
 
 /// Waits until every node is in a group that knows all its members, and there are no more groups than needed.
 async fn settle(nodes: &[Node], groups_max: usize) -> bool {
-    let mut watches: Vec<_> = nodes.iter().map(|node| node.backend().view.watch()).collect();
+    let mut watches: Vec<_> =
+        nodes.iter().map(|node| node.backend().service.view.watch()).collect();
     let settled = async {
         let mut said = 0;
         loop {
@@ -249,7 +250,7 @@ fn is_settled(nodes: &[Node], groups_max: usize) -> bool {
     let mut members: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for node in nodes {
         let backend = node.backend();
-        let view = backend.view.load();
+        let view = backend.service.view.load();
         let (None, Some(table), Some(_)) = (backend.unready(), view.group(), view.super_peer)
         else {
             return false;
@@ -274,7 +275,7 @@ fn page(nodes: &[Node]) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
     let mut groups = BTreeSet::new();
     for (index, node) in nodes.iter().enumerate() {
-        let (addresses, view) = (node.addresses(), node.backend().view.load());
+        let (addresses, view) = (node.addresses(), node.backend().service.view.load());
         let group = view.group().map_or("-".to_owned(), |table| table.name.clone());
         rows.push(vec![
             index.to_string(),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use bytesize::ByteSize;
 use serde_json::Value;
 
 /// Microseconds in a unit that keeps the number short.
@@ -15,20 +16,7 @@ pub(super) fn micros(us: u64) -> String {
 
 /// Bytes in a unit that keeps the number short.
 pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut size = count as f64 / 1024.0;
-    let mut unit = "KiB";
-    for larger in UNITS.into_iter().skip(1) {
-        if size < 1024.0 {
-            break;
-        }
-        size /= 1024.0;
-        unit = larger;
-    }
-    format!("{size:.1} {unit}")
+    ByteSize(count).display().iec().to_string()
 }
 
 /// Seconds as days, hours, minutes and seconds.
@@ -90,7 +78,7 @@ mod tests {
             [0, 1023, 1024, 1_572_864, 1 << 50].map(bytes),
             ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "1.0 PiB"]
         );
-        assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!(bytes(u64::MAX), "16.0 EiB");
         assert_eq!(span(0), "0s");
     }
 

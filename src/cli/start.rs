@@ -2,9 +2,11 @@
 
 use std::{
     io::{Write as _, stderr},
+    pin::pin,
     process::ExitCode,
 };
 
+use futures::FutureExt as _;
 use tokio::runtime::Builder;
 use tracing::{Level, error, info, warn};
 
@@ -77,13 +79,8 @@ async fn serve(options: StartOptions, signals: &mut Signals) -> End {
             return End::Code(ExitCode::FAILURE);
         }
     };
-    let mut view = node.backend().view.watch();
-    let mut is_said = false;
+    let mut ready = pin!(node.ready().fuse());
     let code = loop {
-        if !is_said && node.backend().unready().is_none() {
-            say_running(&node);
-            is_said = true;
-        }
         tokio::select! {
             biased;
             _ = signals.next() => {
@@ -94,7 +91,7 @@ async fn serve(options: StartOptions, signals: &mut Signals) -> End {
                 fail(&reason);
                 break ExitCode::FAILURE;
             }
-            Ok(()) = view.changed(), if !is_said => {}
+            () = &mut ready => say_running(&node),
         }
     };
     tokio::select! {
@@ -105,7 +102,7 @@ async fn serve(options: StartOptions, signals: &mut Signals) -> End {
 }
 
 fn say_running(node: &Node) {
-    let (addresses, view) = (node.addresses(), node.backend().view.load_full());
+    let (addresses, view) = (node.addresses(), node.backend().service.view.load_full());
     info!(
         role = view.role(),
         state = view.state.as_str(),

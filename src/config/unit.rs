@@ -5,14 +5,8 @@ use std::{ffi::OsStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serializer, de};
 
+pub use bytesize::{GIB, KIB, MIB};
 pub use nomad_core::model::durability::Durability;
-
-/// Bytes in a KiB.
-pub const KIB: u64 = 1024;
-/// Bytes in a MiB.
-pub const MIB: u64 = 1024 * KIB;
-/// Bytes in a GiB.
-pub const GIB: u64 = 1024 * MIB;
 
 /// Why a text is no value of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +48,8 @@ pub fn format_duration(duration: Duration) -> String {
     }
 }
 
-/// Reads a size: `4MiB`, `512KiB`, `1GiB`, `100B` or plain bytes.
+/// Reads a size: `4MiB`, `512KiB`, `1GiB`, `100B` or plain bytes. Nothing else: `4M` means 4000000 bytes to some programs
+/// and 4194304 to others.
 ///
 /// # Errors
 /// When the text is no size, or one beyond 2^64 - 1 bytes.

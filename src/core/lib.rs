@@ -6,6 +6,7 @@
 pub mod group;
 pub mod ledger;
 pub mod listing;
+pub mod machine;
 pub mod model;
 pub mod outbox;
 pub mod register;

@@ -5,8 +5,8 @@
 
 mod advertise;
 mod data_dir;
+mod door;
 mod identity;
-mod late_store;
 mod member;
 mod membership_file;
 mod sockets;
@@ -22,39 +22,37 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-pub use self::data_dir::DataDirError;
 use self::{
-    data_dir::DataDir, identity::Identity, late_store::LateStore, membership_file::MembershipFile,
-    sockets::NodeSockets,
+    data_dir::DataDir, identity::Identity, membership_file::MembershipFile, sockets::NodeSockets,
 };
+pub use self::{data_dir::DataDirError, door::WriteReceipt};
 use nomad_actors::{
     Address, Context, Kit, TraceRecorder,
-    expiry::{self, ExpiryActor},
-    group_storage::{GroupStorage, GroupStorageParts},
     group_table::{self, GroupTableActor},
-    group_upkeep::Upkeep,
     group_view::Published,
-    local_store::{self, LocalStore},
     membership::{self, MembershipActor, MembershipDoor, MembershipMsg},
     overlay::{self, OverlayActor},
     peer_links::PeerLinks,
     shell::worker,
     supervisor::{ChildSpec, Root, nested},
 };
+pub use nomad_api::status::NodeStatus;
 use nomad_api::{
     admission::Admission,
-    backend::{Backend, Network, NetworkState, NodePhase},
+    backend::{Backend, Network, NetworkState, NodePhase, service_limits},
     grpc,
-    listener::{self, Gate, Listener, ListenerMsg},
+    listener::{Gate, Listener, ListenerArgs, ListenerMsg},
     metrics::{Metrics, StoreStats},
     replica_figures::ReplicaFigures,
     rest,
+    starting::{Starting, StartingGrpc, StartingRest},
     upkeep_figures::UpkeepFigures,
 };
-use nomad_config::Config;
+use nomad_config::{Config, LimitsConfig};
 use nomad_consensus::{self as consensus, RaftConsensus, RaftOptions, RaftTimes};
 use nomad_core::{
     group::{membership::Durable, view::View},
+    model::node_id::NodeId,
     outbox::Limits,
 };
 use nomad_network::{
@@ -67,6 +65,7 @@ use nomad_ports::{
     PeerTransport, SystemClock,
     peer_transport::{LinkEvent, Service},
 };
+use nomad_service::{NodeService, Storage, StorageArgs, durations::Operations};
 use nomad_storage::{FaultInjector, FjallStore, StoreOpenError, StoreOptions};
 
 /// Requests that look at the node rather than use it; they are admitted apart, so that a busy node can be looked at.
@@ -160,7 +159,7 @@ pub struct Node {
     phase: watch::Sender<NodePhase>,
     edges: Vec<Address<ListenerMsg>>,
     root: Root,
-    store: Arc<LateStore>,
+    store: Arc<FjallStore>,
     links: Arc<Links>,
     log: RaftConsensus,
     data_dir: DataDir,
@@ -184,6 +183,7 @@ struct Ground {
     /// Who is told what becomes of links; set once there is one.
     link_listener: Arc<OnceLock<Address<MembershipMsg>>>,
     overlay: Arc<Libp2pOverlay>,
+    store: Arc<FjallStore>,
     log: RaftConsensus,
     times: RaftTimes,
 }
@@ -208,39 +208,28 @@ impl Node {
             recorder: Arc::new(recorder),
             census: Arc::default(),
         };
-        let ground = Ground::claim(&config, data_dir, identity, sockets, &kit).await?;
-
         let store_options = StoreOptions {
             durability: config.node.storage.durability,
             cache_bytes: config.node.storage.cache_bytes,
             min_free_bytes: config.node.storage.min_free_bytes,
             max_object_bytes: config.node.storage.max_object_bytes,
-            node_tag: ground.identity.node.tag(),
+            node_tag: identity.node.tag(),
             clock: Arc::clone(&clock),
             faults,
-            ..StoreOptions::new(ground.data_dir.path().join("store"))
+            ..StoreOptions::new(data_dir.path().join("store"))
         };
-        let node = Self::build(config, permanent, kit, ground).await?;
-        match tokio::task::spawn_blocking(|| FjallStore::open(store_options)).await {
-            Ok(Ok(store)) => node.store.set(store),
-            Ok(Err(error)) => {
-                node.stop().await;
-                return Err(error.into());
-            }
-            Err(panic) => {
-                node.stop().await;
-                return Err(StartError::Actors(panic.to_string()));
-            }
-        }
+        let gate = gate(&config.limits);
+        let claimed = (data_dir, identity, sockets);
+        let ground = Ground::claim(&config, claimed, &kit, &gate, store_options).await?;
+        let node = Self::build(config, permanent, (kit, gate), ground).await?;
         node.data_dir.publish(&node.addresses)?;
-        node.phase.send_replace(NodePhase::Serving);
         Ok(node)
     }
 
     async fn build(
         config: Config,
         permanent: bool,
-        kit: Kit,
+        (kit, gate): (Kit, Gate),
         ground: Ground,
     ) -> Result<Self, StartError> {
         let Ground {
@@ -252,6 +241,7 @@ impl Node {
             links_spec,
             link_listener,
             overlay,
+            store,
             log,
             times,
         } = ground;
@@ -259,42 +249,20 @@ impl Node {
         let view = Published::new(View::discovering(&founder));
         let listens = overlay.state().listens.into_iter().next().unwrap_or_default();
         let addresses = sockets.addresses(&identity, listens, data_dir.path());
-        let store = Arc::new(LateStore::default());
-        let (phase, watched) = watch::channel(NodePhase::Starting);
-        let limits = config.limits.clone();
-        let gate = Gate {
-            admission: Arc::new(Admission::new(limits.requests, limits.request_bytes)),
-            exempt: Arc::new(Admission::new(EXEMPT_REQUESTS_MAX, EXEMPT_BYTES_MAX)),
-            limits: limits.clone(),
-        };
+        let (phase, watched) = watch::channel(NodePhase::Serving);
+        let limits = gate.limits.clone();
 
-        let (writer, writer_spec) = worker::<LocalStore>(
-            &kit,
-            "local_store",
-            "storage",
-            local_store::LocalStoreArgs { store: store.clone() },
-        );
-        let expiry_args =
-            expiry::ExpiryArgs { store: writer.clone(), interval: config.schedule.db_cleanup };
-        let (_, expiry_spec) = worker::<ExpiryActor>(&kit, "expiry", "storage", expiry_args);
-        let mut storage = vec![writer_spec, expiry_spec];
-        let upkeep = Upkeep {
-            kit: kit.clone(),
-            supervisor: "storage",
-            store: store.clone(),
-            transport: peer_links.clone(),
-            view: Arc::clone(&view),
-        };
-        let ledger = upkeep.ledger(config.schedule.ledger_cleanup);
         let behind = Arc::clone(&link_listener);
-        let group_storage = GroupStorage::new(&GroupStorageParts {
+        let storage = Storage::new(&StorageArgs {
             kit: kit.clone(),
             supervisor: "storage",
             store: store.clone(),
             transport: peer_links.clone(),
             view: Arc::clone(&view),
             limits: Limits { entries: limits.outbox_entries, bytes: limits.outbox_bytes },
-            holds: ledger.holds,
+            ledger_cleanup: config.schedule.ledger_cleanup,
+            repair: config.schedule.repair,
+            cleanup: config.schedule.db_cleanup,
             left_behind: Arc::new(move || {
                 if let Some(membership) = behind.get() {
                     let from: Arc<str> = "replica_writer".into();
@@ -302,17 +270,9 @@ impl Node {
                 }
             }),
         });
-        let repair = upkeep.repair(
-            group_storage.writers,
-            group_storage.outbox,
-            (config.schedule.repair, config.schedule.db_cleanup),
-        );
-        storage.extend(group_storage.children);
-        storage.extend([ledger.child, repair.child]);
-        links.serve(Service::Replica, group_storage.door);
-        links.serve(Service::Ledger, ledger.door);
-        links.serve(Service::Repair, repair.door);
-        links.serve(Service::Listing, group_storage.listing);
+        for (service, door) in storage.doors {
+            links.serve(service, door);
+        }
         let table_args = group_table::GroupTableArgs { consensus: Arc::new(log.clone()) };
         let (group_table, table_spec) =
             worker::<GroupTableActor>(&kit, "group_table", "group", table_args);
@@ -324,8 +284,8 @@ impl Node {
             group_table,
             transport: peer_links,
             overlay: overlay.clone(),
-            rescans: group_storage.rescans,
-            endings: group_storage.endings,
+            rescans: storage.rescans,
+            endings: storage.endings,
         };
         let (membership, membership_spec) =
             worker::<MembershipActor>(&kit, "membership", "group", membership_args);
@@ -340,57 +300,63 @@ impl Node {
         let stats_of = Arc::clone(&store);
         let store_stats: StoreStats = Arc::new(move || (stats_of.health(), stats_of.counts()));
         let network = network_of(&overlay, &links);
+        let operations = Arc::<Operations>::default();
+        let figures = storage.figures;
         let metrics = Metrics::new(
             Arc::clone(&kit.census),
             Arc::clone(&store_stats),
             Arc::clone(&gate.admission),
             (Arc::clone(&view), network.clone()),
+            Arc::clone(&operations),
         )
         .with(Box::new(UpkeepFigures {
             kit: kit.clone(),
-            ledger: Arc::clone(&ledger.gauge),
-            repair: Arc::clone(&repair.gauge),
+            ledger: Arc::clone(&figures.ledger),
+            repair: Arc::clone(&figures.repair),
         }))
         .with(Box::new(ReplicaFigures {
             kit: kit.clone(),
-            outbox: Arc::clone(&group_storage.gauge),
-            rounds: group_storage.rounds,
-            reads: group_storage.reads.clone(),
+            outbox: Arc::clone(&figures.outbox),
+            rounds: Arc::clone(&figures.rounds),
+            reads: storage.reads.clone(),
         }));
-        let backend = Arc::new(Backend {
+        let service = Arc::new(NodeService {
             kit: kit.clone(),
-            store: writer,
-            reads: group_storage.reads,
-            outbox_gauge: group_storage.gauge,
-            writes: group_storage.writes,
+            store: storage.writer,
+            reads: storage.reads,
+            writes: storage.writes,
             view,
-            membership: membership.clone(),
-            ledger: ledger.ledger,
-            ledger_gauge: ledger.gauge,
-            sweeper: repair.sweeper,
-            repair_gauge: repair.gauge,
+            membership,
+            ledger: storage.ledger,
+            sweeper: storage.sweeper,
+            probe: Arc::new(GrpcProbe),
+            limits: service_limits(&config),
+            operations,
+        });
+        let backend = Arc::new(Backend {
+            service,
+            figures,
             network,
             phase: watched,
             config,
             admission: Arc::clone(&gate.admission),
             metrics,
             store_stats,
-            probe: Arc::new(GrpcProbe),
             started: kit.clock.monotonic(),
         });
 
-        let rest_args = listener::ListenerArgs::default().with(
+        let rest_args = ListenerArgs::default().with(
             sockets.rest,
             gate.clone(),
             rest::edge(Arc::clone(&backend)),
         );
-        let grpc_args = listener::ListenerArgs::default()
+        let grpc_args = ListenerArgs::default()
             .with(sockets.storage, gate.clone(), grpc::storage_edge(Arc::clone(&backend)))
             .with(sockets.peer, gate, grpc::peer_edge(Arc::clone(&backend), Some(links.clone())));
         let (rest, rest_spec) = worker::<Listener>(&kit, "rest", "edge", rest_args);
         let (grpc, grpc_spec) = worker::<Listener>(&kit, "grpc", "edge", grpc_args);
         let children = vec![
-            nested(&kit, "storage", "node", storage),
+            nested(&kit, "storage", "node", storage.children),
             nested(&kit, "network", "node", vec![overlay_spec]),
             nested(&kit, "group", "node", vec![table_spec, links_spec, membership_spec]),
             nested(&kit, "edge", "node", vec![rest_spec, grpc_spec]),
@@ -406,7 +372,8 @@ impl Node {
         &self.addresses
     }
 
-    /// Returns what the edges use, for programs that embed a node and for tests.
+    /// Returns what the edges use, for the command line and for tests.
+    #[doc(hidden)]
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }
@@ -420,7 +387,7 @@ impl Node {
     pub async fn stop(self) {
         self.phase.send_replace(NodePhase::Draining);
         let from: Arc<str> = "node".into();
-        self.backend.membership.tell(&from, Context::default(), MembershipMsg::Stop);
+        self.backend.service.membership.tell(&from, Context::default(), MembershipMsg::Stop);
         let admission = &self.backend.admission;
         admission.close();
         let drained = async {
@@ -451,12 +418,13 @@ impl Node {
 }
 
 impl Ground {
+    /// Claims everything that can be in the way of a start, and opens what is kept. Only then may the first actor run.
     async fn claim(
         config: &Config,
-        data_dir: DataDir,
-        identity: Identity,
-        sockets: NodeSockets,
+        (data_dir, identity, sockets): (DataDir, Identity, NodeSockets),
         kit: &Kit,
+        gate: &Gate,
+        store_options: StoreOptions,
     ) -> Result<Self, StartError> {
         let link_listener = Arc::<OnceLock<Address<MembershipMsg>>>::default();
         let listener = Arc::clone(&link_listener);
@@ -478,11 +446,6 @@ impl Ground {
             source,
         })?;
         let (peer_links, links_spec) = PeerLinks::new(kit, "group", identity.node, links.clone());
-        let times = RaftTimes::default();
-        let options =
-            RaftOptions { times, ..RaftOptions::new(data_dir.path().join("group"), identity.node) };
-        let log = RaftConsensus::open(options, peer_links.clone()).await?;
-        void_lost_claim(data_dir.path(), &log)?;
         let overlay = Libp2pOverlay::bind(OverlayOptions {
             keypair: identity.key.clone(),
             network: config.network.name.clone(),
@@ -497,6 +460,16 @@ impl Ground {
             clock,
         })
         .await?;
+        // From here to the end the listeners answer that the node is starting.
+        let _listening = answer_while_starting(&sockets, gate, identity.node, kit)?;
+        let store = tokio::task::spawn_blocking(|| FjallStore::open(store_options)).await;
+        let store = Arc::new(store.map_err(|panic| StartError::Actors(panic.to_string()))??);
+        // The log takes the node's group up again at once, so it comes last: a node that replays a long journal is no voter.
+        let times = RaftTimes::default();
+        let options =
+            RaftOptions { times, ..RaftOptions::new(data_dir.path().join("group"), identity.node) };
+        let log = RaftConsensus::open(options, peer_links.clone()).await?;
+        void_lost_claim(data_dir.path(), &log)?;
         Ok(Self {
             identity,
             data_dir,
@@ -506,10 +479,36 @@ impl Ground {
             links_spec,
             link_listener,
             overlay,
+            store,
             log,
             times,
         })
     }
+}
+
+/// What all listeners of a node share, before and after its store is open.
+fn gate(limits: &LimitsConfig) -> Gate {
+    Gate {
+        admission: Arc::new(Admission::new(limits.requests, limits.request_bytes)),
+        exempt: Arc::new(Admission::new(EXEMPT_REQUESTS_MAX, EXEMPT_BYTES_MAX)),
+        limits: limits.clone(),
+    }
+}
+
+/// Answers on all listeners, until what is returned is dropped, that the node is alive and starting.
+fn answer_while_starting(
+    sockets: &NodeSockets,
+    gate: &Gate,
+    node: NodeId,
+    kit: &Kit,
+) -> Result<Listener, StartError> {
+    let starting = Starting::new(node, Arc::clone(&kit.recorder));
+    let grpc = StartingGrpc(starting.clone());
+    let args = ListenerArgs::default()
+        .with(Arc::clone(&sockets.rest), gate.clone(), StartingRest(starting))
+        .with(Arc::clone(&sockets.storage), gate.clone(), grpc.clone())
+        .with(Arc::clone(&sockets.peer), gate.clone(), grpc);
+    Listener::open(&args).map_err(StartError::Actors)
 }
 
 /// Voids the claim of a node whose log is not there any more: an empty log under the same claim would vote a second time.
@@ -549,5 +548,62 @@ fn raise_descriptor_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             warn!(%error, "the limit of open files could not be raised");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use nomad_config::PortsConfig;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn until_its_store_is_open_a_node_says_that_it_is_alive_and_starting() {
+        let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
+        let recorder = Arc::new(TraceRecorder::new(128, clock.clone(), entropy.clone()));
+        let kit = Kit { clock, entropy, recorder, census: Arc::default() };
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let sockets = NodeSockets::bind(ip, &PortsConfig::default(), &OsEntropy).unwrap();
+        let gate = gate(&Config::default().limits);
+        let node = NodeId::from_key([7; 32]);
+        let listening = answer_while_starting(&sockets, &gate, node, &kit).unwrap();
+        let ask = async |path: &str| {
+            let mut stream = TcpStream::connect(sockets.rest_address).await.unwrap();
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let alive = ask("/healthz").await;
+        assert!(alive.starts_with("HTTP/1.1 200") && alive.contains(&node.to_string()), "{alive}");
+        for path in ["/readyz", "/nomad/v1/objects/a", "/metrics"] {
+            let refused = ask(path).await;
+            assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+            assert!(refused.contains("the node is starting"), "{refused}");
+        }
+        drop(listening);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_open_ends_the_start_and_nothing_keeps_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.node.data_dir = Some(dir.path().to_owned());
+        config.bootstrap.mdns = false;
+        std::fs::write(dir.path().join("store"), "this is no directory").unwrap();
+        let error = Node::start(StartOptions::new(config.clone())).await.unwrap_err();
+        assert!(matches!(error, StartError::Store(_)), "{error}");
+        // The directory, the ports and the listeners are free again.
+        std::fs::remove_file(dir.path().join("store")).unwrap();
+        let node = Node::start(StartOptions::new(config)).await.unwrap();
+        node.stop().await;
     }
 }

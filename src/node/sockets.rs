@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     ops::RangeInclusive,
     path::Path,
+    sync::Arc,
 };
 
 use super::{NodeAddresses, StartError, identity::Identity};
@@ -20,9 +21,9 @@ const TRIES_MAX: usize = 200;
 /// The three sockets and where they are bound.
 #[derive(Debug)]
 pub struct NodeSockets {
-    pub rest: TcpListener,
-    pub peer: TcpListener,
-    pub storage: TcpListener,
+    pub rest: Arc<TcpListener>,
+    pub peer: Arc<TcpListener>,
+    pub storage: Arc<TcpListener>,
     pub rest_address: SocketAddr,
     pub peer_address: SocketAddr,
     pub storage_address: SocketAddr,
@@ -67,7 +68,7 @@ fn bind(
     port: u16,
     range: RangeInclusive<u16>,
     entropy: &dyn Entropy,
-) -> Result<(TcpListener, SocketAddr), StartError> {
+) -> Result<(Arc<TcpListener>, SocketAddr), StartError> {
     let mut tries = if port == 0 { TRIES_MAX } else { 1 };
     loop {
         let width = u64::from(range.end() - range.start()) + 1;
@@ -75,7 +76,7 @@ fn bind(
         let address = SocketAddr::new(ip, if port == 0 { drawn } else { port });
         tries -= 1;
         match TcpListener::bind(address) {
-            Ok(socket) => return Ok((socket, address)),
+            Ok(socket) => return Ok((Arc::new(socket), address)),
             Err(error) if error.kind() == ErrorKind::AddrInUse && tries > 0 => {}
             Err(source) => return Err(StartError::Bind { listener, address, key, source }),
         }

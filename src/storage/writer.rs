@@ -28,6 +28,7 @@ use nomad_core::{
     model::{
         durability::Durability,
         hlc::HybridClock,
+        pause,
         time::{MonotonicUs, UnixMs},
     },
     register::Value,
@@ -38,8 +39,8 @@ use nomad_ports::object_store::{StoreError, StoreHealth, StoreJob};
 const BATCH_MAX: usize = 1_024;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// The first and the longest pause between attempts to recover; it doubles from the one to the other.
-const RECOVERY_PAUSE_MS: u64 = 250;
-const RECOVERY_PAUSE_MS_MAX: u64 = 8_000;
+const RECOVERY_PAUSE_US: u64 = 250_000;
+const RECOVERY_PAUSE_US_MAX: u64 = 8_000_000;
 /// The most room that is asked for before an attempt to recover; what is flushed first makes room for the rest.
 const RECOVERY_BYTES_MAX: u64 = 32 << 20;
 /// What a record costs beside the bytes of its value.
@@ -53,9 +54,9 @@ pub(super) struct Writer {
     clock: HybridClock,
     /// Since when there is something that no fsync covers; always `None` with [`Durability::Always`].
     unsynced_since: Option<MonotonicUs>,
-    /// When to try again to recover, and how long to wait after that attempt.
+    /// When to try again to recover, and how often that has failed.
     attempt_at: MonotonicUs,
-    attempt_pause_ms: u64,
+    attempts: u32,
     /// Where the sweep goes on; empty = at the start.
     sweep_from: Vec<u8>,
     /// Whether the disk is too full for more.
@@ -89,7 +90,7 @@ impl Writer {
             clock,
             unsynced_since: None,
             attempt_at: MonotonicUs(0),
-            attempt_pause_ms: RECOVERY_PAUSE_MS,
+            attempts: 0,
             sweep_from: Vec::new(),
             is_short: false,
             measured_at: MonotonicUs(0),
@@ -321,7 +322,7 @@ impl Writer {
                 }
                 self.unsynced_since = None;
                 shared.counts.recoveries.fetch_add(1, Relaxed);
-                self.attempt_pause_ms = RECOVERY_PAUSE_MS;
+                self.attempts = 0;
                 shared.set_health(StoreHealth::Up);
                 self.measure();
                 info!("the store has recovered and takes writes again");
@@ -337,8 +338,9 @@ impl Writer {
         let now = self.shared.options.clock.monotonic();
         let reason = format!("the disk still fails: {reason}");
         self.shared.set_health(StoreHealth::ReadOnly { reason });
-        self.attempt_at = now.plus_us(self.attempt_pause_ms * 1000);
-        self.attempt_pause_ms = (self.attempt_pause_ms * 2).min(RECOVERY_PAUSE_MS_MAX);
+        let pause_us = pause::doubled(RECOVERY_PAUSE_US, self.attempts, RECOVERY_PAUSE_US_MAX);
+        self.attempt_at = now.plus_us(pause_us);
+        self.attempts += 1;
     }
 }
 

@@ -21,6 +21,7 @@ mod command_line;
 mod command_line_process;
 mod crash;
 mod crash_actors;
+mod embedded;
 mod groups;
 mod groups_actors;
 mod groups_bad_input;

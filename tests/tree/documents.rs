@@ -1,4 +1,4 @@
-//! The documents match the code and each other: the table of keys, the links, the glossary.
+//! The documents match the code and each other: the table of keys, the links, the map, the glossary.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -60,6 +60,33 @@ fn every_link_of_the_documents_leads_somewhere() {
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A file is named by its path from the root, and `name()` is a function of the file named last before it. `NAME` stands for
+/// what somebody is going to add.
+#[test]
+fn the_map_names_files_and_functions_that_are_there() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let prose = text.split("```").step_by(2);
+    let (mut file, mut count, mut wrong) = (("", String::new()), 0, Vec::new());
+    for name in prose.flat_map(|part| part.split('`').skip(1).step_by(2)) {
+        if let Some(function) = name.strip_suffix("()") {
+            let (path, code) = &file;
+            if !["(", "<"].iter().any(|end| code.contains(&format!("fn {function}{end}"))) {
+                wrong.push(format!("{path} has no function {function}"));
+            }
+        } else if ["src/", "tests/"].iter().any(|room| name.starts_with(room))
+            && !name.contains("NAME")
+        {
+            if !root().join(name).exists() {
+                wrong.push(format!("there is no {name}"));
+            }
+            file = (name, fs::read_to_string(root().join(name)).unwrap_or_default());
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

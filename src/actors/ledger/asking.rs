@@ -11,14 +11,14 @@ use super::{
 use crate::{
     codec,
     recorder::Outcome,
-    shell::{Context, Handling, Reply},
+    shell::{Handling, Reply},
 };
 use nomad_core::{
     group::{PeerError, control::ControlError, replication::may_be_forgotten},
     ledger::{
-        Failure, HeldObject, LedgerAnswer, LedgerEvent, LedgerPage, LedgerRequest, Notice,
-        Reference, Ticket, Word,
+        HeldObject, LedgerAnswer, LedgerEvent, LedgerPage, LedgerRequest, Notice, Reference, Word,
     },
+    machine::{NoAnswer, Ticket},
     model::{node_id::NodeId, object::ObjectId},
     register::Value,
 };
@@ -48,16 +48,14 @@ impl LedgerActor {
         question: &LedgerRequest,
     ) {
         let asking = self.ask(cx, to, question, ASK_LIMIT);
-        let (me, life) = (cx.me.clone(), self.life);
-        let context = Context { deadline: None, ..cx.cx };
-        tokio::spawn(async move {
-            let answer = asking.await.map_err(|reason| {
+        let answer = async move {
+            asking.await.map_err(|reason| {
                 tracing::debug!(%to, reason, "a member does not say what it holds");
-                Failure
-            });
-            let event = LedgerEvent::Answered { ticket, answer };
-            me.tell(me.name(), context, LedgerMsg::Happened { life, event });
-        });
+                NoAnswer
+            })
+        };
+        let event = move |answer| LedgerEvent::Answered { ticket, answer };
+        self.driver.wait_for(cx, answer, event);
     }
 
     fn ask(
@@ -97,12 +95,12 @@ impl LedgerActor {
         question: LedgerRequest,
         reply: Reply<LedgerAnswer>,
     ) -> Outcome {
-        let (answer, effects) = self.core.answer(Self::now(cx), from, &question);
+        let (answer, effects) = self.driver.with(cx, |core, now| core.answer(now, from, &question));
         self.carry_out(cx, effects);
         // Only the member itself knows whether a caller's word about it is true.
         if let (LedgerRequest::Refer { id, member, .. }, LedgerAnswer::NotHeld) =
             (&question, &answer)
-            && self.core.refer(*member, id) == Word::AskMember
+            && self.driver.core().refer(*member, id) == Word::AskMember
         {
             let holds = self.holds(cx, *member, id.clone());
             tokio::spawn(async move {
@@ -125,17 +123,16 @@ impl LedgerActor {
         member: NodeId,
         id: ObjectId,
     ) -> BoxFuture<'static, Result<bool, ControlError>> {
-        let group = self.core.site().map(|site| site.group.clone()).unwrap_or_default();
+        let group = self.driver.core().site().map(|site| site.group.clone()).unwrap_or_default();
         let question = LedgerRequest::Holds { group, id: id.clone() };
         let asking = self.ask_for_client(cx, member, &question);
-        let (me, life) = (cx.me.clone(), self.life);
-        let context = Context { deadline: None, ..cx.cx };
+        let news = self.driver.optional(cx);
         Box::pin(async move {
             match asking.await {
                 Ok(LedgerAnswer::Holds(Some(held))) if held.id == id => {
                     let held = HeldObject { id, ..held };
                     let event = LedgerEvent::Referred { member, held };
-                    me.tell(me.name(), context, LedgerMsg::Happened { life, event });
+                    news.pay(event);
                     Ok(true)
                 }
                 Ok(LedgerAnswer::Holds(_)) => Ok(false),
@@ -150,17 +147,17 @@ impl LedgerActor {
     /// Says where the ledger is to be had: here, or at another member.
     fn place(&self) -> Result<(String, Reference), ControlError> {
         let view = self.args.view.load();
-        let Some(site) = self.core.site().filter(|_| view.group().is_some()) else {
+        let Some(site) = self.driver.core().site().filter(|_| view.group().is_some()) else {
             return Err(view.no_group());
         };
-        match self.core.look() {
+        match self.driver.core().look() {
             Reference::Nowhere => Err(ControlError::Election { group: site.group.clone() }),
             place => Ok((site.group.clone(), place)),
         }
     }
 
     pub(super) fn on_page(
-        &self,
+        &mut self,
         cx: &Handling<'_, LedgerMsg>,
         after: Option<String>,
         limit: usize,
@@ -169,7 +166,9 @@ impl LedgerActor {
         let (group, node) = match self.place() {
             Ok((group, Reference::At(node))) => (group, node),
             Ok(_) => {
-                reply.send(Ok(self.core.page(Self::now(cx), after.as_deref(), limit)));
+                let page =
+                    self.driver.with(cx, |core, now| core.page(now, after.as_deref(), limit));
+                reply.send(Ok(page));
                 return Outcome::Done("answered from here");
             }
             Err(error) => {
@@ -207,7 +206,7 @@ impl LedgerActor {
         let untrue = move |id: &ObjectId| {
             PeerError::NotHeld { node: member, id: id.as_str().to_owned() }.into()
         };
-        let at_once = match self.core.refer(member, &id) {
+        let at_once = match self.driver.core().refer(member, &id) {
             Word::Known => Ok(false),
             Word::Untrue => Err(untrue(&id)),
             Word::NotYet if self.has(&id) => Ok(false),
@@ -275,7 +274,7 @@ impl LedgerActor {
                 return Outcome::Refused("it is there");
             }
         };
-        let super_peer = self.core.site().and_then(|site| site.super_peer);
+        let super_peer = self.driver.core().site().and_then(|site| site.super_peer);
         let Some(super_peer) = super_peer else {
             let group = view.group().map(|table| table.name.clone()).unwrap_or_default();
             reply.send(Err(ControlError::Election { group }));
@@ -287,13 +286,15 @@ impl LedgerActor {
             _ => Err(unreachable_now(super_peer, "it does not lead this group now")),
         };
         if super_peer == view.this.node {
-            let mut effects = Vec::new();
-            let answer = self.core.forget_if_gone(Self::now(cx), member, &mut effects);
+            let (answer, effects) = self.driver.with(cx, |core, now| {
+                let mut effects = Vec::new();
+                (core.forget_if_gone(now, member, &mut effects), effects)
+            });
             self.carry_out(cx, effects);
             reply.send(forgotten(answer));
             return Outcome::Done("answered from here");
         }
-        let group = self.core.site().map(|site| site.group.clone()).unwrap_or_default();
+        let group = self.driver.core().site().map(|site| site.group.clone()).unwrap_or_default();
         let asking = self.ask_for_client(cx, super_peer, &LedgerRequest::Forget { group, member });
         tokio::spawn(async move {
             let answer = asking.await.map_err(|reason| unreachable_now(super_peer, &reason));

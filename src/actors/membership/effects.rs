@@ -6,24 +6,26 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::{info, warn};
 
 use super::{
-    MembershipActor, MembershipMsg, Ordered, Owed,
+    MembershipActor, MembershipMsg, Ordered,
     door::{decode, encode, limit},
 };
 use crate::{
+    driver::Owed,
     group_table::{GroupTableMsg, LogTask},
-    shell::{Address, Context, Handling},
+    shell::{Address, Context, Described, Handling},
 };
 use nomad_core::{
     group::{
         decision::denied,
         membership::{
             AskFailure, Durable, MembershipAnswer, MembershipEffect, MembershipEvent,
-            MembershipReport, MembershipRequest, ProposeFailure, RequestId, Ticket,
+            MembershipReport, MembershipRequest, ProposeFailure, RequestId,
         },
         offer::FoundGroups,
         view::Liveness,
     },
-    model::{node_id::NodeId, time::MonotonicUs},
+    machine::{NoAnswer, Ticket},
+    model::node_id::NodeId,
 };
 use nomad_ports::{
     DurableState,
@@ -74,13 +76,14 @@ fn log(report: &MembershipReport) {
 
 /// Keeps durable states, one after the other, in the order in which they came.
 pub(super) struct Keeper {
-    wanted: mpsc::Sender<(Durable, Owed, Ticket)>,
+    wanted: mpsc::Sender<(Durable, Owed<MembershipMsg>, Ticket)>,
     task: AbortHandle,
 }
 
 impl Keeper {
     pub(super) fn start(to: Arc<dyn DurableState>, actor: Address<MembershipMsg>) -> Self {
-        let (wanted, mut waiting) = mpsc::channel::<(Durable, Owed, Ticket)>(KEPT_MAX);
+        let (wanted, mut waiting) =
+            mpsc::channel::<(Durable, Owed<MembershipMsg>, Ticket)>(KEPT_MAX);
         let keep = async move {
             while let Some((durable, owed, ticket)) = waiting.recv().await {
                 let to = Arc::clone(&to);
@@ -105,26 +108,31 @@ impl Drop for Keeper {
     }
 }
 
-/// Names an event for a record.
-pub(super) fn kind(event: &MembershipEvent) -> &'static str {
-    match event {
-        MembershipEvent::Started { .. } => "Started",
-        MembershipEvent::Tick => "Tick",
-        MembershipEvent::LogChanged(_) => "LogChanged",
-        MembershipEvent::Found { .. } => "Found",
-        MembershipEvent::LinkUp(_) => "LinkUp",
-        MembershipEvent::LinkDown(_) => "LinkDown",
-        MembershipEvent::Asked { .. } => "Asked",
-        MembershipEvent::Answered { .. } => "Answered",
-        MembershipEvent::Persisted(_) => "Persisted",
-        MembershipEvent::Proposed { .. } => "Proposed",
-        MembershipEvent::Arranged { .. } => "Arranged",
-        MembershipEvent::LogReady { .. } => "LogReady",
-        MembershipEvent::Rescanned { .. } => "Rescanned",
-        MembershipEvent::Ordered { .. } => "Ordered",
-        MembershipEvent::Described(_) => "Described",
-        MembershipEvent::LeftBehind => "LeftBehind",
-        MembershipEvent::Stopping => "Stopping",
+impl Described for MembershipEvent {
+    fn kind(&self) -> &'static str {
+        match self {
+            MembershipEvent::Started { .. } => "Started",
+            MembershipEvent::Tick => "Tick",
+            MembershipEvent::LogChanged(_) => "LogChanged",
+            MembershipEvent::Found { .. } => "Found",
+            MembershipEvent::LinkUp(_) => "LinkUp",
+            MembershipEvent::LinkDown(_) => "LinkDown",
+            MembershipEvent::Asked { .. } => "Asked",
+            MembershipEvent::Answered { .. } => "Answered",
+            MembershipEvent::Persisted(_) => "Persisted",
+            MembershipEvent::Proposed { .. } => "Proposed",
+            MembershipEvent::Arranged { .. } => "Arranged",
+            MembershipEvent::LogReady { .. } => "LogReady",
+            MembershipEvent::Rescanned { .. } => "Rescanned",
+            MembershipEvent::Ordered { .. } => "Ordered",
+            MembershipEvent::Described(_) => "Described",
+            MembershipEvent::LeftBehind => "LeftBehind",
+            MembershipEvent::Stopping => "Stopping",
+        }
+    }
+
+    fn detail(&self) -> String {
+        format!("{self:?}")
     }
 }
 
@@ -133,15 +141,14 @@ impl MembershipActor {
         match effect {
             MembershipEffect::Persist { ticket, durable } => self.persist(cx, ticket, durable),
             MembershipEffect::Find { ticket, near, window_us, enough } => {
-                let owed =
-                    self.owed(cx, MembershipEvent::Found { ticket, found: FoundGroups::default() });
                 let window = Duration::from_micros(window_us);
                 let is_enough = Box::new(move |found: &FoundGroups| enough.is_met(found));
                 let found = self.args.overlay.find(near, window, is_enough);
-                tokio::spawn(async move {
-                    let found = found.await;
-                    owed.pay(MembershipEvent::Found { ticket, found });
-                });
+                let event = move |found: Result<FoundGroups, NoAnswer>| MembershipEvent::Found {
+                    ticket,
+                    found: found.unwrap_or_default(),
+                };
+                self.driver.wait_for(cx, async move { Ok(found.await) }, event);
             }
             MembershipEffect::AskAddress { ticket, address, question } => {
                 self.ask(cx, ticket, &question, To::Address(address));
@@ -192,7 +199,6 @@ impl MembershipActor {
             }
             MembershipEffect::KeepLinks(peers) => self.args.transport.keep(peers),
             MembershipEffect::Rescan { epoch } => self.rescan(cx, epoch),
-            MembershipEffect::WakeAt(at) => self.wake_at(cx, at),
             MembershipEffect::Report(report) => {
                 match &report {
                     MembershipReport::GaveUp { group }
@@ -210,25 +216,19 @@ impl MembershipActor {
     /// Waits until the workers have done the rescan. A later one takes the place of an earlier one.
     fn rescan(&mut self, cx: &Handling<'_, MembershipMsg>, epoch: u64) {
         let group = self.log.table.as_ref().map(|table| table.name.clone()).unwrap_or_default();
-        let (rescans, life, me, of) =
-            (Arc::clone(&self.args.rescans), self.life, cx.me.clone(), cx.cx);
+        let (rescans, news) = (Arc::clone(&self.args.rescans), self.driver.optional(cx));
         let done = async move {
             rescans.all_done(&group, epoch).await;
-            let event = MembershipEvent::Rescanned { epoch };
-            me.tell(me.name(), of, MembershipMsg::Happened { life, event });
+            news.pay(MembershipEvent::Rescanned { epoch });
         };
         if let Some(earlier) = self.rescan.replace(tokio::spawn(done).abort_handle()) {
             earlier.abort();
         }
     }
 
-    fn owed(&self, cx: &Handling<'_, MembershipMsg>, failure: MembershipEvent) -> Owed {
-        Owed::new(cx.me.clone(), Arc::clone(cx.me.name()), cx.cx, self.life, failure)
-    }
-
     fn persist(&mut self, cx: &Handling<'_, MembershipMsg>, ticket: Ticket, durable: Durable) {
         // Nothing is owed when it fails: the failure ends this life of the actor.
-        let owed = self.owed(cx, MembershipEvent::Tick);
+        let owed = self.driver.optional(cx);
         if self.keeper.wanted.try_send((durable, owed, ticket)).is_err() {
             let reason = "too many states wait to be kept".to_owned();
             cx.tell(cx.me, MembershipMsg::NotKept { reason });
@@ -236,7 +236,7 @@ impl MembershipActor {
     }
 
     fn log_task(&self, cx: &Handling<'_, MembershipMsg>, task: LogTask, failure: MembershipEvent) {
-        let owed = self.owed(cx, failure);
+        let owed = self.driver.owed(cx, failure);
         cx.tell(
             &self.args.group_table,
             GroupTableMsg::Log { task: Box::new(task), owed: Box::new(owed) },
@@ -261,7 +261,7 @@ impl MembershipActor {
             To::Address(_) => None,
         };
         let failed = |answer| MembershipEvent::Answered { ticket, by, answer: Err(answer) };
-        let owed = self.owed(cx, failed(AskFailure::Unknown));
+        let owed = self.driver.owed(cx, failed(AskFailure::Unknown));
         let Ok(body) = encode(question) else {
             return owed.pay(failed(AskFailure::Unreachable));
         };
@@ -284,19 +284,6 @@ impl MembershipActor {
             };
             owed.pay(MembershipEvent::Answered { ticket, by, answer });
         });
-    }
-
-    fn wake_at(&mut self, cx: &Handling<'_, MembershipMsg>, at: MonotonicUs) {
-        if let Some(timer) = self.timer.take() {
-            timer.abort();
-        }
-        let pause = Duration::from_micros(at.since(cx.kit.clock.monotonic()));
-        let (me, trace) = (cx.me.clone(), cx.kit.recorder.new_trace());
-        let wake = async move {
-            tokio::time::sleep(pause).await;
-            me.tell(me.name(), Context { trace, deadline: None }, MembershipMsg::Tick);
-        };
-        self.timer = Some(tokio::spawn(wake).abort_handle());
     }
 }
 

@@ -1,6 +1,6 @@
 //! The outbox over the memory store under paused time, with registers that the test plays.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use super::*;
 use crate::{

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use nomad_core::{
+    machine::NoAnswer,
     model::{node_id::NodeId, object::ObjectId, time::UnixSecs},
     register::Value,
     repair::{
-        self, Failure, Outlived, RegisterCursor, ReplicaHead, Scope, SharedPart, Survey,
-        SurveyHead, digest::BucketSet,
+        self, Outlived, RegisterCursor, ReplicaHead, Scope, SharedPart, Survey, SurveyHead,
+        digest::BucketSet,
     },
 };
 use nomad_ports::{
@@ -15,9 +16,9 @@ use nomad_ports::{
     object_store::{Expired, RegisterHead, StoreError},
 };
 
-fn failed(error: &StoreError) -> Failure {
+fn failed(error: &StoreError) -> NoAnswer {
     tracing::debug!(%error, "repair cannot read the store; it tries again");
-    Failure
+    NoAnswer
 }
 
 /// Reads registers. One that does not read back is as if it were not here: then the others have something to repair.
@@ -26,7 +27,7 @@ fn heads_of(
     shard: u8,
     after: Option<&ObjectId>,
     limit: usize,
-) -> Result<Vec<SurveyHead>, Failure> {
+) -> Result<Vec<SurveyHead>, NoAnswer> {
     let heads = store.registers(shard, after, limit).map_err(|error| failed(&error))?;
     let head = |head: RegisterHead| {
         let RegisterHead { id, accepted, version, is_live, is_damaged, .. } = head;
@@ -41,7 +42,7 @@ pub(super) fn survey(
     store: &dyn ObjectStore,
     scope: &Scope,
     alive: &BTreeSet<NodeId>,
-) -> Result<Survey, Failure> {
+) -> Result<Survey, NoAnswer> {
     Survey::take(scope, alive, |shard, after, limit| heads_of(store, shard, after, limit))
 }
 
@@ -52,7 +53,7 @@ pub(super) fn walk(
     other: NodeId,
     buckets: &BucketSet,
     from: &RegisterCursor,
-) -> Result<SharedPart, Failure> {
+) -> Result<SharedPart, NoAnswer> {
     let read = |shard, after: Option<&ObjectId>, limit| heads_of(store, shard, after, limit);
     repair::walk(scope, other, buckets, from, read)
 }
@@ -61,7 +62,7 @@ pub(super) fn walk(
 pub(super) fn heads(
     store: &dyn ObjectStore,
     ids: &[ObjectId],
-) -> Result<Vec<Option<ReplicaHead>>, Failure> {
+) -> Result<Vec<Option<ReplicaHead>>, NoAnswer> {
     let seen = |id: &ObjectId| match store.register(id) {
         Ok(register) => Ok(register.and_then(|register| {
             let value_bytes = match &register.value {
@@ -83,7 +84,7 @@ pub(super) fn outlived(
     now: UnixSecs,
     after: Option<&Outlived>,
     limit: usize,
-) -> Result<Vec<Outlived>, Failure> {
+) -> Result<Vec<Outlived>, NoAnswer> {
     let after = after.map(|Outlived { id, version, expires_at }| Expired {
         id: id.clone(),
         version: *version,

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{RepairSweeper, RepairSweeperMsg, store_work};
-use crate::shell::{Context, Handling, Reply};
+use super::{RepairNews, RepairSweeper, RepairSweeperMsg, store_work};
+use crate::shell::{Handling, Reply};
 use nomad_core::{
+    machine::{NoAnswer, Ticket},
     model::{node_id::NodeId, time::MonotonicUs},
-    repair::{Failure, RepairAnswer, RepairEvent, Scope, Survey, Ticket, digest::Sum},
+    repair::{RepairAnswer, RepairEvent, Scope, Survey, digest::Sum},
 };
 use nomad_ports::ObjectStore;
 
@@ -23,7 +24,7 @@ pub struct Surveyed {
     /// How much had been written when it began.
     writes: u64,
     begun: MonotonicUs,
-    survey: Result<Survey, Failure>,
+    survey: Result<Survey, NoAnswer>,
 }
 
 /// Who waits for a pass.
@@ -68,7 +69,7 @@ impl RepairSweeper {
             return self.hand_over(cx, waiter, survey);
         }
         if self.surveys.waiting.len() >= WAITING_MAX {
-            return self.hand_over(cx, waiter, Err(Failure));
+            return self.hand_over(cx, waiter, Err(NoAnswer));
         }
         self.surveys.waiting.push((scope, alive, waiter));
         self.begin(cx);
@@ -82,14 +83,14 @@ impl RepairSweeper {
         };
         self.surveys.is_running = true;
         let (scope, alive) = (scope.clone(), alive.clone());
-        let (store, me, life) = (Arc::clone(&self.args.store), cx.me.clone(), self.life);
+        let store = Arc::clone(&self.args.store);
         let (begun, writes) = (cx.kit.clock.monotonic(), writes(&*store));
-        let context = Context { deadline: None, ..cx.cx };
-        tokio::task::spawn_blocking(move || {
-            let survey = store_work::survey(&*store, &scope, &alive);
-            let surveyed = Box::new(Surveyed { scope, alive, writes, begun, survey });
-            me.tell(me.name(), context, RepairSweeperMsg::Surveyed { life, surveyed });
-        });
+        let of = (scope.clone(), alive.clone());
+        let news = move |survey| {
+            let (scope, alive) = of.clone();
+            RepairNews::Surveyed(Box::new(Surveyed { scope, alive, writes, begun, survey }))
+        };
+        self.driver.read(cx, move || store_work::survey(&*store, &scope, &alive), news);
     }
 
     pub(super) fn on_surveyed(&mut self, cx: &Handling<'_, RepairSweeperMsg>, surveyed: Surveyed) {
@@ -110,14 +111,13 @@ impl RepairSweeper {
         &mut self,
         cx: &Handling<'_, RepairSweeperMsg>,
         waiter: SurveyWaiter,
-        survey: Result<Survey, Failure>,
+        survey: Result<Survey, NoAnswer>,
     ) {
         match waiter {
             SurveyWaiter::Core(ticket) => {
                 // As a message: the core is in the middle of a step.
-                let event = RepairEvent::Surveyed(ticket, survey);
-                let life = self.life;
-                cx.tell(cx.me, RepairSweeperMsg::Happened { life, event });
+                let event = RepairNews::Event(RepairEvent::Surveyed(ticket, survey));
+                self.driver.tell(cx, event);
             }
             SurveyWaiter::Member { from, root, reply } => {
                 let shared = survey.ok().and_then(|mut survey| survey.shared.remove(&from));

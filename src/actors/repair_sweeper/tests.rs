@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    Context,
     test_group::{CLEANUP, Group, keep, node, pass, until},
     test_kit::{object, until_restarted},
 };

@@ -22,10 +22,10 @@ use nomad_core::{
 };
 use nomad_ports::PeerHandler;
 
-/// The version of the encoding.
-pub(super) const VERSION: u8 = 1;
+/// The version of the encoding of these questions.
+pub const LISTING_VERSION: u8 = 1;
 /// The longest that another member waits for an answer.
-pub(super) const ASK_LIMIT: Duration = Duration::from_secs(2);
+pub const LISTING_ASK_LIMIT: Duration = Duration::from_secs(2);
 /// The most bytes of a question: the most ids, each as long as one may be, with a little around them.
 const BODY_MAX: usize = LISTED_MAX * (ObjectId::BYTES_MAX + 8);
 
@@ -49,7 +49,7 @@ impl ListingDoor {
             let len = body.len();
             return Err(format!("the question has {len} bytes; at most {BODY_MAX} are read"));
         }
-        let question: ListingRequest = codec::decode(VERSION, body)?;
+        let question: ListingRequest = codec::decode(LISTING_VERSION, body)?;
         let view = self.view.load();
         let group = question.group();
         let table = view.group().filter(|table| table.name == group);
@@ -74,7 +74,7 @@ impl PeerHandler for ListingDoor {
         body: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         let question = self.question(from, &body);
-        let deadline = self.kit.clock.monotonic().plus_us(ASK_LIMIT.as_micros() as u64);
+        let deadline = self.kit.clock.monotonic().plus_us(LISTING_ASK_LIMIT.as_micros() as u64);
         let (actor, name) = (self.actor.clone(), Arc::clone(&self.from));
         Box::pin(async move {
             let cx = Context { trace, deadline: Some(deadline) };
@@ -93,7 +93,7 @@ impl PeerHandler for ListingDoor {
                 }
             };
             let answer = answer.map_err(|error| error.to_string())?;
-            codec::encode(VERSION, &answer.map_err(|error| error.to_string())?)
+            codec::encode(LISTING_VERSION, &answer.map_err(|error| error.to_string())?)
         })
     }
 

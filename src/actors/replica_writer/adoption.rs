@@ -5,9 +5,10 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use tracing::{info, warn};
 
 use super::{
-    AdoptionPlan, Bond, ReplicaWriter, ReplicaWriterMsg, ShardCommit, WriterState, carrying::carry,
+    AdoptionPlan, Bond, ReplicaWriter, ReplicaWriterMsg, STORE_PAUSE_US, ShardCommit, WriterNews,
+    WriterState, carrying::carry,
 };
-use crate::shell::{Context, Handling};
+use crate::shell::Handling;
 use nomad_core::{
     group::table::{Configuration, GroupTable},
     model::{
@@ -39,14 +40,14 @@ impl ReplicaWriter {
         });
         let (Some(table), Some(bond)) = (table, bond) else {
             self.refuse_early();
-            if matches!(self.standing, WriterState::Working(..)) {
+            if self.driver.core().is_some() {
                 self.start_over(cx);
             }
             return;
         };
         match &self.standing {
-            WriterState::Working(of, core) if *of == bond => {
-                let adopted = core.epoch().unwrap_or(0);
+            WriterState::Working(of) if *of == bond => {
+                let adopted = self.driver.core().as_ref().and_then(Registers::epoch).unwrap_or(0);
                 let chain = newer(table, adopted);
                 if !chain.is_empty() {
                     self.step(cx, RegisterEvent::Configured { chain });
@@ -87,9 +88,7 @@ impl ReplicaWriter {
                 self.clear(cx, &state.group, &bond.group);
             }
             Ok(state) => match self.ahead(cx, state.as_ref()) {
-                Some(ahead_us) => {
-                    self.wake_at(cx, Some(cx.kit.clock.monotonic().plus_us(ahead_us)));
-                }
+                Some(ahead_us) => self.driver.pause_for(cx, ahead_us),
                 None => self.work(cx, this, table, bond, state),
             },
         }
@@ -120,15 +119,15 @@ impl ReplicaWriter {
             );
             return self.keep(cx, ShardCommit::Wipe, true, None, Vec::new());
         }
-        let (store, shard, life) = (Arc::clone(&self.args.store), self.args.shard, self.life);
-        let (me, of, outbox) = (cx.me.clone(), cx.cx, Arc::clone(&self.args.outbox));
+        let (store, shard) = (Arc::clone(&self.args.store), self.args.shard);
+        let (from, trace) = (Arc::clone(cx.me.name()), cx.cx.trace);
+        let (outbox, owed) = (Arc::clone(&self.args.outbox), self.owed(cx, "Carried"));
         tokio::spawn(async move {
             let result = match outbox.get() {
-                Some(outbox) => carry(store, shard, outbox, me.name(), of.trace).await,
+                Some(outbox) => carry(store, shard, outbox, &from, trace).await,
                 None => Err(StoreError::Closed),
             };
-            let cx = Context { trace: of.trace, deadline: None };
-            me.tell(me.name(), cx, ReplicaWriterMsg::Carried { life, result });
+            owed.pay(WriterNews::of("Carried", result, WriterNews::Carried));
         });
     }
 
@@ -141,8 +140,7 @@ impl ReplicaWriter {
     }
 
     fn look_again(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
-        let pause_us = super::STORE_PAUSE.as_micros() as u64;
-        self.wake_at(cx, Some(cx.kit.clock.monotonic().plus_us(pause_us)));
+        self.driver.pause_for(cx, STORE_PAUSE_US);
     }
 
     fn work(
@@ -163,7 +161,8 @@ impl ReplicaWriter {
         let adopted = state.as_ref().map(|state| state.configuration.epoch);
         let floor = Some(self.args.store.latest_version());
         let core = Registers::new(home, state, floor, RegisterOptions::default());
-        self.standing = WriterState::Working(bond, Box::new(core));
+        self.standing = WriterState::Working(bond);
+        self.driver.start_over(cx, Some(core));
         self.args.gauge.begin(self.args.shard);
         let chain = adopted.map_or_else(|| newest(table), |adopted| newer(table, adopted));
         self.step(cx, RegisterEvent::Configured { chain });
@@ -177,13 +176,12 @@ impl ReplicaWriter {
         }
         let Some(state) = self.adopting.take() else { return };
         let this = self.args.view.load().this.node;
-        let (store, shard, life) = (Arc::clone(&self.args.store), self.args.shard, self.life);
-        let (me, of) = (cx.me.clone(), cx.cx);
+        let (store, shard) = (Arc::clone(&self.args.store), self.args.shard);
+        let owed = self.owed(cx, "Listed");
         // May read a hundred thousand records: not in a handler.
         tokio::task::spawn_blocking(move || {
             let listed = list(&*store, shard, this, state);
-            let cx = Context { trace: of.trace, deadline: None };
-            me.tell(me.name(), cx, ReplicaWriterMsg::Listed { life, listed });
+            owed.pay(WriterNews::of("Listed", listed, WriterNews::Listed));
         });
     }
 

@@ -44,13 +44,13 @@ pub(super) async fn add_reference(
     let id = object::id("objectId", object_id)?;
     node_or_host("peerId", peer_id)?;
     object::seconds("ttl", ttl)?;
-    call.refer(&id, peer_id).await
+    Ok(call.refer(&id, peer_id).await?)
 }
 
 /// `removePeerGroupLedger` of either service.
 pub(super) async fn remove_references(call: &mut Call, peer_id: &str) -> Result<bool, ApiError> {
     node_or_host("peerId", peer_id)?;
-    call.forget(peer_id).await
+    Ok(call.forget(peer_id).await?)
 }
 
 /// `PeerService/addPeer`.
@@ -97,14 +97,15 @@ pub(super) async fn handle_join(
 ) -> Result<JoinResponseWithLedger, ApiError> {
     host("peerServerHost", &request.peer_server_host)?;
     host("groupStorageServerHost", &request.group_storage_server_host)?;
-    let position = position(&call.backend().view.load(), request.position)?;
+    let position = position(&call.backend().service.view.load(), request.position)?;
     let join = ControlRequest::Join {
         peer: request.peer_server_host.clone(),
         storage: request.group_storage_server_host.clone(),
         position,
     };
     let joined = call.control(join).await?;
-    let replication_factor = call.backend().view.load().settings().replication_factor as i32;
+    let replication_factor =
+        call.backend().service.view.load().settings().replication_factor as i32;
     let refused = |error: &ControlError, super_peer: &str| JoinResponseWithLedger {
         replication_factor,
         reason: error.to_string(),
@@ -166,13 +167,13 @@ pub(super) async fn repair_objects(
     }
     let ids = object_ids.iter().map(|text| object::id("objectIds", text));
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
-    call.repair(ids).await
+    Ok(call.repair(ids).await?)
 }
 
 /// `SuperPeerService/repair`.
 pub(super) async fn repair(call: &mut Call, object_id: &str) -> Result<bool, ApiError> {
     let id = object::id("objectId", object_id)?;
-    call.repair(vec![id]).await
+    Ok(call.repair(vec![id]).await?)
 }
 
 /// `SuperPeerService/notifyPeers`.
@@ -191,7 +192,7 @@ pub(super) async fn ping_peer(call: &Call, peer: &str) -> Result<bool, ApiError>
         );
         ApiError::invalid("hostname", detail)
     })?;
-    call.probe(address).await
+    Ok(call.probe(address).await?)
 }
 
 /// `SuperPeerService/updatePositionReference`. The answer names the group of the nearest site that this node knows.
@@ -200,12 +201,12 @@ pub(super) async fn update_position(
     request: &PositionUpdateRequest,
 ) -> Result<PositionUpdateResponse, ApiError> {
     node_or_host("peerId", &request.peer_id)?;
-    let position = position(&call.backend().view.load(), request.position)?;
+    let position = position(&call.backend().service.view.load(), request.position)?;
     let peer = request.peer_id.clone();
     let acknowledge = ask(call, ControlRequest::PositionOf { peer, position }).await?;
     let backend = call.backend();
     let known = (backend.network.known)(position);
-    let nearest = view::nearest(&backend.view.load(), &known, position);
+    let nearest = view::nearest(&backend.service.view.load(), &known, position);
     let (new_super_peer, new_group_name) =
         nearest.map(|nearest| (nearest.super_peer.to_string(), nearest.group)).unwrap_or_default();
     Ok(PositionUpdateResponse { acknowledge, new_super_peer, new_group_name })

@@ -58,7 +58,7 @@ impl HealthService {
         Self {
             services,
             phase: backend.phase.clone(),
-            view: Arc::clone(&backend.view),
+            view: Arc::clone(&backend.service.view),
             places: Arc::new(Semaphore::new(places_max)),
             places_max,
         }

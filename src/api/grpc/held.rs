@@ -10,17 +10,18 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, stream::BoxStream};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use tokio::time::Sleep;
 use tonic::{Code, Extensions, Request, Response, Status, metadata::MetadataMap};
 
 use super::{head, status};
 use crate::{
-    backend::Call,
+    backend::{Call, durability_header},
     connection::Weight,
     error::{ApiError, ErrorCode},
 };
 use nomad_core::{group::ModeError, model::trace::TraceId};
+use nomad_service::Assurance;
 
 /// Says how durable what an answer tells is.
 pub(super) const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");
@@ -54,7 +55,7 @@ pub(super) struct GrpcCall {
     headers: HeaderMap,
     timeout: Option<Duration>,
     /// What the answer says of a write; `None` = nothing was written.
-    durability: Option<HeaderValue>,
+    durability: Option<Assurance>,
     /// The bytes of value that the answer carries.
     value_bytes: usize,
 }
@@ -83,7 +84,7 @@ impl GrpcCall {
     }
 
     /// Says how durable the write is that the answer tells of.
-    pub(super) fn wrote(&mut self, durability: HeaderValue) {
+    pub(super) fn wrote(&mut self, durability: Assurance) {
         self.durability = Some(durability);
     }
 
@@ -100,7 +101,7 @@ impl GrpcCall {
                 // With the content type, the name of the request and the date.
                 let mut headers = HeaderMap::with_capacity(6);
                 if let Some(durability) = durability {
-                    headers.insert(DURABILITY, durability);
+                    headers.insert(DURABILITY, durability_header(durability));
                 }
                 let metadata = MetadataMap::from_headers(headers);
                 let mut extensions = Extensions::new();

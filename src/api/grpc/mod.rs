@@ -48,7 +48,7 @@ use self::{
     route::{LINK, PEER, Route, STORAGE, Server},
 };
 use super::{
-    backend::{Backend, Call},
+    backend::{Backend, Call, durability_header},
     body::LimitedBody,
     brought::{self, REQUEST_ID},
     error::{ApiError, ErrorCode},
@@ -63,6 +63,7 @@ use nomad_proto::{
     peerstorage::peer_storage_service_server::PeerStorageServiceServer,
     superpeerservice::super_peer_service_server::SuperPeerServiceServer,
 };
+use nomad_service::Entrance;
 
 /// What a message may have beside the value of its object.
 const OVERHEAD_BYTES: u64 = 64 << 10;
@@ -214,7 +215,7 @@ impl GrpcEdge {
         let timeout = head::timeout(&parts.headers);
         let call = Call::begin(
             &self.inner.backend,
-            "grpc",
+            Entrance::Grpc,
             route.map_or("unknown", Route::kind),
             brought::trace(&parts.headers),
             timeout.as_ref().ok().copied().flatten(),
@@ -227,7 +228,7 @@ impl GrpcEdge {
     }
 
     fn no_such_method(&self, path: &str) -> ApiError {
-        let this = self.inner.backend.view.load().this.clone();
+        let this = self.inner.backend.service.view.load().this.clone();
         let detail = if route::find(&PEER, path).is_some() {
             format!("{path} is served on this node's peer listener, {}", this.peer)
         } else if route::find(&STORAGE, path).is_some() {
@@ -250,15 +251,30 @@ fn refusal(call: Call, error: &ApiError) -> Response<Body> {
 
 /// Names the request, and says how durable what the answer tells is, unless a write has said so.
 fn describe(response: &mut Response<Body>, backend: &Backend, id: TraceId) {
+    name_request(response, id);
     let headers = response.headers_mut();
+    if !headers.contains_key(held::DURABILITY) {
+        headers.insert(
+            held::DURABILITY,
+            durability_header(backend.service.assurance(Tier::Group, None)),
+        );
+    }
+}
+
+/// Names the request in its answer.
+fn name_request(response: &mut Response<Body>, id: TraceId) {
     if let Ok(mut name) = HeaderValue::from_bytes(&id.digits()) {
         // Not secret, but never the same twice: it would only push other headers out of the compression's table.
         name.set_sensitive(true);
-        headers.insert(REQUEST_ID, name);
+        response.headers_mut().insert(REQUEST_ID, name);
     }
-    if !headers.contains_key(held::DURABILITY) {
-        headers.insert(held::DURABILITY, backend.durability_header(Tier::Group, None));
-    }
+}
+
+/// Answers a request that reaches no edge with an error.
+pub(super) fn refused(error: &ApiError, id: TraceId) -> Response<Body> {
+    let mut response = status::response(error, id);
+    name_request(&mut response, id);
+    response
 }
 
 /// The table of routes names a method that its server does not know.
@@ -299,7 +315,7 @@ impl Edge for GrpcEdge {
         let path = request.uri().path();
         let kind = route::find(self.inner.routes, path).map_or("unknown", Route::kind);
         let trace = brought::trace(request.headers());
-        let call = Call::begin(&self.inner.backend, "grpc", kind, trace, None);
+        let call = Call::begin(&self.inner.backend, Entrance::Grpc, kind, trace, None);
         refusal(call, error)
     }
 }

@@ -16,7 +16,10 @@ use crate::{
     error::{ApiError, ErrorCode},
     status::{NodeStatus, PositionStatus},
 };
-use nomad_core::group::{offer::Offer, table::GroupTable, view::View};
+use nomad_core::{
+    group::{offer::Offer, table::GroupTable, view::View},
+    model::node_id::NodeId,
+};
 
 pub static STORAGE_HEALTH: RouteRow = RouteRow::get(&["GET /nomad/storage/get/health"]);
 pub static STATUS: RouteRow = RouteRow::get(&["GET /nomad/v1/status"]);
@@ -95,7 +98,7 @@ impl GroupSummary {
 impl Groups {
     /// The node's own group, as it knows it best, and then those that it has heard of, nearest first.
     fn known(backend: &Backend) -> Self {
-        let view = backend.view.load();
+        let view = backend.service.view.load();
         let own = view.group();
         let others = (backend.network.known)(view.this.position);
         let others =
@@ -126,8 +129,12 @@ pub async fn healthz(ask: RestRequest) -> Response {
 }
 
 fn health(ask: &RestRequest) -> Response {
-    let node_id = ask.backend().view.load().this.node.to_string();
-    problem::ok(&Health { status: "UP", node_id })
+    alive(ask.backend().service.view.load().this.node)
+}
+
+/// Says that a node is alive.
+pub fn alive(node: NodeId) -> Response {
+    problem::ok(&Health { status: "UP", node_id: node.to_string() })
 }
 
 /// Tells whether the node takes requests, and if not, why.

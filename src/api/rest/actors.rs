@@ -105,7 +105,8 @@ impl From<Reading> for ActorReading {
     responses((status = 200, description = "All actors", body = ActorTree))
 )]
 pub async fn actors(ask: RestRequest) -> Response {
-    let actors = ask.backend().kit.census.read().into_iter().map(ActorReading::from).collect();
+    let actors =
+        ask.backend().service.kit.census.read().into_iter().map(ActorReading::from).collect();
     ask.show(Ok(problem::ok(&ActorTree { actors })))
 }
 
@@ -131,7 +132,7 @@ fn try_kill(ask: &RestRequest) -> RestResult {
         let detail = "this node lets nobody kill its actors; start it with debug.allowKill: true";
         return Err(ApiError::new(ErrorCode::PermissionDenied, detail));
     }
-    if !backend.kit.census.kill(&name) {
+    if !backend.service.kit.census.kill(&name) {
         let name = shorten(&name);
         let detail = format!("no actor {name:?} is running; GET /nomad/debug/actors names all");
         return Err(ApiError::new(ErrorCode::NotFound, detail));

@@ -27,6 +27,7 @@ use nomad_core::{
         trace::{TraceContext, TraceId},
     },
 };
+use nomad_service::Entrance;
 
 const MODE: HeaderName = HeaderName::from_static("nomad-mode");
 
@@ -86,7 +87,7 @@ impl RestRequest {
         let mut call = self.begin();
         let max_bytes = self.backend().config.node.storage.max_object_bytes;
         self.body = body::collect(kind, &self.head.headers, max_bytes, parts).await;
-        call.body_is_in();
+        call.is_in();
         self.begun = Some(call);
     }
 
@@ -241,7 +242,7 @@ impl RestRequest {
             return begun;
         }
         let trace = brought::trace(&self.head.headers);
-        Call::begin(self.backend(), "rest", self.head.call, trace, None)
+        Call::begin(self.backend(), Entrance::Rest, self.head.call, trace, None)
     }
 
     /// Ends the request: names it in the answer, says how durable what it tells is, records it.
@@ -263,14 +264,14 @@ pub fn finish(backend: &Backend, request: TraceId, answer: RestResult) -> Respon
     let mut response = answer.unwrap_or_else(|error| problem::problem(&error, request));
     problem::name_request(&mut response, request);
     if !response.headers().contains_key(problem::DURABILITY) {
-        problem::state_durability(&mut response, backend.durability_header(Tier::Group, None));
+        problem::state_durability(&mut response, backend.service.assurance(Tier::Group, None));
     }
     response
 }
 
 /// Names a request that has no [`Call`].
 pub fn trace_of(backend: &Backend, brought: Option<TraceContext>) -> TraceId {
-    brought.unwrap_or_else(|| backend.kit.recorder.new_trace()).trace
+    brought.unwrap_or_else(|| backend.service.kit.recorder.new_trace()).trace
 }
 
 /// Refuses a percent sign that starts no escape, which nobody can mean.

@@ -42,7 +42,7 @@ pub async fn leave(mut ask: RestRequest) -> Response {
 }
 
 async fn begin_to_leave(call: &mut Call) -> RestResult {
-    let group = call.backend().view.load().group().map(|table| table.name.clone());
+    let group = call.backend().service.view.load().group().map(|table| table.name.clone());
     call.control(ControlRequest::Leave).await??;
     let mut response = problem::ok(&Leaving { group });
     *response.status_mut() = StatusCode::ACCEPTED;

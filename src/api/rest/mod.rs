@@ -20,7 +20,7 @@ mod listing;
 mod objects;
 mod openapi;
 mod origin;
-mod problem;
+pub(crate) mod problem;
 mod range;
 mod row;
 mod settings;
@@ -47,6 +47,11 @@ use super::{
     error::{ApiError, ErrorCode},
     listener::{Edge, HttpProtocol},
 };
+use nomad_core::model::{
+    node_id::NodeId,
+    trace::{TraceContext, TraceId},
+};
+use nomad_service::Entrance;
 
 /// The rows that the OpenAPI document describes.
 #[cfg(test)]
@@ -102,6 +107,18 @@ impl fmt::Debug for RestEdge {
 pub fn edge(backend: Arc<Backend>) -> RestEdge {
     let shared = RestContext::new(backend);
     RestEdge { routes: routes(&shared), shared }
+}
+
+/// Tells whether a path asks no more than that the process is alive.
+pub fn is_liveness(path: &str) -> bool {
+    about::HEALTHZ.is_at(path)
+}
+
+/// Says that a node is alive.
+pub fn alive(node: NodeId, request: TraceId) -> Response {
+    let mut response = about::alive(node);
+    problem::name_request(&mut response, request);
+    response
 }
 
 /// Gives warp's body, which has no public name, one.
@@ -375,10 +392,10 @@ fn not_taken(shared: &RestContext, refused: &NotAllowed) -> Response {
 fn refuse(
     shared: &RestContext,
     kind: &'static str,
-    trace: Option<nomad_core::model::trace::TraceContext>,
+    trace: Option<TraceContext>,
     error: ApiError,
 ) -> Response {
-    let call = Call::begin(&shared.backend, "rest", kind, trace, None);
+    let call = Call::begin(&shared.backend, Entrance::Rest, kind, trace, None);
     let response = ask::finish(&shared.backend, call.request_id(), Err(error));
     call.finish(response.status().as_u16());
     response

@@ -32,6 +32,7 @@ use nomad_core::{
         time::UnixSecs,
     },
 };
+use nomad_service::Assurance;
 
 pub static OBJECT: RouteRow = RouteRow::new(
     "GET, HEAD, PUT, DELETE",
@@ -340,7 +341,7 @@ async fn write(
     wanted: Wanted,
     mode: Option<StorageMode>,
     make: impl Fn(Condition) -> Change,
-) -> Result<(Written, HeaderValue), ApiError> {
+) -> Result<(Written, Assurance), ApiError> {
     let (mut condition, versions) = match wanted {
         Wanted::Anything => (Condition::Any, Vec::new()),
         Wanted::Absent => (Condition::Absent, Vec::new()),
@@ -389,7 +390,7 @@ fn expiry(ask: &RestRequest) -> Result<Option<UnixSecs>, ApiError> {
             Err(ApiError::invalid("nomad-ttl", detail))
         }
         (Some(seconds), None) => {
-            let now = ask.backend().kit.clock.wall().secs();
+            let now = ask.backend().service.kit.clock.wall().secs();
             if !(1..=TTL_SECS_MAX).contains(&seconds) {
                 let detail = format!(
                     "nomad-ttl is {seconds}, but must be a number of seconds from now, from 1 to {TTL_SECS_MAX}; \

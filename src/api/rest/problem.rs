@@ -6,10 +6,12 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use crate::{
+    backend::durability_header,
     brought::REQUEST_ID,
     error::{ApiError, ErrorCode},
 };
 use nomad_core::model::trace::TraceId;
+use nomad_service::Assurance;
 
 /// The header that says how durable what the answer tells is.
 pub const DURABILITY: HeaderName = HeaderName::from_static("nomad-durability");
@@ -105,8 +107,8 @@ pub fn name_request(response: &mut Response, request: TraceId) {
 }
 
 /// Says how durable what the answer tells is.
-pub fn state_durability(response: &mut Response, durability: HeaderValue) {
-    response.headers_mut().insert(DURABILITY, durability);
+pub fn state_durability(response: &mut Response, assurance: Assurance) {
+    response.headers_mut().insert(DURABILITY, durability_header(assurance));
 }
 
 #[cfg(test)]

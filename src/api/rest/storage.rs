@@ -1,6 +1,6 @@
 //! The older paths: objects as JSON with the value in base64, in the group's storage and in the overlay.
 
-use http::{HeaderValue, header};
+use http::header;
 use serde::Serialize;
 use utoipa::ToSchema;
 use warp::reply::Response;
@@ -24,6 +24,7 @@ use nomad_core::{
         object::{ObjectId, Tier, Version},
     },
 };
+use nomad_service::Assurance;
 
 // ---- routes ----
 
@@ -281,7 +282,7 @@ async fn remove(call: &mut Call, ask: &RestRequest) -> RestResult {
     Ok(done(written.is_ok(), durability))
 }
 
-fn done(result: bool, durability: HeaderValue) -> Response {
+fn done(result: bool, durability: Assurance) -> Response {
     let mut response = problem::ok(&Done { result });
     problem::state_durability(&mut response, durability);
     response

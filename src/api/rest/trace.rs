@@ -199,7 +199,7 @@ pub async fn start(mut ask: RestRequest) -> Response {
 )]
 pub async fn stop(mut ask: RestRequest) -> Response {
     let call = ask.begin();
-    ask.backend().kit.recorder.stop_capture();
+    ask.backend().service.kit.recorder.stop_capture();
     ask.finish(call, Ok(problem::empty(StatusCode::NO_CONTENT)))
 }
 
@@ -209,7 +209,7 @@ pub async fn stop(mut ask: RestRequest) -> Response {
     responses((status = 200, description = "The capture", body = Capture), Missing)
 )]
 pub async fn capture(ask: RestRequest) -> Response {
-    let recorder = &ask.backend().kit.recorder;
+    let recorder = &ask.backend().service.kit.recorder;
     let answer = recorder.captured().map_or_else(
         || {
             let detail = "there is no capture; start one with POST /nomad/debug/trace";
@@ -226,7 +226,7 @@ pub async fn capture(ask: RestRequest) -> Response {
 // ---- what they do ----
 
 async fn steps(ask: &RestRequest) -> RestResult {
-    let recorder = &ask.backend().kit.recorder;
+    let recorder = &ask.backend().service.kit.recorder;
     let trace = ask.query("request")?.map(|text| trace_id(&text)).transpose()?;
     let after = ask.query_number("after", 0..=i64::MAX.unsigned_abs())?;
     let (object, actor) = (ask.query("object")?, ask.query("actor")?);
@@ -278,7 +278,7 @@ fn begin_capture(ask: &RestRequest) -> RestResult {
     let text = |name| members.text(name).map(|text| text.map(str::to_owned));
     let trace = text("request")?.map(|text| trace_id(&text)).transpose()?;
     let filter = Filter { object: text("object")?, trace, actor: text("actor")?, after: None };
-    ask.backend().kit.recorder.start_capture(filter, limit);
+    ask.backend().service.kit.recorder.start_capture(filter, limit);
     let capture = Capture { limit, kept: 0, steps: Vec::new() };
     Ok(problem::json(StatusCode::ACCEPTED, &capture))
 }

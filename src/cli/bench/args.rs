@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{
     BenchError,
     mix::Mix,
-    plan::{BenchPlan, Mode, parse_size},
+    plan::{BenchPlan, Mode},
     target::{BenchApi, BenchTarget},
 };
 
@@ -58,9 +58,9 @@ pub struct BenchArgs {
     /// Weights of get, put, update and delete.
     #[arg(long, default_value = "get=90,put=10", value_name = "OP=WEIGHT,..")]
     pub mix: Mix,
-    /// Size of each written value: bytes, or with a unit KiB or MiB.
-    #[arg(long, default_value = "100B", value_parser = parse_size, value_name = "SIZE")]
-    pub value_size: usize,
+    /// Size of each written value: bytes, or with a unit KiB, MiB or GiB.
+    #[arg(long, default_value = "100B", value_parser = nomad_config::parse_size, value_name = "SIZE")]
+    pub value_size: u64,
     /// Number of keys that get and update choose from.
     #[arg(long, default_value_t = 10_000)]
     pub keys: u64,
@@ -147,7 +147,7 @@ impl BenchArgs {
             target: target.map_err(|problem| BenchError::InvalidPlan(vec![problem]))?,
             mix: self.mix,
             mode: self.mode,
-            value_size_bytes: self.value_size,
+            value_size_bytes: usize::try_from(self.value_size).unwrap_or(usize::MAX),
             key_count: self.keys,
             key_prefix: self.key_prefix.clone(),
             preload: self.preload,
@@ -255,7 +255,7 @@ mod tests {
     fn a_bad_value_is_named_by_the_parser() {
         for (flag, value, part) in [
             ("--mix", "read=1", "the operations are get, put, update, delete"),
-            ("--value-size", "1 kB", "KiB or MiB"),
+            ("--value-size", "1 kB", "KiB, MiB or GiB"),
             ("--duration", "10", "unit"),
             ("--protocol", "soap", "rest, grpc"),
         ] {

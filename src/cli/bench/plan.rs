@@ -167,26 +167,6 @@ impl BenchPlan {
     }
 }
 
-/// Reads a size such as `100`, `100B`, `1KiB`, `4MiB`.
-///
-/// # Errors
-///
-/// [`PlanProblem::Size`] for anything else.
-pub(super) fn parse_size(text: &str) -> Result<usize, PlanProblem> {
-    let refuse = || PlanProblem::Size(text.to_owned());
-    let trimmed = text.trim();
-    let digits_end = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
-    let (digits, unit) = trimmed.split_at(digits_end);
-    let factor = match unit.trim() {
-        "" | "B" => 1,
-        "KiB" => 1024,
-        "MiB" => 1024 * 1024,
-        _ => return Err(refuse()),
-    };
-    let number: usize = digits.parse().map_err(|_| refuse())?;
-    number.checked_mul(factor).ok_or_else(refuse)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,17 +185,6 @@ mod tests {
         match plan.validate() {
             Err(BenchError::InvalidPlan(problems)) => problems,
             other => panic!("expected problems, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn sizes_take_a_unit() {
-        let good = [("0", 0), ("100", 100), ("100B", 100), ("1KiB", 1024), ("4 MiB", 4 << 20)];
-        for (text, bytes) in good {
-            assert_eq!(parse_size(text), Ok(bytes), "size {text:?}");
-        }
-        for text in ["", "KiB", "-1", "1kb", "1.5KiB", "99999999999999999999", "1GiB"] {
-            assert_eq!(parse_size(text), Err(PlanProblem::Size(text.to_owned())));
         }
     }
 

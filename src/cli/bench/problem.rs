@@ -30,11 +30,6 @@ pub enum PlanProblem {
         /// Weight of put.
         put: u32,
     },
-    /// A size is not understood.
-    #[error(
-        "size {0:?} is not a number of bytes with an optional unit B, KiB or MiB, such as 100 or 1KiB"
-    )]
-    Size(String),
     /// Values above the limit.
     #[error("value size {size_bytes} is above {size_bytes_max} bytes")]
     ValueTooLarge {

@@ -211,6 +211,11 @@ impl View {
         (table.dissolved.is_none() && table.seats.contains_key(&self.this.node)).then_some(table)
     }
 
+    /// Tells whether this node alone keeps the objects of its group: then it is every quorum that there is.
+    pub fn is_alone(&self) -> bool {
+        self.group().is_none_or(|table| table.seats.len() == 1)
+    }
+
     /// Returns the members of the group, this node included; without a group there are none.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.group().into_iter().flat_map(|table| table.seats.values().map(|seat| &seat.member))

@@ -19,10 +19,11 @@ use super::{
 };
 use crate::{
     group::view::{Liveness, View},
+    machine::{Core, NoAnswer, Now, Ticket},
     model::{
         node_id::NodeId,
         object::{ObjectId, Version},
-        time::{MonotonicUs, UnixMs, UnixSecs},
+        time::{MonotonicUs, UnixSecs},
     },
     repair::digest::BUCKETS,
 };
@@ -41,9 +42,6 @@ const SETTLED_MS: u64 = 5_000;
 const EXPIRED_KEPT_S: u64 = 600;
 /// The most objects that are named as under-replicated.
 const NAMED_MAX: usize = 16;
-
-/// Names what an answer is to.
-pub type Ticket = u64;
 
 /// A node's group, as its view says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,19 +79,6 @@ impl LedgerScope {
     }
 }
 
-/// The clocks at the moment of an event.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// The monotonic clock.
-    pub monotonic: MonotonicUs,
-    /// The wall clock.
-    pub wall: UnixMs,
-}
-
-/// Why a question has no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failure;
-
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LedgerEvent {
@@ -108,7 +93,7 @@ pub enum LedgerEvent {
         /// Names the effect.
         ticket: Ticket,
         /// The live objects, sorted by id, and up to which id they were read; `None` = to the end of the shard. Or it failed.
-        part: Result<(Vec<HeldObject>, Option<ObjectId>), Failure>,
+        part: Result<(Vec<HeldObject>, Option<ObjectId>), NoAnswer>,
     },
     /// Another member says something.
     Noticed {
@@ -122,7 +107,7 @@ pub enum LedgerEvent {
         /// Names the question.
         ticket: Ticket,
         /// The answer.
-        answer: Result<LedgerAnswer, Failure>,
+        answer: Result<LedgerAnswer, NoAnswer>,
     },
     /// A member has said that it holds an object, when asked because a caller says so.
     Referred {
@@ -238,7 +223,7 @@ pub struct Bookkeeper {
     seq: u64,
     peers: BTreeMap<NodeId, LedgerPeer>,
     correction: Option<Correction>,
-    next_ticket: Ticket,
+    last_ticket: Ticket,
     round: Option<BucketPass>,
     changed_at: MonotonicUs,
     counted_at: MonotonicUs,
@@ -247,36 +232,12 @@ pub struct Bookkeeper {
     standing: LedgerStanding,
 }
 
-impl Bookkeeper {
-    /// Starts the ledger of a node, which begins with reading its store. `life` is drawn anew each time; digests are compared
-    /// and expired entries removed every `cleanup_us`.
-    pub fn new(this: NodeId, life: u64, cleanup_us: u64, now: MonotonicUs) -> Self {
-        let mut ledger = Ledger::default();
-        ledger.keep(&BTreeSet::from([this]));
-        Self {
-            this,
-            life,
-            cleanup_us,
-            site: None,
-            ledger,
-            scan: Scan::new(now),
-            pending: Vec::new(),
-            flush_due: None,
-            seq: 0,
-            peers: BTreeMap::new(),
-            correction: None,
-            next_ticket: 0,
-            round: None,
-            changed_at: now,
-            counted_at: MonotonicUs(0),
-            sweep_due: now.plus_us(cleanup_us),
-            purges: false,
-            standing: LedgerStanding::default(),
-        }
-    }
+impl Core for Bookkeeper {
+    type Event = LedgerEvent;
+    type Effect = LedgerEffect;
+    type Shelf<'a> = ();
 
-    /// Takes one event. What depends on time is done by the first event at or after [`next_due`](Self::next_due).
-    pub fn step(&mut self, now: Now, event: LedgerEvent) -> Vec<LedgerEffect> {
+    fn step(&mut self, now: Now, event: LedgerEvent, (): &()) -> Vec<LedgerEffect> {
         let mut effects = Vec::new();
         match event {
             LedgerEvent::Viewed(site) => self.on_view(now, site),
@@ -301,8 +262,7 @@ impl Bookkeeper {
         effects
     }
 
-    /// Returns when a [`LedgerEvent::Tick`] is wanted.
-    pub fn next_due(&self) -> Option<MonotonicUs> {
+    fn next_due(&self) -> Option<MonotonicUs> {
         let peers = self.peers.values().map(|peer| peer.due).min();
         let chore = self.round.as_ref().map(|round| round.begun);
         let purge = self.purges.then_some(MonotonicUs(0));
@@ -315,6 +275,35 @@ impl Bookkeeper {
             Some(self.sweep_due),
         ];
         due.into_iter().flatten().min()
+    }
+}
+
+impl Bookkeeper {
+    /// Starts the ledger of a node, which begins with reading its store. `life` is drawn anew each time; digests are compared
+    /// and expired entries removed every `cleanup_us`.
+    pub fn new(this: NodeId, life: u64, cleanup_us: u64, now: MonotonicUs) -> Self {
+        let mut ledger = Ledger::default();
+        ledger.keep(&BTreeSet::from([this]));
+        Self {
+            this,
+            life,
+            cleanup_us,
+            site: None,
+            ledger,
+            scan: Scan::new(now),
+            pending: Vec::new(),
+            flush_due: None,
+            seq: 0,
+            peers: BTreeMap::new(),
+            correction: None,
+            last_ticket: Ticket::default(),
+            round: None,
+            changed_at: now,
+            counted_at: MonotonicUs(0),
+            sweep_due: now.plus_us(cleanup_us),
+            purges: false,
+            standing: LedgerStanding::default(),
+        }
     }
 
     /// Returns the data.
@@ -349,8 +338,7 @@ impl Bookkeeper {
     }
 
     fn ticket(&mut self) -> Ticket {
-        self.next_ticket += 1;
-        self.next_ticket
+        self.last_ticket.draw()
     }
 
     fn on_view(&mut self, now: Now, site: Option<LedgerScope>) {

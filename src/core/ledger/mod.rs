@@ -14,7 +14,6 @@ pub use book::{
     Added, HeldObject, Holder, Inventory, Ledger, LedgerPage, LedgerTotals, ObjectHolders,
 };
 pub use bookkeeper::{
-    Bookkeeper, Failure, LedgerEffect, LedgerEvent, LedgerScope, LedgerStanding, Now, Reference,
-    Ticket, Word,
+    Bookkeeper, LedgerEffect, LedgerEvent, LedgerScope, LedgerStanding, Reference, Word,
 };
 pub use message::{LIMIT_ENTRIES, LedgerAnswer, LedgerChange, LedgerRequest, Notice};

@@ -1,31 +1,8 @@
-//! Hexadecimal digits, as ids and versions are written in. Every answer has some: the formatter of `std` takes several
-//! times as long.
+//! Reads hexadecimal digits as ids and versions are written in. The usual readers also take upper case, signs and `0x`.
 
-/// Returns the last `N` digits of a number, in lower case.
-pub fn digits<const N: usize>(mut number: u128) -> [u8; N] {
-    let mut digits = [b'0'; N];
-    for digit in digits.iter_mut().rev() {
-        let nibble = (number & 0xf) as u8;
-        *digit = nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
-        number >>= 4;
-    }
-    digits
-}
-
-/// Returns digits as text.
-pub fn text(digits: &[u8]) -> &str {
-    std::str::from_utf8(digits).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digits_are_those_of_the_formatter() {
-        for number in [0, 9, 0x10, 0xabc_def0, u128::from(u64::MAX), u128::MAX - 5] {
-            assert_eq!(text(&digits::<32>(number)), format!("{number:032x}"));
-        }
-        assert_eq!(text(&digits::<16>(u128::MAX - 15)), "fffffffffffffff0");
-    }
+/// Reads a number of exactly `count` digits in lower case; at most 32.
+pub(super) fn read(text: &str, count: usize) -> Option<u128> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let is_whole = text.len() == count && text.bytes().all(is_digit);
+    is_whole.then(|| u128::from_str_radix(text, 16).ok()).flatten()
 }

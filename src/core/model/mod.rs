@@ -4,9 +4,10 @@
 
 pub mod change;
 pub mod durability;
-pub mod hex;
+mod hex;
 pub mod hlc;
 pub mod node_id;
 pub mod object;
+pub mod pause;
 pub mod time;
 pub mod trace;

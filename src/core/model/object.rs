@@ -1,8 +1,14 @@
 //! What is kept: an object, its id, its version. Owns the rules of what a legal id is and when an object has expired.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{
+    borrow::Borrow,
+    fmt::{self, Write as _},
+    str::FromStr,
+    sync::Arc,
+};
 
 use bytes::Bytes;
+use const_hex::Buffer;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -183,13 +189,9 @@ pub struct VersionError(pub String);
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut digits = [b'-'; 33];
-        let (time, node) = digits.split_at_mut(16);
-        time.copy_from_slice(&hex::digits::<16>(self.time.into()));
-        if let Some(node) = node.get_mut(1..) {
-            node.copy_from_slice(&hex::digits::<16>(self.node.into()));
-        }
-        f.write_str(hex::text(&digits))
+        f.write_str(Buffer::<8>::new().format(&self.time.to_be_bytes()))?;
+        f.write_char('-')?;
+        f.write_str(Buffer::<8>::new().format(&self.node.to_be_bytes()))
     }
 }
 
@@ -198,13 +200,9 @@ impl FromStr for Version {
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
         let refused = || VersionError(text.chars().take(80).collect());
-        let hex = |part: &str| {
-            let digits = part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            let part = if digits && part.len() == 16 { part } else { return None };
-            u64::from_str_radix(part, 16).ok()
-        };
+        let part = |text| hex::read(text, 16).map(|number| number as u64);
         let (time, node) = text.split_once('-').ok_or_else(refused)?;
-        match (hex(time), hex(node)) {
+        match (part(time), part(node)) {
             (Some(time), Some(node)) => Ok(Self { time, node }),
             _ => Err(refused()),
         }

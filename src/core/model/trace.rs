@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use const_hex::Buffer;
+
 use crate::model::hex;
 
 /// Names one request across actors and nodes. Shown as 32 hex digits; clients know it as `Nomad-Request-Id`.
@@ -34,9 +36,7 @@ impl TraceContext {
 
     /// Reads the name that a client gives a request: 32 lower-case hex digits, not all 0. `None` when it is none.
     pub fn parse_name(text: &str) -> Option<Self> {
-        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let is_whole = text.len() == 32 && text.bytes().all(is_hex);
-        let id = u128::from_str_radix(text, 16).ok().filter(|&id| id != 0 && is_whole)?;
+        let id = hex::read(text, 32).filter(|&id| id != 0)?;
         Some(Self { trace: TraceId(id), named: true, ..Self::default() })
     }
 
@@ -50,22 +50,15 @@ impl TraceContext {
         let mut parts = header.trim().split('-');
         let (version, trace, span, flags) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let lower_hex = |text: &str, len: usize| {
-            text.len() == len
-                && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        };
         if version != "00" || parts.next().is_some() {
             return None;
         }
-        if !(lower_hex(trace, 32) && lower_hex(span, 16) && lower_hex(flags, 2)) {
-            return None;
-        }
-        let trace = u128::from_str_radix(trace, 16).ok().filter(|&id| id != 0)?;
-        let span = u64::from_str_radix(span, 16).ok().filter(|&id| id != 0)?;
-        let flags = u8::from_str_radix(flags, 16).ok()?;
+        let trace = hex::read(trace, 32).filter(|&id| id != 0)?;
+        let span = hex::read(span, 16).filter(|&id| id != 0)?;
+        let flags = hex::read(flags, 2)?;
         Some(Self {
             trace: TraceId(trace),
-            span: SpanId(span),
+            span: SpanId(span as u64),
             sampled: flags & 1 == 1,
             named: false,
         })
@@ -75,13 +68,13 @@ impl TraceContext {
 impl TraceId {
     /// Returns the 32 digits that it is shown as.
     pub fn digits(self) -> [u8; 32] {
-        hex::digits(self.0)
+        *Buffer::<16>::new().const_format(&self.0.to_be_bytes()).as_byte_array()
     }
 }
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(hex::text(&self.digits()))
+        f.write_str(Buffer::<16>::new().format(&self.0.to_be_bytes()))
     }
 }
 
@@ -95,7 +88,7 @@ impl FromStr for TraceId {
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(hex::text(&hex::digits::<16>(self.0.into())))
+        f.write_str(Buffer::<8>::new().format(&self.0.to_be_bytes()))
     }
 }
 

@@ -16,7 +16,7 @@ impl Outbox {
         op: OpId,
         id: ObjectId,
         value: Value,
-        shelf: &impl OutboxShelf,
+        shelf: &dyn OutboxShelf,
     ) -> Result<OutboxEffect, OutboxRefusal> {
         let held = self.newest(&id, Value::Absent, shelf)?.version();
         let newer = WriteRefusal::Exists { version: held.unwrap_or_default() };

@@ -4,12 +4,13 @@ use thiserror::Error;
 
 use super::Limits;
 use crate::{
+    machine::Ticket,
     model::{
         change::{Change, WriteRefusal, Written},
         object::{ObjectId, Version},
         time::UnixMs,
     },
-    register::{OpId, Ticket, Value},
+    register::{OpId, Value},
 };
 
 /// What happened.

@@ -2,8 +2,9 @@
 
 use super::{Outbox, OutboxEffect, OutboxTask};
 use crate::{
+    machine::Now,
     model::object::{ObjectId, Version},
-    register::{Now, OpId},
+    register::OpId,
 };
 
 impl Outbox {

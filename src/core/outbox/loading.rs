@@ -4,7 +4,7 @@ use super::{
     HELD_MAX, LoadPhase, LoadedEntry, Outbox, OutboxEffect, OutboxEntry, OutboxEvent,
     OutboxRefusal, OutboxShelf, OutboxTask, PATIENT_LOADS, entry_bytes, pause_us,
 };
-use crate::{model::object::Version, register::Now};
+use crate::{machine::Now, model::object::Version};
 
 impl Outbox {
     pub(super) fn begin_loading(&mut self, now: Now, effects: &mut Vec<OutboxEffect>) {
@@ -39,7 +39,7 @@ impl Outbox {
         &mut self,
         now: Now,
         page: Vec<LoadedEntry>,
-        shelf: &impl OutboxShelf,
+        shelf: &dyn OutboxShelf,
         effects: &mut Vec<OutboxEffect>,
     ) {
         if !matches!(self.phase, LoadPhase::Loading) {

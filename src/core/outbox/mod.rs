@@ -17,13 +17,15 @@ pub use self::event::{
     Draft, Figures, LoadedEntry, MergeEnd, OutboxEffect, OutboxEvent, OutboxRefusal, OutboxShelf,
 };
 use crate::{
+    machine::{Core, Now, Ticket},
     model::{
         change::{WriteDecision, Written},
         hlc::HybridClock,
         object::{ObjectId, Version},
+        pause,
         time::MonotonicUs,
     },
-    register::{Now, OpId, Ticket, Tombstone, Value},
+    register::{OpId, Tombstone, Value},
 };
 
 /// The most merges under way.
@@ -100,6 +102,39 @@ pub struct Outbox {
     discarded: u64,
 }
 
+impl Core for Outbox {
+    type Event = OutboxEvent;
+    type Effect = OutboxEffect;
+    type Shelf<'a> = dyn OutboxShelf + 'a;
+
+    fn step(
+        &mut self,
+        now: Now,
+        event: OutboxEvent,
+        shelf: &(dyn OutboxShelf + '_),
+    ) -> Vec<OutboxEffect> {
+        let mut effects = Vec::new();
+        self.begin_loading(now, &mut effects);
+        self.take(now, event, shelf, &mut effects);
+        self.discard();
+        self.begin_merges(now, shelf, &mut effects);
+        self.begin_removal(&mut effects);
+        self.end_discard(&mut effects);
+        effects
+    }
+
+    fn next_due(&self) -> Option<MonotonicUs> {
+        match self.phase {
+            LoadPhase::New => Some(MonotonicUs(0)),
+            LoadPhase::Failed(at) => Some(at),
+            LoadPhase::Ready if self.in_flight < IN_FLIGHT_MAX => {
+                self.due.first().map(|(at, _)| (*at).max(self.paused_until))
+            }
+            LoadPhase::Loading | LoadPhase::Ready => None,
+        }
+    }
+}
+
 impl Outbox {
     /// Makes the outbox of the node with tag `node`. Its first step loads what is kept.
     pub fn new(node: u64, limits: Limits) -> Self {
@@ -119,41 +154,12 @@ impl Outbox {
             done: Vec::new(),
             is_removing: false,
             tasks: BTreeMap::new(),
-            last_ticket: 0,
+            last_ticket: Ticket::default(),
             floor: Version::default(),
             discarding: None,
             drained: 0,
             retried: 0,
             discarded: 0,
-        }
-    }
-
-    /// Advances by one event.
-    pub fn step(
-        &mut self,
-        now: Now,
-        event: OutboxEvent,
-        shelf: &impl OutboxShelf,
-    ) -> Vec<OutboxEffect> {
-        let mut effects = Vec::new();
-        self.begin_loading(now, &mut effects);
-        self.take(now, event, shelf, &mut effects);
-        self.discard();
-        self.begin_merges(now, shelf, &mut effects);
-        self.begin_removal(&mut effects);
-        self.end_discard(&mut effects);
-        effects
-    }
-
-    /// Returns when a [`OutboxEvent::Tick`] is wanted.
-    pub fn next_due(&self) -> Option<MonotonicUs> {
-        match self.phase {
-            LoadPhase::New => Some(MonotonicUs(0)),
-            LoadPhase::Failed(at) => Some(at),
-            LoadPhase::Ready if self.in_flight < IN_FLIGHT_MAX => {
-                self.due.first().map(|(at, _)| (*at).max(self.paused_until))
-            }
-            LoadPhase::Loading | LoadPhase::Ready => None,
         }
     }
 
@@ -174,7 +180,7 @@ impl Outbox {
         &mut self,
         now: Now,
         event: OutboxEvent,
-        shelf: &impl OutboxShelf,
+        shelf: &dyn OutboxShelf,
         effects: &mut Vec<OutboxEffect>,
     ) {
         match event {
@@ -220,7 +226,7 @@ impl Outbox {
         op: OpId,
         id: ObjectId,
         draft: Draft,
-        shelf: &impl OutboxShelf,
+        shelf: &dyn OutboxShelf,
     ) -> Result<OutboxEffect, OutboxRefusal> {
         let Draft { change, seen } = draft;
         let base = self.newest(&id, seen, shelf)?;
@@ -262,7 +268,7 @@ impl Outbox {
         &self,
         id: &ObjectId,
         seen: Value,
-        shelf: &impl OutboxShelf,
+        shelf: &dyn OutboxShelf,
     ) -> Result<Value, OutboxRefusal> {
         let Some(entry) = self.entries.get(id) else { return Ok(seen) };
         let own = match entry.pending.back() {
@@ -290,7 +296,7 @@ impl Outbox {
         now: Now,
         ticket: Ticket,
         is_durable: bool,
-        shelf: &impl OutboxShelf,
+        shelf: &dyn OutboxShelf,
         effects: &mut Vec<OutboxEffect>,
     ) {
         match self.tasks.remove(&ticket) {
@@ -328,12 +334,7 @@ impl Outbox {
 
     // ---- merges ----
 
-    fn begin_merges(
-        &mut self,
-        now: Now,
-        shelf: &impl OutboxShelf,
-        effects: &mut Vec<OutboxEffect>,
-    ) {
+    fn begin_merges(&mut self, now: Now, shelf: &dyn OutboxShelf, effects: &mut Vec<OutboxEffect>) {
         if !matches!(self.phase, LoadPhase::Ready) {
             return;
         }
@@ -351,7 +352,7 @@ impl Outbox {
         &mut self,
         now: Now,
         id: ObjectId,
-        shelf: &impl OutboxShelf,
+        shelf: &dyn OutboxShelf,
     ) -> Option<OutboxEffect> {
         let entry = self.entries.get_mut(&id)?;
         entry.due = None;
@@ -455,9 +456,9 @@ impl Outbox {
     // ---- bookkeeping ----
 
     fn ticket(&mut self, task: OutboxTask) -> Ticket {
-        self.last_ticket += 1;
-        self.tasks.insert(self.last_ticket, task);
-        self.last_ticket
+        let ticket = self.last_ticket.draw();
+        self.tasks.insert(ticket, task);
+        ticket
     }
 
     /// Puts an entry into the queue for its merge, if it needs one and is not in the queue already.
@@ -513,7 +514,6 @@ pub fn value_bytes(value: &Value) -> u64 {
 
 /// The pause before attempt `attempts` + 1: it doubles, and half of it is left to chance.
 fn pause_us(attempts: u32, entropy: u64) -> u64 {
-    let doubled = PAUSE_US.checked_shl(attempts.saturating_sub(1)).unwrap_or(PAUSE_US_MAX);
-    let whole = if attempts > 32 { PAUSE_US_MAX } else { doubled.min(PAUSE_US_MAX) };
+    let whole = pause::doubled(PAUSE_US, attempts.saturating_sub(1), PAUSE_US_MAX);
     whole / 2 + entropy % (whole / 2 + 1)
 }

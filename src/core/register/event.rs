@@ -3,30 +3,18 @@
 use super::{Register, RegisterMessage, ShardState, Value};
 use crate::{
     group::table::Configuration,
+    machine::Ticket,
     model::{
         change::{Change, WriteRefusal},
         node_id::NodeId,
         object::{Object, ObjectId, Version},
-        time::{MonotonicUs, UnixMs},
+        time::MonotonicUs,
         trace::TraceContext,
     },
 };
 
 /// Names a request of this node, within one shard.
 pub type OpId = u64;
-/// Names what is to be kept; grows.
-pub type Ticket = u64;
-
-/// The clocks at the moment of an event, and a random number for what has to be spread.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// The monotonic clock.
-    pub monotonic: MonotonicUs,
-    /// The wall clock.
-    pub wall: UnixMs,
-    /// Fresh with each event.
-    pub entropy: u64,
-}
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]

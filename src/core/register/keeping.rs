@@ -43,7 +43,7 @@ pub(super) struct Keeping {
     /// The tickets that are not durable, in order.
     outstanding: VecDeque<Kept>,
     /// How many were before.
-    done: Ticket,
+    done: u64,
     unkept: BTreeMap<ObjectId, Unkept>,
     bytes: usize,
     /// What this step writes.
@@ -54,7 +54,7 @@ pub(super) struct Keeping {
 impl Keeping {
     /// Returns the ticket of what this step writes.
     pub fn ticket(&self) -> Ticket {
-        self.done + self.outstanding.len() as Ticket + 1
+        Ticket(self.done + self.outstanding.len() as u64 + 1)
     }
 
     /// Returns the ticket that a state of the shard was kept with last; 0 = none.
@@ -101,7 +101,7 @@ impl Keeping {
 
     /// Gives `after` back if nothing has to be waited for.
     pub fn defer(&mut self, ticket: Option<Ticket>, after: After) -> Option<After> {
-        let Some(place) = ticket.and_then(|ticket| ticket.checked_sub(self.done + 1)) else {
+        let Some(place) = ticket.and_then(|ticket| ticket.0.checked_sub(self.done + 1)) else {
             return Some(after);
         };
         let kept = self.outstanding.get_mut(place as usize).unwrap_or(&mut self.staged);
@@ -128,13 +128,13 @@ impl Keeping {
 
     /// Takes the next ticket, up to `ticket`, as durable.
     pub fn kept(&mut self, ticket: Ticket) -> Option<Kept> {
-        if self.done >= ticket {
+        if self.done >= ticket.0 {
             return None;
         }
         let kept = self.outstanding.pop_front()?;
         self.done += 1;
         for id in &kept.ids {
-            if self.unkept.get(id).is_some_and(|held| held.ticket == self.done) {
+            if self.unkept.get(id).is_some_and(|held| held.ticket == Ticket(self.done)) {
                 let held = self.unkept.remove(id);
                 self.bytes -= held.map_or(0, |held| len_bytes(held.register.as_ref()));
             }

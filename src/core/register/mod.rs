@@ -35,7 +35,7 @@ pub mod status;
 
 pub use ballot::Ballot;
 pub use event::{
-    Now, OpId, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome, RegisterShelf, Ticket,
+    OpId, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome, RegisterShelf,
 };
 pub use message::{Body, RegisterMessage};
 pub use options::{Home, RegisterFaults, RegisterOptions};
@@ -48,7 +48,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::model::{object::ObjectId, time::MonotonicUs};
+use crate::{
+    machine::{Now, Ticket},
+    model::{object::ObjectId, time::MonotonicUs},
+};
 use adoption::Adoption;
 use keeping::Keeping;
 use line::{ObjectQueue, PendingOp};

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     group::table::Configuration,
-    model::{node_id::NodeId, object::ObjectId, time::MonotonicUs, trace::TraceContext},
+    model::{node_id::NodeId, object::ObjectId, pause, time::MonotonicUs, trace::TraceContext},
 };
 
 /// How often the messages of one ballot are sent again before a new round begins, or a clean-up is given up.
@@ -487,7 +487,7 @@ impl Registers {
         self.counts.conflicts += 1;
         round.park();
         let Self { options, .. } = self;
-        let most = (options.back_off_us << round.tries.min(16)).min(options.back_off_max_us);
+        let most = pause::doubled(options.back_off_us, round.tries, options.back_off_max_us);
         round.due = step.now.monotonic.plus_us(1 + self.draw() % most.max(1));
         self.put_round(id, round);
     }
@@ -553,7 +553,7 @@ impl Registers {
 
     pub(super) fn resend_at(&mut self, step: StepContext<'_>, resends: u32) -> MonotonicUs {
         let Self { options, .. } = self;
-        let wait = (options.resend_us << resends.min(16)).min(options.resend_max_us);
+        let wait = pause::doubled(options.resend_us, resends, options.resend_max_us);
         // Spread by a quarter, so that what was lost together does not come together.
         let spread = self.draw() % (wait / 4).max(1);
         step.now.monotonic.plus_us(wait + spread)

@@ -12,8 +12,53 @@ use super::{
     promises::Promises,
     ready::ReadyObjects,
 };
+use crate::machine::Core;
 use crate::model::{node_id::NodeId, object::Version, time::MonotonicUs, trace::TraceContext};
+use rand::{RngCore as _, SeedableRng as _, rngs::SmallRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+impl Core for Registers {
+    type Event = RegisterEvent;
+    type Effect = RegisterEffect;
+    /// What the shard has kept, and whom it reaches.
+    type Shelf<'a> = dyn RegisterShelf + 'a;
+
+    fn step(
+        &mut self,
+        now: Now,
+        event: RegisterEvent,
+        shelf: &(dyn RegisterShelf + '_),
+    ) -> Vec<RegisterEffect> {
+        let step = StepContext { now, shelf };
+        self.entropy = now.entropy;
+        match event {
+            RegisterEvent::Begin { op, id, order, deadline, trace } => {
+                let waiter = PendingOp { id, deadline, trace, is_offered: false };
+                self.on_begin(now, op, order, waiter);
+            }
+            RegisterEvent::Abandon { op } => self.on_abandon(op),
+            RegisterEvent::Heard { from, message, trace } => {
+                self.on_heard(step, from, message, trace)
+            }
+            RegisterEvent::Kept { ticket } => self.on_kept(ticket),
+            RegisterEvent::Configured { chain } => self.on_configured(chain),
+            RegisterEvent::Adopted { epoch, rescan } => self.on_adopted(step, epoch, rescan),
+            RegisterEvent::Tick => {}
+        }
+        self.on_due(step);
+        self.settle(step);
+        self.move_on();
+        self.flush();
+        std::mem::take(&mut self.out)
+    }
+
+    fn next_due(&self) -> Option<MonotonicUs> {
+        if self.adoption.is_resuming() {
+            return Some(MonotonicUs(0));
+        }
+        self.timers.first().map(|(due, _)| *due)
+    }
+}
 
 impl Registers {
     /// Starts a shard with what it has kept. A state of another group or claim is not its own and counts as none; its registers
@@ -53,44 +98,6 @@ impl Registers {
     /// Returns a version that no version is above which this shard has given.
     pub fn last_version(&self) -> Version {
         self.numbers.last_version()
-    }
-
-    /// Advances the shard by one event. `shelf` reads what the shard has stored.
-    pub fn step(
-        &mut self,
-        now: Now,
-        event: RegisterEvent,
-        shelf: &impl RegisterShelf,
-    ) -> Vec<RegisterEffect> {
-        let step = StepContext { now, shelf };
-        self.entropy = now.entropy;
-        match event {
-            RegisterEvent::Begin { op, id, order, deadline, trace } => {
-                let waiter = PendingOp { id, deadline, trace, is_offered: false };
-                self.on_begin(now, op, order, waiter);
-            }
-            RegisterEvent::Abandon { op } => self.on_abandon(op),
-            RegisterEvent::Heard { from, message, trace } => {
-                self.on_heard(step, from, message, trace)
-            }
-            RegisterEvent::Kept { ticket } => self.on_kept(ticket),
-            RegisterEvent::Configured { chain } => self.on_configured(chain),
-            RegisterEvent::Adopted { epoch, rescan } => self.on_adopted(step, epoch, rescan),
-            RegisterEvent::Tick => {}
-        }
-        self.on_due(step);
-        self.settle(step);
-        self.move_on();
-        self.flush();
-        std::mem::take(&mut self.out)
-    }
-
-    /// Returns when the next [`RegisterEvent::Tick`] is wanted at the latest.
-    pub fn next_due(&self) -> Option<MonotonicUs> {
-        if self.adoption.is_resuming() {
-            return Some(MonotonicUs(0));
-        }
-        self.timers.first().map(|(due, _)| *due)
     }
 
     /// Returns the epoch adopted last, or being adopted.
@@ -363,13 +370,10 @@ impl Registers {
         }
     }
 
-    /// Returns a random number.
+    /// Returns a random number, which follows from the one that came with the step.
     pub(super) fn draw(&mut self) -> u64 {
-        // SplitMix64 (Steele, Lea and Flood, 2014).
-        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.entropy;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        // Few steps draw, and then once or twice: a generator is made where it is wanted.
+        self.entropy = SmallRng::seed_from_u64(self.entropy).next_u64();
+        self.entropy
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Burial, Failure, Now, Outlived, RepairAnswer, RepairEffect, RepairRequest, Survey, Sweeper,
+    Burial, NoAnswer, Now, Outlived, RepairAnswer, RepairEffect, RepairRequest, Survey, Sweeper,
     Ticket,
     running::{Reason, RepairTask},
 };
@@ -103,7 +103,7 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        found: Result<Vec<Outlived>, Failure>,
+        found: Result<Vec<Outlived>, NoAnswer>,
     ) {
         if self.expiry.under_way != Some(ticket) {
             return;
@@ -160,9 +160,9 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        survey: Result<Survey, Failure>,
+        survey: Result<Survey, NoAnswer>,
         effects: &mut Vec<RepairEffect>,
-    ) -> Option<Result<Survey, Failure>> {
+    ) -> Option<Result<Survey, NoAnswer>> {
         if !matches!(self.burials.stage, Stage::Surveying(of) if of == ticket) {
             return Some(survey);
         }
@@ -199,7 +199,7 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        floor: Result<Version, Failure>,
+        floor: Result<Version, NoAnswer>,
     ) {
         self.on_floor(now, ticket, floor.map(RepairAnswer::Floor));
     }
@@ -209,8 +209,8 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        answer: Result<RepairAnswer, Failure>,
-    ) -> Option<Result<RepairAnswer, Failure>> {
+        answer: Result<RepairAnswer, NoAnswer>,
+    ) -> Option<Result<RepairAnswer, NoAnswer>> {
         let Stage::Asking { waiting, floor, .. } = &mut self.burials.stage else {
             return Some(answer);
         };

@@ -7,12 +7,12 @@ use std::collections::{BTreeSet, VecDeque};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
-    Failure, HEADS_MAX, Now, RegisterCursor, RepairAnswer, RepairEffect, RepairRequest,
+    HEADS_MAX, NoAnswer, Now, RegisterCursor, RepairAnswer, RepairEffect, RepairRequest,
     ReplicaHead, Scope, SharedPart, SharedRegister, Survey, Sweeper, Ticket,
     running::{Reason, RepairTask},
 };
 use crate::{
-    model::{node_id::NodeId, object::ObjectId},
+    model::{node_id::NodeId, object::ObjectId, pause},
     register::RegisterOrder,
     repair::digest::{BucketSet, Digest},
 };
@@ -37,10 +37,10 @@ impl Side {
     }
 
     /// Takes the part that was asked for, if it is one.
-    fn take(&mut self, part: SharedPart) -> Result<(), Failure> {
+    fn take(&mut self, part: SharedPart) -> Result<(), NoAnswer> {
         let from = self.next.take().unwrap_or_default();
         if !part.is_in_order(&from) {
-            return Err(Failure);
+            return Err(NoAnswer);
         }
         self.registers.extend(part.registers);
         self.next = part.next;
@@ -174,7 +174,7 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        survey: Result<Survey, Failure>,
+        survey: Result<Survey, NoAnswer>,
         effects: &mut Vec<RepairEffect>,
     ) {
         let Some(survey) = self.on_survey_for_burials(now, ticket, survey, effects) else { return };
@@ -199,7 +199,7 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        answer: Result<RepairAnswer, Failure>,
+        answer: Result<RepairAnswer, NoAnswer>,
         effects: &mut Vec<RepairEffect>,
     ) {
         let Some(answer) = self.on_floor(now, ticket, answer) else { return };
@@ -250,7 +250,7 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        part: Result<SharedPart, Failure>,
+        part: Result<SharedPart, NoAnswer>,
         effects: &mut Vec<RepairEffect>,
     ) {
         let Some(Comparison { stage: Stage::Walking(walk), .. }) = &mut self.comparison else {
@@ -262,7 +262,7 @@ impl Sweeper {
         walk.own.asked = None;
         match part.and_then(|part| walk.own.take(part)) {
             Ok(()) => self.walk_on(now, effects),
-            Err(Failure) => self.end_comparison(now, End::Interrupted),
+            Err(NoAnswer) => self.end_comparison(now, End::Interrupted),
         }
     }
 
@@ -270,7 +270,7 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        heads: Result<Vec<Option<ReplicaHead>>, Failure>,
+        heads: Result<Vec<Option<ReplicaHead>>, NoAnswer>,
     ) {
         let Some(Comparison { stage: Stage::Walking(walk), .. }) = &mut self.comparison else {
             return;
@@ -375,8 +375,8 @@ impl Sweeper {
         if matches!(end, End::Interrupted) {
             self.status.interrupted += 1;
             due.failures = due.failures.saturating_add(1);
-            let pause = AGAIN_US.saturating_mul(1 << due.failures.min(12));
-            due.at = now.monotonic.plus_us(pause.min(interval.max(AGAIN_US)));
+            let pause = pause::doubled(AGAIN_US, due.failures, interval.max(AGAIN_US));
+            due.at = now.monotonic.plus_us(pause);
             return;
         }
         self.status.compared += 1;

@@ -7,6 +7,7 @@ use crate::{
     model::{
         node_id::NodeId,
         object::ObjectId,
+        pause,
         time::{MonotonicUs, UnixMs},
     },
     register::{RegisterOrder, RegisterOutcome},
@@ -182,7 +183,7 @@ impl RepairRounds {
             status.failed += 1;
             return;
         }
-        let at = now.monotonic.plus_us(AGAIN_US << task.tries.min(8));
+        let at = now.monotonic.plus_us(pause::doubled(AGAIN_US, task.tries, AGAIN_US << TRIES_MAX));
         self.again.insert((at, ticket), task);
     }
 
@@ -206,8 +207,8 @@ impl RepairRounds {
         again.into_iter().chain(paid).min()
     }
 
-    /// Begins what may be begun. Returns the last ticket that it has used.
-    pub fn run(&mut self, now: Now, first: Ticket, effects: &mut Vec<RepairEffect>) -> Ticket {
+    /// Begins what may be begun.
+    pub fn run(&mut self, now: Now, last: &mut Ticket, effects: &mut Vec<RepairEffect>) {
         self.refill(now.monotonic);
         while let Some(entry) = self.again.first_entry() {
             if entry.key().0 > now.monotonic {
@@ -215,15 +216,13 @@ impl RepairRounds {
             }
             self.queue.push_back(entry.remove());
         }
-        let mut next = first;
         while self.under_way.len() < self.options.rounds_max && self.budget >= 0 {
             let Some(task) = self.queue.pop_front() else { break };
             self.budget = self.budget.saturating_sub_unsigned(task.bytes + ROUND_BYTES);
             let (id, order) = (task.id.clone(), task.order.clone());
-            effects.push(RepairEffect::Run { ticket: next, id, order });
-            self.under_way.insert(next, task);
-            next += 1;
+            let ticket = last.draw();
+            effects.push(RepairEffect::Run { ticket, id, order });
+            self.under_way.insert(ticket, task);
         }
-        next - 1
     }
 }

@@ -10,10 +10,11 @@ use super::{
     running::RepairRounds,
 };
 use crate::{
+    machine::{Core, NoAnswer, Now, Ticket},
     model::{
         node_id::NodeId,
         object::{ObjectId, Version},
-        time::{MonotonicUs, UnixMs, UnixSecs},
+        time::{MonotonicUs, UnixSecs},
     },
     register::{RegisterOrder, RegisterOutcome},
     repair::digest::BucketSet,
@@ -21,9 +22,6 @@ use crate::{
 
 /// How much later the second of two members compares, so that they do not repair the same at the same time.
 const SECOND_US: u64 = 30_000_000;
-
-/// Names what an answer is to.
-pub type Ticket = u64;
 
 /// How much, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,19 +40,6 @@ pub struct RepairOptions {
     pub bytes_per_s: u64,
 }
 
-/// The clocks at the moment of an event.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// The monotonic clock.
-    pub monotonic: MonotonicUs,
-    /// The wall clock.
-    pub wall: UnixMs,
-}
-
-/// Why something has no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failure;
-
 /// An object whose time has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlived {
@@ -72,17 +57,17 @@ pub enum RepairEvent {
     /// The group, and which of its members answer; `None` = there is none, or it changes.
     Viewed(Option<(Scope, BTreeSet<NodeId>)>),
     /// A pass over this node's registers has ended.
-    Surveyed(Ticket, Result<Survey, Failure>),
+    Surveyed(Ticket, Result<Survey, NoAnswer>),
     /// What a question has brought.
-    Answered(Ticket, Result<RepairAnswer, Failure>),
+    Answered(Ticket, Result<RepairAnswer, NoAnswer>),
     /// A part of what this node shares with another one.
-    Walked(Ticket, Result<SharedPart, Failure>),
+    Walked(Ticket, Result<SharedPart, NoAnswer>),
     /// What this node has of some objects.
-    Looked(Ticket, Result<Vec<Option<ReplicaHead>>, Failure>),
+    Looked(Ticket, Result<Vec<Option<ReplicaHead>>, NoAnswer>),
     /// Objects that have expired, oldest first.
-    Outlived(Ticket, Result<Vec<Outlived>, Failure>),
+    Outlived(Ticket, Result<Vec<Outlived>, NoAnswer>),
     /// Up to which version this node will submit nothing any more.
-    Floor(Ticket, Result<Version, Failure>),
+    Floor(Ticket, Result<Version, NoAnswer>),
     /// A round has ended.
     Ended(Ticket, RegisterOutcome),
     /// Time has passed.
@@ -172,28 +157,15 @@ pub struct Sweeper {
     pub(super) burials: Burials,
     pub(super) running: RepairRounds,
     pub(super) status: RepairStatus,
-    next_ticket: Ticket,
+    last_ticket: Ticket,
 }
 
-impl Sweeper {
-    /// Starts the sweeper of a node that has no group yet. `before` is what earlier ones of the node have done.
-    pub fn new(options: RepairOptions, now: MonotonicUs, before: RepairStatus) -> Self {
-        Self {
-            options,
-            scope: None,
-            alive: BTreeSet::new(),
-            due: BTreeMap::new(),
-            comparison: None,
-            expiry: ExpirySearch::new(now.plus_us(options.expire_us)),
-            burials: Burials::new(now.plus_us(options.bury_us)),
-            running: RepairRounds::new(options, now),
-            status: RepairStatus { kept_tombstones: 0, kept_for: None, ..before },
-            next_ticket: 0,
-        }
-    }
+impl Core for Sweeper {
+    type Event = RepairEvent;
+    type Effect = RepairEffect;
+    type Shelf<'a> = ();
 
-    /// Takes one event. What depends on time is done by the first event at or after [`next_due`](Self::next_due).
-    pub fn step(&mut self, now: Now, event: RepairEvent) -> Vec<RepairEffect> {
+    fn step(&mut self, now: Now, event: RepairEvent, (): &()) -> Vec<RepairEffect> {
         let mut effects = Vec::new();
         match event {
             RepairEvent::Viewed(view) => self.on_view(now, view),
@@ -216,14 +188,31 @@ impl Sweeper {
         effects
     }
 
-    /// Returns when a [`RepairEvent::Tick`] is wanted.
-    pub fn next_due(&self) -> Option<MonotonicUs> {
+    fn next_due(&self) -> Option<MonotonicUs> {
         let idle = self.scope.is_some() && self.comparison.is_none();
         let with = self.due.iter().filter(|(node, _)| self.alive.contains(node));
         let compares = with.map(|(_, due)| due.at).min().filter(|_| idle);
         let chores = [self.expire_due(), self.bury_due()];
         let chores = chores.into_iter().flatten().min().filter(|_| self.scope.is_some());
         [compares, chores, self.running.next_due()].into_iter().flatten().min()
+    }
+}
+
+impl Sweeper {
+    /// Starts the sweeper of a node that has no group yet. `before` is what earlier ones of the node have done.
+    pub fn new(options: RepairOptions, now: MonotonicUs, before: RepairStatus) -> Self {
+        Self {
+            options,
+            scope: None,
+            alive: BTreeSet::new(),
+            due: BTreeMap::new(),
+            comparison: None,
+            expiry: ExpirySearch::new(now.plus_us(options.expire_us)),
+            burials: Burials::new(now.plus_us(options.bury_us)),
+            running: RepairRounds::new(options, now),
+            status: RepairStatus { kept_tombstones: 0, kept_for: None, ..before },
+            last_ticket: Ticket::default(),
+        }
     }
 
     /// Returns what has been done and what is left.
@@ -239,8 +228,7 @@ impl Sweeper {
     }
 
     pub(super) fn ticket(&mut self) -> Ticket {
-        self.next_ticket += 1;
-        self.next_ticket
+        self.last_ticket.draw()
     }
 
     /// Compares with everybody and looks for what can be cleared away, soon.
@@ -295,8 +283,7 @@ impl Sweeper {
             (false, Some(_)) => self.status.running_since = None,
             _ => {}
         }
-        let first = self.next_ticket + 1;
-        self.next_ticket = self.running.run(now, first, effects);
+        self.running.run(now, &mut self.last_ticket, effects);
     }
 }
 

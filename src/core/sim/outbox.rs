@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
+    machine::{Core, Now, Ticket},
     model::{
         change::{Change, Condition, Content, WriteRefusal, Written},
         object::{Object, ObjectId, Version},
@@ -12,7 +13,7 @@ use crate::{
         Draft, Figures, IN_FLIGHT_MAX, Limits, LoadedEntry, MergeEnd, Outbox, OutboxEffect,
         OutboxEvent, OutboxRefusal, OutboxShelf, value_bytes,
     },
-    register::{Now, OpId, Ticket, Tombstone, Value},
+    register::{OpId, Tombstone, Value},
 };
 use bytes::Bytes;
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};

@@ -217,7 +217,7 @@ async fn a_position_update_moves_this_node_and_no_other() {
         (answer.new_super_peer.as_str(), answer.new_group_name.as_str()),
         (NODE, "group-TestNode")
     );
-    let position = node.backend.view.load().this.position;
+    let position = node.backend.service.view.load().this.position;
     assert_eq!((position.x, position.y), (2.0, 3.0));
     is(flag(&edge, &path, &update(STRANGER, 4.0)).await, Code::FailedPrecondition, NODE);
     is(flag(&edge, &path, &update("nobody", 4.0)).await, Code::InvalidArgument, "\"nobody\"");
@@ -226,7 +226,7 @@ async fn a_position_update_moves_this_node_and_no_other() {
     let status = call::<PositionUpdateResponse>(&edge, &path, &nowhere).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "position");
-    assert_eq!(node.backend.view.load().this.position, position);
+    assert_eq!(node.backend.service.view.load().this.position, position);
     node.stop().await;
 }
 

@@ -46,7 +46,6 @@ async fn a_node_serves_from_when_it_is_ready_until_it_drains() {
     let (storage, peer) = edges(&node);
     let own = format!("{GROUP}/healthCheck");
     for (phase, expected) in [
-        (NodePhase::Starting, ServingStatus::NotServing),
         (NodePhase::Serving, ServingStatus::Serving),
         (NodePhase::Draining, ServingStatus::NotServing),
     ] {
@@ -73,7 +72,8 @@ async fn a_node_serves_from_when_it_is_ready_until_it_drains() {
 #[tokio::test]
 async fn a_watch_tells_each_change_once_and_ends_with_the_drain() {
     let node = TestNode::start().await;
-    node.phase.send_replace(NodePhase::Starting);
+    let table = node.backend.service.view.load().table.clone();
+    node.change(|view| view.table = None);
     let (edge, _) = edges(&node);
     let own = format!("{GROUP}/healthCheckWatch");
     let (_, mut named) = open(&edge, WATCH, framed(&about(""))).await;
@@ -81,7 +81,7 @@ async fn a_watch_tells_each_change_once_and_ends_with_the_drain() {
     for watch in [&mut named, &mut unnamed] {
         assert_eq!(next(watch).await, Some(ServingStatus::NotServing));
     }
-    node.phase.send_replace(NodePhase::Serving);
+    node.change(|view| view.table = table);
     for watch in [&mut named, &mut unnamed] {
         assert_eq!(next(watch).await, Some(ServingStatus::Serving));
     }

@@ -75,9 +75,9 @@ impl Open {
             limits: test.backend.config.limits.clone(),
         };
         let (links, node, _) = links();
-        let kit = &test.backend.kit;
+        let kit = &test.backend.service.kit;
         let edge = peer_edge(test.backend.clone(), Some(links.clone()));
-        let args = ListenerArgs::default().with(socket, gate, edge);
+        let args = ListenerArgs::default().with(Arc::new(socket), gate, edge);
         let (listener, spec) = worker::<Listener>(kit, "grpc", "edge", args);
         let root = Root::start(kit, "edge", vec![spec]).await.unwrap();
         Self { test, root, listener, links, node, address }

@@ -50,8 +50,8 @@ impl Open {
             exempt: Arc::new(Admission::new(8, 1 << 20)),
             limits: node.backend.config.limits.clone(),
         };
-        let kit = &node.backend.kit;
-        let args = ListenerArgs::default().with(socket, gate, edges(&node).0);
+        let kit = &node.backend.service.kit;
+        let args = ListenerArgs::default().with(Arc::new(socket), gate, edges(&node).0);
         let (listener, spec) = worker::<Listener>(kit, "grpc", "edge", args);
         let root = Root::start(kit, "edge", vec![spec]).await.unwrap();
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();

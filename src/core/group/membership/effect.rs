@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     config::Durable,
-    event::{Denied, RequestId, Ticket},
+    event::{Denied, RequestId},
     message::{MembershipAnswer, MembershipRequest},
 };
 use crate::{
@@ -13,7 +13,8 @@ use crate::{
         table::{GroupTable, TableCommand},
         view::{Liveness, RoleState},
     },
-    model::{node_id::NodeId, time::MonotonicUs},
+    machine::Ticket,
+    model::node_id::NodeId,
     world::Position,
 };
 
@@ -126,8 +127,6 @@ pub enum MembershipEffect {
         /// The joint epoch.
         epoch: u64,
     },
-    /// Send `Tick` at this time. Replaces the time that was said before.
-    WakeAt(MonotonicUs),
     /// Log this, count it.
     Report(MembershipReport),
 }

@@ -10,13 +10,10 @@ use crate::{
         offer::FoundGroups,
         table::{Applied, TableCommand},
     },
+    machine::Ticket,
     model::node_id::NodeId,
     world::Position,
 };
-
-/// Numbers an effect that is answered by an event. Used once in the life of a [`Membership`](super::Membership).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
 
 /// Numbers a question from outside: another node's, or a client's. The shell draws them; one space for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,10 +27,9 @@ pub enum MembershipEvent {
         /// The log.
         log: LogState,
     },
-    /// The time of the last [`MembershipEffect::WakeAt`](super::MembershipEffect::WakeAt) has come. Harmless at any other time.
+    /// Time has passed.
     Tick,
-    /// The log has changed. The shell also sends this every second while this node leads, since the silence of the
-    /// quorum grows without any other event.
+    /// The log has changed, if only by the silence of its quorum.
     LogChanged(LogState),
     /// A search is over.
     Found {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AskFailure, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRequest,
-    ProposeFailure, Purpose, Ticket,
+    ProposeFailure, Purpose,
     admitting::{PendingJoin, Removal, Why},
     leaving::{GroupEnding, HandOver},
     merging::GroupMerge,
@@ -17,6 +17,7 @@ use crate::{
         offer::Offer,
         table::{Applied, GroupTable, TableCommand},
     },
+    machine::Ticket,
     model::node_id::NodeId,
 };
 

@@ -51,7 +51,7 @@ use std::{
 
 pub use config::{Durable, MembershipConfig, MembershipFaults};
 pub use effect::{MembershipEffect, MembershipReport, SearchGoal};
-pub use event::{Denied, MembershipEvent, MembershipOrder, ProposeFailure, RequestId, Ticket};
+pub use event::{Denied, MembershipEvent, MembershipOrder, ProposeFailure, RequestId};
 pub use message::{
     AskFailure, HealthReport, MembershipAnswer, MembershipRefusal, MembershipRequest,
 };
@@ -74,6 +74,7 @@ use crate::{
         table::GroupTable,
         view::{Liveness, RoleState},
     },
+    machine::{Core, Now, Ticket},
     model::{node_id::NodeId, time::MonotonicUs},
 };
 
@@ -101,7 +102,7 @@ pub struct Membership {
     permanent: bool,
     durable: Durable,
     pace: LivedClock,
-    tickets: u64,
+    last_ticket: Ticket,
     pending: BTreeMap<Ticket, Purpose>,
     stage: MembershipStage,
     log: LogState,
@@ -226,6 +227,35 @@ impl Purpose {
     }
 }
 
+impl Core for Membership {
+    type Event = MembershipEvent;
+    type Effect = MembershipEffect;
+    type Shelf<'a> = ();
+
+    /// The clock may stand still or leap: a leap counts as two seconds. Every effect with a ticket is answered by exactly
+    /// one event, within a time that the shell limits.
+    fn step(&mut self, now: Now, event: MembershipEvent, (): &()) -> Vec<MembershipEffect> {
+        self.pace.advance(now.monotonic);
+        self.take(event);
+        // A stage leads to the next one at most a few times; a circle ends here and goes on with the next event.
+        for _ in 0..8 {
+            self.again = false;
+            self.follow_lead();
+            self.run();
+            if !self.again {
+                break;
+            }
+        }
+        self.show();
+        std::mem::take(&mut self.out)
+    }
+
+    fn next_due(&self) -> Option<MonotonicUs> {
+        let is_quiet = matches!(self.stage, MembershipStage::Asleep | MembershipStage::Resting);
+        (!is_quiet).then(|| self.pace.wake())
+    }
+}
+
 impl Membership {
     /// Makes the membership of a node. Nothing happens before [`MembershipEvent::Started`].
     ///
@@ -244,7 +274,7 @@ impl Membership {
             permanent,
             durable,
             pace: LivedClock::new(seed),
-            tickets: 0,
+            last_ticket: Ticket::default(),
             pending: BTreeMap::new(),
             stage: MembershipStage::Asleep,
             log: LogState::default(),
@@ -259,29 +289,6 @@ impl Membership {
             out: Vec::new(),
             again: false,
         }
-    }
-
-    /// Advances by one event. The effects are to be carried out in order.
-    ///
-    /// The clock may stand still or leap: a leap counts as two seconds. Every effect with a ticket is answered by exactly
-    /// one event, within a time that the shell limits.
-    pub fn step(&mut self, now: MonotonicUs, event: MembershipEvent) -> Vec<MembershipEffect> {
-        self.pace.advance(now);
-        self.take(event);
-        // A stage leads to the next one at most a few times; a circle ends here and goes on with the next event.
-        for _ in 0..8 {
-            self.again = false;
-            self.follow_lead();
-            self.run();
-            if !self.again {
-                break;
-            }
-        }
-        self.show();
-        if !matches!(self.stage, MembershipStage::Asleep | MembershipStage::Resting) {
-            self.out.push(MembershipEffect::WakeAt(self.pace.wake()));
-        }
-        std::mem::take(&mut self.out)
     }
 
     fn take(&mut self, event: MembershipEvent) {
@@ -410,8 +417,7 @@ impl Membership {
     }
 
     fn ticket(&mut self, purpose: Purpose) -> Ticket {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
+        let ticket = self.last_ticket.draw();
         self.pending.insert(ticket, purpose);
         ticket
     }

@@ -4,7 +4,7 @@
 
 use super::{
     Durable, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipStage, Purpose,
-    RequestId, Ticket,
+    RequestId,
     joining::{JoinTarget, Joining},
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         table::{GroupTable, Seat},
         view::RoleState,
     },
+    machine::Ticket,
     model::node_id::NodeId,
 };
 

@@ -3,6 +3,8 @@
 //! Time in which the process did not run does not count: when it was stopped, or its clock jumped, the other nodes were not
 //! silent for that long. So a step counts for two seconds at most.
 
+use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
+
 use crate::model::time::MonotonicUs;
 
 /// A point in lived time.
@@ -25,7 +27,7 @@ pub(super) struct LivedClock {
     last: Option<MonotonicUs>,
     lived: Lived,
     wake: Lived,
-    random: u64,
+    random: SmallRng,
 }
 
 /// The most that one step counts for.
@@ -35,7 +37,7 @@ const SLEEP_US_MAX: u64 = 1_000_000;
 
 impl LivedClock {
     pub(super) fn new(seed: u64) -> Self {
-        Self { last: None, lived: Lived(0), wake: Lived(0), random: seed }
+        Self { last: None, lived: Lived(0), wake: Lived(0), random: SmallRng::seed_from_u64(seed) }
     }
 
     /// Takes note of the time at the start of a step.
@@ -70,13 +72,9 @@ impl LivedClock {
         self.clock().plus_us(self.wake.since(self.lived))
     }
 
-    /// Draws a number below `below`, which is above 0 (SplitMix64: Steele, Lea, Flood, OOPSLA 2014).
+    /// Draws a number below `below`, which is above 0.
     pub(super) fn draw(&mut self, below: u64) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below.max(1)
+        self.random.random_range(0..below.max(1))
     }
 
     /// Returns a time between `us` and one and a half of it from now.

@@ -91,7 +91,7 @@ impl Bench {
 
     pub(super) fn step(&mut self, event: MembershipEvent) -> Vec<MembershipEffect> {
         self.now += 1_000;
-        self.core.step(MonotonicUs(self.now), event)
+        self.core.step(Now::at(MonotonicUs(self.now)), event, &())
     }
 
     pub(super) fn wait(&mut self, us: u64) -> Vec<MembershipEffect> {
@@ -99,7 +99,11 @@ impl Bench {
         let mut effects = Vec::new();
         while self.now < end {
             self.now += S / 2;
-            effects.extend(self.core.step(MonotonicUs(self.now), MembershipEvent::Tick));
+            effects.extend(self.core.step(
+                Now::at(MonotonicUs(self.now)),
+                MembershipEvent::Tick,
+                &(),
+            ));
         }
         effects
     }

@@ -106,7 +106,7 @@ impl Bench {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             self.now += 1_000;
-            for effect in self.core.step(MonotonicUs(self.now), event) {
+            for effect in self.core.step(Now::at(MonotonicUs(self.now)), event, &()) {
                 match effect {
                     MembershipEffect::Persist { ticket, .. } => {
                         events.push(MembershipEvent::Persisted(ticket))

@@ -1,6 +1,6 @@
 //! Compares what the ledger has about a member with what the member says, and corrects the differences. One member at a time.
 
-use super::{Bookkeeper, Failure, HELD_MAX, LedgerEffect, LedgerPeer, Now, Ticket};
+use super::{Bookkeeper, HELD_MAX, LedgerEffect, LedgerPeer, NoAnswer, Now, Ticket};
 use crate::{
     ledger::{Inventory, LIMIT_ENTRIES, LedgerAnswer, LedgerRequest},
     model::{node_id::NodeId, object::ObjectId, time::MonotonicUs},
@@ -72,7 +72,7 @@ impl Bookkeeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        answer: Result<LedgerAnswer, Failure>,
+        answer: Result<LedgerAnswer, NoAnswer>,
         effects: &mut Vec<LedgerEffect>,
     ) {
         let Some(Correction { member, stage, .. }) =

@@ -1,6 +1,6 @@
 //! What this node holds itself: read from its store in parts, and kept up to date by the reports of its workers.
 
-use super::{Bookkeeper, Failure, LedgerEffect, NOTICE_PAUSE_US, Now, Ticket};
+use super::{Bookkeeper, LedgerEffect, NOTICE_PAUSE_US, NoAnswer, Now, Ticket};
 use crate::{
     ledger::{HeldObject, LIMIT_ENTRIES, LedgerChange, Notice},
     model::{object::ObjectId, time::MonotonicUs},
@@ -68,7 +68,7 @@ impl Bookkeeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        part: Result<(Vec<HeldObject>, Option<ObjectId>), Failure>,
+        part: Result<(Vec<HeldObject>, Option<ObjectId>), NoAnswer>,
         effects: &mut Vec<LedgerEffect>,
     ) {
         if self.scan.reading != Some(ticket) {

@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom as _};
 
 use super::*;
 use crate::{
+    model::time::UnixMs,
     register::{SHARDS, shard_of},
     repair::digest::{Digest, Fingerprint, bucket_of},
 };
@@ -26,7 +27,7 @@ fn held(text: &str, time: u64) -> HeldObject {
 enum Sent {
     Notice(Notice),
     Question(Ticket, LedgerRequest),
-    Answer(Ticket, Result<LedgerAnswer, Failure>),
+    Answer(Ticket, Result<LedgerAnswer, NoAnswer>),
 }
 
 /// What a member holds, a page of it, and where the next one begins.
@@ -36,7 +37,7 @@ struct Member {
     keeper: Bookkeeper,
     store: BTreeMap<ObjectId, HeldObject>,
     /// Reads of the store that are under way: each is answered with the store as it was at some moment after it was asked for.
-    reads: VecDeque<(Ticket, Result<ReadPage, Failure>)>,
+    reads: VecDeque<(Ticket, Result<ReadPage, NoAnswer>)>,
 }
 
 struct Net {
@@ -50,7 +51,8 @@ struct Net {
 
 impl Net {
     fn new(seed: u64) -> Self {
-        let now = Now { monotonic: MonotonicUs(1_000_000), wall: UnixMs(1_700_000_000_000) };
+        let now =
+            Now { monotonic: MonotonicUs(1_000_000), wall: UnixMs(1_700_000_000_000), entropy: 0 };
         let rng = SmallRng::seed_from_u64(seed);
         Self { now, rng, members: BTreeMap::new(), flying: Vec::new(), loss: 0.0, lives: 0 }
     }
@@ -84,7 +86,7 @@ impl Net {
     fn step(&mut self, node: NodeId, event: LedgerEvent) {
         let now = self.now;
         let Some(member) = self.members.get_mut(&node) else { return };
-        let effects = member.keeper.step(now, event);
+        let effects = member.keeper.step(now, event, &());
         self.carry_out(node, effects);
     }
 
@@ -106,7 +108,7 @@ impl Net {
                     let part: Vec<_> = of_shard.take(limit).cloned().collect();
                     let until =
                         part.last().filter(|_| part.len() == limit).map(|held| held.id.clone());
-                    let part = if fails { Err(Failure) } else { Ok((part, until)) };
+                    let part = if fails { Err(NoAnswer) } else { Ok((part, until)) };
                     member.reads.push_back((ticket, part));
                 }
             }
@@ -123,7 +125,7 @@ impl Net {
             };
             if let Some((ticket, asker, other)) = asker {
                 let at = self.now.monotonic.0 + 2_000_000;
-                self.flying.push((at, other, asker, Sent::Answer(ticket, Err(Failure))));
+                self.flying.push((at, other, asker, Sent::Answer(ticket, Err(NoAnswer))));
             }
             return;
         }
@@ -178,7 +180,7 @@ impl Net {
         let now = self.now;
         let Some(member) = self.members.get_mut(&to) else {
             if let Sent::Question(ticket, _) = sent {
-                self.step(from, LedgerEvent::Answered { ticket, answer: Err(Failure) });
+                self.step(from, LedgerEvent::Answered { ticket, answer: Err(NoAnswer) });
             }
             return;
         };
@@ -376,7 +378,7 @@ fn questions_of_strangers_are_not_answered_and_damaged_inventories_change_nothin
     let ask = |keeper: &mut Bookkeeper| {
         let mut later = now;
         later.monotonic.0 += 100 * CLEANUP_US;
-        let effects = keeper.step(later, LedgerEvent::Tick);
+        let effects = keeper.step(later, LedgerEvent::Tick, &());
         let asked = effects.into_iter().find_map(|effect| match effect {
             LedgerEffect::Ask { ticket, .. } => Some(ticket),
             _ => None,
@@ -386,13 +388,13 @@ fn questions_of_strangers_are_not_answered_and_damaged_inventories_change_nothin
     let (later, ticket) = ask(keeper);
     let sums = vec![crate::repair::digest::Sum { count: 9, sum: 9 }; usize::from(BUCKETS)];
     let root = LedgerAnswer::Root { life: 5, seq: 5, root: sums[0] };
-    let next = keeper.step(later, LedgerEvent::Answered { ticket, answer: Ok(root) });
+    let next = keeper.step(later, LedgerEvent::Answered { ticket, answer: Ok(root) }, &());
     let [LedgerEffect::Ask { ticket, question: LedgerRequest::Buckets { .. }, .. }] = &next[..]
     else {
         panic!("{next:?}")
     };
     let answer = Ok(LedgerAnswer::Buckets { life: 5, seq: 5, buckets: sums });
-    let next = keeper.step(later, LedgerEvent::Answered { ticket: *ticket, answer });
+    let next = keeper.step(later, LedgerEvent::Answered { ticket: *ticket, answer }, &());
     let [LedgerEffect::Ask { ticket, question: LedgerRequest::Inventory { .. }, .. }] = &next[..]
     else {
         panic!("{next:?}")
@@ -403,11 +405,12 @@ fn questions_of_strangers_are_not_answered_and_damaged_inventories_change_nothin
     keeper.step(
         later,
         LedgerEvent::Answered { ticket: *ticket, answer: Ok(LedgerAnswer::Inventory(part)) },
+        &(),
     );
     assert_eq!(keeper.ledger().holdings(), 1);
     // It is tried again later, and not at once for ever.
     for _ in 0..BUCKETS {
-        let next = keeper.step(later, LedgerEvent::Tick);
+        let next = keeper.step(later, LedgerEvent::Tick, &());
         assert!(next.iter().all(|effect| !matches!(effect, LedgerEffect::Ask { .. })), "{next:?}");
     }
     assert!(keeper.next_due().unwrap() > later.monotonic);
@@ -426,7 +429,7 @@ fn a_word_about_a_member_is_taken_from_nobody_but_it() {
     assert_eq!(keeper.refer(node(1), &id("no")), Word::Untrue);
     assert_eq!(keeper.refer(node(2), &id("its")), Word::Known);
     assert_eq!(keeper.refer(node(2), &id("new")), Word::AskMember);
-    keeper.step(now, LedgerEvent::Referred { member: node(2), held: held("new", 1) });
+    keeper.step(now, LedgerEvent::Referred { member: node(2), held: held("new", 1) }, &());
     assert_eq!(keeper.refer(node(2), &id("new")), Word::Known);
     let mut effects = Vec::new();
     assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), LedgerAnswer::Alive);
@@ -435,7 +438,7 @@ fn a_word_about_a_member_is_taken_from_nobody_but_it() {
     effects.clear();
     let mut site = keeper.site().unwrap().clone();
     site.alive.remove(&node(2));
-    keeper.step(now, LedgerEvent::Viewed(Some(site)));
+    keeper.step(now, LedgerEvent::Viewed(Some(site)), &());
     assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), LedgerAnswer::Done(true));
     assert!(
         matches!(&effects[..], [LedgerEffect::Tell { notice: Notice::Forget { .. }, .. }]),

@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng, seq::IndexedRandom as _};
 
 use super::*;
 use crate::{
+    model::time::UnixMs,
     register::{Ballot, shard_of},
     repair::{
         Burial, SharedRegister, SurveyHead,
@@ -51,7 +52,7 @@ fn read(
     shard: u8,
     after: Option<&ObjectId>,
     limit: usize,
-) -> Result<Vec<SurveyHead>, Failure> {
+) -> Result<Vec<SurveyHead>, NoAnswer> {
     let of_shard = store
         .iter()
         .filter(|(id, _)| shard_of(id) == shard && after.is_none_or(|after| *id > after));
@@ -91,7 +92,7 @@ struct Net {
 
 impl Net {
     fn new(seed: u64, count: u8) -> Self {
-        let now = Now { monotonic: MonotonicUs(S), wall: UnixMs(1_700_000_000_000) };
+        let now = Now { monotonic: MonotonicUs(S), wall: UnixMs(1_700_000_000_000), entropy: 0 };
         let member = |key| {
             let sweeper = Sweeper::new(options(), now.monotonic, RepairStatus::default());
             (node(key), Member { sweeper, store: Store::new(), outbox: BTreeSet::new() })
@@ -135,7 +136,7 @@ impl Net {
         if matches!(event, RepairEvent::Ended(..)) {
             self.under_way -= 1;
         }
-        let effects = self.members.get_mut(&node).unwrap().sweeper.step(self.now, event);
+        let effects = self.members.get_mut(&node).unwrap().sweeper.step(self.now, event, &());
         for effect in effects {
             self.carry_out(node, effect);
         }
@@ -149,7 +150,7 @@ impl Net {
     fn carry_out(&mut self, at: NodeId, effect: RepairEffect) {
         let store = self.members.get(&at).unwrap().store.clone();
         let fails = self.damages && self.rng.random_bool(0.05);
-        let or = |fails: bool| if fails { Err(Failure) } else { Ok(()) };
+        let or = |fails: bool| if fails { Err(NoAnswer) } else { Ok(()) };
         let event = match effect {
             RepairEffect::Survey { ticket, scope, alive } => {
                 let survey = Survey::take(&scope, &alive, |shard, after, limit| {
@@ -187,7 +188,7 @@ impl Net {
             RepairEffect::Ask { ticket, to, question } => {
                 self.sent += postcard::to_allocvec(&question).unwrap().len();
                 let answer = match self.down.contains(&to) || self.down.contains(&at) || fails {
-                    true => Err(Failure),
+                    true => Err(NoAnswer),
                     false => Ok(self.answer(at, to, &question)),
                 };
                 self.sent += answer
@@ -529,7 +530,7 @@ fn a_tombstone_whose_epoch_is_over_waits_for_new_promises() {
     later.monotonic.0 += options().bury_us;
     let alive: BTreeSet<_> = scope.members.clone();
     sweeper.due.clear();
-    let effects = sweeper.step(later, RepairEvent::Tick);
+    let effects = sweeper.step(later, RepairEvent::Tick, &());
     let surveyed = effects.iter().find_map(|effect| match effect {
         RepairEffect::Survey { ticket, .. } => Some(*ticket),
         _ => None,
@@ -537,15 +538,15 @@ fn a_tombstone_whose_epoch_is_over_waits_for_new_promises() {
     let burials =
         (0..20).map(|n| Burial { id: id(&format!("o{n}")), version: Version { time: 5, node: 1 } });
     let survey = Survey { burials: burials.collect(), ..Survey::default() };
-    let asked = sweeper.step(later, RepairEvent::Surveyed(surveyed.unwrap(), Ok(survey)));
+    let asked = sweeper.step(later, RepairEvent::Surveyed(surveyed.unwrap(), Ok(survey)), &());
     let promised = Version { time: 9, node: 0 };
     let mut effects = Vec::new();
     for effect in asked {
         effects = match effect {
             RepairEffect::Ask { ticket, question: RepairRequest::Floor { .. }, .. } => sweeper
-                .step(later, RepairEvent::Answered(ticket, Ok(RepairAnswer::Floor(promised)))),
+                .step(later, RepairEvent::Answered(ticket, Ok(RepairAnswer::Floor(promised))), &()),
             RepairEffect::Floor { ticket } => {
-                sweeper.step(later, RepairEvent::Floor(ticket, Ok(promised)))
+                sweeper.step(later, RepairEvent::Floor(ticket, Ok(promised)), &())
             }
             _ => continue,
         };
@@ -558,11 +559,15 @@ fn a_tombstone_whose_epoch_is_over_waits_for_new_promises() {
     };
     // As many as may run at a time; then comes another epoch.
     assert_eq!(clears(&effects), 8);
-    sweeper.step(later, RepairEvent::Viewed(Some((Scope { epoch: 2, ..scope }, alive))));
+    sweeper.step(later, RepairEvent::Viewed(Some((Scope { epoch: 2, ..scope }, alive))), &());
     let mut next = Vec::new();
     for effect in effects {
         if let RepairEffect::Run { ticket, .. } = effect {
-            next.extend(sweeper.step(later, RepairEvent::Ended(ticket, RegisterOutcome::Done)));
+            next.extend(sweeper.step(
+                later,
+                RepairEvent::Ended(ticket, RegisterOutcome::Done),
+                &(),
+            ));
         }
     }
     assert_eq!((clears(&next), sweeper.status().left), (0, 0));
@@ -607,23 +612,24 @@ fn answers_that_make_no_sense_end_the_comparison_and_nothing_else() {
         let mut now = net.now;
         now.monotonic.0 += 2 * S;
         let sweeper = &mut net.members.get_mut(&node(1)).unwrap().sweeper;
-        let effects = sweeper.step(now, RepairEvent::Tick);
+        let effects = sweeper.step(now, RepairEvent::Tick, &());
         let Some(RepairEffect::Survey { ticket, scope, alive }) = effects.last().cloned() else {
             panic!("{effects:?}")
         };
         let survey = Survey::take(&scope, &alive, |shard, after, limit| {
             read(&Store::new(), shard, after, limit)
         });
-        let effects = sweeper.step(now, RepairEvent::Surveyed(ticket, survey));
+        let effects = sweeper.step(now, RepairEvent::Surveyed(ticket, survey), &());
         let ask = |effects: &[RepairEffect]| {
             effects.iter().find_map(|effect| match effect {
                 RepairEffect::Ask { ticket, .. } => Some(*ticket),
                 _ => None,
             })
         };
-        let effects = sweeper.step(now, RepairEvent::Answered(ask(&effects).unwrap(), Ok(first)));
+        let effects =
+            sweeper.step(now, RepairEvent::Answered(ask(&effects).unwrap(), Ok(first)), &());
         if let Some(second) = second {
-            sweeper.step(now, RepairEvent::Answered(ask(&effects).unwrap(), Ok(second)));
+            sweeper.step(now, RepairEvent::Answered(ask(&effects).unwrap(), Ok(second)), &());
         }
         let status = sweeper.status();
         assert_eq!((status.interrupted, status.comparing, status.left), (1, None, 0));

@@ -19,11 +19,12 @@ use crate::{
         log_state::LogState,
         membership::{
             AskFailure, Durable, Membership, MembershipAnswer, MembershipConfig, MembershipEvent,
-            MembershipFaults, MembershipRequest, RequestId, SearchGoal, Ticket,
+            MembershipFaults, MembershipRequest, RequestId, SearchGoal,
         },
         offer::{Offer, Seeker, Whereabouts},
         table::GroupTable,
     },
+    machine::Ticket,
     model::{node_id::NodeId, time::MonotonicUs},
     world::Position,
 };

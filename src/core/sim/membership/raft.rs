@@ -10,9 +10,9 @@ use std::{
 use crate::{
     group::{
         log_state::LogState,
-        membership::Ticket,
         table::{Applied, GroupTable, TableCommand},
     },
+    machine::Ticket,
     model::node_id::NodeId,
 };
 

@@ -6,13 +6,14 @@ use crate::{
     group::{
         membership::{
             AskFailure, MembershipEffect, MembershipEvent, MembershipRequest, ProposeFailure,
-            RequestId, Ticket,
+            RequestId,
         },
         offer::FoundGroups,
         table::GroupTable,
         view::RoleState,
     },
-    model::node_id::NodeId,
+    machine::{Core, Now, Ticket},
+    model::{node_id::NodeId, time::MonotonicUs},
     world::Position,
 };
 use rand::Rng;
@@ -98,12 +99,25 @@ impl Sim {
             self.print_trace(n, &format!("<- {event:?}"));
         }
         let Some(process) = &mut self.nodes[n].process else { return };
-        let effects = process.membership.step(clock, event);
+        let effects = process.membership.step(Now::at(clock), event, &());
+        let due = process.membership.next_due();
         for effect in effects {
             self.carry_out(n, effect);
         }
+        self.wake_at(n, due);
         self.check_step(n);
         self.after_raft(n);
+    }
+
+    fn wake_at(&mut self, n: usize, due: Option<MonotonicUs>) {
+        let Some(due) = due else { return };
+        let at = due.0.saturating_sub(self.nodes[n].clock_offset).max(self.now + 1);
+        let (in_us, life) = (at - self.now, Some(self.nodes[n].life));
+        let process = self.nodes[n].process.as_mut().unwrap();
+        if process.wake <= self.now || at < process.wake {
+            process.wake = at;
+            self.at(in_us, n, life, SimEvent::Wake);
+        }
     }
 
     /// What must hold of a node after each of its steps.
@@ -121,7 +135,7 @@ impl Sim {
     }
 
     fn carry_out(&mut self, n: usize, effect: MembershipEffect) {
-        if self.trace && !matches!(effect, MembershipEffect::WakeAt(_)) {
+        if self.trace {
             self.print_trace(n, &format!("-> {effect:?}"));
         }
         let life = Some(self.nodes[n].life);
@@ -241,15 +255,6 @@ impl Sim {
                 let group = self.nodes[n].durable.home.clone().unwrap_or_default();
                 let id = self.nodes[n].id;
                 self.oracle.rescanned(id, &group, epoch);
-            }
-            MembershipEffect::WakeAt(at) => {
-                let at = at.0.saturating_sub(self.nodes[n].clock_offset).max(self.now + 1);
-                let in_us = at - self.now;
-                let process = self.nodes[n].process.as_mut().unwrap();
-                if process.wake <= self.now || at < process.wake {
-                    process.wake = at;
-                    self.at(in_us, n, life, SimEvent::Wake);
-                }
             }
             MembershipEffect::Report(_) => {}
         }

@@ -1,6 +1,7 @@
 //! What the callers of the registers rely on. One schedule each.
 
 use crate::{
+    machine::Core,
     model::{
         change::{Change, Condition, Content, WriteRefusal},
         object::{Object, ObjectId, Version},
@@ -371,7 +372,7 @@ fn a_damaged_register_is_silent() {
         epoch: 1,
         body: Body::Prepare { id: id.clone(), ballot },
     };
-    let now = crate::register::Now {
+    let now = crate::machine::Now {
         monotonic: MonotonicUs(S),
         wall: crate::model::time::UnixMs(1),
         entropy: 1,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     group::table::Configuration,
+    machine::{Core, Ticket},
     model::{
         hlc::HybridClock,
         node_id::NodeId,
@@ -13,7 +14,7 @@ use crate::{
     },
     register::{
         Ballot, Body, Home, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder,
-        RegisterOutcome, RegisterShelf, Registers, ShardState, Ticket, Value, is_rescanned, keeps,
+        RegisterOutcome, RegisterShelf, Registers, ShardState, Value, is_rescanned, keeps,
     },
 };
 use rand::Rng;
@@ -169,7 +170,7 @@ impl World {
             tick_at: u64::MAX,
             ops: BTreeMap::new(),
             next_op: 0,
-            next_ticket: 1,
+            next_ticket: Ticket(1),
         }));
         self.print_trace(n, || "starts".into());
         if due.is_some() {
@@ -265,7 +266,7 @@ impl World {
                 let machine = &mut self.machines[n];
                 let process = machine.process.as_mut().unwrap();
                 assert_eq!(ticket, process.next_ticket, "tickets are given in order");
-                process.next_ticket += 1;
+                process.next_ticket.draw();
                 let is_adopting = machine.jobs.iter().any(|job| matches!(job, Job::Adopt(_)));
                 assert!(!is_adopting, "nothing is kept while a configuration is adopted");
                 self.enqueue_job(n, Job::Keep(ticket, state, writes));

@@ -20,13 +20,14 @@ use std::{
 
 use crate::{
     group::table::GroupTable,
+    machine::{Core, Now},
     model::{
         node_id::NodeId,
         object::{ObjectId, Version},
         time::{MonotonicUs, UnixMs},
         trace::TraceContext,
     },
-    register::{Now, RegisterEvent, RegisterFaults, RegisterMessage, RegisterOptions, SHARDS},
+    register::{RegisterEvent, RegisterFaults, RegisterMessage, RegisterOptions, SHARDS},
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 

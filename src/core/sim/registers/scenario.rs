@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     group::table::{Configuration, Old},
+    machine::{Core, Now},
     model::{
         change::{Change, Condition, Content},
         node_id::NodeId,
@@ -13,7 +14,7 @@ use crate::{
         trace::TraceContext,
     },
     register::{
-        Ballot, Body, Home, Now, OpId, Register, RegisterEffect, RegisterEvent, RegisterFaults,
+        Ballot, Body, Home, OpId, Register, RegisterEffect, RegisterEvent, RegisterFaults,
         RegisterMessage, RegisterOptions, RegisterOrder, RegisterOutcome, RegisterShelf, Registers,
         ShardState, Value, is_rescanned, keeps,
     },

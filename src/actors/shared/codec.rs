@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 ///
 /// # Errors
 /// When it cannot be written, which is a defect of its type.
-pub(super) fn encode(version: u8, message: &impl Serialize) -> Result<Bytes, String> {
+pub fn encode(version: u8, message: &impl Serialize) -> Result<Bytes, String> {
     let bytes = postcard::to_extend(message, vec![version]);
     bytes.map(Bytes::from).map_err(|error| error.to_string())
 }
@@ -16,7 +16,7 @@ pub(super) fn encode(version: u8, message: &impl Serialize) -> Result<Bytes, Str
 ///
 /// # Errors
 /// When it has another encoding, or is damaged.
-pub(super) fn decode<M: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<M, String> {
+pub fn decode<M: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<M, String> {
     match bytes.split_first() {
         Some((first, rest)) if *first == version => {
             postcard::from_bytes(rest).map_err(|error| format!("the message is damaged: {error}"))

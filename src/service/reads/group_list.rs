@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 
-use super::{
-    ReadError, ReadPath, ReplicaReaderMsg,
-    door::{ASK_LIMIT, VERSION},
+use super::ReadPath;
+use crate::ServiceError;
+use nomad_actors::{
+    Context, codec,
+    replica_reader::{LISTING_ASK_LIMIT, LISTING_VERSION, ReplicaReaderMsg},
 };
-use crate::{codec, shell::Context};
 use nomad_core::{
     group::{
         replication::NotDone,
@@ -40,7 +41,7 @@ impl ReadPath {
         cx: Context,
         tier: Tier,
         wanted: ListingQuery,
-    ) -> Result<ListingPage, ReadError> {
+    ) -> Result<ListingPage, ServiceError> {
         if tier == Tier::Overlay {
             let make = |reply| ReplicaReaderMsg::List { tier, wanted, with_queued: false, reply };
             return Ok(self.actor.ask(from, cx, make).await??.1);
@@ -67,7 +68,7 @@ impl ReadPath {
         from: &Arc<str>,
         cx: Context,
         wanted: ListingQuery,
-    ) -> Result<ListingPage, ReadError> {
+    ) -> Result<ListingPage, ServiceError> {
         let view = self.view.load_full();
         let Some(table) = view.group() else { return Err(NotDone::NotReady.into()) };
         let make = |reply| ReplicaReaderMsg::List {
@@ -140,14 +141,14 @@ impl ReadPath {
         question: &ListingRequest,
     ) -> (NodeId, Option<ListingAnswer>) {
         let limit = match view.sighting(&node).liveness {
-            Liveness::Alive => ASK_LIMIT,
+            Liveness::Alive => LISTING_ASK_LIMIT,
             Liveness::Suspect | Liveness::Dead => GONE_LIMIT,
         };
         let now = self.kit.clock.monotonic();
         let left = cx.deadline.map_or(limit, |at| Duration::from_micros(at.since(now)).min(limit));
-        let Ok(body) = codec::encode(VERSION, question) else { return (node, None) };
+        let Ok(body) = codec::encode(LISTING_VERSION, question) else { return (node, None) };
         let asked = self.transport.ask(node, Service::Listing, cx.trace, body, left).await;
         let answer = asked.map_err(|error| error.to_string());
-        (node, answer.and_then(|bytes| codec::decode(VERSION, &bytes)).ok())
+        (node, answer.and_then(|bytes| codec::decode(LISTING_VERSION, &bytes)).ok())
     }
 }

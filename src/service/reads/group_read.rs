@@ -9,8 +9,9 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::sleep;
 
-use super::{ReadError, ReadPath, quantile::Quantile};
-use crate::{local_read::Fetched, shell::Context};
+use super::{ReadPath, quantile::Quantile};
+use crate::ServiceError;
+use nomad_actors::{Context, local_read::Fetched};
 use nomad_core::{
     group::{
         replication::NotDone,
@@ -71,7 +72,7 @@ impl ReadPath {
         from: &std::sync::Arc<str>,
         cx: Context,
         id: &ObjectId,
-    ) -> Result<Option<Object>, ReadError> {
+    ) -> Result<Option<Object>, ServiceError> {
         match self.writers.run(from, cx, id, RegisterOrder::Read).await? {
             RegisterOutcome::Read(object) => Ok(object),
             other => Err(NotDone::of(&other).unwrap_or(NotDone::Unknown).into()),
@@ -85,7 +86,7 @@ impl ReadPath {
         id: &ObjectId,
         view: &View,
         enough: AbsenceQuorum,
-    ) -> Result<Fetched, ReadError> {
+    ) -> Result<Fetched, ServiceError> {
         let (others, is_replica) = self.others(id, view);
         let asked = others.len();
         let replicas = asked + usize::from(is_replica);
@@ -129,7 +130,7 @@ impl ReadPath {
         cx: Context,
         id: &ObjectId,
         view: &View,
-    ) -> Result<Fetched, ReadError> {
+    ) -> Result<Fetched, ServiceError> {
         let (others, is_replica) = self.others(id, view);
         let asked = others.len();
         let mut asks: FuturesUnordered<_> =

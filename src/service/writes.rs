@@ -3,14 +3,12 @@
 
 use std::sync::Arc;
 
-use thiserror::Error;
-
 use super::{
+    ReadPath, ServiceError,
     named_writes::{NamedWriteState, NamedWrites},
-    outbox::{OutboxError, OutboxMsg},
-    replica_reader::{ReadError, ReadPath},
-    replica_writer::Writers,
-    shell::{Address, AskError, Context},
+};
+use nomad_actors::{
+    Address, Context, group_view::GroupView, outbox::OutboxMsg, replica_writer::Writers,
 };
 use nomad_core::{
     group::{StorageMode, replication::NotDone},
@@ -22,39 +20,21 @@ use nomad_core::{
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 
-/// Why an object could not be written.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum GroupWriteError {
-    /// This node's store cannot write.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// An actor of this node did not answer.
-    #[error(transparent)]
-    Ask(#[from] AskError),
-    /// The members that keep it did not take it.
-    #[error(transparent)]
-    NotDone(#[from] NotDone),
-    /// The outbox did not take it.
-    #[error(transparent)]
-    Outbox(#[from] OutboxError),
-    /// What is there could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
 /// The way to write objects of the group. Cheap to clone.
 #[derive(Clone)]
 pub struct WritePath {
     /// What this node keeps.
-    pub store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The node and its group.
+    pub(super) view: GroupView,
     /// Who runs the rounds.
-    pub writers: Writers,
+    pub(super) writers: Writers,
     /// Who keeps fast writes.
-    pub outbox: Address<OutboxMsg>,
+    pub(super) outbox: Address<OutboxMsg>,
     /// How to see what is there.
-    pub reads: ReadPath,
+    pub(super) reads: ReadPath,
     /// The fast writes that clients gave a name.
-    pub named: NamedWrites,
+    pub(super) named: NamedWrites,
 }
 
 impl WritePath {
@@ -69,12 +49,12 @@ impl WritePath {
         id: &ObjectId,
         change: Change,
         mode: StorageMode,
-    ) -> Result<Result<Written, WriteRefusal>, GroupWriteError> {
+    ) -> Result<Result<Written, WriteRefusal>, ServiceError> {
         if let Some(reason) = self.store.health().refusal().filter(|_| !change.is_delete()) {
             return Err(StoreError::ReadOnly { reason: reason.to_owned() }.into());
         }
         // Alone, this node is every quorum there is: one fsync either way.
-        if mode == StorageMode::Safe || self.reads.is_alone() {
+        if mode == StorageMode::Safe || self.view.load().is_alone() {
             return self.write_safe(from, cx, id, change).await;
         }
         self.write_fast(from, cx, id, change).await
@@ -86,7 +66,7 @@ impl WritePath {
         cx: Context,
         id: &ObjectId,
         change: Change,
-    ) -> Result<Result<Written, WriteRefusal>, GroupWriteError> {
+    ) -> Result<Result<Written, WriteRefusal>, ServiceError> {
         let ended = self.writers.run(from, cx, id, RegisterOrder::Change(change)).await?;
         match ended {
             RegisterOutcome::Written { version: Some(version), created } => {
@@ -104,7 +84,7 @@ impl WritePath {
         cx: Context,
         id: &ObjectId,
         change: Change,
-    ) -> Result<Result<Written, WriteRefusal>, GroupWriteError> {
+    ) -> Result<Result<Written, WriteRefusal>, ServiceError> {
         let turn = match cx.trace.name().map(|name| self.named.begin(name, id)) {
             Some(NamedWriteState::Done(written)) => return Ok(Ok(written)),
             Some(NamedWriteState::Running) => return Err(NotDone::Running.into()),
@@ -121,14 +101,19 @@ impl WritePath {
     }
 
     /// Looks up what a fast write is decided by.
-    async fn see(&self, cx: Context, id: &ObjectId, change: &Change) -> Result<Value, ReadError> {
+    async fn see(
+        &self,
+        cx: Context,
+        id: &ObjectId,
+        change: &Change,
+    ) -> Result<Value, ServiceError> {
         // Only of a write under no condition it does not matter whether the object is there.
         let any = Condition::Any;
         let is_certain = !matches!(change, Change::Write { condition, .. } if *condition == any);
         match self.reads.seen_from_here(cx, id, is_certain).await {
             // Fast writes go on when none of the replicas can be seen: what would create the object here is kept as the
             // newest of it. What needs one to be there cannot be decided.
-            Err(ReadError::NotDone(NotDone::NoReplica { .. })) if change.check(None).is_ok() => {
+            Err(ServiceError::NotDone(NotDone::NoReplica { .. })) if change.check(None).is_ok() => {
                 Ok(Value::Absent)
             }
             seen => seen,

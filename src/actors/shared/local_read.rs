@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::codec;
 use nomad_core::{
     listing::{Known, LISTED_MAX, ListingQuery, QueuedWrites},
     model::{
@@ -42,8 +43,7 @@ impl Fetched {
     /// # Errors
     /// When it cannot be written, which is a defect of its type.
     pub fn encode(&self) -> Result<Bytes, String> {
-        let bytes = postcard::to_extend(self, vec![VERSION]);
-        bytes.map(Bytes::from).map_err(|error| error.to_string())
+        codec::encode(VERSION, self)
     }
 
     /// Decodes what another member says it has of `id`.
@@ -51,10 +51,7 @@ impl Fetched {
     /// # Errors
     /// Says what is wrong with it.
     pub fn decode(id: &ObjectId, bytes: &[u8]) -> Result<Self, String> {
-        let Some((&VERSION, rest)) = bytes.split_first() else {
-            return Err("the answer has another encoding".into());
-        };
-        let fetched: Self = postcard::from_bytes(rest).map_err(|error| error.to_string())?;
+        let fetched: Self = codec::decode(VERSION, bytes)?;
         match &fetched {
             Self::Live(object) if object.id != *id => Err(format!("it is about {}", object.id)),
             _ => Ok(fetched),
