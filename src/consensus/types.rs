@@ -54,7 +54,7 @@ pub struct Bond {
     pub claim: u64,
 }
 
-/// The participant that a number in the log stands for: a node under one claim. The links know its address.
+/// Who a number in the log stands for: a node under one claim. Where it can be reached is the links' business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {
     pub node: NodeId,

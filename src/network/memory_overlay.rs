@@ -1,4 +1,4 @@
-//! The network as a table in memory: the nodes of one test share it instead of libp2p.
+//! The network as a table in memory: what the nodes of one test share in place of libp2p.
 //!
 //! Waits only on tokio's timers, so paused time rules it. Nodes hear of each other at once; pairs of them can be cut.
 
