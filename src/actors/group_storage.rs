@@ -9,12 +9,11 @@ use std::{
 use super::{
     group_view::GroupView,
     group_write::WritePath,
+    ledger::HoldsListener,
     named_writes::NamedWrites,
     outbox::{self, OutboxActor, OutboxGauge, OutboxMsg},
     replica_reader::{self, ListingDoor, ReadPath, ReplicaReader},
-    replica_writer::{
-        self, Endings, HoldsListener, ReplicaDoor, ReplicaWriter, Rescans, RoundsGauge, Writers,
-    },
+    replica_writer::{self, Endings, ReplicaDoor, ReplicaWriter, Rescans, RoundsGauge, Writers},
     shell::{Address, Kit, worker},
     supervisor::ChildSpec,
 };

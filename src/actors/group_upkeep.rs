@@ -7,11 +7,11 @@ use futures::future::BoxFuture;
 
 use super::{
     group_view::GroupView,
-    ledger::{self, HeldNow, LedgerActor, LedgerDoor, LedgerGauge, LedgerMsg},
+    ledger::{self, HoldsListener, LedgerActor, LedgerDoor, LedgerGauge, LedgerMsg},
     outbox::OutboxMsg,
     repair_sweeper::{self, RepairDoor, RepairGauge, RepairSweeper, RepairSweeperMsg},
     replica_writer::Writers,
-    shell::{Address, AskError, Context, Kit, worker},
+    shell::{Address, Context, Kit, worker},
     supervisor::ChildSpec,
 };
 use nomad_core::{
@@ -57,7 +57,7 @@ pub struct LedgerParts {
     /// How the objects stand.
     pub gauge: Arc<LedgerGauge>,
     /// Is told what this node holds after each change.
-    pub holds: Arc<dyn Fn(Vec<HeldNow>) + Send + Sync>,
+    pub holds: HoldsListener,
     /// Where the other members' messages come in.
     pub door: Arc<LedgerDoor>,
 }
@@ -147,12 +147,7 @@ impl Rounds for GroupRounds {
         let (writers, from) = (self.writers.clone(), Arc::clone(&self.from));
         Box::pin(async move {
             let cx = Context { trace, deadline: Some(deadline) };
-            match writers.run(&from, cx, &id, order).await {
-                Ok(ended) => ended,
-                // The worker is being started again: nothing was done.
-                Err(AskError::Gone { .. }) => RegisterOutcome::Busy,
-                Err(AskError::DeadlinePassed { .. }) => RegisterOutcome::Unknown,
-            }
+            writers.outcome(&from, cx, &id, order).await
         })
     }
 

@@ -26,11 +26,7 @@ use nomad_core::{
         LedgerRequest, LedgerScope, LedgerStanding, Notice,
     },
     machine::{NoAnswer, Ticket},
-    model::{
-        node_id::NodeId,
-        object::{ObjectId, Version},
-        time::UnixSecs,
-    },
+    model::{node_id::NodeId, object::ObjectId},
 };
 use nomad_ports::{
     ObjectStore, PeerTransport,
@@ -160,23 +156,16 @@ impl DrivenMessage for LedgerMsg {
     }
 }
 
-/// What a node holds of an object after a change: its version and its expiry; `None` = nothing.
-pub type HeldNow = (ObjectId, Option<(Version, Option<UnixSecs>)>);
+/// Is told how what a node holds has changed, once that is durable. With nothing named, registers went that nobody has named.
+pub type HoldsListener = Arc<dyn Fn(Vec<LedgerChange>) + Send + Sync>;
 
-/// Returns what those call who change what this node holds, once a change is durable. With nothing named, the ledger reads
-/// the store again.
-pub fn holds_listener(ledger: Address<LedgerMsg>) -> Arc<dyn Fn(Vec<HeldNow>) + Send + Sync> {
+/// Returns what those call who change what this node holds.
+pub fn holds_listener(ledger: Address<LedgerMsg>) -> HoldsListener {
     let from: Arc<str> = "writer".into();
-    Arc::new(move |held| {
-        let change = |(id, held): HeldNow| match held {
-            Some((version, expires_at)) => {
-                LedgerChange::Held(HeldObject { id, version, expires_at })
-            }
-            None => LedgerChange::Dropped(id),
-        };
-        let message = match held.is_empty() {
+    Arc::new(move |changes| {
+        let message = match changes.is_empty() {
             true => LedgerMsg::Recount,
-            false => LedgerMsg::Changed(held.into_iter().map(change).collect()),
+            false => LedgerMsg::Changed(changes),
         };
         // A ledger that is down reads the store when it is started again.
         ledger.tell(&from, Context::default(), message);

@@ -14,7 +14,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
-pub use self::{door::RepairDoor, now::RepairError, surveys::Surveyed};
+pub use self::{door::RepairDoor, surveys::Surveyed};
 use self::{
     door::{ASK_LIMIT, VERSION},
     surveys::Surveys,
@@ -28,6 +28,7 @@ use super::{
     shell::{ActorMessage, Described, Handling, Reply, Role},
 };
 use nomad_core::{
+    group::replication::NotDone,
     machine::{NoAnswer, Ticket},
     model::{
         node_id::NodeId,
@@ -58,7 +59,7 @@ pub enum RepairSweeperMsg {
         /// The objects.
         ids: Vec<ObjectId>,
         /// Takes whether all of them are there, and complete; `false` = there is one that no replica knows.
-        reply: Reply<Result<bool, RepairError>>,
+        reply: Reply<Result<bool, NotDone>>,
     },
     /// Tell: compare with all members, and look for what can be cleared away, soon.
     Hurry,
@@ -431,7 +432,7 @@ impl RepairSweeper {
         &self,
         cx: &Handling<'_, RepairSweeperMsg>,
         ids: Vec<ObjectId>,
-        reply: Reply<Result<bool, RepairError>>,
+        reply: Reply<Result<bool, NotDone>>,
     ) -> Outcome {
         let latest = cx.kit.clock.monotonic().plus_us(ROUND_LIMIT_US);
         let deadline = cx.cx.deadline.unwrap_or(latest);
@@ -439,18 +440,5 @@ impl RepairSweeper {
         let repair = now::repair(by, ids, cx.cx.trace, deadline);
         tokio::spawn(async move { reply.send(repair.await) });
         Outcome::Done("begun")
-    }
-}
-
-impl From<&RegisterOutcome> for RepairError {
-    fn from(ended: &RegisterOutcome) -> Self {
-        match ended {
-            RegisterOutcome::NoQuorum { answered, needed } => {
-                Self::NoQuorum { answered: *answered, needed: *needed }
-            }
-            RegisterOutcome::NotReady => Self::NotReady,
-            RegisterOutcome::Busy => Self::Busy,
-            _ => Self::Unknown,
-        }
     }
 }

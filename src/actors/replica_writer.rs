@@ -31,21 +31,19 @@ use super::{
     commit::Commit,
     driver::{DrivenMessage, Driver, News, Owed, Told},
     group_view::GroupView,
+    ledger::HoldsListener,
     outbox::OutboxMsg,
     recorder::Outcome,
     shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
+    group::table::GroupClaim,
+    ledger::LedgerChange,
     machine::Ticket,
-    model::{
-        node_id::NodeId,
-        object::{ObjectId, Version},
-        time::{MonotonicUs, UnixSecs},
-        trace::TraceContext,
-    },
+    model::{node_id::NodeId, object::ObjectId, time::MonotonicUs, trace::TraceContext},
     register::{
         self, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome,
-        RegisterShelf, Registers, ShardState, Value,
+        RegisterShelf, Registers, ShardState,
     },
 };
 use nomad_ports::{
@@ -212,12 +210,6 @@ impl DrivenMessage for ReplicaWriterMsg {
 
 // ---- arguments ----
 
-/// What a node holds of an object after a change: its version and its expiry; `None` = nothing.
-pub type Held = (ObjectId, Option<(Version, Option<UnixSecs>)>);
-
-/// Is told what a node holds. With nothing named, registers went that nobody has named.
-pub type HoldsListener = Arc<dyn Fn(Vec<Held>) + Send + Sync>;
-
 /// What a worker is started with.
 #[derive(Clone)]
 pub struct ReplicaWriterArgs {
@@ -266,13 +258,6 @@ impl RegisterShelf for StoreShelf<'_> {
     }
 }
 
-/// The group and the claim that the registers belong to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Bond {
-    group: String,
-    claim: u64,
-}
-
 /// Where a worker stands.
 enum WriterState {
     /// There is no group, or the store does not work.
@@ -280,7 +265,7 @@ enum WriterState {
     /// The registers of an earlier group are carried over, or removed.
     Clearing,
     /// It takes part.
-    Working(Bond),
+    Working(GroupClaim),
 }
 
 /// A request of this node.
@@ -485,15 +470,18 @@ impl ReplicaWriter {
         writes: Vec<(ObjectId, Option<Register>)>,
     ) {
         self.keeping += 1;
-        let held = if wipe { Vec::new() } else { held(&writes) };
+        let change = |(id, register): &(ObjectId, Option<Register>)| {
+            LedgerChange::of(id, register.as_ref().map(|register| &register.value))
+        };
+        let changes: Vec<_> = if wipe { Vec::new() } else { writes.iter().map(change).collect() };
         let holds = Arc::clone(&self.args.holds);
         let commit = Commit::begin(cx, writes.first().map(|(id, _)| id.clone()));
         let batch_len = writes.len() as u32;
         let owed = self.owed(cx, "Kept");
         let done = Box::new(move |result: Result<(), StoreError>| {
             commit.end(batch_len, Outcome::of(&result, "kept"));
-            if result.is_ok() && (wipe || !held.is_empty()) {
-                holds(held);
+            if result.is_ok() && (wipe || !changes.is_empty()) {
+                holds(changes);
             }
             owed.pay(WriterNews::of("Kept", result, |()| WriterNews::Kept(what)));
         });
@@ -549,17 +537,4 @@ impl ReplicaWriter {
     fn store_works(&self) -> bool {
         self.args.store.health() == StoreHealth::Up
     }
-}
-
-/// Returns what these writes say about which objects this node holds, at which version and until when.
-fn held(writes: &[(ObjectId, Option<Register>)]) -> Vec<Held> {
-    let of = |(id, register): &(ObjectId, Option<Register>)| {
-        let value = register.as_ref().map(|register| &register.value);
-        let held = match value {
-            Some(Value::Live(object)) => Some((object.version, object.expires_at)),
-            _ => None,
-        };
-        (id.clone(), held)
-    };
-    writes.iter().map(of).collect()
 }

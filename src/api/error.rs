@@ -6,8 +6,7 @@ use http::StatusCode;
 use tonic::Code;
 
 use nomad_actors::{
-    AskError, group_write::GroupWriteError, outbox::OutboxError, repair_sweeper::RepairError,
-    replica_reader::ReadError,
+    AskError, group_write::GroupWriteError, outbox::OutboxError, replica_reader::ReadError,
 };
 use nomad_core::{
     group::{
@@ -344,17 +343,6 @@ impl From<OutboxRefusal> for ApiError {
             OutboxRefusal::NotKept => ErrorCode::DeadlineExceeded,
         };
         Self::new(code, refused.to_string())
-    }
-}
-
-impl From<RepairError> for ApiError {
-    fn from(error: RepairError) -> Self {
-        let code = match error {
-            RepairError::NoQuorum { .. } | RepairError::NotReady => ErrorCode::Unavailable,
-            RepairError::Busy => ErrorCode::ResourceExhausted,
-            RepairError::Unknown => ErrorCode::DeadlineExceeded,
-        };
-        Self::new(code, error.to_string())
     }
 }
 
