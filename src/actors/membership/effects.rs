@@ -38,12 +38,6 @@ const KEPT_MAX: usize = 64;
 /// Logs a fact in one line. Changes of role, member and epoch are told, and counted, where the view is published.
 fn log(report: &MembershipReport) {
     match report {
-        MembershipReport::Role { .. }
-        | MembershipReport::Joined { .. }
-        | MembershipReport::Left { .. }
-        | MembershipReport::Epoch { .. }
-        | MembershipReport::SuperPeer { .. }
-        | MembershipReport::Majority { .. } => {}
         MembershipReport::Liveness { node, liveness: Liveness::Alive } => {
             info!(member = %node, "a member answers");
         }
