@@ -10,6 +10,8 @@ mod carrying;
 mod door;
 mod gauge;
 mod rescans;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod writers;
 
@@ -54,6 +56,8 @@ use nomad_ports::{
 
 /// How long a worker whose store has failed waits before it looks again.
 const STORE_PAUSE_US: u64 = 200_000;
+/// How often a worker looks whether those who gave its orders still wait for them, while it has some in hand.
+const LOOK_US: u64 = 50_000;
 /// The most requests that wait for the worker to be ready.
 const EARLY_MAX: usize = 1_024;
 
@@ -286,6 +290,8 @@ pub struct ReplicaWriter {
     standing: WriterState,
     ops: HashMap<OpId, Reply<RegisterOutcome>>,
     next_op: OpId,
+    /// When it last looked whether somebody waits for them.
+    looked: MonotonicUs,
     early: Vec<Request>,
     /// How many keeps are on their way to the disk.
     keeping: usize,
@@ -321,6 +327,7 @@ impl Role for ReplicaWriter {
             standing: WriterState::Idle,
             ops: HashMap::new(),
             next_op: 0,
+            looked: MonotonicUs(0),
             early: Vec::new(),
             keeping: 0,
             adopting: None,
@@ -352,6 +359,7 @@ impl Role for ReplicaWriter {
                 Ok(News::Happened(WriterNews::Carried(count))) => self.on_carried(cx, count),
                 Ok(News::Due) if self.driver.core().is_some() => {
                     self.step(cx, RegisterEvent::Tick);
+                    self.abandon(cx);
                 }
                 Ok(News::Due | News::ViewChanged) => self.on_view(cx),
             },
@@ -403,6 +411,20 @@ impl ReplicaWriter {
             } else {
                 request.reply.send(RegisterOutcome::NotReady);
             }
+        }
+    }
+
+    /// Gives up the orders that nobody waits for any more: a round that finds no quorum would go on until its deadline.
+    fn abandon(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+        let now = cx.kit.clock.monotonic();
+        if now.since(self.looked) < LOOK_US {
+            return;
+        }
+        self.looked = now;
+        let gone = self.ops.extract_if(|_, reply| reply.is_closed());
+        let gone: Vec<_> = gone.map(|(op, _)| op).collect();
+        for op in gone {
+            self.step(cx, RegisterEvent::Abandon { op });
         }
     }
 
