@@ -5,14 +5,13 @@
 //! the other members.
 
 mod asking;
-mod door;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-pub use self::door::LedgerDoor;
 use super::{
+    door::{self, Door, PeerMessage},
     driver::{DrivenMessage, Driver, News, Told},
     gauge::Gauge,
     group_view::GroupView,
@@ -31,8 +30,11 @@ use nomad_core::{
 use nomad_ports::{
     ObjectStore, PeerTransport,
     object_store::{RegisterHead, StoreError},
+    peer_transport::Service,
 };
 
+/// The longest that another member waits for an answer.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// How many registers are read at a time.
 const SCAN_MAX: usize = 1_000;
 
@@ -156,6 +158,31 @@ impl DrivenMessage for LedgerMsg {
     }
 }
 
+impl PeerMessage for LedgerMsg {
+    type Question = LedgerRequest;
+    type Answer = LedgerAnswer;
+    const SERVICE: Service = Service::Ledger;
+    const VERSION: u8 = 1;
+    /// The most changes, with the longest ids.
+    const BODY_MAX: usize = 2 << 20;
+
+    fn limit(_: &LedgerRequest) -> Duration {
+        ASK_LIMIT
+    }
+
+    fn asked(from: NodeId, question: LedgerRequest, reply: Reply<LedgerAnswer>) -> Self {
+        Self::Asked { from, question, reply }
+    }
+
+    /// One that is dropped because too many wait is missed by a comparison.
+    fn heard(from: NodeId, body: &[u8]) -> Result<Self, String> {
+        Ok(Self::Heard { from, notice: door::decode::<Self, _>(body)? })
+    }
+}
+
+/// Where other members' notices and questions about the ledger come in.
+pub type LedgerDoor = Door<LedgerMsg>;
+
 /// Is told how what a node holds has changed, once that is durable. With nothing named, registers went that nobody has named.
 pub type HoldsListener = Arc<dyn Fn(Vec<LedgerChange>) + Send + Sync>;
 
@@ -189,12 +216,6 @@ pub struct LedgerArgs {
     pub gauge: Arc<LedgerGauge>,
 }
 
-impl fmt::Debug for LedgerArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Args")
-    }
-}
-
 /// How the objects stand as the ledger has it, for whoever wants to see it.
 pub type LedgerGauge = Gauge<LedgerStanding>;
 
@@ -204,12 +225,6 @@ pub type LedgerGauge = Gauge<LedgerStanding>;
 pub struct LedgerActor {
     driver: Driver<Bookkeeper>,
     args: LedgerArgs,
-}
-
-impl fmt::Debug for LedgerActor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ledger")
-    }
 }
 
 // ---- handler ----

@@ -9,6 +9,7 @@
 
 mod codec;
 mod commit;
+pub mod door;
 pub mod driver;
 pub mod expiry;
 mod gauge;

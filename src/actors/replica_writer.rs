@@ -17,7 +17,6 @@ mod writers;
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -239,12 +238,6 @@ pub struct ReplicaWriterArgs {
     pub given: Arc<AtomicU64>,
     /// Where others read what has become of the rounds.
     pub gauge: Arc<RoundsGauge>,
-}
-
-impl fmt::Debug for ReplicaWriterArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Args(shard {})", self.shard)
-    }
 }
 
 // ---- state ----

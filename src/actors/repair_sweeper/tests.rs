@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Context,
+    Context, codec,
     test_group::{CLEANUP, Group, keep, node, pass, until},
     test_kit::{object, until_restarted},
 };
@@ -190,9 +190,9 @@ async fn questions_of_strangers_and_of_other_epochs_are_not_answered() {
     }
     let epoch = first.view.load().epoch();
     let ask = async |from, question: &RepairRequest| {
-        let body = codec::encode(VERSION, question).unwrap();
+        let body = codec::encode(RepairSweeperMsg::VERSION, question).unwrap();
         let answer = door.answer(node(from), trace, body).await.unwrap();
-        codec::decode::<RepairAnswer>(VERSION, &answer).unwrap()
+        codec::decode::<RepairAnswer>(RepairSweeperMsg::VERSION, &answer).unwrap()
     };
     let floor = |group: &str, epoch| RepairRequest::Floor { group: group.into(), epoch };
     assert_eq!(ask(2, &floor("group-x", epoch)).await, RepairAnswer::Floor(Version::default()));
