@@ -5,14 +5,13 @@
 //! the other members.
 
 mod asking;
-mod door;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-pub use self::door::LedgerDoor;
 use super::{
+    door::{self, Door, PeerMessage},
     driver::{DrivenMessage, Driver, News, Told},
     gauge::Gauge,
     group_view::GroupView,
@@ -26,17 +25,16 @@ use nomad_core::{
         LedgerRequest, LedgerScope, LedgerStanding, Notice,
     },
     machine::{NoAnswer, Ticket},
-    model::{
-        node_id::NodeId,
-        object::{ObjectId, Version},
-        time::UnixSecs,
-    },
+    model::{node_id::NodeId, object::ObjectId},
 };
 use nomad_ports::{
     ObjectStore, PeerTransport,
     object_store::{RegisterHead, StoreError},
+    peer_transport::Service,
 };
 
+/// The longest that another member waits for an answer.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// How many registers are read at a time.
 const SCAN_MAX: usize = 1_000;
 
@@ -160,23 +158,41 @@ impl DrivenMessage for LedgerMsg {
     }
 }
 
-/// What a node holds of an object after a change: its version and its expiry; `None` = nothing.
-pub type HeldNow = (ObjectId, Option<(Version, Option<UnixSecs>)>);
+impl PeerMessage for LedgerMsg {
+    type Question = LedgerRequest;
+    type Answer = LedgerAnswer;
+    const SERVICE: Service = Service::Ledger;
+    const VERSION: u8 = 1;
+    /// The most changes, with the longest ids.
+    const BODY_MAX: usize = 2 << 20;
 
-/// Returns what those call who change what this node holds, once a change is durable. With nothing named, the ledger reads
-/// the store again.
-pub fn holds_listener(ledger: Address<LedgerMsg>) -> Arc<dyn Fn(Vec<HeldNow>) + Send + Sync> {
+    fn limit(_: &LedgerRequest) -> Duration {
+        ASK_LIMIT
+    }
+
+    fn asked(from: NodeId, question: LedgerRequest, reply: Reply<LedgerAnswer>) -> Self {
+        Self::Asked { from, question, reply }
+    }
+
+    /// One that is dropped because too many wait is missed by a comparison.
+    fn heard(from: NodeId, body: &[u8]) -> Result<Self, String> {
+        Ok(Self::Heard { from, notice: door::decode::<Self, _>(body)? })
+    }
+}
+
+/// Where other members' notices and questions about the ledger come in.
+pub type LedgerDoor = Door<LedgerMsg>;
+
+/// Is told how what a node holds has changed, once that is durable. With nothing named, registers went that nobody has named.
+pub type HoldsListener = Arc<dyn Fn(Vec<LedgerChange>) + Send + Sync>;
+
+/// Returns what those call who change what this node holds.
+pub fn holds_listener(ledger: Address<LedgerMsg>) -> HoldsListener {
     let from: Arc<str> = "writer".into();
-    Arc::new(move |held| {
-        let change = |(id, held): HeldNow| match held {
-            Some((version, expires_at)) => {
-                LedgerChange::Held(HeldObject { id, version, expires_at })
-            }
-            None => LedgerChange::Dropped(id),
-        };
-        let message = match held.is_empty() {
+    Arc::new(move |changes| {
+        let message = match changes.is_empty() {
             true => LedgerMsg::Recount,
-            false => LedgerMsg::Changed(held.into_iter().map(change).collect()),
+            false => LedgerMsg::Changed(changes),
         };
         // A ledger that is down reads the store when it is started again.
         ledger.tell(&from, Context::default(), message);
@@ -200,12 +216,6 @@ pub struct LedgerArgs {
     pub gauge: Arc<LedgerGauge>,
 }
 
-impl fmt::Debug for LedgerArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Args")
-    }
-}
-
 /// How the objects stand as the ledger has it, for whoever wants to see it.
 pub type LedgerGauge = Gauge<LedgerStanding>;
 
@@ -215,12 +225,6 @@ pub type LedgerGauge = Gauge<LedgerStanding>;
 pub struct LedgerActor {
     driver: Driver<Bookkeeper>,
     args: LedgerArgs,
-}
-
-impl fmt::Debug for LedgerActor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ledger")
-    }
 }
 
 // ---- handler ----

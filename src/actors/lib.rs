@@ -10,6 +10,7 @@
 //! then stands once. Handlers are synchronous, so "no handler awaits another actor" is held by the compiler.
 
 mod commit;
+pub mod door;
 pub mod driver;
 pub mod expiry;
 mod gauge;

@@ -4,15 +4,14 @@
 //! Every effect that wants an answer gets exactly one, also when the actor that was to give it is killed: see
 //! [`Owed`](super::driver::Owed).
 
-mod door;
 mod effects;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::AbortHandle};
 
-pub use self::door::MembershipDoor;
 use super::{
+    door::{Door, PeerMessage},
     driver::{DrivenMessage, Driver, News, Told},
     group_table::GroupTableMsg,
     group_view::GroupView,
@@ -34,8 +33,15 @@ use nomad_core::{
     },
     model::{node_id::NodeId, time::MonotonicUs},
 };
-use nomad_ports::{DurableState, Overlay, PeerTransport, peer_transport::LinkEvent};
+use nomad_ports::{
+    DurableState, Overlay, PeerTransport,
+    peer_transport::{LinkEvent, Service},
+};
 
+/// The longest that a question waits for the core's answer: as long as its sender does.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// The same for an order that is passed on, which the super-peer may have to ask others about.
+const ORDER_LIMIT: Duration = Duration::from_secs(20);
 /// The most questions that wait for an answer of the core.
 const WAITING_MAX: usize = 1_024;
 
@@ -132,6 +138,29 @@ impl DrivenMessage for MembershipMsg {
     }
 }
 
+impl PeerMessage for MembershipMsg {
+    type Question = MembershipRequest;
+    type Answer = MembershipAnswer;
+    const SERVICE: Service = Service::Membership;
+    const VERSION: u8 = 1;
+    /// As much as a link carries.
+    const BODY_MAX: usize = usize::MAX;
+
+    fn limit(question: &MembershipRequest) -> Duration {
+        match question {
+            MembershipRequest::Order { .. } => ORDER_LIMIT,
+            _ => ANSWER_LIMIT,
+        }
+    }
+
+    fn asked(from: NodeId, question: MembershipRequest, reply: Reply<MembershipAnswer>) -> Self {
+        Self::Asked { from, question, reply }
+    }
+}
+
+/// Where other nodes' questions about membership come in.
+pub type MembershipDoor = Door<MembershipMsg>;
+
 // ---- arguments ----
 
 /// What the actor is started with.
@@ -155,12 +184,6 @@ pub struct MembershipArgs {
     pub rescans: Arc<Rescans>,
     /// Is told which groups are no more.
     pub endings: Arc<Endings>,
-}
-
-impl fmt::Debug for MembershipArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Args")
-    }
 }
 
 // ---- state ----

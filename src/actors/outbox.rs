@@ -8,7 +8,7 @@ mod merging;
 #[cfg(test)]
 mod test_outbox;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use thiserror::Error;
 use tracing::warn;
@@ -232,12 +232,6 @@ pub struct OutboxActor {
     next_op: OpId,
 }
 
-impl fmt::Debug for OutboxActor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Outbox")
-    }
-}
-
 /// What the core reads of the store.
 struct Kept<'a>(&'a dyn ObjectStore);
 
@@ -450,10 +444,8 @@ impl OutboxActor {
         let deadline = Some(cx.kit.clock.monotonic().plus_us(MERGE_US));
         let context = Context { trace, deadline };
         let owed = self.driver.owed(&cx.of(context), merging::ended(&id, MergeEnd::Busy));
-        match PendingMerge::begin(&self.args.running, owed, id.clone()) {
-            Ok(merging) => self.args.drain.merge(context, id, value, merging),
-            // An earlier life has begun one; to be tried again.
-            Err(owed) => owed.pay(merging::ended(&id, MergeEnd::NoQuorum)),
+        if let Some(merging) = PendingMerge::begin(&self.args.running, owed, id.clone()) {
+            self.args.drain.merge(context, id, value, merging);
         }
     }
 }

@@ -3,24 +3,20 @@
 //!
 //! Killed, it begins again, with a comparison of all soon; nothing that it knows has to be kept.
 
-mod door;
 mod now;
 mod store_work;
 mod surveys;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
-pub use self::{door::RepairDoor, now::RepairError, surveys::Surveyed};
-use self::{
-    door::{ASK_LIMIT, VERSION},
-    surveys::Surveys,
-};
+pub use self::surveys::Surveyed;
+use self::surveys::Surveys;
 use super::{
-    codec,
+    door::{self, Door, PeerMessage},
     driver::{DrivenMessage, Driver, News, Told},
     gauge::Gauge,
     group_view::GroupView,
@@ -28,6 +24,7 @@ use super::{
     shell::{ActorMessage, Described, Handling, Reply, Role},
 };
 use nomad_core::{
+    group::replication::NotDone,
     machine::{NoAnswer, Ticket},
     model::{
         node_id::NodeId,
@@ -43,6 +40,8 @@ use nomad_ports::{ObjectStore, PeerTransport, Rounds, peer_transport::Service};
 
 /// How long a round of a repair may take.
 const ROUND_LIMIT_US: u64 = 10_000_000;
+/// The longest that another member waits for an answer. A pass over all registers has to fit.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// How many readings of the store for other members run at a time.
 const READINGS_MAX: usize = 2;
 /// How many of them wait.
@@ -58,7 +57,7 @@ pub enum RepairSweeperMsg {
         /// The objects.
         ids: Vec<ObjectId>,
         /// Takes whether all of them are there, and complete; `false` = there is one that no replica knows.
-        reply: Reply<Result<bool, RepairError>>,
+        reply: Reply<Result<bool, NotDone>>,
     },
     /// Tell: compare with all members, and look for what can be cleared away, soon.
     Hurry,
@@ -144,6 +143,26 @@ impl DrivenMessage for RepairSweeperMsg {
     }
 }
 
+impl PeerMessage for RepairSweeperMsg {
+    type Question = RepairRequest;
+    type Answer = RepairAnswer;
+    const SERVICE: Service = Service::Repair;
+    const VERSION: u8 = 1;
+    /// The most ids, each as long as one may be.
+    const BODY_MAX: usize = 256 << 10;
+
+    fn limit(_: &RepairRequest) -> Duration {
+        ASK_LIMIT
+    }
+
+    fn asked(from: NodeId, question: RepairRequest, reply: Reply<RepairAnswer>) -> Self {
+        Self::Asked { from, question, reply }
+    }
+}
+
+/// Where other members' questions about replicas come in.
+pub type RepairDoor = Door<RepairSweeperMsg>;
+
 // ---- arguments ----
 
 /// What the actor is started with.
@@ -161,12 +180,6 @@ pub struct RepairSweeperArgs {
     pub options: RepairOptions,
     /// Where others read what has been done.
     pub gauge: Arc<RepairGauge>,
-}
-
-impl fmt::Debug for RepairSweeperArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Args")
-    }
 }
 
 /// Returns how much and how often: comparisons every `repair` (`schedule.repair`), and expired objects every `cleanup`
@@ -197,12 +210,6 @@ pub struct RepairSweeper {
     readings: Arc<Semaphore>,
     /// One permit for each that runs or waits.
     places: Arc<Semaphore>,
-}
-
-impl fmt::Debug for RepairSweeper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RepairSweeper")
-    }
 }
 
 // ---- handler ----
@@ -326,14 +333,10 @@ impl RepairSweeper {
         to: NodeId,
         question: &RepairRequest,
     ) {
-        let transport = Arc::clone(&self.args.transport);
-        let (trace, body) = (cx.cx.trace, codec::encode(VERSION, question));
+        let (transport, trace) = (&self.args.transport, cx.cx.trace);
+        let asked = door::ask::<RepairSweeperMsg>(transport, to, trace, question, ASK_LIMIT);
         let answer = async move {
-            let asked = async {
-                let asked = transport.ask(to, Service::Repair, trace, body?, ASK_LIMIT).await;
-                codec::decode(VERSION, &asked.map_err(|error| error.to_string())?)
-            };
-            asked.await.map_err(|reason: String| {
+            asked.await.map_err(|reason| {
                 tracing::debug!(%to, reason, "a member does not compare its replicas");
                 NoAnswer
             })
@@ -431,7 +434,7 @@ impl RepairSweeper {
         &self,
         cx: &Handling<'_, RepairSweeperMsg>,
         ids: Vec<ObjectId>,
-        reply: Reply<Result<bool, RepairError>>,
+        reply: Reply<Result<bool, NotDone>>,
     ) -> Outcome {
         let latest = cx.kit.clock.monotonic().plus_us(ROUND_LIMIT_US);
         let deadline = cx.cx.deadline.unwrap_or(latest);
@@ -439,18 +442,5 @@ impl RepairSweeper {
         let repair = now::repair(by, ids, cx.cx.trace, deadline);
         tokio::spawn(async move { reply.send(repair.await) });
         Outcome::Done("begun")
-    }
-}
-
-impl From<&RegisterOutcome> for RepairError {
-    fn from(ended: &RegisterOutcome) -> Self {
-        match ended {
-            RegisterOutcome::NoQuorum { answered, needed } => {
-                Self::NoQuorum { answered: *answered, needed: *needed }
-            }
-            RegisterOutcome::NotReady => Self::NotReady,
-            RegisterOutcome::Busy => Self::Busy,
-            _ => Self::Unknown,
-        }
     }
 }

@@ -10,12 +10,13 @@ mod carrying;
 mod door;
 mod gauge;
 mod rescans;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod writers;
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -31,21 +32,19 @@ use super::{
     commit::Commit,
     driver::{DrivenMessage, Driver, News, Owed, Told},
     group_view::GroupView,
+    ledger::HoldsListener,
     outbox::OutboxMsg,
     recorder::Outcome,
     shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
 };
 use nomad_core::{
+    group::table::GroupClaim,
+    ledger::LedgerChange,
     machine::Ticket,
-    model::{
-        node_id::NodeId,
-        object::{ObjectId, Version},
-        time::{MonotonicUs, UnixSecs},
-        trace::TraceContext,
-    },
+    model::{node_id::NodeId, object::ObjectId, time::MonotonicUs, trace::TraceContext},
     register::{
         self, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome,
-        RegisterShelf, Registers, ShardState, Value,
+        RegisterShelf, Registers, ShardState,
     },
 };
 use nomad_ports::{
@@ -56,6 +55,8 @@ use nomad_ports::{
 
 /// How long a worker whose store has failed waits before it looks again.
 const STORE_PAUSE_US: u64 = 200_000;
+/// How often a worker looks whether those who gave its orders still wait for them, while it has some in hand.
+const LOOK_US: u64 = 50_000;
 /// The most requests that wait for the worker to be ready.
 const EARLY_MAX: usize = 1_024;
 
@@ -212,12 +213,6 @@ impl DrivenMessage for ReplicaWriterMsg {
 
 // ---- arguments ----
 
-/// What a node holds of an object after a change: its version and its expiry; `None` = nothing.
-pub type Held = (ObjectId, Option<(Version, Option<UnixSecs>)>);
-
-/// Is told what a node holds. With nothing named, registers went that nobody has named.
-pub type HoldsListener = Arc<dyn Fn(Vec<Held>) + Send + Sync>;
-
 /// What a worker is started with.
 #[derive(Clone)]
 pub struct ReplicaWriterArgs {
@@ -245,12 +240,6 @@ pub struct ReplicaWriterArgs {
     pub gauge: Arc<RoundsGauge>,
 }
 
-impl fmt::Debug for ReplicaWriterArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Args(shard {})", self.shard)
-    }
-}
-
 // ---- state ----
 
 /// Reads registers for the core, and knows the links.
@@ -266,13 +255,6 @@ impl RegisterShelf for StoreShelf<'_> {
     }
 }
 
-/// The group and the claim that the registers belong to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Bond {
-    group: String,
-    claim: u64,
-}
-
 /// Where a worker stands.
 enum WriterState {
     /// There is no group, or the store does not work.
@@ -280,7 +262,7 @@ enum WriterState {
     /// The registers of an earlier group are carried over, or removed.
     Clearing,
     /// It takes part.
-    Working(Bond),
+    Working(GroupClaim),
 }
 
 /// A request of this node.
@@ -301,6 +283,8 @@ pub struct ReplicaWriter {
     standing: WriterState,
     ops: HashMap<OpId, Reply<RegisterOutcome>>,
     next_op: OpId,
+    /// When it last looked whether somebody waits for them.
+    looked: MonotonicUs,
     early: Vec<Request>,
     /// How many keeps are on their way to the disk.
     keeping: usize,
@@ -336,6 +320,7 @@ impl Role for ReplicaWriter {
             standing: WriterState::Idle,
             ops: HashMap::new(),
             next_op: 0,
+            looked: MonotonicUs(0),
             early: Vec::new(),
             keeping: 0,
             adopting: None,
@@ -367,6 +352,7 @@ impl Role for ReplicaWriter {
                 Ok(News::Happened(WriterNews::Carried(count))) => self.on_carried(cx, count),
                 Ok(News::Due) if self.driver.core().is_some() => {
                     self.step(cx, RegisterEvent::Tick);
+                    self.abandon(cx);
                 }
                 Ok(News::Due | News::ViewChanged) => self.on_view(cx),
             },
@@ -418,6 +404,20 @@ impl ReplicaWriter {
             } else {
                 request.reply.send(RegisterOutcome::NotReady);
             }
+        }
+    }
+
+    /// Gives up the orders that nobody waits for any more: a round that finds no quorum would go on until its deadline.
+    fn abandon(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+        let now = cx.kit.clock.monotonic();
+        if now.since(self.looked) < LOOK_US {
+            return;
+        }
+        self.looked = now;
+        let gone = self.ops.extract_if(|_, reply| reply.is_closed());
+        let gone: Vec<_> = gone.map(|(op, _)| op).collect();
+        for op in gone {
+            self.step(cx, RegisterEvent::Abandon { op });
         }
     }
 
@@ -485,15 +485,18 @@ impl ReplicaWriter {
         writes: Vec<(ObjectId, Option<Register>)>,
     ) {
         self.keeping += 1;
-        let held = if wipe { Vec::new() } else { held(&writes) };
+        let change = |(id, register): &(ObjectId, Option<Register>)| {
+            LedgerChange::of(id, register.as_ref().map(|register| &register.value))
+        };
+        let changes: Vec<_> = if wipe { Vec::new() } else { writes.iter().map(change).collect() };
         let holds = Arc::clone(&self.args.holds);
         let commit = Commit::begin(cx, writes.first().map(|(id, _)| id.clone()));
         let batch_len = writes.len() as u32;
         let owed = self.owed(cx, "Kept");
         let done = Box::new(move |result: Result<(), StoreError>| {
             commit.end(batch_len, Outcome::of(&result, "kept"));
-            if result.is_ok() && (wipe || !held.is_empty()) {
-                holds(held);
+            if result.is_ok() && (wipe || !changes.is_empty()) {
+                holds(changes);
             }
             owed.pay(WriterNews::of("Kept", result, |()| WriterNews::Kept(what)));
         });
@@ -549,17 +552,4 @@ impl ReplicaWriter {
     fn store_works(&self) -> bool {
         self.args.store.health() == StoreHealth::Up
     }
-}
-
-/// Returns what these writes say about which objects this node holds, at which version and until when.
-fn held(writes: &[(ObjectId, Option<Register>)]) -> Vec<Held> {
-    let of = |(id, register): &(ObjectId, Option<Register>)| {
-        let value = register.as_ref().map(|register| &register.value);
-        let held = match value {
-            Some(Value::Live(object)) => Some((object.version, object.expires_at)),
-            _ => None,
-        };
-        (id.clone(), held)
-    };
-    writes.iter().map(of).collect()
 }

@@ -301,7 +301,7 @@ impl Group {
 }
 
 /// How the group looks to one of its members.
-fn view_of(key: u8, count: u8, voters: u8) -> View {
+pub fn view_of(key: u8, count: u8, voters: u8) -> View {
     let founder = Founder { capacity: 64, ..Founder::example(1) };
     let mut view = View::founded("group-x".into(), &founder);
     let table = Arc::make_mut(view.table.as_mut().unwrap());

@@ -27,14 +27,12 @@ use super::{
     options::{LogOpenError, RaftOptions, RaftTimes},
     store::RaftStore,
     types,
-    types::{
-        Bond, Participant, Raft, RaftEntry, RaftMembership, RaftMetrics, RaftRecord, RaftVote,
-    },
+    types::{Participant, Raft, RaftEntry, RaftMembership, RaftMetrics, RaftRecord, RaftVote},
 };
 use nomad_core::{
     group::{
         log_state::LogState,
-        table::{Applied, GroupTable, TableCommand},
+        table::{Applied, GroupClaim, GroupTable, TableCommand},
     },
     model::node_id::NodeId,
 };
@@ -244,7 +242,7 @@ impl RaftInner {
 
     /// Starts what is kept, if anything is.
     async fn take_up(&self, store: &Arc<RaftStore>) -> Result<(), String> {
-        let Some(Bond { group, claim }) = store.read(|kept| kept.bond.clone()) else {
+        let Some(GroupClaim { group, claim }) = store.read(|kept| kept.bond.clone()) else {
             return Ok(());
         };
         let handle = store.handle();
@@ -300,7 +298,7 @@ impl RaftInner {
     /// Puts another group or claim, or none, in the place of what is kept, and starts it.
     async fn change_bond(
         &self,
-        bond: Option<&Bond>,
+        bond: Option<&GroupClaim>,
         entries: &[RaftEntry],
     ) -> Result<(), ConsensusError> {
         let held = self.store.lock().await;
@@ -369,9 +367,8 @@ impl Consensus for RaftConsensus {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
             let me = inner.options.node;
-            let seat = table.seats.get(&me).ok_or(ConsensusError::NoSeat { node: me })?;
-            let bond = Bond { group: table.name.clone(), claim: seat.claim };
-            let founder = Participant { node: me, claim: seat.claim };
+            let bond = table.claim_of(&me).ok_or(ConsensusError::NoSeat { node: me })?;
+            let founder = Participant { node: me, claim: bond.claim };
             inner.change_bond(Some(&bond), &types::first_entries(founder, table)).await?;
             let running = inner.parts()?;
             // Alone it elects itself, and applies what the log starts with.
@@ -393,7 +390,7 @@ impl Consensus for RaftConsensus {
 
     fn follow(&self, group: String, claim: u64) -> BoxFuture<'static, Result<(), ConsensusError>> {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.change_bond(Some(&Bond { group, claim }), &[]).await })
+        Box::pin(async move { inner.change_bond(Some(&GroupClaim { group, claim }), &[]).await })
     }
 
     fn propose(

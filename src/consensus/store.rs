@@ -23,9 +23,9 @@ use tracing::error;
 use super::{
     codec::{self, DISK},
     options::{LogOpenError, RaftOptions},
-    types::{Bond, RaftEntry, RaftLogId, RaftVote, SnapshotMeta, Types},
+    types::{RaftEntry, RaftLogId, RaftVote, SnapshotMeta, Types},
 };
-use nomad_core::model::node_id::NodeId;
+use nomad_core::{group::table::GroupClaim, model::node_id::NodeId};
 use nomad_storage::{self as storage, Engine, EngineOptions, FaultInjector, FaultPoint};
 
 const KEY_FORMAT: &[u8] = b"\x01format";
@@ -55,7 +55,7 @@ pub struct KeptSnapshot {
 /// What is kept. In memory it is ahead of the disk by the writes under way.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Kept {
-    pub bond: Option<Bond>,
+    pub bond: Option<GroupClaim>,
     pub vote: Option<RaftVote>,
     pub committed: Option<RaftLogId>,
     pub purged: Option<RaftLogId>,
@@ -238,7 +238,7 @@ impl RaftStore {
     /// What the disk says; then there is the old or the new, after the store was opened again.
     pub async fn replace(
         self: &Arc<Self>,
-        bond: Option<&Bond>,
+        bond: Option<&GroupClaim>,
         entries: &[RaftEntry],
     ) -> Result<(), String> {
         let handle = self.handle();

@@ -22,11 +22,9 @@ use super::{
     machine::{AppliedState, Machine},
     store::{Kept, RaftStore},
     test_cluster::{id, table_of},
-    types::{
-        Bond, Participant, RaftEntry, RaftLogId, RaftRecord, StorageError, Types, first_entries,
-    },
+    types::{Participant, RaftEntry, RaftLogId, RaftRecord, StorageError, Types, first_entries},
 };
-use nomad_core::group::table::TableCommand;
+use nomad_core::group::table::{GroupClaim, TableCommand};
 use nomad_storage::FaultPoint;
 
 struct Stores;
@@ -59,8 +57,8 @@ fn entry(term: u64, index: u64) -> RaftEntry {
     RaftEntry { log_id: log_id(term, index), payload: EntryPayload::Normal(record) }
 }
 
-fn bond(group: &str) -> Bond {
-    Bond { group: group.to_owned(), claim: 1 }
+fn bond(group: &str) -> GroupClaim {
+    GroupClaim { group: group.to_owned(), claim: 1 }
 }
 
 /// Everything that the store is ever asked to do, in an order that makes sense.

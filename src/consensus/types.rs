@@ -47,13 +47,6 @@ pub enum RaftRecord {
     Do(TableCommand),
 }
 
-/// The group whose log is kept, and the claim under which this node takes part in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bond {
-    pub group: String,
-    pub claim: u64,
-}
-
 /// Who a number in the log stands for: a node under one claim. Where it can be reached is the links' business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Participant {

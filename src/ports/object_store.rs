@@ -7,7 +7,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-pub use nomad_core::listing::ListingPage;
+pub use nomad_core::{listing::ListingPage, repair::Expired};
 use nomad_core::{
     model::{
         change::{Change, WriteRefusal, Written},
@@ -135,17 +135,6 @@ pub struct RegisterHead {
     pub expires_at: Option<UnixSecs>,
     /// Whether its record does not read back: then there may be an object, and nothing else here is known.
     pub is_damaged: bool,
-}
-
-/// An object of the group whose time has come, and that only a round may make a tombstone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expired {
-    /// The object.
-    pub id: ObjectId,
-    /// Its version.
-    pub version: Version,
-    /// Since when it is absent.
-    pub expires_at: UnixSecs,
 }
 
 impl fmt::Debug for StoreJob {

@@ -242,12 +242,7 @@ impl Rounds for GroupRounds {
         let (writers, from) = (self.writers.clone(), Arc::clone(&self.from));
         Box::pin(async move {
             let cx = Context { trace, deadline: Some(deadline) };
-            match writers.run(&from, cx, &id, order).await {
-                Ok(ended) => ended,
-                // The worker is being started again: nothing was done.
-                Err(AskError::Gone { .. }) => RegisterOutcome::Busy,
-                Err(AskError::DeadlinePassed { .. }) => RegisterOutcome::Unknown,
-            }
+            writers.outcome(&from, cx, &id, order).await
         })
     }
 

@@ -16,7 +16,7 @@ use nomad_core::{
         change::{Change, Condition, WriteRefusal, Written},
         object::ObjectId,
     },
-    register::{RegisterOrder, RegisterOutcome, Value},
+    register::{RegisterOrder, Value},
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 
@@ -68,14 +68,7 @@ impl WritePath {
         change: Change,
     ) -> Result<Result<Written, WriteRefusal>, ServiceError> {
         let ended = self.writers.run(from, cx, id, RegisterOrder::Change(change)).await?;
-        match ended {
-            RegisterOutcome::Written { version: Some(version), created } => {
-                Ok(Ok(Written::Kept { version, created }))
-            }
-            RegisterOutcome::Written { version: None, .. } => Ok(Ok(Written::Removed)),
-            RegisterOutcome::Refused(refusal) => Ok(Err(refusal)),
-            other => Err(NotDone::of(&other).unwrap_or(NotDone::Unknown).into()),
-        }
+        Ok(ended.written()?)
     }
 
     async fn write_fast(

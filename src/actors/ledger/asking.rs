@@ -1,15 +1,13 @@
 //! What is asked of the ledger, and what it asks of other members.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{
-    LedgerActor, LedgerMsg,
-    door::{ASK_LIMIT, VERSION},
-};
+use super::{ASK_LIMIT, LedgerActor, LedgerMsg};
 use crate::{
     codec,
+    door::{self, PeerMessage as _},
     recorder::Outcome,
     shell::{Handling, Reply},
 };
@@ -22,15 +20,14 @@ use nomad_core::{
     model::{node_id::NodeId, object::ObjectId},
     register::Value,
 };
-use nomad_ports::peer_transport::{LinkError, Service};
 
 type Asking = BoxFuture<'static, Result<LedgerAnswer, String>>;
 
 impl LedgerActor {
     pub(super) fn tell(&self, cx: &Handling<'_, LedgerMsg>, to: NodeId, notice: &Notice) {
-        let told = codec::encode(VERSION, notice).and_then(|body| {
+        let told = codec::encode(LedgerMsg::VERSION, notice).and_then(|body| {
             let trace = cx.cx.trace;
-            let told = self.args.transport.tell(to, Service::Ledger, trace, body);
+            let told = self.args.transport.tell(to, LedgerMsg::SERVICE, trace, body);
             told.map_err(|error| error.to_string())
         });
         if let Err(reason) = told {
@@ -65,13 +62,7 @@ impl LedgerActor {
         question: &LedgerRequest,
         limit: Duration,
     ) -> Asking {
-        let transport = Arc::clone(&self.args.transport);
-        let (trace, body) = (cx.cx.trace, codec::encode(VERSION, question));
-        Box::pin(async move {
-            let asked = transport.ask(to, Service::Ledger, trace, body?, limit).await;
-            let bytes = asked.map_err(|error: LinkError| error.to_string())?;
-            codec::decode(VERSION, &bytes)
-        })
+        door::ask::<LedgerMsg>(&self.args.transport, to, cx.cx.trace, question, limit)
     }
 
     /// Asks another member because a client wants to know, for as long as that waits.

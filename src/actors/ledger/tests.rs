@@ -8,7 +8,10 @@ use crate::{
     test_group::{CLEANUP, Group, Member, keep, node, pass, until},
     test_kit::{object, until_restarted},
 };
-use nomad_core::group::view::Liveness;
+use nomad_core::{
+    group::view::Liveness,
+    model::{object::Version, time::UnixSecs},
+};
 use nomad_ports::PeerHandler as _;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -5,11 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::{info, warn};
 
-use super::{
-    MembershipActor, MembershipMsg, Ordered,
-    door::{decode, encode, limit},
-};
+use super::{MembershipActor, MembershipMsg, Ordered};
 use crate::{
+    codec,
+    door::PeerMessage as _,
     driver::Owed,
     group_table::{GroupTableMsg, LogTask},
     shell::{Address, Context, Described, Handling},
@@ -27,10 +26,7 @@ use nomad_core::{
     machine::{NoAnswer, Ticket},
     model::node_id::NodeId,
 };
-use nomad_ports::{
-    DurableState,
-    peer_transport::{LinkError, Service},
-};
+use nomad_ports::{DurableState, peer_transport::LinkError};
 
 /// The most states that wait to be kept. The core waits for each before it goes on, so that more are a defect.
 const KEPT_MAX: usize = 64;
@@ -38,12 +34,6 @@ const KEPT_MAX: usize = 64;
 /// Logs a fact in one line. Changes of role, member and epoch are told, and counted, where the view is published.
 fn log(report: &MembershipReport) {
     match report {
-        MembershipReport::Role { .. }
-        | MembershipReport::Joined { .. }
-        | MembershipReport::Left { .. }
-        | MembershipReport::Epoch { .. }
-        | MembershipReport::SuperPeer { .. }
-        | MembershipReport::Majority { .. } => {}
         MembershipReport::Liveness { node, liveness: Liveness::Alive } => {
             info!(member = %node, "a member answers");
         }
@@ -262,13 +252,13 @@ impl MembershipActor {
         };
         let failed = |answer| MembershipEvent::Answered { ticket, by, answer: Err(answer) };
         let owed = self.driver.owed(cx, failed(AskFailure::Unknown));
-        let Ok(body) = encode(question) else {
+        let Ok(body) = codec::encode(MembershipMsg::VERSION, question) else {
             return owed.pay(failed(AskFailure::Unreachable));
         };
-        let (transport, limit) = (Arc::clone(&self.args.transport), limit(question));
+        let (transport, limit) = (Arc::clone(&self.args.transport), MembershipMsg::limit(question));
         let trace = cx.cx.trace;
         tokio::spawn(async move {
-            let service = Service::Membership;
+            let service = MembershipMsg::SERVICE;
             let answered = match to {
                 To::Node(node) => {
                     let answer = transport.ask(node, service, trace, body, limit).await;
@@ -279,7 +269,10 @@ impl MembershipActor {
                 }
             };
             let (by, answer) = match answered {
-                Ok((node, bytes)) => (Some(node), decode(&bytes).map_err(|_| AskFailure::Refused)),
+                Ok((node, bytes)) => {
+                    let answer = codec::decode(MembershipMsg::VERSION, &bytes);
+                    (Some(node), answer.map_err(|_| AskFailure::Refused))
+                }
                 Err(error) => (by, Err(failure_of(&error))),
             };
             owed.pay(MembershipEvent::Answered { ticket, by, answer });

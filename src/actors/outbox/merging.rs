@@ -58,16 +58,17 @@ impl fmt::Debug for PendingMerge {
 }
 
 impl PendingMerge {
-    /// Begins one, unless one of the same object is under way.
+    /// Begins one, unless an earlier life has begun one of the same object: then it is to be tried again.
     pub(super) fn begin(
         running: &ActiveMerges,
         owed: Owed<OutboxMsg>,
         id: ObjectId,
-    ) -> Result<Self, Owed<OutboxMsg>> {
+    ) -> Option<Self> {
         if !running.with(|running| running.insert(id.clone())) {
-            return Err(owed);
+            owed.pay(ended(&id, MergeEnd::NoQuorum));
+            return None;
         }
-        Ok(Self { place: MergePlace { running: running.clone(), id }, owed })
+        Some(Self { place: MergePlace { running: running.clone(), id }, owed })
     }
 
     /// Says how it ended.

@@ -3,38 +3,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{StreamExt as _, stream};
-use thiserror::Error;
 
 use nomad_core::{
+    group::replication::NotDone,
     model::{object::ObjectId, time::MonotonicUs, trace::TraceContext},
-    register::{RegisterOrder, RegisterOutcome},
+    register::RegisterOrder,
 };
 use nomad_ports::{ObjectStore, Rounds};
 
 /// How many of a caller's objects are repaired at a time.
 const AT_A_TIME: usize = 16;
-
-/// Why an object could not be repaired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum RepairError {
-    /// Not enough of its replicas answer.
-    #[error("{answered} of the object's replicas answered, and {needed} are needed")]
-    NoQuorum {
-        /// How many did.
-        answered: u32,
-        /// How many are needed.
-        needed: u32,
-    },
-    /// The repair was not finished in time.
-    #[error("the repair was not finished in time; ask again")]
-    Unknown,
-    /// This node does not take part in its group's rounds yet.
-    #[error("this node does not take part in its group's rounds yet; ask again in a moment")]
-    NotReady,
-    /// The node has too much in hand.
-    #[error("the node has too many rounds in hand; ask again in a moment")]
-    Busy,
-}
 
 /// Repairs objects. `false` = there is one that no replica knows; the others are repaired all the same. A fast write of this
 /// node that is still on its way to the replicas goes there first.
@@ -46,7 +24,7 @@ pub(super) async fn repair(
     ids: Vec<ObjectId>,
     trace: TraceContext,
     deadline: MonotonicUs,
-) -> Result<bool, RepairError> {
+) -> Result<bool, NotDone> {
     let ids: BTreeSet<_> = ids.into_iter().collect();
     let each = stream::iter(ids).map(|id| {
         let (rounds, store) = (Arc::clone(&rounds), Arc::clone(&store));
@@ -68,20 +46,13 @@ async fn repair_one(
     id: ObjectId,
     trace: TraceContext,
     deadline: MonotonicUs,
-) -> Result<bool, RepairError> {
+) -> Result<bool, NotDone> {
     if let Ok(Some(value)) = store.outbox_entry(&id) {
-        let merged = rounds.run(id.clone(), RegisterOrder::Merge(value), trace, deadline).await;
-        if merged != RegisterOutcome::Done {
-            return Err(RepairError::from(&merged));
-        }
+        rounds.run(id.clone(), RegisterOrder::Merge(value), trace, deadline).await.done()?;
     }
-    match rounds.run(id.clone(), RegisterOrder::Read, trace, deadline).await {
-        RegisterOutcome::Read(None) => return Ok(false),
-        RegisterOutcome::Read(Some(_)) => {}
-        other => return Err(RepairError::from(&other)),
+    if rounds.run(id.clone(), RegisterOrder::Read, trace, deadline).await.read()?.is_none() {
+        return Ok(false);
     }
-    match rounds.run(id, RegisterOrder::Repair, trace, deadline).await {
-        RegisterOutcome::Done => Ok(true),
-        other => Err(RepairError::from(&other)),
-    }
+    rounds.run(id, RegisterOrder::Repair, trace, deadline).await.done()?;
+    Ok(true)
 }

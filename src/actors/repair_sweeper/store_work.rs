@@ -7,13 +7,13 @@ use nomad_core::{
     model::{node_id::NodeId, object::ObjectId, time::UnixSecs},
     register::Value,
     repair::{
-        self, Outlived, RegisterCursor, ReplicaHead, Scope, SharedPart, Survey, SurveyHead,
+        self, Expired, RegisterCursor, ReplicaHead, Scope, SharedPart, Survey, SurveyHead,
         digest::BucketSet,
     },
 };
 use nomad_ports::{
     ObjectStore,
-    object_store::{Expired, RegisterHead, StoreError},
+    object_store::{RegisterHead, StoreError},
 };
 
 fn failed(error: &StoreError) -> NoAnswer {
@@ -82,15 +82,8 @@ pub(super) fn heads(
 pub(super) fn outlived(
     store: &dyn ObjectStore,
     now: UnixSecs,
-    after: Option<&Outlived>,
+    after: Option<&Expired>,
     limit: usize,
-) -> Result<Vec<Outlived>, NoAnswer> {
-    let after = after.map(|Outlived { id, version, expires_at }| Expired {
-        id: id.clone(),
-        version: *version,
-        expires_at: *expires_at,
-    });
-    let found = store.expired(now, after.as_ref(), limit).map_err(|error| failed(&error))?;
-    let outlived = |Expired { id, version, expires_at }| Outlived { id, version, expires_at };
-    Ok(found.into_iter().map(outlived).collect())
+) -> Result<Vec<Expired>, NoAnswer> {
+    store.expired(now, after, limit).map_err(|error| failed(&error))
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Context,
+    Context, codec,
     test_group::{CLEANUP, Group, keep, node, pass, until},
     test_kit::{object, until_restarted},
 };
@@ -132,7 +132,7 @@ async fn what_has_expired_is_buried_once_every_member_has_promised() {
     group.stop().await;
 }
 
-async fn repair(group: &Group, at: u8, ids: &[&str]) -> Result<bool, RepairError> {
+async fn repair(group: &Group, at: u8, ids: &[&str]) -> Result<bool, NotDone> {
     let member = group.member(at);
     let ids = ids.iter().map(|id| object(id)).collect();
     let make = |reply| RepairSweeperMsg::Repair { ids, reply };
@@ -156,7 +156,7 @@ async fn objects_are_repaired_at_once_when_a_caller_wants_it() {
     let away = group.replicas("o3");
     group.registers.away.lock().unwrap().extend(&away[..2]);
     let refused = repair(&group, 2, &["o3"]).await;
-    assert_eq!(refused, Err(RepairError::NoQuorum { answered: 1, needed: 2 }));
+    assert_eq!(refused, Err(NotDone::NoQuorum { answered: 1, needed: 2 }));
     group.stop().await;
 }
 
@@ -190,9 +190,9 @@ async fn questions_of_strangers_and_of_other_epochs_are_not_answered() {
     }
     let epoch = first.view.load().epoch();
     let ask = async |from, question: &RepairRequest| {
-        let body = codec::encode(VERSION, question).unwrap();
+        let body = codec::encode(RepairSweeperMsg::VERSION, question).unwrap();
         let answer = door.answer(node(from), trace, body).await.unwrap();
-        codec::decode::<RepairAnswer>(VERSION, &answer).unwrap()
+        codec::decode::<RepairAnswer>(RepairSweeperMsg::VERSION, &answer).unwrap()
     };
     let floor = |group: &str, epoch| RepairRequest::Floor { group: group.into(), epoch };
     assert_eq!(ask(2, &floor("group-x", epoch)).await, RepairAnswer::Floor(Version::default()));

@@ -5,20 +5,20 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use tracing::{info, warn};
 
 use super::{
-    AdoptionPlan, Bond, ReplicaWriter, ReplicaWriterMsg, STORE_PAUSE_US, ShardCommit, WriterNews,
+    AdoptionPlan, ReplicaWriter, ReplicaWriterMsg, STORE_PAUSE_US, ShardCommit, WriterNews,
     WriterState, carrying::carry,
 };
 use crate::shell::Handling;
 use nomad_core::{
-    group::table::{Configuration, GroupTable},
+    group::table::{Configuration, GroupClaim, GroupTable},
     model::{
         hlc,
         node_id::NodeId,
         object::{ObjectId, Version},
     },
     register::{
-        Ballot, Home, RegisterEvent, RegisterOptions, RegisterOutcome, Registers, ShardState,
-        placement::replicas,
+        Ballot, Home, RegisterEvent, RegisterFate, RegisterOptions, RegisterOutcome, Registers,
+        ShardState, fate,
     },
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
@@ -34,10 +34,7 @@ impl ReplicaWriter {
         let view = self.args.view.load_full();
         let this = view.this.node;
         let table = view.group();
-        let bond = table.and_then(|table| {
-            let seat = table.seats.get(&this)?;
-            Some(Bond { group: table.name.clone(), claim: seat.claim })
-        });
+        let bond = table.and_then(|table| table.claim_of(&this));
         let (Some(table), Some(bond)) = (table, bond) else {
             self.refuse_early();
             if self.driver.core().is_some() {
@@ -74,7 +71,7 @@ impl ReplicaWriter {
         cx: &Handling<'_, ReplicaWriterMsg>,
         this: NodeId,
         table: &Arc<GroupTable>,
-        bond: Bond,
+        bond: GroupClaim,
     ) {
         if !self.store_works() {
             return self.look_again(cx);
@@ -148,7 +145,7 @@ impl ReplicaWriter {
         cx: &Handling<'_, ReplicaWriterMsg>,
         this: NodeId,
         table: &Arc<GroupTable>,
-        bond: Bond,
+        bond: GroupClaim,
         mut state: Option<ShardState>,
     ) {
         let given = self.args.given.load(Relaxed);
@@ -233,39 +230,16 @@ fn list(
         let is_last = page.len() < PAGE;
         after = page.last().map(|head| head.id.clone());
         for head in page {
-            match fate(&configuration, this, &head.id) {
-                Fate::Purge => purge.push(head.id),
-                // What does not read back may have been accepted.
-                Fate::Rescan if head.accepted != Ballot::NONE || head.is_damaged => {
-                    rescan.push(head.id);
-                }
-                Fate::Rescan | Fate::Stay => {}
+            // What does not read back may have been accepted.
+            let is_accepted = head.accepted != Ballot::NONE || head.is_damaged;
+            match fate(&head.id, is_accepted, &configuration, this) {
+                RegisterFate::Gone => purge.push(head.id),
+                RegisterFate::Rescanned => rescan.push(head.id),
+                RegisterFate::Stays => {}
             }
         }
         if is_last {
             return Ok(AdoptionPlan { state, purge, rescan });
         }
-    }
-}
-
-/// What a configuration means for a register.
-enum Fate {
-    /// It is not this node's any more (rule 3).
-    Purge,
-    /// Its replica set changes: it has to be written back (rule 9).
-    Rescan,
-    Stay,
-}
-
-fn fate(configuration: &Configuration, this: NodeId, id: &ObjectId) -> Fate {
-    let new = replicas(id, &configuration.members, configuration.replication_factor);
-    match &configuration.old {
-        None if !new.contains(&this) => Fate::Purge,
-        None => Fate::Stay,
-        // After a forced change any of them may hold what a quorum had.
-        Some(old) if old.forced || replicas(id, &old.members, old.replication_factor) != new => {
-            Fate::Rescan
-        }
-        Some(_) => Fate::Stay,
     }
 }

@@ -52,20 +52,30 @@ impl Writers {
         let make = |reply| ReplicaWriterMsg::Begin { id: id.clone(), order, round, reply };
         self.of(id).ask(from, cx, make).await
     }
+
+    /// The same for whoever has nobody to tell of an actor.
+    pub async fn outcome(
+        &self,
+        from: &Arc<str>,
+        cx: Context,
+        id: &ObjectId,
+        order: RegisterOrder,
+    ) -> RegisterOutcome {
+        match self.run(from, cx, id, order).await {
+            Ok(ended) => ended,
+            // The worker is being started again: nothing was done.
+            Err(AskError::Gone { .. }) => RegisterOutcome::Busy,
+            Err(AskError::DeadlinePassed { .. }) => RegisterOutcome::Unknown,
+        }
+    }
 }
 
 impl Drain for Writers {
     fn merge(&self, cx: Context, id: ObjectId, value: Value, ended: PendingMerge) {
         let writers = self.clone();
         tokio::spawn(async move {
-            let from: Arc<str> = "outbox".into();
-            let end = match writers.run(&from, cx, &id, RegisterOrder::Merge(value)).await {
-                Ok(RegisterOutcome::Done) => MergeEnd::Done,
-                Ok(RegisterOutcome::NotReady) => MergeEnd::NotReady,
-                Ok(RegisterOutcome::Busy) | Err(AskError::Gone { .. }) => MergeEnd::Busy,
-                Ok(_) | Err(AskError::DeadlinePassed { .. }) => MergeEnd::NoQuorum,
-            };
-            ended.end(end);
+            let end = writers.outcome(&"outbox".into(), cx, &id, RegisterOrder::Merge(value)).await;
+            ended.end(MergeEnd::from(end));
         });
     }
 }

@@ -7,7 +7,11 @@ use crate::{
         PeerError,
         view::{Liveness, View},
     },
-    model::{node_id::NodeId, object::Tier},
+    model::{
+        change::{WriteRefusal, Written},
+        node_id::NodeId,
+        object::{Object, Tier},
+    },
     register::RegisterOutcome,
 };
 
@@ -53,7 +57,7 @@ pub enum NotDone {
     },
     /// It may or may not have happened, and may still.
     #[error(
-        "the outcome is unknown: the write was begun, and too few replicas confirmed it in time. Read the object to see"
+        "the outcome is unknown: it was begun, and too few replicas confirmed it in time. Read the object to see"
     )]
     Unknown,
     /// This node does not take part yet. Nothing has changed.
@@ -69,20 +73,56 @@ pub enum NotDone {
     Running,
 }
 
-impl NotDone {
-    /// Returns why an order was not carried out; `None` when it was.
-    pub fn of(ended: &RegisterOutcome) -> Option<Self> {
-        match *ended {
-            RegisterOutcome::NoQuorum { answered, needed } => {
-                Some(Self::NoQuorum { answered, needed })
+/// What became of an order, as whoever gave it wants to know it.
+impl RegisterOutcome {
+    /// Returns what became of a change.
+    ///
+    /// # Errors
+    /// When it was not done, or not known to be.
+    pub fn written(self) -> Result<Result<Written, WriteRefusal>, NotDone> {
+        match self {
+            Self::Written { version: Some(version), created } => {
+                Ok(Ok(Written::Kept { version, created }))
             }
-            RegisterOutcome::NotReady => Some(Self::NotReady),
-            RegisterOutcome::Busy => Some(Self::Busy),
-            RegisterOutcome::Unknown => Some(Self::Unknown),
-            RegisterOutcome::Written { .. }
-            | RegisterOutcome::Refused(_)
-            | RegisterOutcome::Read(_)
-            | RegisterOutcome::Done => None,
+            Self::Written { version: None, .. } => Ok(Ok(Written::Removed)),
+            Self::Refused(refusal) => Ok(Err(refusal)),
+            other => Err(other.not_done()),
+        }
+    }
+
+    /// Returns what a read has found.
+    ///
+    /// # Errors
+    /// When it was not done.
+    pub fn read(self) -> Result<Option<Object>, NotDone> {
+        match self {
+            Self::Read(object) => Ok(object),
+            other => Err(other.not_done()),
+        }
+    }
+
+    /// Returns whether a merge, a repair, an expiry or a clearing is done.
+    ///
+    /// # Errors
+    /// When it was not done, or not known to be.
+    pub fn done(self) -> Result<(), NotDone> {
+        match self {
+            Self::Done => Ok(()),
+            other => Err(other.not_done()),
+        }
+    }
+
+    fn not_done(&self) -> NotDone {
+        match *self {
+            Self::NoQuorum { answered, needed } => NotDone::NoQuorum { answered, needed },
+            Self::NotReady => NotDone::NotReady,
+            Self::Busy => NotDone::Busy,
+            // An answer to another order says nothing about this one.
+            Self::Unknown
+            | Self::Written { .. }
+            | Self::Refused(_)
+            | Self::Read(_)
+            | Self::Done => NotDone::Unknown,
         }
     }
 }

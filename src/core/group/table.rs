@@ -28,6 +28,15 @@ pub struct Seat {
     pub permanent: bool,
 }
 
+/// A group, and the claim under which a node is its member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupClaim {
+    /// The group.
+    pub group: String,
+    /// The claim.
+    pub claim: u64,
+}
+
 /// Who keeps the objects: one configuration of the group, numbered by its epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
@@ -221,6 +230,12 @@ impl Configuration {
 }
 
 impl GroupTable {
+    /// Returns the claim under which a node is a member; `None` = it is none.
+    pub fn claim_of(&self, node: &NodeId) -> Option<GroupClaim> {
+        let seat = self.seats.get(node)?;
+        Some(GroupClaim { group: self.name.clone(), claim: seat.claim })
+    }
+
     /// Makes the table of a group that one node founds.
     pub fn found(name: String, founder: Seat, settings: Settings, capacity: u32) -> Self {
         let node = founder.member.node;

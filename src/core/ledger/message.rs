@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{HeldObject, Inventory, LedgerPage};
 use crate::{
     model::{node_id::NodeId, object::ObjectId},
+    register::Value,
     repair::digest::{BucketSet, Sum},
 };
 
@@ -21,6 +22,17 @@ pub enum LedgerChange {
 }
 
 impl LedgerChange {
+    /// Says what a member holds of an object once its register has this value; `None` = the register is gone.
+    pub fn of(id: &ObjectId, value: Option<&Value>) -> Self {
+        match value {
+            Some(Value::Live(object)) => {
+                let (version, expires_at) = (object.version, object.expires_at);
+                Self::Held(HeldObject { id: id.clone(), version, expires_at })
+            }
+            _ => Self::Dropped(id.clone()),
+        }
+    }
+
     /// Returns the object.
     pub fn id(&self) -> &ObjectId {
         match self {

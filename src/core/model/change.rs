@@ -181,20 +181,16 @@ impl Change {
         }
     }
 
-    /// Decides what the change does. `current` is what is there and not expired; `version` is a new one, greater than
-    /// that of `current`.
-    ///
-    /// # Errors
-    /// Says why it has no effect.
-    pub fn decide(
+    /// Carries out a change that [`check`](Self::check) lets through. `current` is what is there and not expired; `version` is a new
+    /// one, greater than that of `current`.
+    pub fn apply(
         self,
         id: &ObjectId,
         current: Option<&Object>,
         now: UnixSecs,
         version: Version,
-    ) -> Result<WriteDecision, WriteRefusal> {
-        self.check(current)?;
-        let Self::Write { content, .. } = self else { return Ok(WriteDecision::Remove) };
+    ) -> WriteDecision {
+        let Self::Write { content, .. } = self else { return WriteDecision::Remove };
         let creation_time =
             current.map(|object| object.creation_time).or(content.creation_time).unwrap_or(now);
         let object = Object {
@@ -206,7 +202,7 @@ impl Change {
             version,
             content_type: content.content_type,
         };
-        Ok(WriteDecision::Keep { object, created: current.is_none() })
+        WriteDecision::Keep { object, created: current.is_none() }
     }
 }
 
@@ -237,8 +233,8 @@ mod tests {
 
     fn there() -> Object {
         let change = Change::Write { content: content("old"), condition: Condition::Absent };
-        match change.decide(&id(), None, UnixSecs(900), V1) {
-            Ok(WriteDecision::Keep { object, created: true }) => object,
+        match change.apply(&id(), None, UnixSecs(900), V1) {
+            WriteDecision::Keep { object, created: true } => object,
             other => panic!("{other:?}"),
         }
     }
@@ -271,7 +267,7 @@ mod tests {
     #[test]
     fn an_update_keeps_the_creation_time_and_sets_the_last_change() {
         let old = there();
-        let decided = write(Condition::Present).decide(&id(), Some(&old), NOW, V2).unwrap();
+        let decided = write(Condition::Present).apply(&id(), Some(&old), NOW, V2);
         let WriteDecision::Keep { object, created } = decided else { panic!("{decided:?}") };
         assert!(!created);
         assert_eq!(object.creation_time, UnixSecs(5));
@@ -285,7 +281,7 @@ mod tests {
             content: Content { creation_time: None, ..content("x") },
             condition: Condition::Absent,
         };
-        let Ok(WriteDecision::Keep { object, .. }) = change.decide(&id(), None, NOW, V1) else {
+        let WriteDecision::Keep { object, .. } = change.apply(&id(), None, NOW, V1) else {
             panic!("refused")
         };
         assert_eq!(object.creation_time, NOW);

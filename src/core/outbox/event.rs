@@ -10,7 +10,7 @@ use crate::{
         object::{ObjectId, Version},
         time::UnixMs,
     },
-    register::{OpId, Value},
+    register::{OpId, RegisterOutcome, Value},
 };
 
 /// What happened.
@@ -104,6 +104,17 @@ pub enum MergeEnd {
     Busy,
     /// This node is no member yet.
     NotReady,
+}
+
+impl From<RegisterOutcome> for MergeEnd {
+    fn from(ended: RegisterOutcome) -> Self {
+        match ended {
+            RegisterOutcome::Done => Self::Done,
+            RegisterOutcome::NotReady => Self::NotReady,
+            RegisterOutcome::Busy => Self::Busy,
+            _ => Self::NoQuorum,
+        }
+    }
 }
 
 /// Why a request is refused. Nothing was changed, but for [`NotKept`](Self::NotKept).

@@ -97,6 +97,8 @@ pub struct Outbox {
     /// The greatest floor known to be durable.
     floor: Version,
     discarding: Option<(Version, Vec<OpId>)>,
+    /// What has become durable in this step: its merge need not read it back.
+    fresh: Option<(ObjectId, Value)>,
     drained: u64,
     retried: u64,
     discarded: u64,
@@ -118,6 +120,7 @@ impl Core for Outbox {
         self.take(now, event, shelf, &mut effects);
         self.discard();
         self.begin_merges(now, shelf, &mut effects);
+        self.fresh = None;
         self.begin_removal(&mut effects);
         self.end_discard(&mut effects);
         effects
@@ -157,6 +160,7 @@ impl Outbox {
             last_ticket: Ticket::default(),
             floor: Version::default(),
             discarding: None,
+            fresh: None,
             drained: 0,
             retried: 0,
             discarded: 0,
@@ -237,7 +241,7 @@ impl Outbox {
         self.clock.observe(shelf.latest_version());
         self.clock.observe(base.version().unwrap_or_default());
         let version = self.clock.tick(now.wall);
-        let (value, written) = match change.decide(&id, current, now.wall.secs(), version)? {
+        let (value, written) = match change.apply(&id, current, now.wall.secs(), version) {
             WriteDecision::Keep { object, created } => {
                 (Value::Live(object), Written::Kept { version, created })
             }
@@ -320,8 +324,12 @@ impl Outbox {
 
     fn on_put_stored(&mut self, now: Now, id: &ObjectId, version: Version, is_durable: bool) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        entry.pending.retain(|value| value.version() != Some(version));
+        let place = entry.pending.iter().position(|value| value.version() == Some(version));
+        let stored = place.and_then(|place| entry.pending.remove(place));
         if is_durable {
+            // An older one is no more what is kept, and with a newer one under way the disk may have that.
+            let is_newest = entry.pending.is_empty() && entry.kept <= Some(version);
+            self.fresh = stored.filter(|_| is_newest).map(|value| (id.clone(), value));
             entry.kept = entry.kept.max(Some(version));
             entry.is_unsure = false;
         } else {
@@ -356,7 +364,8 @@ impl Outbox {
     ) -> Option<OutboxEffect> {
         let entry = self.entries.get_mut(&id)?;
         entry.due = None;
-        let value = match shelf.entry(&id) {
+        let fresh = self.fresh.take_if(|(fresh, _)| *fresh == id);
+        let value = match fresh.map_or_else(|| shelf.entry(&id), |(_, value)| Ok(Some(value))) {
             Ok(value) => value,
             Err(_) => {
                 entry.attempts += 1;

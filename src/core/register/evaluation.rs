@@ -71,13 +71,12 @@ impl Registers {
                 Err(refusal) => RegisterOutcome::Refused(refusal),
                 Ok(()) => {
                     let version = self.numbers.version(step.now.wall, value.version());
-                    match change.clone().decide(id, current, now, version) {
-                        Err(refusal) => RegisterOutcome::Refused(refusal),
-                        Ok(WriteDecision::Keep { object, created }) => {
+                    match change.clone().apply(id, current, now, version) {
+                        WriteDecision::Keep { object, created } => {
                             verdict.value = Some(Value::Live(object));
                             RegisterOutcome::Written { version: Some(version), created }
                         }
-                        Ok(WriteDecision::Remove) => {
+                        WriteDecision::Remove => {
                             verdict.value = Some(Value::Tombstone(Tombstone { version }));
                             RegisterOutcome::Written { version: None, created: false }
                         }

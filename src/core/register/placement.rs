@@ -42,6 +42,31 @@ pub fn is_rescanned(id: &ObjectId, configuration: &Configuration) -> bool {
     set.forced || set.old.is_some_and(|old| old != set.new)
 }
 
+/// What a configuration means for a register that a node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegisterFate {
+    /// Nothing.
+    Stays,
+    /// It is not the node's any more (rule 3).
+    Gone,
+    /// It takes part in the rescan (rule 9).
+    Rescanned,
+}
+
+/// Decides what a configuration that a node adopts means for one of its registers.
+pub fn fate(
+    id: &ObjectId,
+    is_accepted: bool,
+    configuration: &Configuration,
+    node: NodeId,
+) -> RegisterFate {
+    match configuration.is_joint() {
+        true if is_accepted && is_rescanned(id, configuration) => RegisterFate::Rescanned,
+        false if !keeps(node, id, configuration) => RegisterFate::Gone,
+        _ => RegisterFate::Stays,
+    }
+}
+
 /// Tells whether a configuration names a node, as an old member or as a new one.
 pub(super) fn names(configuration: &Configuration, node: NodeId) -> bool {
     let is_old = |old: &Old| old.members.contains(&node);

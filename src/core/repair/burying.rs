@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Burial, NoAnswer, Now, Outlived, RepairAnswer, RepairEffect, RepairRequest, Survey, Sweeper,
+    Burial, Expired, NoAnswer, Now, RepairAnswer, RepairEffect, RepairRequest, Survey, Sweeper,
     Ticket,
     running::{Reason, RepairTask},
 };
@@ -23,7 +23,7 @@ const ANYBODY_S: u64 = 600;
 pub(super) struct ExpirySearch {
     due: MonotonicUs,
     under_way: Option<Ticket>,
-    after: Option<Outlived>,
+    after: Option<Expired>,
 }
 
 impl ExpirySearch {
@@ -103,7 +103,7 @@ impl Sweeper {
         &mut self,
         now: Now,
         ticket: Ticket,
-        found: Result<Vec<Outlived>, NoAnswer>,
+        found: Result<Vec<Expired>, NoAnswer>,
     ) {
         if self.expiry.under_way != Some(ticket) {
             return;
@@ -113,7 +113,7 @@ impl Sweeper {
         let found = found.unwrap_or_default();
         self.expiry.after = found.last().cloned();
         let goes_on = !found.is_empty();
-        for Outlived { id, expires_at, .. } in found.into_iter().take(OUTLIVED_MAX) {
+        for Expired { id, expires_at, .. } in found.into_iter().take(OUTLIVED_MAX) {
             let is_old = expires_at.0.saturating_add(ANYBODY_S) <= now.wall.secs().0;
             let is_ours = scope.looks_after(&id, &self.alive);
             let is_ours = is_ours || is_old && scope.replicas(&id).contains(&scope.this);

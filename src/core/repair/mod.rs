@@ -24,6 +24,6 @@ pub use message::{
 };
 pub use running::RepairStatus;
 pub use survey::{Burial, Scope, Survey, SurveyHead, walk};
-pub use sweeper::{Outlived, RepairEffect, RepairEvent, RepairOptions, Sweeper};
+pub use sweeper::{Expired, RepairEffect, RepairEvent, RepairOptions, Sweeper};
 
 use crate::machine::{NoAnswer, Now, Ticket};

@@ -40,9 +40,9 @@ pub struct RepairOptions {
     pub bytes_per_s: u64,
 }
 
-/// An object whose time has come.
+/// An object of the group whose time has come, and that only a round may make a tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outlived {
+pub struct Expired {
     /// The object.
     pub id: ObjectId,
     /// Its version.
@@ -65,7 +65,7 @@ pub enum RepairEvent {
     /// What this node has of some objects.
     Looked(Ticket, Result<Vec<Option<ReplicaHead>>, NoAnswer>),
     /// Objects that have expired, oldest first.
-    Outlived(Ticket, Result<Vec<Outlived>, NoAnswer>),
+    Outlived(Ticket, Result<Vec<Expired>, NoAnswer>),
     /// Up to which version this node will submit nothing any more.
     Floor(Ticket, Result<Version, NoAnswer>),
     /// A round has ended.
@@ -120,7 +120,7 @@ pub enum RepairEffect {
         /// Names it.
         ticket: Ticket,
         /// Behind which one.
-        after: Option<Outlived>,
+        after: Option<Expired>,
     },
     /// Have this node promise to submit nothing old any more.
     Floor {

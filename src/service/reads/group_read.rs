@@ -22,7 +22,7 @@ use nomad_core::{
         object::{Object, ObjectId},
         trace::TraceContext,
     },
-    register::{RegisterOrder, RegisterOutcome, placement::ReplicaSet},
+    register::{RegisterOrder, placement::ReplicaSet},
 };
 use nomad_ports::peer_transport::{LinkError, Service};
 
@@ -73,10 +73,7 @@ impl ReadPath {
         cx: Context,
         id: &ObjectId,
     ) -> Result<Option<Object>, ServiceError> {
-        match self.writers.run(from, cx, id, RegisterOrder::Read).await? {
-            RegisterOutcome::Read(object) => Ok(object),
-            other => Err(NotDone::of(&other).unwrap_or(NotDone::Unknown).into()),
-        }
+        Ok(self.writers.run(from, cx, id, RegisterOrder::Read).await?.read()?)
     }
 
     /// Asks the other replicas, nearest first: the next one when one has nothing, does not answer, or is slower than most.

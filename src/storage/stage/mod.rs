@@ -139,10 +139,7 @@ impl<T: RecordTable> BatchStage<'_, T> {
         if let Err(refusal) = change.check(current) {
             return Ok(Err(refusal));
         }
-        let decision = match change.decide(id, current, now, self.clock.tick(self.now)) {
-            Ok(decision) => decision,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+        let decision = change.apply(id, current, now, self.clock.tick(self.now));
         if let Some(at) = stored.as_ref().and_then(|object| object.expires_at) {
             self.remove(expiry_key(at, tier, id.as_str()));
         }

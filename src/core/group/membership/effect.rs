@@ -11,7 +11,7 @@ use crate::{
     group::{
         offer::{FoundGroups, Offer, Seeker, Whereabouts},
         table::{GroupTable, TableCommand},
-        view::{Liveness, RoleState},
+        view::Liveness,
     },
     machine::Ticket,
     model::node_id::NodeId,
@@ -156,54 +156,16 @@ impl SearchGoal {
     }
 }
 
-/// A fact for the log and the counters.
+/// A fact for the log. What can be seen of the published view is not among them: see
+/// [`view_change`](crate::group::view_change).
 #[derive(Debug, Clone, PartialEq)]
 pub enum MembershipReport {
-    /// This node's role state has changed.
-    Role {
-        /// What it was.
-        from: RoleState,
-        /// What it is.
-        to: RoleState,
-        /// Its group.
-        group: Option<String>,
-    },
-    /// The table has a member more.
-    Joined {
-        /// The member.
-        node: NodeId,
-        /// Its claim.
-        claim: u64,
-    },
-    /// The table has a member less.
-    Left {
-        /// The member.
-        node: NodeId,
-        /// Its claim.
-        claim: u64,
-    },
     /// A member looks otherwise from here.
     Liveness {
         /// The member.
         node: NodeId,
         /// How it looks.
         liveness: Liveness,
-    },
-    /// The group has another configuration.
-    Epoch {
-        /// Its number.
-        epoch: u64,
-        /// Whether a change is under way.
-        joint: bool,
-        /// How many members it names.
-        members: u32,
-    },
-    /// The group has another super-peer, or none.
-    SuperPeer {
-        /// The super-peer.
-        node: Option<NodeId>,
-        /// The term of the log.
-        term: u64,
     },
     /// One member cannot reach another, but this super-peer can.
     PairFault {
@@ -212,11 +174,6 @@ pub enum MembershipReport {
         /// Whom it cannot reach.
         to: NodeId,
         /// `false` once it can again.
-        present: bool,
-    },
-    /// The group's majority is lost, or back.
-    Majority {
-        /// Whether it is there.
         present: bool,
     },
     /// The group is no more.

@@ -191,9 +191,6 @@ impl Membership {
         if let Some(seated) = self.seated() {
             seated.has_lost_majority = is_lost;
         }
-        if is_lost != was_lost {
-            self.report(MembershipReport::Majority { present });
-        }
     }
 
     /// Returns how long a group may be without a majority before that is more than an election.

@@ -1,9 +1,6 @@
 //! What a membership tells others: announcements, links to keep, reports. Each is sent when it changes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::BTreeMap;
 
 use super::{
     Lived, MemberLiveness, Membership, MembershipEffect, MembershipReport, MembershipStage,
@@ -11,8 +8,7 @@ use super::{
 use crate::{
     group::{
         offer::{Offer, Seeker, Whereabouts},
-        table::GroupTable,
-        view::{Liveness, RoleState},
+        view::Liveness,
     },
     model::node_id::NodeId,
 };
@@ -23,14 +19,13 @@ const LIVENESS_US: u64 = 500_000;
 /// What was shown last.
 #[derive(Debug, Default)]
 pub(super) struct LastShown {
-    state: Option<RoleState>,
     offer: Option<Offer>,
     seq: u64,
     seeker: Option<Seeker>,
     whereabouts: Option<Whereabouts>,
     links: BTreeMap<NodeId, String>,
-    table: Option<Arc<GroupTable>>,
-    leader: Option<(Option<NodeId>, u64)>,
+    /// The group, and how many of its changes were forced.
+    forced: Option<(String, u64)>,
     liveness: BTreeMap<NodeId, Liveness>,
     liveness_at: Lived,
 }
@@ -41,13 +36,8 @@ impl Membership {
         self.show_offer();
         self.show_seeker();
         self.show_links();
-        self.show_table();
+        self.show_forced();
         self.show_liveness();
-        let state = self.state();
-        if let Some(from) = self.shown.state.replace(state).filter(|from| *from != state) {
-            let group = self.durable.home.clone();
-            self.report(MembershipReport::Role { from, to: state, group });
-        }
     }
 
     fn show_offer(&mut self) {
@@ -113,47 +103,22 @@ impl Membership {
             })
     }
 
-    fn show_table(&mut self) {
+    /// Shows whether changes of the group were forced.
+    fn show_forced(&mut self) {
         let seated = matches!(self.stage, MembershipStage::Seated(_));
-        let leader = seated.then_some((self.log.leader, self.log.term));
-        if leader != self.shown.leader {
-            self.shown.leader = leader;
-            if let Some((node, term)) = leader {
-                self.report(MembershipReport::SuperPeer { node, term });
-            }
-        }
-        let table = self.table().filter(|_| seated).cloned();
-        let is_same = match (&table, &self.shown.table) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (a, b) => a.is_none() && b.is_none(),
+        let Some(table) = self.table().filter(|_| seated) else {
+            self.shown.forced = None;
+            return;
         };
-        if is_same {
+        let (epoch, count) = (table.epoch(), table.forced);
+        let known = self.shown.forced.as_ref().filter(|(group, _)| *group == table.name);
+        let known = known.map(|(_, forced)| *forced);
+        if known == Some(count) {
             return;
         }
-        let before = std::mem::replace(&mut self.shown.table, table.clone());
-        let Some(table) = table else { return };
-        let before = before.filter(|before| before.name == table.name);
-        self.show_seats(before.as_deref(), &table);
-        if before.as_ref().is_some_and(|before| before.forced < table.forced) {
-            self.report(MembershipReport::Forced { epoch: table.epoch(), count: table.forced });
-        }
-        if before.is_none_or(|before| before.epoch() != table.epoch()) {
-            let (epoch, joint) = (table.epoch(), table.configuration().is_joint());
-            let members = table.count();
-            self.report(MembershipReport::Epoch { epoch, joint, members });
-        }
-    }
-
-    fn show_seats(&mut self, before: Option<&GroupTable>, table: &GroupTable) {
-        let seats = |table: &GroupTable| -> BTreeSet<(NodeId, u64)> {
-            table.seats.iter().map(|(node, seat)| (*node, seat.claim)).collect()
-        };
-        let (old, new) = (before.map(seats).unwrap_or_default(), seats(table));
-        for (node, claim) in old.difference(&new).copied() {
-            self.report(MembershipReport::Left { node, claim });
-        }
-        for (node, claim) in new.difference(&old).copied() {
-            self.report(MembershipReport::Joined { node, claim });
+        self.shown.forced = Some((table.name.clone(), count));
+        if known.is_some_and(|known| known < count) {
+            self.report(MembershipReport::Forced { epoch, count });
         }
     }
 

@@ -61,6 +61,8 @@ struct Bench {
     log: LogState,
     /// What was wanted of others.
     out: Vec<MembershipEffect>,
+    /// What became of the majority.
+    majority: Vec<bool>,
 }
 
 impl Bench {
@@ -97,8 +99,10 @@ impl Bench {
     fn new(n: u8, permanent: bool, durable: Durable, log: LogState) -> Self {
         let member = seat(n, permanent).member;
         let core = Membership::new(config(), member, permanent, durable, 7);
-        let mut bench = Self { core, now: S, log: log.clone(), out: Vec::new() };
+        let mut bench =
+            Self { core, now: S, log: log.clone(), out: Vec::new(), majority: Vec::new() };
         bench.step(MembershipEvent::Started { log });
+        bench.majority.clear();
         bench
     }
 
@@ -106,7 +110,13 @@ impl Bench {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             self.now += 1_000;
-            for effect in self.core.step(Now::at(MonotonicUs(self.now)), event, &()) {
+            let had_majority = self.core.has_majority();
+            let effects = self.core.step(Now::at(MonotonicUs(self.now)), event, &());
+            let has_majority = self.core.has_majority();
+            if has_majority != had_majority {
+                self.majority.push(has_majority);
+            }
+            for effect in effects {
                 match effect {
                     MembershipEffect::Persist { ticket, .. } => {
                         events.push(MembershipEvent::Persisted(ticket))
@@ -179,13 +189,8 @@ impl Bench {
         asked.collect()
     }
 
-    /// What was reported of the majority.
     fn majority(&self) -> Vec<bool> {
-        let reports = self.out.iter().filter_map(|effect| match effect {
-            MembershipEffect::Report(MembershipReport::Majority { present }) => Some(*present),
-            _ => None,
-        });
-        reports.collect()
+        self.majority.clone()
     }
 }
 
@@ -398,7 +403,7 @@ fn a_founder_that_knew_nobody_looks_for_a_better_group_too() {
     let log = Bench::seated(1, &[1], false).log;
     let durable = Durable { claim: 1, home: Some(GROUP.into()) };
     let core = Membership::new(alone, seat(1, false).member, false, durable, 7);
-    let mut bench = Bench { core, now: S, log: log.clone(), out: Vec::new() };
+    let mut bench = Bench { core, now: S, log: log.clone(), out: Vec::new(), majority: Vec::new() };
     bench.step(MembershipEvent::Started { log });
     bench.wait(10 * S);
     bench.finds(&[offer("group-other", 2, 3)]);

@@ -172,14 +172,14 @@ impl Net {
                 let mut found: Vec<_> = store
                     .iter()
                     .filter(|(_, cell)| cell.is_live && cell.expires_at.is_some_and(|at| at <= now))
-                    .map(|(id, cell)| Outlived {
+                    .map(|(id, cell)| Expired {
                         id: id.clone(),
                         version: cell.version.unwrap(),
                         expires_at: UnixSecs(cell.expires_at.unwrap()),
                     })
                     .collect();
                 found.sort_by_key(|one| (one.expires_at, one.id.clone()));
-                let key = |one: &Outlived| (one.expires_at, one.id.clone());
+                let key = |one: &Expired| (one.expires_at, one.id.clone());
                 found.retain(|one| after.as_ref().is_none_or(|after| key(one) > key(after)));
                 found.truncate(5);
                 RepairEvent::Outlived(ticket, Ok(found))
