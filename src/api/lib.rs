@@ -13,11 +13,10 @@ mod group_figures;
 pub mod grpc;
 pub mod listener;
 pub mod metrics;
-pub mod replica_figures;
 pub mod rest;
 pub mod starting;
 pub mod status;
+pub mod storage_figures;
 mod streams;
 #[cfg(test)]
 pub mod test_backend;
-pub mod upkeep_figures;
