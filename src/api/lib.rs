@@ -1,6 +1,6 @@
 //! The edges: gRPC and REST. They decode, admit, ask and encode; they decide nothing.
 //!
-//! Invariants: an edge never touches the store, only actors' addresses; every request holds a permit until it is
+//! Invariants: an edge never touches the store, and asks what it asks by the room `service`, as embedding programs do; every request holds a permit until it is
 //! answered, or is refused at once; REST and gRPC answer from one table of error codes; protobuf types stop here.
 
 pub mod admission;
@@ -13,11 +13,10 @@ mod group_figures;
 pub mod grpc;
 pub mod listener;
 pub mod metrics;
-pub mod replica_figures;
 pub mod rest;
 pub mod starting;
 pub mod status;
+pub mod storage_figures;
 mod streams;
 #[cfg(test)]
 pub mod test_backend;
-pub mod upkeep_figures;

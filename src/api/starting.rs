@@ -112,25 +112,17 @@ impl Edge for StartingGrpc {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nomad_actors::TraceRecorder;
+    use nomad_core::model::time::UnixMs;
     use nomad_ports::{OsEntropy, clock::ManualClock};
 
+    /// What REST answers is tested where the sockets are, in the room `node`.
     #[test]
-    fn a_node_that_is_starting_is_alive_and_takes_nothing() {
-        let clock = Arc::new(ManualClock::at(nomad_core::model::time::UnixMs(1_000)));
+    fn a_grpc_client_is_told_that_the_node_is_starting() {
+        let clock = Arc::new(ManualClock::at(UnixMs(1_000)));
         let recorder = TraceRecorder::new(128, clock, Arc::new(OsEntropy));
-        let starting = Starting::new(NodeId::from_key([7; 32]), Arc::new(recorder));
-        let ask = |path: &str| starting.rest(&Request::get(path).body(()).unwrap());
-        let alive = ask("/healthz");
-        assert_eq!(alive.status(), 200);
-        assert!(alive.headers().contains_key("nomad-request-id"));
-        for path in ["/readyz", "/nomad/v1/objects/a", "/nomad/v1/status", "/metrics"] {
-            let refused = ask(path);
-            assert_eq!(refused.status(), 503, "{path}");
-            assert_eq!(refused.headers()["retry-after"], "1");
-        }
+        let node = Starting::new(NodeId::from_key([7; 32]), Arc::new(recorder));
         let request = Request::post("/grpc.health.v1.Health/Check").body(()).unwrap();
-        let refused = grpc::refused(&super::starting(), starting.name(&request));
+        let refused = grpc::refused(&starting(), node.name(&request));
         assert_eq!(refused.headers()["grpc-status"], "14");
         assert!(refused.headers().contains_key("nomad-request-id"));
     }

@@ -4,8 +4,7 @@ use serde::Serialize;
 
 use super::{
     backend::{Backend, NodePhase},
-    replica_figures::OutboxStatus,
-    upkeep_figures::{LedgerStatus, RepairStatusShown},
+    storage_figures::{LedgerStatus, OutboxStatus, RepairStatusShown},
 };
 use nomad_core::{
     group::{

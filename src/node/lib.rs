@@ -43,10 +43,9 @@ use nomad_api::{
     grpc,
     listener::{Gate, Listener, ListenerArgs, ListenerMsg},
     metrics::{Metrics, StoreStats},
-    replica_figures::ReplicaFigures,
     rest,
     starting::{Starting, StartingGrpc, StartingRest},
-    upkeep_figures::UpkeepFigures,
+    storage_figures::StorageCollector,
 };
 use nomad_config::{Config, LimitsConfig};
 use nomad_consensus::{self as consensus, RaftConsensus, RaftOptions, RaftTimes};
@@ -232,19 +231,8 @@ impl Node {
         (kit, gate): (Kit, Gate),
         ground: Ground,
     ) -> Result<Self, StartError> {
-        let Ground {
-            identity,
-            data_dir,
-            sockets,
-            links,
-            peer_links,
-            links_spec,
-            link_listener,
-            overlay,
-            store,
-            log,
-            times,
-        } = ground;
+        let Ground { identity, data_dir, sockets, links, link_listener, overlay, .. } = ground;
+        let (peer_links, store, log) = (ground.peer_links, ground.store, ground.log);
         let founder = member::founder(&config, permanent, &identity, &sockets);
         let view = Published::new(View::discovering(&founder));
         let listens = overlay.state().listens.into_iter().next().unwrap_or_default();
@@ -277,7 +265,12 @@ impl Node {
         let (group_table, table_spec) =
             worker::<GroupTableActor>(&kit, "group_table", "group", table_args);
         let membership_args = membership::MembershipArgs {
-            config: member::membership(&config, founder.settings, overlay.has_sources(), &times),
+            config: member::membership(
+                &config,
+                founder.settings,
+                overlay.has_sources(),
+                &ground.times,
+            ),
             view: Arc::clone(&view),
             durable: Arc::new(MembershipFile::of(data_dir.path())),
             log: log.watch(),
@@ -309,15 +302,9 @@ impl Node {
             (Arc::clone(&view), network.clone()),
             Arc::clone(&operations),
         )
-        .with(Box::new(UpkeepFigures {
+        .with(Box::new(StorageCollector {
             kit: kit.clone(),
-            ledger: Arc::clone(&figures.ledger),
-            repair: Arc::clone(&figures.repair),
-        }))
-        .with(Box::new(ReplicaFigures {
-            kit: kit.clone(),
-            outbox: Arc::clone(&figures.outbox),
-            rounds: Arc::clone(&figures.rounds),
+            figures: figures.clone(),
             reads: storage.reads.clone(),
         }));
         let service = Arc::new(NodeService {
@@ -358,7 +345,7 @@ impl Node {
         let children = vec![
             nested(&kit, "storage", "node", storage.children),
             nested(&kit, "network", "node", vec![overlay_spec]),
-            nested(&kit, "group", "node", vec![table_spec, links_spec, membership_spec]),
+            nested(&kit, "group", "node", vec![table_spec, ground.links_spec, membership_spec]),
             nested(&kit, "edge", "node", vec![rest_spec, grpc_spec]),
         ];
         let root = Root::start(&kit, "node", children).await.map_err(StartError::Actors)?;

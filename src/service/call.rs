@@ -67,7 +67,6 @@ impl Entrance {
 }
 
 /// A request in hand. Recorded once: when it is [ended](Self::end), or when it is dropped because its client has gone.
-#[derive(Debug)]
 pub struct ServiceCall {
     service: Arc<NodeService>,
     from: &'static Arc<str>,

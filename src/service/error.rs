@@ -6,11 +6,7 @@ use thiserror::Error;
 
 use nomad_actors::{AskError, outbox::OutboxError, repair_sweeper::RepairError};
 use nomad_core::{
-    group::{
-        ReplicationFactorError,
-        control::ControlError,
-        replication::{NotDone, NotServed},
-    },
+    group::{ReplicationFactorError, control::ControlError, replication::NotDone},
     model::{
         change::{ContentError, WriteRefusal},
         object::ObjectIdError,
@@ -34,10 +30,7 @@ pub enum ServiceError {
     /// The condition of the write does not hold.
     #[error(transparent)]
     Refused(#[from] WriteRefusal),
-    /// The node is in no group whose object it could be.
-    #[error(transparent)]
-    NotServed(#[from] NotServed),
-    /// The members that keep the object did not do it.
+    /// The members that keep the object did not do it, or there are none.
     #[error(transparent)]
     NotDone(#[from] NotDone),
     /// This node's outbox did not take a fast write.
@@ -100,9 +93,9 @@ impl ServiceError {
                 WriteRefusal::Missing => Kind::Missing,
                 WriteRefusal::VersionMismatch { .. } => Kind::Unmet,
             },
-            Self::NotServed(NotServed::NoGroup { .. }) => Kind::Unavailable,
             Self::NotDone(error) => match error {
-                NotDone::NoQuorum { .. }
+                NotDone::NoGroup { .. }
+                | NotDone::NoQuorum { .. }
                 | NotDone::NoReplica { .. }
                 | NotDone::TooFewMembers { .. }
                 | NotDone::NotReady

@@ -19,7 +19,7 @@ mod tests;
 mod wiring;
 mod writes;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 pub use self::{
     assurance::{Assurance, Reach},
@@ -78,12 +78,6 @@ pub struct NodeService {
     pub limits: ServiceLimits,
     /// How long reads and writes took.
     pub operations: Arc<Operations>,
-}
-
-impl fmt::Debug for NodeService {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NodeService")
-    }
 }
 
 impl NodeService {

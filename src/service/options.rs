@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use nomad_core::{
     group::{RetrievalMode, StorageMode},
-    model::{change::Condition, object::Version, time::UnixSecs},
+    model::{change::Condition, time::UnixSecs},
 };
 
 /// How a write is to be done. The default: in the node's mode, under the condition of the method, for ever.
@@ -38,24 +38,6 @@ impl WriteOptions {
     pub fn when(self, condition: Condition) -> Self {
         Self { condition: Some(condition), ..self }
     }
-
-    /// Has an effect only if the object has this version.
-    #[must_use]
-    pub fn at_version(self, version: Version) -> Self {
-        self.when(Condition::Version(version))
-    }
-
-    /// Lets the object be absent from this time on.
-    #[must_use]
-    pub fn expires_at(self, at: UnixSecs) -> Self {
-        Self { expires_at: Some(at), ..self }
-    }
-
-    /// Gives up after this time.
-    #[must_use]
-    pub fn within(self, timeout: Duration) -> Self {
-        Self { timeout: Some(timeout), ..self }
-    }
 }
 
 /// How a read is to be done. The default: in the node's mode.
@@ -81,11 +63,5 @@ impl ReadOptions {
     /// Asks all replicas at once.
     pub fn parallel() -> Self {
         Self { mode: Some(RetrievalMode::Parallel), ..Self::default() }
-    }
-
-    /// Gives up after this time.
-    #[must_use]
-    pub fn within(self, timeout: Duration) -> Self {
-        Self { timeout: Some(timeout), ..self }
     }
 }

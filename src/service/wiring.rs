@@ -2,7 +2,6 @@
 //! them, and the ways to read and write that requests use. Nothing runs yet: a supervisor starts the children.
 
 use std::{
-    fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -67,12 +66,6 @@ pub struct StorageArgs {
     pub left_behind: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl fmt::Debug for StorageArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StorageArgs(below {})", self.supervisor)
-    }
-}
-
 /// The actors of the storage, not running yet, and the ways to them.
 pub struct Storage {
     /// How their supervisor starts them.
@@ -108,18 +101,6 @@ pub struct StorageFigures {
     pub ledger: Arc<LedgerGauge>,
     /// What repair has done.
     pub repair: Arc<RepairGauge>,
-}
-
-impl fmt::Debug for Storage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Storage")
-    }
-}
-
-impl fmt::Debug for StorageFigures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StorageFigures")
-    }
 }
 
 impl Storage {

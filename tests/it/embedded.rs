@@ -40,7 +40,7 @@ async fn a_program_that_embeds_a_node_can_do_what_clients_can() {
     assert_eq!((taken.kind(), taken.retry_after()), (ErrorKind::Exists, None));
     assert!(taken.is_outcome_known());
     let version = put.version.unwrap();
-    let at = |options: &WriteOptions| options.clone().at_version(version);
+    let at = |options: &WriteOptions| options.clone().when(Condition::Version(version));
     let update = node.update("item:1", "a better sword", at(&fast)).await.unwrap();
     assert!(!update.created && update.assurance.reach == Reach::Local);
     let late = node.update("item:1", "the worst", at(&safe)).await.unwrap_err();

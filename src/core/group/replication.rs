@@ -15,20 +15,15 @@ use crate::{
     register::RegisterOutcome,
 };
 
-/// Why an object of the group cannot be read or written at all.
+/// Why an operation on an object of the group was not done, or not known to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum NotServed {
+pub enum NotDone {
     /// There is no group whose object it could be.
     #[error("no group yet: {reason}")]
     NoGroup {
         /// What the node does instead.
         reason: &'static str,
     },
-}
-
-/// Why an operation on an object of the group was not done, or not known to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum NotDone {
     /// Too few of the members that keep it answered. Nothing has changed.
     #[error(
         "{answered} of the object's replicas answered, and {needed} are needed: a safe operation needs a majority of them. Try again once they are back, or use the mode fast"
@@ -130,11 +125,11 @@ impl RegisterOutcome {
 /// Checks whether objects of a tier are served at all.
 ///
 /// # Errors
-/// [`NotServed`], for objects of the group's tier.
-pub fn serves(view: &View, tier: Tier) -> Result<(), NotServed> {
+/// [`NotDone::NoGroup`], for objects of the group's tier.
+pub fn serves(view: &View, tier: Tier) -> Result<(), NotDone> {
     if tier == Tier::Group && view.group().is_none() {
         let reason = view.unready().unwrap_or("looking for a group");
-        return Err(NotServed::NoGroup { reason });
+        return Err(NotDone::NoGroup { reason });
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! The figures of the ledger and of repair, read when they are asked for.
+//! The figures of the objects of the group: the outbox, the rounds, the hedges, the ledger, repair. Read when they are asked for.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use prometheus_client::{
     collector::Collector,
@@ -9,37 +9,49 @@ use prometheus_client::{
 };
 use serde::Serialize;
 
-use nomad_actors::{Kit, ledger::LedgerGauge, repair_sweeper::RepairGauge};
-use nomad_core::{ledger::LedgerStanding, repair::RepairStatus};
+use nomad_actors::Kit;
+use nomad_core::{
+    ledger::LedgerStanding,
+    model::{hlc, time::UnixMs},
+    outbox::Figures,
+    repair::RepairStatus,
+};
+use nomad_service::{ReadPath, StorageFigures};
 
 /// Reads them.
-pub struct UpkeepFigures {
+pub struct StorageCollector {
     /// For the time.
     pub kit: Kit,
-    /// How the objects stand.
-    pub ledger: Arc<LedgerGauge>,
-    /// What repair has done.
-    pub repair: Arc<RepairGauge>,
+    /// What the actors show of themselves.
+    pub figures: StorageFigures,
+    /// The way to read, which counts hedges.
+    pub reads: ReadPath,
 }
 
-impl fmt::Debug for UpkeepFigures {
+impl fmt::Debug for StorageCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UpkeepFigures")
+        f.write_str("StorageCollector")
     }
 }
 
-impl UpkeepFigures {
-    fn oldest_s(&self, repair: &RepairStatus) -> f64 {
-        let now = self.kit.clock.wall().0;
-        repair.oldest.map_or(0.0, |since| now.saturating_sub(since.0) as f64 / 1_000.0)
-    }
-}
-
-impl Collector for UpkeepFigures {
+impl Collector for StorageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let (ledger, repair) = (self.ledger.read(), self.repair.read());
-        let under = ledger.census.map_or(0, |census| census.under_replicated);
+        let StorageFigures { outbox, rounds, ledger, repair } = &self.figures;
+        let (outbox, rounds) = (outbox.read(), rounds.read());
+        let (ledger, repair) = (ledger.read(), repair.read());
+        let now = self.kit.clock.wall().0;
+        let seconds = |since: Option<UnixMs>| {
+            since.map_or(0.0, |since| now.saturating_sub(since.0) as f64 / 1_000.0)
+        };
         let gauges = [
+            ("outbox_entries", "Fast writes that wait to be replicated", outbox.entries as f64),
+            ("outbox_bytes", "Bytes of these writes", outbox.bytes as f64),
+            (
+                "outbox_oldest_seconds",
+                "Age of the oldest of them",
+                seconds(outbox.oldest.map(hlc::at)),
+            ),
+            ("outbox_merging", "Those that are being replicated", outbox.in_flight as f64),
             (
                 "ledger_keeps",
                 "1 while this node keeps its group's ledger",
@@ -50,13 +62,13 @@ impl Collector for UpkeepFigures {
             (
                 "under_replicated_objects",
                 "Objects whose newest version too few members hold, where the ledger is kept",
-                under as f64,
+                ledger.census.map_or(0, |census| census.under_replicated) as f64,
             ),
             ("repair_left", "Objects that wait for a repair or are in one", repair.left as f64),
             (
                 "repair_oldest_seconds",
                 "For how long the oldest of them waits",
-                self.oldest_s(&repair),
+                seconds(repair.oldest),
             ),
             (
                 "repair_kept_tombstones",
@@ -69,6 +81,31 @@ impl Collector for UpkeepFigures {
             metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
         let counters = [
+            ("outbox_drained", "Fast writes that were replicated", outbox.drained),
+            ("outbox_retried", "Times that this failed and is tried again", outbox.retried),
+            ("outbox_discarded", "Fast writes dropped as too old", outbox.discarded),
+            ("rounds_prepares", "First phases of rounds begun", rounds.prepares),
+            ("rounds_accepts", "Second phases of rounds begun", rounds.accepts),
+            ("rounds_piggybacks", "Second phases that needed no first one", rounds.piggybacks),
+            ("rounds_batched", "Changes decided along with others of their object", rounds.batched),
+            ("rounds_agreed", "Safe reads that needed no round", rounds.agreed),
+            ("rounds_conflicts", "Rounds that met another one and began again", rounds.conflicts),
+            ("rounds_resends", "Messages of rounds sent again", rounds.resends),
+            ("rounds_rescans", "Rounds for a change of the members", rounds.rescans),
+            ("unknown_outcomes", "Requests for a round whose outcome is unknown", rounds.unknown),
+            ("no_quorum", "Requests for a round that had no quorum in time", rounds.no_quorum),
+            ("rounds_busy", "Requests for a round refused as busy", rounds.busy),
+            ("rounds_dropped", "Messages of other members dropped", rounds.dropped),
+            (
+                "rounds_damaged",
+                "Messages dropped because the register does not read back",
+                rounds.damaged,
+            ),
+            (
+                "read_hedges",
+                "Fast reads that asked another member because one was slow",
+                self.reads.hedges(),
+            ),
             ("ledger_notices", "Notices of other members taken", ledger.notices),
             ("ledger_gaps", "Notices of other members that were missing", ledger.gaps),
             ("ledger_corrected", "Entries that a comparison has corrected", ledger.corrected),
@@ -87,6 +124,37 @@ impl Collector for UpkeepFigures {
             metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         Ok(())
+    }
+}
+
+/// The fast writes of this node that no quorum has yet.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboxStatus {
+    /// How many objects are written so.
+    pub entries: u64,
+    /// Their bytes, with those of the ids and a little for each.
+    pub bytes: u64,
+    /// When the oldest of them was written, in milliseconds since 1970; null when there are none.
+    pub oldest: Option<u64>,
+    /// How many are being replicated.
+    pub merging: u64,
+    /// How many were replicated since the node was started.
+    pub drained: u64,
+    /// How often that failed, to be tried again.
+    pub retried: u64,
+}
+
+impl From<Figures> for OutboxStatus {
+    fn from(figures: Figures) -> Self {
+        Self {
+            entries: figures.entries,
+            bytes: figures.bytes,
+            oldest: figures.oldest.map(|oldest| hlc::at(oldest).0),
+            merging: figures.in_flight,
+            drained: figures.drained,
+            retried: figures.retried,
+        }
     }
 }
 
