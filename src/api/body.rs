@@ -20,7 +20,7 @@ use super::{
     error::{ApiError, ErrorCode},
 };
 
-type BoxError = Box<dyn Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A body that fails with an [`ApiError`] when it breaks a limit.
 pub struct LimitedBody<B> {

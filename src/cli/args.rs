@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::Shell;
 use http::HeaderValue;
 
@@ -10,6 +13,7 @@ use super::{
     bench::{BenchArgs, RestBase},
     help,
 };
+use nomad_core::group::{RetrievalMode, StorageMode};
 
 /// A geo-spatial peer-to-peer object store.
 #[derive(Debug, Parser)]
@@ -170,8 +174,8 @@ pub(super) struct ContentArgs {
     #[arg(long, value_name = "TYPE", value_parser = header_value)]
     pub content_type: Option<HeaderValue>,
     /// When the write is acknowledged [default: the node's]
-    #[arg(long, value_enum)]
-    pub mode: Option<WriteMode>,
+    #[arg(long, value_parser = storage_mode())]
+    pub mode: Option<StorageMode>,
 }
 
 /// `nomad put`.
@@ -211,8 +215,8 @@ pub(super) struct GetArgs {
     #[arg(long, value_enum, default_value_t)]
     pub output: GetOutput,
     /// How replicas are asked [default: the node's]
-    #[arg(long, value_enum)]
-    pub mode: Option<ReadMode>,
+    #[arg(long, value_parser = retrieval_mode())]
+    pub mode: Option<RetrievalMode>,
     #[command(flatten)]
     pub connection: ConnectionArgs,
 }
@@ -353,43 +357,23 @@ pub(super) enum GetOutput {
     Json,
 }
 
-/// The modes of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum WriteMode {
-    /// Once durable on this node
-    Fast,
-    /// Once durable on a quorum of the replicas
-    Safe,
+/// The words of a write's mode, each with what it means.
+fn storage_mode() -> impl TypedValueParser<Value = StorageMode> {
+    PossibleValuesParser::new([
+        PossibleValue::new("fast").help("Once durable on this node"),
+        PossibleValue::new("safe").help("Once durable on a quorum of the replicas"),
+    ])
+    .try_map(|word| word.parse::<StorageMode>())
 }
 
-impl WriteMode {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fast => "fast",
-            Self::Safe => "safe",
-        }
-    }
-}
-
-/// The modes of a read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum ReadMode {
-    /// The nearest replica that has it
-    Fast,
-    /// What a quorum of the replicas agrees on
-    Safe,
-    /// All replicas at once; the first that has it
-    Parallel,
-}
-
-impl ReadMode {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fast => "fast",
-            Self::Safe => "safe",
-            Self::Parallel => "parallel",
-        }
-    }
+/// The words of a read's mode, each with what it means.
+fn retrieval_mode() -> impl TypedValueParser<Value = RetrievalMode> {
+    PossibleValuesParser::new([
+        PossibleValue::new("fast").help("The nearest replica that has it"),
+        PossibleValue::new("safe").help("What a quorum of the replicas agrees on"),
+        PossibleValue::new("parallel").help("All replicas at once; the first that has it"),
+    ])
+    .try_map(|word| word.parse::<RetrievalMode>())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -8,6 +8,8 @@ use std::{
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
+use nomad_core::model::address;
+
 use super::unit::{Durability, parse_durability};
 
 /// What a text must look like.
@@ -62,7 +64,7 @@ impl Form {
                 Self::Host => is_host(text),
                 Self::PeerAddress => match text.strip_prefix('/') {
                     Some(parts) => is_multiaddr(parts),
-                    None => split_port(text).is_some_and(|(host, _)| is_bare_host(host)),
+                    None => address::is_host_and_port(text),
                 },
                 Self::NetworkName => is_network_name(text),
                 Self::Durability => is_durability(text),
@@ -100,39 +102,7 @@ fn is_http_url(text: &str) -> bool {
 }
 
 fn is_host(text: &str) -> bool {
-    is_bare_host(text) || split_port(text).is_some_and(|(host, _)| is_bare_host(host))
-}
-
-/// `host:port` with a port above 0; an IPv6 address needs its brackets here.
-fn split_port(text: &str) -> Option<(&str, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok())??;
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    (port != 0 && (bracketed || !host.contains(':'))).then_some((host, port))
-}
-
-/// A DNS name or an IP address, IPv6 with or without brackets.
-fn is_bare_host(host: &str) -> bool {
-    let unbracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    if let Some(address) = unbracketed {
-        return address.parse::<Ipv6Addr>().is_ok();
-    }
-    if host.parse::<Ipv6Addr>().is_ok() || host.parse::<Ipv4Addr>().is_ok() {
-        return true;
-    }
-    // Digits and dots alone are an IPv4 address with a mistake in it, and no DNS name.
-    host.bytes().any(|byte| !byte.is_ascii_digit() && byte != b'.') && is_dns_name(host)
-}
-
-fn is_dns_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    name.len() <= 253 && name.split('.').all(is_label)
+    address::is_host(text) || address::is_host_and_port(text)
 }
 
 /// The parts of a multiaddr after its first slash: an address, a transport with its port, then whatever follows.
@@ -142,7 +112,7 @@ fn is_multiaddr(parts: &str) -> bool {
     let is_address = match protocol {
         "ip4" => address.parse::<Ipv4Addr>().is_ok(),
         "ip6" => address.parse::<Ipv6Addr>().is_ok(),
-        "dns" | "dns4" | "dns6" | "dnsaddr" => is_dns_name(address),
+        "dns" | "dns4" | "dns6" | "dnsaddr" => address::is_dns_name(address),
         _ => false,
     };
     let has_port = match (parts.next(), parts.next()) {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, io, path::PathBuf};
 
 use config::ValueKind;
+use nomad_core::model::text::shorten;
 
 use super::kind::Misread;
 
@@ -90,10 +91,7 @@ fn shown(value: &ValueKind) -> String {
         }
         other => other.to_string(),
     };
-    match text.char_indices().nth(MOST_CHARS) {
-        Some((end, _)) => format!("{}...", text.split_at(end).0),
-        None => text,
-    }
+    shorten(&text, MOST_CHARS).into_owned()
 }
 
 fn is_plain(text: &str) -> bool {

@@ -4,12 +4,10 @@
 
 pub mod link;
 pub mod memory;
-pub mod memory_overlay;
 pub mod overlay;
 pub mod probe;
 
 pub use link::{LinkOptions, Links};
 pub use memory::{MemoryLinks, MemoryNetwork};
-pub use memory_overlay::{MemoryOverlay, MemoryRegistry};
 pub use overlay::Libp2pOverlay;
 pub use probe::GrpcProbe;

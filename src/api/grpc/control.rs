@@ -3,10 +3,7 @@
 //! Arguments are checked first, so that a caller with a mistake in its request hears of that and not of the group. Any
 //! client that reaches the peer listener may ask, and may ask any member; what is granted is decided in `core`.
 
-use std::{
-    collections::HashMap,
-    net::{Ipv6Addr, SocketAddr},
-};
+use std::{collections::HashMap, net::SocketAddr};
 
 use super::object;
 use crate::{backend::Call, error::ApiError};
@@ -17,7 +14,7 @@ use nomad_core::{
         view::{self, View},
     },
     ledger::{Holder, ObjectHolders},
-    model::node_id::NodeId,
+    model::{address, node_id::NodeId, text::shorten},
     world::Position,
 };
 use nomad_proto::superpeerservice::{
@@ -187,8 +184,8 @@ pub(super) async fn ping_peer(call: &Call, peer: &str) -> Result<bool, ApiError>
     let address = peer.parse::<SocketAddr>().ok().filter(|at| at.port() != 0);
     let address = address.ok_or_else(|| {
         let detail = format!(
-            "the hostname {} is not ip:port, such as 127.0.0.1:6731 or [::1]:6731",
-            shown(peer)
+            "the hostname {:?} is not ip:port, such as 127.0.0.1:6731 or [::1]:6731",
+            shorten(peer, NAME_CHARS_SHOWN)
         );
         ApiError::invalid("hostname", detail)
     })?;
@@ -225,49 +222,28 @@ fn position(view: &View, given: Option<VirtualPosition>) -> Result<Position, Api
 
 /// Checks that a text names a node: by its id, or by an address of it.
 fn node_or_host(field: &'static str, text: &str) -> Result<(), ApiError> {
-    if text.parse::<NodeId>().is_ok() || is_host_and_port(text) {
+    if text.parse::<NodeId>().is_ok() || is_address(text) {
         return Ok(());
     }
-    let text = shown(text);
+    let text = shorten(text, NAME_CHARS_SHOWN);
     let detail = format!(
-        "the {field} {text} is neither a node id, such as 12D3KooW..., nor host:port, such as 10.0.0.7:6731"
+        "the {field} {text:?} is neither a node id, such as 12D3KooW..., nor host:port, such as 10.0.0.7:6731"
     );
     Err(ApiError::invalid(field, detail))
 }
 
 /// Checks that a text is `host:port`.
 fn host(field: &'static str, text: &str) -> Result<(), ApiError> {
-    if is_host_and_port(text) {
+    if is_address(text) {
         return Ok(());
     }
-    let detail = format!("the {field} {} is not host:port, such as 10.0.0.7:6731", shown(text));
+    let text = shorten(text, NAME_CHARS_SHOWN);
+    let detail = format!("the {field} {text:?} is not host:port, such as 10.0.0.7:6731");
     Err(ApiError::invalid(field, detail))
 }
 
-/// Returns the start of a refused text, in quotes.
-fn shown(text: &str) -> String {
-    let start: String = text.chars().take(NAME_CHARS_SHOWN).collect();
-    let rest = if start.len() < text.len() { "..." } else { "" };
-    format!("{start:?}{rest}")
-}
-
-/// Tells whether a text is `host:port`: a DNS name or an address, IPv6 in brackets, and a port above 0.
-fn is_host_and_port(text: &str) -> bool {
-    let is_port = |port: &str| {
-        (1..=5).contains(&port.len())
-            && port.bytes().all(|byte| byte.is_ascii_digit())
-            && port.parse::<u16>().is_ok_and(|p| p != 0)
-    };
-    let is_name = |name: &str| {
-        !name.is_empty()
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-    };
-    let is_host = |host: &str| match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => is_name(host),
-    };
-    text.len() <= MembershipRequest::TEXT_BYTES_MAX
-        && text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
+fn is_address(text: &str) -> bool {
+    text.len() <= MembershipRequest::TEXT_BYTES_MAX && address::is_host_and_port(text)
 }
 
 #[cfg(test)]
@@ -276,10 +252,8 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_with_a_port() {
-        for text in ["a:1", "peer-1.example.org:6731", "10.0.0.7:65535", "[::1]:6731"] {
-            assert_eq!(host("host", text), Ok(()), "{text}");
-        }
-        for text in ["", "a", "a:", ":1", "a:0", "a:65536", "a:+1", "::1:6731", "[x]:1", "a b:1"] {
+        assert_eq!(host("host", "[::1]:6731"), Ok(()));
+        for text in ["", "a", "::1:6731", "a b:1"] {
             let error = host("host", text).unwrap_err();
             assert_eq!(error.field, Some("host"));
             assert!(error.detail.contains(&format!("{text:?}")), "{error}");

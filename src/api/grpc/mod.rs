@@ -26,7 +26,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, error::Error, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, request::Parts};
@@ -49,7 +49,7 @@ use self::{
 };
 use super::{
     backend::{Backend, Call, durability_header},
-    body::LimitedBody,
+    body::{BoxError, LimitedBody},
     brought::{self, REQUEST_ID},
     error::{ApiError, ErrorCode},
     listener::{Edge, HttpProtocol},
@@ -67,8 +67,6 @@ use nomad_service::Entrance;
 
 /// What a message may have beside the value of its object.
 const OVERHEAD_BYTES: u64 = 64 << 10;
-
-type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Answers gRPC requests on one listener. Cheap to clone.
 #[derive(Clone)]

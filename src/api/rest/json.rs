@@ -7,6 +7,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::ApiError;
+use nomad_core::model::text;
 
 /// The most members that an object may have, known or not.
 const MEMBERS_MAX: usize = 64;
@@ -149,10 +150,7 @@ pub fn decimal(text: &str) -> Option<i64> {
 
 /// Cuts a refused value to what is worth showing.
 pub fn shorten(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(SHOWN_MAX) {
-        None => Cow::Borrowed(text),
-        Some((at, _)) => Cow::Owned(format!("{}...", text.get(..at).unwrap_or_default())),
-    }
+    text::shorten(text, SHOWN_MAX)
 }
 
 impl fmt::Display for Given<'_> {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use headers::{ContentRange, Header as _, HeaderMapExt as _, IfModifiedSince, LastModified};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use warp::reply::Response;
@@ -110,7 +111,7 @@ pub async fn get(call: &mut Call, ask: &RestRequest) -> RestResult {
         );
         return Err(ApiError::new(ErrorCode::FailedPrecondition, detail));
     }
-    let modified = httpdate::fmt_http_date(date(object.last_modified));
+    let modified = LastModified::from(date(object.last_modified));
     let known = match &unless {
         Some(tags) => tags.name(object.version, true),
         None => is_unmodified(ask, object.last_modified),
@@ -118,9 +119,9 @@ pub async fn get(call: &mut Call, ask: &RestRequest) -> RestResult {
     let mut response = if known {
         problem::empty(StatusCode::NOT_MODIFIED)
     } else {
-        content(ask, call, &object, &modified)
+        content(ask, call, &object, modified)
     };
-    describe(response.headers_mut(), &object, &modified);
+    describe(response.headers_mut(), &object, modified);
     Ok(response)
 }
 
@@ -150,21 +151,23 @@ fn date(at: UnixSecs) -> SystemTime {
 
 /// Tells whether `If-Modified-Since` names the object's last change or a later time. What is no date is ignored.
 fn is_unmodified(ask: &RestRequest, modified: UnixSecs) -> bool {
-    let since = ask.headers().get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok());
-    let since = since.and_then(|text| httpdate::parse_http_date(text).ok());
-    since.is_some_and(|since| date(modified) <= since)
+    let since = ask.headers().typed_get::<IfModifiedSince>();
+    since.is_some_and(|since| !since.is_modified(date(modified)))
 }
 
 /// Answers with the bytes, or with those of the range.
-fn content(ask: &RestRequest, call: &Call, object: &Object, modified: &str) -> Response {
+fn content(ask: &RestRequest, call: &Call, object: &Object, modified: LastModified) -> Response {
     let value = &object.value;
+    let whole = value.len() as u64;
     match asked_range(ask, object, modified) {
         RangeAnswer::Whole => Response::new(value.clone().into()),
         RangeAnswer::Part(part) => {
-            let text = format!("bytes {}-{}/{}", part.start, part.end - 1, value.len());
+            let range = ContentRange::bytes(part.start as u64..part.end as u64, whole);
             let mut response = Response::new(value.slice(part).into());
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            set(response.headers_mut(), header::CONTENT_RANGE, text);
+            if let Ok(range) = range {
+                response.headers_mut().typed_insert(range);
+            }
             response
         }
         RangeAnswer::Unsatisfiable => {
@@ -179,25 +182,30 @@ fn content(ask: &RestRequest, call: &Call, object: &Object, modified: &str) -> R
                 ..ApiError::new(ErrorCode::RangeNotSatisfiable, detail)
             };
             let mut response = problem::problem(&error, call.request_id());
-            set(response.headers_mut(), header::CONTENT_RANGE, format!("bytes */{}", value.len()));
+            response.headers_mut().typed_insert(ContentRange::unsatisfied_bytes(whole));
             response
         }
     }
 }
 
-fn asked_range(ask: &RestRequest, object: &Object, modified: &str) -> RangeAnswer {
-    let text = |name| ask.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let Some(wanted) = text(header::RANGE).filter(|_| ask.method() == Method::GET) else {
+fn asked_range(ask: &RestRequest, object: &Object, modified: LastModified) -> RangeAnswer {
+    let wanted = ask.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
+    let Some(wanted) = wanted.filter(|_| ask.method() == Method::GET) else {
         return RangeAnswer::Whole;
     };
     // A part is of use only to who has the rest of the same version.
-    match text(header::IF_RANGE) {
-        Some(known) if known != etag::of(object.version) && known != modified => RangeAnswer::Whole,
+    // The type of this header takes a later date for the same version too (RFC 9110, 13.1.5, does not).
+    let is_same = |known: &HeaderValue| {
+        *known == etag::of(object.version)
+            || LastModified::decode(&mut [known].into_iter()).is_ok_and(|known| known == modified)
+    };
+    match ask.headers().get(header::IF_RANGE) {
+        Some(known) if !is_same(known) => RangeAnswer::Whole,
         _ => range::resolve(wanted, object.value.len()),
     }
 }
 
-fn describe(headers: &mut HeaderMap, object: &Object, modified: &str) {
+fn describe(headers: &mut HeaderMap, object: &Object, modified: LastModified) {
     // All of them, with what every answer has.
     headers.reserve(12);
     // A problem document has its own type.
@@ -212,7 +220,7 @@ fn describe(headers: &mut HeaderMap, object: &Object, modified: &str) {
     headers.insert(header::CONTENT_SECURITY_POLICY, sandbox);
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     set(headers, header::ETAG, etag::of(object.version));
-    set(headers, header::LAST_MODIFIED, modified.to_owned());
+    headers.typed_insert(modified);
     if let Some(at) = object.expires_at {
         headers.insert(EXPIRES, HeaderValue::from(at.0));
     }

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{model::node_id::NodeId, world::Position};
+use crate::{
+    model::{address, node_id::NodeId, text::shorten},
+    world::Position,
+};
 
 /// The most offers in one answer.
 pub const OFFERS_MAX: usize = 64;
@@ -109,11 +112,11 @@ impl Offer {
     /// # Errors
     /// Names the first value that cannot be.
     pub fn check(&self) -> Result<(), OfferError> {
-        let shown = |text: &str| text.chars().take(80).collect();
+        let shown = |text| shorten(text, 80).into_owned();
         if !is_group_name(&self.group) {
             return Err(OfferError::Name { given: shown(&self.group) });
         }
-        if !is_host_and_port(&self.peer) {
+        if !is_address(&self.peer) {
             return Err(OfferError::Address { given: shown(&self.peer) });
         }
         let Position { x, y } = self.site;
@@ -133,17 +136,8 @@ fn is_group_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
-fn is_host_and_port(text: &str) -> bool {
-    let is_host = |host: &str| {
-        !host.is_empty()
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte))
-    };
-    text.len() <= ADDRESS_MAX
-        && text.rsplit_once(':').is_some_and(|(host, port)| {
-            is_host(host)
-                && port.bytes().all(|byte| byte.is_ascii_digit())
-                && port.parse::<u16>().is_ok_and(|port| port != 0)
-        })
+fn is_address(text: &str) -> bool {
+    text.len() <= ADDRESS_MAX && address::is_host_and_port(text)
 }
 
 /// A node that looks for a group.
@@ -181,7 +175,7 @@ pub struct Whereabouts {
 impl Whereabouts {
     /// Tells whether an honest node could have written it.
     pub fn check(&self) -> bool {
-        is_group_name(&self.group) && is_host_and_port(&self.peer)
+        is_group_name(&self.group) && is_address(&self.peer)
     }
 }
 

@@ -277,6 +277,7 @@ impl GroupTable {
     }
 
     /// Tells whether the super-peer was started as one.
+    #[cfg(test)]
     pub fn is_permanent(&self) -> bool {
         self.seats.get(&self.super_peer).is_some_and(|seat| seat.permanent)
     }

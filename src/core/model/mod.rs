@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here knows a group, a register, or any protocol.
 
+pub mod address;
 pub mod change;
 pub mod durability;
 mod hex;
@@ -9,5 +10,6 @@ pub mod hlc;
 pub mod node_id;
 pub mod object;
 pub mod pause;
+pub mod text;
 pub mod time;
 pub mod trace;

@@ -12,7 +12,7 @@ use const_hex::Buffer;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::model::{hex, time::UnixSecs};
+use crate::model::{hex, text::shorten, time::UnixSecs};
 
 /// An object's name: 1 to 1024 bytes of UTF-8 with no control characters. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -199,7 +199,7 @@ impl FromStr for Version {
     type Err = VersionError;
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
-        let refused = || VersionError(text.chars().take(80).collect());
+        let refused = || VersionError(shorten(text, 80).into_owned());
         let part = |text| hex::read(text, 16).map(|number| number as u64);
         let (time, node) = text.split_once('-').ok_or_else(refused)?;
         match (part(time), part(node)) {

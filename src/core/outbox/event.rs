@@ -8,7 +8,6 @@ use crate::{
     model::{
         change::{Change, WriteRefusal, Written},
         object::{ObjectId, Version},
-        time::UnixMs,
     },
     register::{OpId, RegisterOutcome, Value},
 };
@@ -228,13 +227,6 @@ pub struct Figures {
     pub retried: u64,
     /// Entries dropped because others had gone on without this node.
     pub discarded: u64,
-}
-
-impl Figures {
-    /// Returns how long the oldest entry has waited, in milliseconds; 0 = there is none.
-    pub fn oldest_age_ms(&self, now: UnixMs) -> u64 {
-        self.oldest.map_or(0, |version| now.0.saturating_sub(version.time >> 16))
-    }
 }
 
 /// What is kept, for the step that needs it.
