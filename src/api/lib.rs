@@ -1,7 +1,8 @@
 //! The edges: gRPC and REST. They decode, admit, ask and encode; they decide nothing.
 //!
-//! Invariants: an edge never touches the store, and asks what it asks by the room `service`, as embedding programs do; every request holds a permit until it is
-//! answered, or is refused at once; REST and gRPC answer from one table of error codes; protobuf types stop here.
+//! Invariants: an edge never touches the store: it asks the room `service`, as programs that embed a node do; every request
+//! holds a permit until it is answered, or is refused at once; REST and gRPC answer from one table of error codes; protobuf
+//! types stop here.
 
 pub mod admission;
 pub mod backend;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use thiserror::Error;
 
-use nomad_actors::{AskError, outbox::OutboxError, repair_sweeper::RepairError};
+use nomad_actors::{AskError, outbox::OutboxError};
 use nomad_core::{
     group::{ReplicationFactorError, control::ControlError, replication::NotDone},
     model::{
@@ -48,9 +48,6 @@ pub enum ServiceError {
     /// The group may not have such a replication factor.
     #[error(transparent)]
     ReplicationFactor(#[from] ReplicationFactorError),
-    /// The object could not be repaired.
-    #[error(transparent)]
-    Repair(#[from] RepairError),
     /// Another node did not answer in time.
     #[error("{0} did not answer within the deadline")]
     Silent(SocketAddr),
@@ -123,11 +120,6 @@ impl ServiceError {
             Self::Ask(AskError::Gone { .. }) => Kind::Unavailable,
             Self::Ask(AskError::DeadlinePassed { .. }) | Self::Silent(_) => Kind::OutcomeUnknown,
             Self::Control(error) => of_control(error),
-            Self::Repair(error) => match error {
-                RepairError::NoQuorum { .. } | RepairError::NotReady => Kind::Unavailable,
-                RepairError::Busy => Kind::Busy,
-                RepairError::Unknown => Kind::OutcomeUnknown,
-            },
         }
     }
 

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 
 use super::{ReadPath, WritePath, named_writes::NamedWrites};
 use nomad_actors::{
-    Address, AskError, Context, Kit,
+    Address, Context, Kit,
     expiry::{ExpiryActor, ExpiryArgs},
     group_view::GroupView,
     ledger::{self, LedgerActor, LedgerArgs, LedgerDoor, LedgerGauge, LedgerMsg},
