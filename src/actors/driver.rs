@@ -308,7 +308,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Kit, Reply, Role,
+        Kit, Reply, Worker,
         recorder::Filter,
         shell::worker,
         supervisor::{Root, nested},
@@ -386,7 +386,7 @@ mod tests {
         heard: Vec<Word>,
     }
 
-    impl Role for Ringer {
+    impl Worker for Ringer {
         type Msg = RingerMsg;
         type Args = ();
 

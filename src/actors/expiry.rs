@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     local_store::LocalStoreMsg,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Described, Handling, Role},
+    shell::{ActorMessage, Address, Described, Handling, Worker},
 };
 use nomad_ports::object_store::{StoreError, Swept};
 
@@ -69,7 +69,7 @@ impl ExpiryActor {
 
 // ---- handler ----
 
-impl Role for ExpiryActor {
+impl Worker for ExpiryActor {
     type Msg = ExpiryMsg;
     type Args = ExpiryArgs;
 

@@ -10,7 +10,7 @@ use super::{
     driver::Owed,
     membership::MembershipMsg,
     recorder::Outcome,
-    shell::{ActorMessage, Described, Handling, Role},
+    shell::{ActorMessage, Described, Handling, Worker},
 };
 use nomad_core::{
     group::{
@@ -122,12 +122,6 @@ pub struct GroupTableArgs {
     pub consensus: Arc<dyn Consensus>,
 }
 
-impl fmt::Debug for GroupTableArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Args")
-    }
-}
-
 // ---- state ----
 
 /// The actor. Its tasks end with it, and with them what they owe.
@@ -138,7 +132,7 @@ pub struct GroupTableActor {
 
 // ---- handler ----
 
-impl Role for GroupTableActor {
+impl Worker for GroupTableActor {
     type Msg = GroupTableMsg;
     type Args = GroupTableArgs;
 

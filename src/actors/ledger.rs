@@ -16,7 +16,7 @@ use super::{
     gauge::Gauge,
     group_view::GroupView,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
+    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Worker},
 };
 use nomad_core::{
     group::control::ControlError,
@@ -229,7 +229,7 @@ pub struct LedgerActor {
 
 // ---- handler ----
 
-impl Role for LedgerActor {
+impl Worker for LedgerActor {
     type Msg = LedgerMsg;
     type Args = LedgerArgs;
 

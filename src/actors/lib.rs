@@ -5,7 +5,7 @@
 //! several of them share and is no actor stands in `shared`; the ways to read and write, which run on the caller's task, are in
 //! the room `service`.
 //!
-//! Decision: every actor is a [`Role`] run by one generic [`Shell`](shell::Shell), which is the only code
+//! Decision: every actor is a [`Worker`] run by one generic [`Shell`](shell::Shell), which is the only code
 //! that implements ractor's trait for a worker. What must hold for every message (deadline, span, record, counters)
 //! then stands once. Handlers are synchronous, so "no handler awaits another actor" is held by the compiler.
 
@@ -38,4 +38,4 @@ pub mod vitals;
 pub use gauge::Gauge;
 pub use recorder::TraceRecorder;
 pub use shared::{codec, group_view, local_read};
-pub use shell::{ActorMessage, Address, AskError, Context, Described, Kit, Reply, Role};
+pub use shell::{ActorMessage, Address, AskError, Context, Described, Kit, Reply, Worker};

@@ -10,7 +10,7 @@ use super::{
     commit::Commit,
     expiry::ExpiryMsg,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Described, Handling, Reply, Role},
+    shell::{ActorMessage, Address, Described, Handling, Reply, Worker},
 };
 use nomad_core::model::{
     change::{Change, Written},
@@ -127,7 +127,7 @@ impl Completion for Waiting {
 
 // ---- handler ----
 
-impl Role for LocalStore {
+impl Worker for LocalStore {
     type Msg = LocalStoreMsg;
     type Args = LocalStoreArgs;
 

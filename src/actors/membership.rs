@@ -17,7 +17,7 @@ use super::{
     group_view::GroupView,
     recorder::Outcome,
     replica_writer::{Endings, Rescans},
-    shell::{ActorMessage, Address, Described, Handling, Reply, Role},
+    shell::{ActorMessage, Address, Described, Handling, Reply, Worker},
 };
 use nomad_core::{
     group::{
@@ -218,7 +218,7 @@ impl Drop for MembershipActor {
 
 // ---- handler ----
 
-impl Role for MembershipActor {
+impl Worker for MembershipActor {
     type Msg = MembershipMsg;
     type Args = MembershipArgs;
 

@@ -19,7 +19,7 @@ use super::{
     driver::{DrivenMessage, Driver, News, Told},
     gauge::Gauge,
     recorder::Outcome,
-    shell::{ActorMessage, Context, Described, Handling, Reply, Role},
+    shell::{ActorMessage, Context, Described, Handling, Reply, Worker},
 };
 use nomad_core::{
     machine::{NoAnswer, Ticket},
@@ -84,7 +84,7 @@ pub enum OutboxMsg {
         reply: Reply<PutResult>,
     },
     /// Ask: up to which version will this node never submit anything again? (rule 12)
-    Floor {
+    Watermark {
         /// Takes the version. It is durable: it holds across restarts.
         reply: Reply<Result<Version, OutboxError>>,
     },
@@ -143,7 +143,7 @@ impl Described for OutboxMsg {
         match self {
             Self::Put { .. } => "Put",
             Self::Carry { .. } => "Carry",
-            Self::Floor { .. } => "Floor",
+            Self::Watermark { .. } => "Watermark",
             Self::Discard { .. } => "Discard",
             Self::Nudge => "Nudge",
             Self::Told(told) => told.kind(),
@@ -176,7 +176,7 @@ impl ActorMessage for OutboxMsg {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Put { reply, .. } | Self::Carry { reply, .. } => reply.is_closed(),
-            Self::Floor { reply } => reply.is_closed(),
+            Self::Watermark { reply } => reply.is_closed(),
             // What is to be discarded is, whether somebody waits for it or not.
             _ => false,
         }
@@ -218,7 +218,7 @@ pub type OutboxGauge = Gauge<Figures>;
 /// Who waits for an answer of the core.
 enum Asker {
     Put(Reply<PutResult>, Context),
-    Floor(Reply<Result<Version, OutboxError>>),
+    Watermark(Reply<Result<Version, OutboxError>>),
     Discard(Reply<Result<(), OutboxError>>),
 }
 
@@ -252,7 +252,7 @@ impl OutboxShelf for Kept<'_> {
 
 // ---- handler ----
 
-impl Role for OutboxActor {
+impl Worker for OutboxActor {
     type Msg = OutboxMsg;
     type Args = OutboxArgs;
 
@@ -282,8 +282,8 @@ impl Role for OutboxActor {
                 let op = self.ask(Asker::Put(reply, cx.cx));
                 (None, OutboxEvent::Carry { op, id, value: Box::new(value) })
             }
-            OutboxMsg::Floor { reply } => {
-                (None, OutboxEvent::Floor { op: self.ask(Asker::Floor(reply)) })
+            OutboxMsg::Watermark { reply } => {
+                (None, OutboxEvent::Watermark { op: self.ask(Asker::Watermark(reply)) })
             }
             OutboxMsg::Discard { upto, reply } => {
                 (None, OutboxEvent::Discard { op: self.ask(Asker::Discard(reply)), upto })
@@ -337,16 +337,19 @@ impl OutboxActor {
                 let done = self.stored(cx, None, ticket);
                 self.change(OutboxChange { remove: entries, ..OutboxChange::default() }, done);
             }
-            OutboxEffect::Raise { ticket, floor } => {
+            OutboxEffect::Raise { ticket, watermark } => {
                 let done = self.stored(cx, None, ticket);
-                self.change(OutboxChange { floor: Some(floor), ..OutboxChange::default() }, done);
+                self.change(
+                    OutboxChange { watermark: Some(watermark), ..OutboxChange::default() },
+                    done,
+                );
             }
             OutboxEffect::Load { after } => self.load(cx, after),
             OutboxEffect::Merge { id, value } => self.merge(cx, about, id, value),
             OutboxEffect::Refuse { op, refused } => self.refuse(op, refused),
-            OutboxEffect::Promised { op, floor } => {
-                if let Some(Asker::Floor(reply)) = self.askers.remove(&op) {
-                    reply.send(Ok(floor));
+            OutboxEffect::Promised { op, watermark } => {
+                if let Some(Asker::Watermark(reply)) = self.askers.remove(&op) {
+                    reply.send(Ok(watermark));
                 }
             }
             OutboxEffect::Discarded { op } => {
@@ -367,7 +370,9 @@ impl OutboxActor {
                 reply.send(Ok(Err(refusal)));
             }
             (Some(Asker::Put(reply, _)), refused) => reply.send(Err(OutboxError::Refused(refused))),
-            (Some(Asker::Floor(reply)), refused) => reply.send(Err(OutboxError::Refused(refused))),
+            (Some(Asker::Watermark(reply)), refused) => {
+                reply.send(Err(OutboxError::Refused(refused)))
+            }
             (Some(Asker::Discard(reply)), refused) => {
                 reply.send(Err(OutboxError::Refused(refused)));
             }

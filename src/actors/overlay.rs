@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     recorder::Outcome,
-    shell::{ActorMessage, Described, Handling, Role},
+    shell::{ActorMessage, Described, Handling, Worker},
 };
 use nomad_ports::OverlayRun;
 
@@ -59,7 +59,7 @@ pub struct OverlayActor {
 
 // ---- handler ----
 
-impl Role for OverlayActor {
+impl Worker for OverlayActor {
     type Msg = OverlayMsg;
     type Args = OverlayArgs;
 

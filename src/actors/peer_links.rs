@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     recorder::Outcome,
-    shell::{ActorMessage, Address, Context, Described, Handling, Kit, Role, worker},
+    shell::{ActorMessage, Address, Context, Described, Handling, Kit, Worker, worker},
     supervisor::{ChildSpec, Children, dynamic},
 };
 use nomad_core::model::{node_id::NodeId, trace::TraceContext};
@@ -51,12 +51,6 @@ pub struct PeerLinks {
 struct Kept {
     peer: String,
     link: Address<LinkMsg>,
-}
-
-impl fmt::Debug for PeerLinks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PeerLinks({})", self.me)
-    }
 }
 
 impl PeerLinks {
@@ -250,7 +244,7 @@ fn pauses(handling: &Handling<'_, LinkMsg>) -> ExponentialBackoff {
 
 // ---- handler ----
 
-impl Role for LinkActor {
+impl Worker for LinkActor {
     type Msg = LinkMsg;
     type Args = LinkArgs;
 

@@ -21,7 +21,7 @@ use super::{
     gauge::Gauge,
     group_view::GroupView,
     recorder::Outcome,
-    shell::{ActorMessage, Described, Handling, Reply, Role},
+    shell::{ActorMessage, Described, Handling, Reply, Worker},
 };
 use nomad_core::{
     group::replication::NotDone,
@@ -90,7 +90,7 @@ impl Described for RepairNews {
             Self::Event(RepairEvent::Walked(..)) => "Walked",
             Self::Event(RepairEvent::Looked(..)) => "Looked",
             Self::Event(RepairEvent::Outlived(..)) => "Outlived",
-            Self::Event(RepairEvent::Floor(..)) => "Promised",
+            Self::Event(RepairEvent::Watermark(..)) => "Promised",
             Self::Event(RepairEvent::Ended(..)) => "Ended",
             Self::Event(_) => "Happened",
             Self::Surveyed(_) => "Surveyed",
@@ -214,7 +214,7 @@ pub struct RepairSweeper {
 
 // ---- handler ----
 
-impl Role for RepairSweeper {
+impl Worker for RepairSweeper {
     type Msg = RepairSweeperMsg;
     type Args = RepairSweeperArgs;
 
@@ -305,11 +305,12 @@ impl RepairSweeper {
                 };
                 self.read(cx, list, move |found| RepairEvent::Outlived(ticket, found));
             }
-            RepairEffect::Floor { ticket } => {
-                let floor = self.args.rounds.floor();
-                let floor = async move { floor.await.ok_or(NoAnswer) };
-                let event = move |floor| RepairNews::Event(RepairEvent::Floor(ticket, floor));
-                self.driver.wait_for(cx, floor, event);
+            RepairEffect::Watermark { ticket } => {
+                let watermark = self.args.rounds.watermark();
+                let watermark = async move { watermark.await.ok_or(NoAnswer) };
+                let event =
+                    move |watermark| RepairNews::Event(RepairEvent::Watermark(ticket, watermark));
+                self.driver.wait_for(cx, watermark, event);
             }
             RepairEffect::Run { ticket, id, order } => self.run(cx, ticket, id, order),
         }
@@ -395,11 +396,11 @@ impl RepairSweeper {
                 });
             }
             RepairRequest::Heads { .. } => reply.send(RepairAnswer::Elsewhere),
-            RepairRequest::Floor { .. } => {
-                let floor = self.args.rounds.floor();
+            RepairRequest::Watermark { .. } => {
+                let watermark = self.args.rounds.watermark();
                 tokio::spawn(async move {
-                    let floor: Option<Version> = floor.await;
-                    reply.send(floor.map_or(RepairAnswer::Later, RepairAnswer::Floor));
+                    let watermark: Option<Version> = watermark.await;
+                    reply.send(watermark.map_or(RepairAnswer::Later, RepairAnswer::Watermark));
                 });
             }
         }

@@ -16,7 +16,7 @@ pub use self::door::{LISTING_ASK_LIMIT, LISTING_VERSION, ListingDoor};
 use super::{
     local_read::{self, Fetched},
     recorder::Outcome,
-    shell::{ActorMessage, Address, Context, Described, Handling, Kit, Reply, Role, StepGuard},
+    shell::{ActorMessage, Address, Context, Described, Handling, Kit, Reply, StepGuard, Worker},
 };
 use nomad_core::{
     group::RetrievalMode,
@@ -194,7 +194,7 @@ pub struct ReplicaReader {
 
 // ---- handler ----
 
-impl Role for ReplicaReader {
+impl Worker for ReplicaReader {
     type Msg = ReplicaReaderMsg;
     type Args = ReplicaReaderArgs;
 

@@ -35,7 +35,7 @@ use super::{
     ledger::HoldsListener,
     outbox::OutboxMsg,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Role},
+    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Worker},
 };
 use nomad_core::{
     group::table::GroupClaim,
@@ -302,7 +302,7 @@ impl Drop for ReplicaWriter {
 
 // ---- handler ----
 
-impl Role for ReplicaWriter {
+impl Worker for ReplicaWriter {
     type Msg = ReplicaWriterMsg;
     type Args = ReplicaWriterArgs;
 

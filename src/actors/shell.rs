@@ -37,12 +37,6 @@ pub struct Kit {
     pub census: Arc<Census>,
 }
 
-impl fmt::Debug for Kit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Kit")
-    }
-}
-
 /// Which request a message belongs to, and until when anybody cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Context {
@@ -206,7 +200,7 @@ impl<M: ActorMessage> Address<M> {
 }
 
 /// What an actor does with a message. The whole difference between one actor and another.
-pub trait Role: Sized + Send + 'static {
+pub trait Worker: Sized + Send + 'static {
     /// Its messages.
     type Msg: ActorMessage;
     /// What it is started with, also after a failure.
@@ -271,14 +265,14 @@ impl<M: ActorMessage> Handling<'_, M> {
 }
 
 /// Runs a role as a ractor actor.
-pub struct Shell<R: Role> {
+pub struct Shell<R: Worker> {
     kit: Kit,
     args: R::Args,
     address: Address<R::Msg>,
     role: PhantomData<fn() -> R>,
 }
 
-impl<R: Role> Shell<R> {
+impl<R: Worker> Shell<R> {
     fn handling(&self, cx: Context) -> Handling<'_, R::Msg> {
         Handling { cx, me: &self.address, kit: &self.kit }
     }
@@ -389,7 +383,7 @@ impl Drop for StepGuard<'_> {
     }
 }
 
-impl<R: Role> Actor for Shell<R> {
+impl<R: Worker> Actor for Shell<R> {
     type Msg = Envelope<R::Msg>;
     type State = R;
     type Arguments = ();
@@ -419,7 +413,7 @@ impl<R: Role> Actor for Shell<R> {
 }
 
 /// Prepares a worker: its address, which outlives its restarts, and how its supervisor starts it.
-pub fn worker<R: Role>(
+pub fn worker<R: Worker>(
     kit: &Kit,
     name: &str,
     parent: &str,

@@ -51,12 +51,6 @@ impl ChildSpec {
     }
 }
 
-impl fmt::Debug for ChildSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ChildSpec({})", self.vitals.name)
-    }
-}
-
 /// The children of a supervisor that come and go. What is wanted stands here, so a supervisor that is started again
 /// finds it; the supervisor makes it so.
 #[derive(Clone)]
@@ -74,12 +68,6 @@ struct Wanted {
 impl Wanted {
     fn specs(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, ChildSpec>> {
         self.specs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Children {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.wanted.specs().keys()).finish()
     }
 }
 
@@ -398,10 +386,10 @@ impl Root {
 mod tests {
     use crate::{
         recorder::Outcome,
-        shell::{ActorMessage, Described, Handling, Role, worker},
+        shell::{ActorMessage, Described, Handling, Worker, worker},
         supervisor::{Children, Root, dynamic, nested},
         test_kit::{Tree, kit},
-        vitals::{Life, Reading},
+        vitals::{ActorState, Reading},
     };
 
     /// Fails as it starts, every time.
@@ -415,7 +403,7 @@ mod tests {
         }
     }
 
-    impl Role for Stillborn {
+    impl Worker for Stillborn {
         type Msg = ();
         type Args = ();
 
@@ -431,7 +419,7 @@ mod tests {
     /// Panics at its first message, every time.
     struct Fragile;
 
-    impl Role for Fragile {
+    impl Worker for Fragile {
         type Msg = ();
         type Args = ();
 
@@ -481,7 +469,7 @@ mod tests {
     /// Does nothing, until it is stopped or killed.
     struct Idle;
 
-    impl Role for Idle {
+    impl Worker for Idle {
         type Msg = ();
         type Args = ();
 
@@ -528,7 +516,7 @@ mod tests {
 
         async fn until_running(&self, name: &str, restarts: u64) {
             let is_so = |actor: Option<Reading>| {
-                actor.is_some_and(|a| a.life == Life::Running && a.restarts >= restarts)
+                actor.is_some_and(|a| a.state == ActorState::Running && a.restarts >= restarts)
             };
             self.until(name, is_so).await;
         }

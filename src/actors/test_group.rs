@@ -62,7 +62,7 @@ pub struct Registers {
     /// Members that no round reaches.
     pub away: Mutex<BTreeSet<NodeId>>,
     /// What each member has promised; none = it does not.
-    pub floors: Mutex<BTreeMap<NodeId, Version>>,
+    pub watermarks: Mutex<BTreeMap<NodeId, Version>>,
     /// How many rounds were run, reads left out.
     pub run: Mutex<Vec<(ObjectId, RegisterOrder)>>,
 }
@@ -177,9 +177,9 @@ impl Rounds for RoundsOf {
         .boxed()
     }
 
-    fn floor(&self) -> BoxFuture<'static, Option<Version>> {
-        let floor = self.registers.floors.lock().unwrap().get(&self.node).copied();
-        futures::future::ready(floor).boxed()
+    fn watermark(&self) -> BoxFuture<'static, Option<Version>> {
+        let watermark = self.registers.watermarks.lock().unwrap().get(&self.node).copied();
+        futures::future::ready(watermark).boxed()
     }
 }
 
@@ -230,7 +230,7 @@ impl Group {
         for member in &members {
             let at = (member.store.clone(), member.ledger.clone());
             registers.members.lock().unwrap().insert(member.node, at);
-            registers.floors.lock().unwrap().insert(member.node, Version::default());
+            registers.watermarks.lock().unwrap().insert(member.node, Version::default());
         }
         Self { network, registers, members, from: "test".into() }
     }

@@ -117,7 +117,7 @@ pub async fn until_restarted(kit: &Kit, name: &str, times: u64) {
         loop {
             let actors = kit.census.read();
             let actor = actors.iter().find(|actor| &*actor.name == name).unwrap();
-            if actor.restarts >= times && actor.life == super::vitals::Life::Running {
+            if actor.restarts >= times && actor.state == super::vitals::ActorState::Running {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -20,7 +20,7 @@ const CAUSES_MAX: usize = 16;
 
 /// What an actor is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub enum ActorState {
     /// Not started yet.
     Starting,
     /// Handling messages.
@@ -31,7 +31,7 @@ pub enum Life {
     Stopped,
 }
 
-impl Life {
+impl ActorState {
     /// Returns the state's word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ struct Times {
 
 #[derive(Debug)]
 struct Fate {
-    life: Life,
+    state: ActorState,
     restarts: u64,
     causes: VecDeque<ActorFailure>,
     cell: Option<ActorCell>,
@@ -90,7 +90,7 @@ pub struct Reading {
     /// The name of its supervisor.
     pub parent: Option<Arc<str>>,
     /// What it is doing.
-    pub life: Life,
+    pub state: ActorState,
     /// Messages waiting for it.
     pub mailbox: u64,
     /// Messages handled.
@@ -121,7 +121,7 @@ impl Vitals {
             dropped: AtomicU64::new(0),
             times: Mutex::new(Times { wait_us: histogram(), run_us: histogram() }),
             fate: Mutex::new(Fate {
-                life: Life::Starting,
+                state: ActorState::Starting,
                 restarts: 0,
                 causes: VecDeque::new(),
                 cell: None,
@@ -139,13 +139,13 @@ impl Vitals {
 
     pub(super) fn on_started(&self, cell: ActorCell) {
         let mut fate = lock(&self.fate);
-        fate.life = Life::Running;
+        fate.state = ActorState::Running;
         fate.cell = Some(cell);
     }
 
     pub(super) fn on_failed(&self, cause: ActorFailure) {
         let mut fate = lock(&self.fate);
-        fate.life = Life::Restarting;
+        fate.state = ActorState::Restarting;
         fate.restarts += 1;
         fate.cell = None;
         if fate.causes.len() == CAUSES_MAX {
@@ -156,7 +156,7 @@ impl Vitals {
 
     pub(super) fn on_stopped(&self) {
         let mut fate = lock(&self.fate);
-        fate.life = Life::Stopped;
+        fate.state = ActorState::Stopped;
         fate.cell = None;
     }
 
@@ -174,7 +174,7 @@ impl Vitals {
         Reading {
             name: Arc::clone(&self.name),
             parent: self.parent.clone(),
-            life: fate.life,
+            state: fate.state,
             mailbox,
             handled: self.handled.load(Relaxed),
             failed: self.failed.load(Relaxed),

@@ -21,7 +21,7 @@ use tokio_util::{
 use super::{admission::Admission, body::LimitedBody, connection, error::ApiError};
 use nomad_actors::{
     recorder::Outcome,
-    shell::{ActorMessage, Described, Handling, Reply, Role},
+    shell::{ActorMessage, Described, Handling, Reply, Worker},
 };
 use nomad_config::LimitsConfig;
 
@@ -164,7 +164,7 @@ impl Listener {
 
 // ---- handler ----
 
-impl Role for Listener {
+impl Worker for Listener {
     type Msg = ListenerMsg;
     type Args = ListenerArgs;
 

@@ -20,7 +20,7 @@ use nomad_actors::{
     group_view::{GroupView, Published},
     membership::MembershipMsg,
     recorder::Outcome,
-    shell::{Handling, Role, worker},
+    shell::{Handling, Worker, worker},
     supervisor::Root,
     vitals::Census,
 };
@@ -105,7 +105,7 @@ impl Scripted {
     }
 }
 
-impl Role for Scripted {
+impl Worker for Scripted {
     type Msg = MembershipMsg;
     type Args = (Arc<Script>, GroupView);
 

@@ -65,12 +65,12 @@ impl DataDir {
     ///
     /// # Errors
     /// When it is in use or cannot be made.
-    pub fn claim(named: Option<&Path>) -> Result<Self, DataDirError> {
+    pub fn lock(named: Option<&Path>) -> Result<Self, DataDirError> {
         if let Some(named) = named {
-            return Self::claim_one(named);
+            return Self::lock_one(named);
         }
         for index in 0..DEFAULT_MAX {
-            match Self::claim_one(&Path::new(DEFAULT_ROOT).join(format!("node-{index}"))) {
+            match Self::lock_one(&Path::new(DEFAULT_ROOT).join(format!("node-{index}"))) {
                 Err(DataDirError::InUse { .. }) => {}
                 claimed => return claimed,
             }
@@ -78,7 +78,7 @@ impl DataDir {
         Err(DataDirError::NoneFree)
     }
 
-    fn claim_one(dir: &Path) -> Result<Self, DataDirError> {
+    fn lock_one(dir: &Path) -> Result<Self, DataDirError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| DataDirError::Io { path, source }
@@ -159,11 +159,11 @@ mod tests {
     fn a_directory_is_held_by_one_at_a_time_and_the_error_names_the_holder() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("a/b");
-        let held = DataDir::claim(Some(&dir)).unwrap();
-        let error = DataDir::claim(Some(&dir)).unwrap_err().to_string();
+        let held = DataDir::lock(Some(&dir)).unwrap();
+        let error = DataDir::lock(Some(&dir)).unwrap_err().to_string();
         assert!(error.contains(&std::process::id().to_string()), "{error}");
         assert!(error.contains(&dir.display().to_string()), "{error}");
         held.release();
-        DataDir::claim(Some(&dir)).unwrap().release();
+        DataDir::lock(Some(&dir)).unwrap().release();
     }
 }

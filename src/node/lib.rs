@@ -195,7 +195,7 @@ impl Node {
     pub async fn start(options: StartOptions) -> Result<Self, StartError> {
         raise_descriptor_limit();
         let StartOptions { config, permanent, clock, faults } = options;
-        let data_dir = DataDir::claim(config.node.data_dir.as_deref())?;
+        let data_dir = DataDir::lock(config.node.data_dir.as_deref())?;
         let identity = Identity::load_or_make(data_dir.path())?;
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let sockets = NodeSockets::bind(config.node.listen, &config.node.ports, &*entropy)?;
@@ -219,7 +219,7 @@ impl Node {
         };
         let gate = gate(&config.limits);
         let claimed = (data_dir, identity, sockets);
-        let ground = Ground::claim(&config, claimed, &kit, &gate, store_options).await?;
+        let ground = Ground::prepare(&config, claimed, &kit, &gate, store_options).await?;
         let node = Self::build(config, permanent, (kit, gate), ground).await?;
         node.data_dir.publish(&node.addresses)?;
         Ok(node)
@@ -406,7 +406,7 @@ impl Node {
 
 impl Ground {
     /// Claims everything that can be in the way of a start, and opens what is kept. Only then may the first actor run.
-    async fn claim(
+    async fn prepare(
         config: &Config,
         (data_dir, identity, sockets): (DataDir, Identity, NodeSockets),
         kit: &Kit,

@@ -107,7 +107,7 @@ pub struct OutboxChange {
     /// Entries that are done, if they still have this version after `put`.
     pub remove: Vec<(ObjectId, Version)>,
     /// The store's clock is kept at this version at least.
-    pub floor: Option<Version>,
+    pub watermark: Option<Version>,
 }
 
 /// A change of the outbox, and who waits for it.
@@ -354,7 +354,7 @@ pub trait ObjectStore: Send + Sync + 'static {
     ) -> Result<Vec<(ObjectId, Value)>, StoreError>;
 
     /// Returns a version that no version is above which this store has given, or was given in a register, in the outbox or
-    /// as its floor. What an answered job has brought is known after a restart.
+    /// as its watermark. What an answered job has brought is known after a restart.
     fn latest_version(&self) -> Version;
 
     /// Tells what the store can do at the moment.

@@ -25,5 +25,5 @@ pub trait Rounds: Send + Sync + 'static {
 
     /// Has this node promise, durably, to submit no fast write any more whose version is not above the returned one (rule
     /// 12). `None` = it does not promise anything now.
-    fn floor(&self) -> BoxFuture<'static, Option<Version>>;
+    fn watermark(&self) -> BoxFuture<'static, Option<Version>>;
 }

@@ -40,7 +40,7 @@ use nomad_ports::{
 };
 
 /// How long the outbox may take to make its promise durable.
-const FLOOR_LIMIT_US: u64 = 5_000_000;
+const WATERMARK_LIMIT_US: u64 = 5_000_000;
 
 /// What the storage is made with.
 pub struct StorageArgs {
@@ -227,12 +227,12 @@ impl Rounds for GroupRounds {
         })
     }
 
-    fn floor(&self) -> BoxFuture<'static, Option<Version>> {
+    fn watermark(&self) -> BoxFuture<'static, Option<Version>> {
         let (outbox, from) = (self.outbox.clone(), Arc::clone(&self.from));
-        let deadline = Some(self.clock.monotonic().plus_us(FLOOR_LIMIT_US));
+        let deadline = Some(self.clock.monotonic().plus_us(WATERMARK_LIMIT_US));
         Box::pin(async move {
             let cx = Context { deadline, ..Context::default() };
-            let asked = outbox.ask(&from, cx, |reply| OutboxMsg::Floor { reply }).await;
+            let asked = outbox.ask(&from, cx, |reply| OutboxMsg::Watermark { reply }).await;
             asked.ok().and_then(Result::ok)
         })
     }

@@ -51,12 +51,6 @@ impl Drop for MergePlace {
     }
 }
 
-impl fmt::Debug for PendingMerge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Merging({})", self.place.id)
-    }
-}
-
 impl PendingMerge {
     /// Begins one, unless an earlier life has begun one of the same object: then it is to be tried again.
     pub(super) fn begin(

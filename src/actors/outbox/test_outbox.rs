@@ -108,8 +108,8 @@ impl Bench {
         self.change(id, write(id)).await
     }
 
-    async fn floor(&self) -> Version {
-        let make = |reply| OutboxMsg::Floor { reply };
+    async fn watermark(&self) -> Version {
+        let make = |reply| OutboxMsg::Watermark { reply };
         self.outbox.ask(&self.from, self.context(), make).await.unwrap().unwrap()
     }
 
@@ -217,7 +217,7 @@ async fn a_merge_whose_worker_was_killed_is_tried_again() {
 async fn killed_under_load_it_loses_no_acknowledged_write() {
     let bench = Bench::start(Some(MergeEnd::Done), LIMITS).await;
     let mut acknowledged = BTreeMap::new();
-    let mut floor = Version::default();
+    let mut watermark = Version::default();
     for index in 0..200_u64 {
         if index % 50 == 25 {
             // Some are on their way, some wait.
@@ -233,7 +233,7 @@ async fn killed_under_load_it_loses_no_acknowledged_write() {
         let id = format!("k{}", index % 7);
         match bench.put(&id).await {
             Ok(Ok(Ok(Written::Kept { version, .. }))) => {
-                assert!(version > floor);
+                assert!(version > watermark);
                 let last = acknowledged.insert(object(&id), version);
                 assert!(last < Some(version));
             }
@@ -241,7 +241,7 @@ async fn killed_under_load_it_loses_no_acknowledged_write() {
             other => panic!("{id}: {other:?}"),
         }
         if index % 10 == 0 {
-            floor = bench.floor().await;
+            watermark = bench.watermark().await;
         }
         // What an earlier life has begun ends some time.
         let waiting = bench.registers.with(|state| std::mem::take(&mut state.waiting));
@@ -265,12 +265,12 @@ async fn while_an_earlier_life_merges_an_object_the_next_one_waits() {
     until_restarted(&bench.kit, "outbox", 1).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(bench.registers.with(|state| state.begun), 1);
-    assert!(bench.floor().await < first);
+    assert!(bench.watermark().await < first);
     let (.., merging) = bench.registers.with(|state| state.waiting.pop()).unwrap();
     merging.end(MergeEnd::Done);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.registers.with(|state| state.begun), 2);
-    assert!(bench.floor().await < first);
+    assert!(bench.watermark().await < first);
     bench.root.stop().await;
 }
 

@@ -116,13 +116,13 @@ async fn what_has_expired_is_buried_once_every_member_has_promised() {
     pass(Duration::from_secs(700)).await;
     assert_eq!(total(&group, |status| status.kept_tombstones), 50);
     let high = Version { time: 1 << 40, node: 0 };
-    group.registers.floors.lock().unwrap().extend([(node(1), high), (node(2), high)]);
+    group.registers.watermarks.lock().unwrap().extend([(node(1), high), (node(2), high)]);
     // The third says nothing: nothing goes.
-    group.registers.floors.lock().unwrap().remove(&node(3));
+    group.registers.watermarks.lock().unwrap().remove(&node(3));
     pass(Duration::from_secs(700)).await;
     assert_eq!(total(&group, |status| status.cleared), 0);
     assert_eq!(group.member(1).repair_gauge.read().kept_for, Some(node(3)));
-    group.registers.floors.lock().unwrap().insert(node(3), high);
+    group.registers.watermarks.lock().unwrap().insert(node(3), high);
     pass(Duration::from_secs(700)).await;
     assert_eq!(total(&group, |status| status.cleared), 50);
     for key in 1..=3 {
@@ -194,15 +194,18 @@ async fn questions_of_strangers_and_of_other_epochs_are_not_answered() {
         let answer = door.answer(node(from), trace, body).await.unwrap();
         codec::decode::<RepairAnswer>(RepairSweeperMsg::VERSION, &answer).unwrap()
     };
-    let floor = |group: &str, epoch| RepairRequest::Floor { group: group.into(), epoch };
-    assert_eq!(ask(2, &floor("group-x", epoch)).await, RepairAnswer::Floor(Version::default()));
-    assert_eq!(ask(2, &floor("group-x", epoch + 1)).await, RepairAnswer::Elsewhere);
-    assert_eq!(ask(2, &floor("group-y", epoch)).await, RepairAnswer::Elsewhere);
-    assert_eq!(ask(9, &floor("group-x", epoch)).await, RepairAnswer::Elsewhere);
+    let watermark = |group: &str, epoch| RepairRequest::Watermark { group: group.into(), epoch };
+    assert_eq!(
+        ask(2, &watermark("group-x", epoch)).await,
+        RepairAnswer::Watermark(Version::default())
+    );
+    assert_eq!(ask(2, &watermark("group-x", epoch + 1)).await, RepairAnswer::Elsewhere);
+    assert_eq!(ask(2, &watermark("group-y", epoch)).await, RepairAnswer::Elsewhere);
+    assert_eq!(ask(9, &watermark("group-x", epoch)).await, RepairAnswer::Elsewhere);
     let ids = vec![object("a"); nomad_core::repair::HEADS_MAX + 1];
     let many = RepairRequest::Heads { group: "group-x".into(), epoch, ids };
     assert_eq!(ask(2, &many).await, RepairAnswer::Elsewhere);
-    group.registers.floors.lock().unwrap().clear();
-    assert_eq!(ask(2, &floor("group-x", epoch)).await, RepairAnswer::Later);
+    group.registers.watermarks.lock().unwrap().clear();
+    assert_eq!(ask(2, &watermark("group-x", epoch)).await, RepairAnswer::Later);
     group.stop().await;
 }

@@ -156,8 +156,8 @@ impl ReplicaWriter {
         self.args.endings.is_member_of(&bond.group);
         let home = Home { node: this, group: bond.group.clone(), claim: bond.claim };
         let adopted = state.as_ref().map(|state| state.configuration.epoch);
-        let floor = Some(self.args.store.latest_version());
-        let core = Registers::new(home, state, floor, RegisterOptions::default());
+        let latest = Some(self.args.store.latest_version());
+        let core = Registers::new(home, state, latest, RegisterOptions::default());
         self.standing = WriterState::Working(bond);
         self.driver.start_over(cx, Some(core));
         self.args.gauge.begin(self.args.shard);

@@ -86,7 +86,7 @@ impl From<Reading> for ActorReading {
         Self {
             name: reading.name.to_string(),
             parent: reading.parent.as_deref().map(str::to_owned),
-            state: reading.life.as_str(),
+            state: reading.state.as_str(),
             mailbox: reading.mailbox,
             handled: reading.handled,
             failed: reading.failed,

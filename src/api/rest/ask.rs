@@ -62,12 +62,6 @@ impl RestContext {
     }
 }
 
-impl std::fmt::Debug for RestContext {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Shared")
-    }
-}
-
 /// What a handler comes to.
 pub type RestResult = Result<Response, ApiError>;
 

@@ -97,12 +97,6 @@ pub struct RestEdge {
     routes: BoxedFilter<(Response,)>,
 }
 
-impl fmt::Debug for RestEdge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RestEdge")
-    }
-}
-
 /// Makes the REST edge of a node.
 pub fn edge(backend: Arc<Backend>) -> RestEdge {
     let shared = RestContext::new(backend);

@@ -24,14 +24,14 @@ const LANE_ROUNDS: u64 = 0;
 const LANE_OUTBOX: u64 = 1;
 
 impl HybridClock {
-    /// Starts a clock for the node with tag `node` that stays above `floor`, the greatest version known.
-    pub fn new(node: u64, floor: Option<Version>) -> Self {
-        Self { last_time: floor.map_or(0, |version| version.time), node, lane: LANE_ROUNDS }
+    /// Starts a clock for the node with tag `node` that stays above `latest`, the greatest version known.
+    pub fn new(node: u64, latest: Option<Version>) -> Self {
+        Self { last_time: latest.map_or(0, |version| version.time), node, lane: LANE_ROUNDS }
     }
 
     /// Starts the clock of the node's fast writes, which never gives a version that one from [`new`](Self::new) gives.
-    pub fn for_outbox(node: u64, floor: Option<Version>) -> Self {
-        Self { lane: LANE_OUTBOX, ..Self::new(node, floor) }
+    pub fn for_outbox(node: u64, latest: Option<Version>) -> Self {
+        Self { lane: LANE_OUTBOX, ..Self::new(node, latest) }
     }
 
     /// Gives the next version. A wall clock that was set back does not hold it back.

@@ -55,7 +55,7 @@ pub enum OutboxEvent {
         end: MergeEnd,
     },
     /// A caller wants a promise: up to which version this node submits nothing any more.
-    Floor {
+    Watermark {
         /// Names the request.
         op: OpId,
     },
@@ -175,7 +175,7 @@ pub enum OutboxEffect {
         /// Its ticket.
         ticket: Ticket,
         /// The version.
-        floor: Version,
+        watermark: Version,
     },
     /// Read the entries behind this one; then say [`OutboxEvent::Loaded`] or [`OutboxEvent::LoadFailed`].
     Load {
@@ -201,7 +201,7 @@ pub enum OutboxEffect {
         /// The request.
         op: OpId,
         /// The version.
-        floor: Version,
+        watermark: Version,
     },
     /// Answer: nothing is left of what was to be discarded.
     Discarded {

@@ -16,7 +16,7 @@ impl Outbox {
         if is_time {
             self.phase = LoadPhase::Loading;
             let ticket = self.ticket(OutboxTask::Barrier);
-            effects.push(OutboxEffect::Raise { ticket, floor: Version::default() });
+            effects.push(OutboxEffect::Raise { ticket, watermark: Version::default() });
         }
     }
 
@@ -28,7 +28,7 @@ impl Outbox {
             self.held.push(event);
         } else if let OutboxEvent::Put { op, .. }
         | OutboxEvent::Carry { op, .. }
-        | OutboxEvent::Floor { op }
+        | OutboxEvent::Watermark { op }
         | OutboxEvent::Discard { op, .. } = event
         {
             effects.push(OutboxEffect::Refuse { op, refused: OutboxRefusal::NotLoaded });

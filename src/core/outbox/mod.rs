@@ -7,8 +7,8 @@
 mod carrying;
 mod entry;
 mod event;
-mod floor;
 mod loading;
+mod watermark;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,7 +58,7 @@ enum OutboxTask {
     Barrier,
     Put(ObjectId, Version),
     Remove(Vec<(ObjectId, Version)>),
-    Floor(OpId, Version),
+    Watermark(OpId, Version),
 }
 
 /// How far the entries of an earlier life are known.
@@ -94,8 +94,8 @@ pub struct Outbox {
     is_removing: bool,
     tasks: BTreeMap<Ticket, OutboxTask>,
     last_ticket: Ticket,
-    /// The greatest floor known to be durable.
-    floor: Version,
+    /// The greatest watermark known to be durable.
+    watermark: Version,
     discarding: Option<(Version, Vec<OpId>)>,
     /// What has become durable in this step: its merge need not read it back.
     fresh: Option<(ObjectId, Value)>,
@@ -158,7 +158,7 @@ impl Outbox {
             is_removing: false,
             tasks: BTreeMap::new(),
             last_ticket: Ticket::default(),
-            floor: Version::default(),
+            watermark: Version::default(),
             discarding: None,
             fresh: None,
             drained: 0,
@@ -190,7 +190,7 @@ impl Outbox {
         match event {
             OutboxEvent::Put { .. }
             | OutboxEvent::Carry { .. }
-            | OutboxEvent::Floor { .. }
+            | OutboxEvent::Watermark { .. }
             | OutboxEvent::Discard { .. }
                 if !matches!(self.phase, LoadPhase::Ready) =>
             {
@@ -204,7 +204,7 @@ impl Outbox {
                 Ok(effect) => effects.push(effect),
                 Err(refused) => effects.push(OutboxEffect::Refuse { op, refused }),
             },
-            OutboxEvent::Floor { op } => self.promise(now, op, effects),
+            OutboxEvent::Watermark { op } => self.promise(now, op, effects),
             OutboxEvent::Discard { op, upto } => {
                 self.clock.observe(upto);
                 let (most, ops) = self.discarding.get_or_insert_default();
@@ -306,11 +306,11 @@ impl Outbox {
         match self.tasks.remove(&ticket) {
             Some(OutboxTask::Put(id, version)) => self.on_put_stored(now, &id, version, is_durable),
             Some(OutboxTask::Remove(entries)) => self.on_removed(now, entries, is_durable),
-            Some(OutboxTask::Floor(op, floor)) if is_durable => {
-                self.floor = self.floor.max(floor);
-                effects.push(OutboxEffect::Promised { op, floor });
+            Some(OutboxTask::Watermark(op, watermark)) if is_durable => {
+                self.watermark = self.watermark.max(watermark);
+                effects.push(OutboxEffect::Promised { op, watermark });
             }
-            Some(OutboxTask::Floor(op, _)) => {
+            Some(OutboxTask::Watermark(op, _)) => {
                 effects.push(OutboxEffect::Refuse { op, refused: OutboxRefusal::NotKept });
             }
             Some(OutboxTask::Barrier) if is_durable => {

@@ -62,16 +62,17 @@ impl Core for Registers {
 
 impl Registers {
     /// Starts a shard with what it has kept. A state of another group or claim is not its own and counts as none; its registers
-    /// have to be wiped before. `clock_floor` is the greatest version that this node is known to have given.
+    /// have to be wiped before. `latest_version` is the greatest version that this node is known to have given.
     pub fn new(
         home: Home,
         state: Option<ShardState>,
-        clock_floor: Option<Version>,
+        latest_version: Option<Version>,
         options: RegisterOptions,
     ) -> Self {
         let is_own = |state: &ShardState| state.group == home.group && state.claim == home.claim;
         let state = state.filter(is_own);
-        let numbers = Numbers::new(home.node.tag(), state.as_ref(), clock_floor, options.faults());
+        let numbers =
+            Numbers::new(home.node.tag(), state.as_ref(), latest_version, options.faults());
         let promises = Promises::new(state.as_ref(), options.faults());
         Self {
             numbers,

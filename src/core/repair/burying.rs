@@ -58,7 +58,7 @@ enum Stage {
     /// Whose promises are awaited, by ticket; and what was promised so far.
     Asking {
         waiting: BTreeMap<Ticket, NodeId>,
-        floor: Version,
+        watermark: Version,
         burials: Vec<Burial>,
         more: bool,
     },
@@ -182,55 +182,55 @@ impl Sweeper {
             let ticket = self.ticket();
             waiting.insert(ticket, *node);
             if *node == scope.this {
-                effects.push(RepairEffect::Floor { ticket });
+                effects.push(RepairEffect::Watermark { ticket });
             } else {
                 let (group, epoch) = (scope.group.clone(), scope.epoch);
-                let question = RepairRequest::Floor { group, epoch };
+                let question = RepairRequest::Watermark { group, epoch };
                 effects.push(RepairEffect::Ask { ticket, to: *node, question });
             }
         }
-        let floor = Version { time: u64::MAX, node: u64::MAX };
+        let watermark = Version { time: u64::MAX, node: u64::MAX };
         let more = survey.more_burials;
-        self.burials.stage = Stage::Asking { waiting, floor, burials: tombstones, more };
+        self.burials.stage = Stage::Asking { waiting, watermark, burials: tombstones, more };
         None
     }
 
-    pub(super) fn on_own_floor(
+    pub(super) fn on_own_watermark(
         &mut self,
         now: Now,
         ticket: Ticket,
-        floor: Result<Version, NoAnswer>,
+        watermark: Result<Version, NoAnswer>,
     ) {
-        self.on_floor(now, ticket, floor.map(RepairAnswer::Floor));
+        self.on_watermark(now, ticket, watermark.map(RepairAnswer::Watermark));
     }
 
     /// Takes a member's promise. Returns the answer if no such promise was expected.
-    pub(super) fn on_floor(
+    pub(super) fn on_watermark(
         &mut self,
         now: Now,
         ticket: Ticket,
         answer: Result<RepairAnswer, NoAnswer>,
     ) -> Option<Result<RepairAnswer, NoAnswer>> {
-        let Stage::Asking { waiting, floor, .. } = &mut self.burials.stage else {
+        let Stage::Asking { waiting, watermark, .. } = &mut self.burials.stage else {
             return Some(answer);
         };
         let Some(node) = waiting.remove(&ticket) else { return Some(answer) };
-        let Ok(RepairAnswer::Floor(promised)) = answer else {
+        let Ok(RepairAnswer::Watermark(promised)) = answer else {
             // It may hold any older write: nothing is cleared away before it has promised.
             self.status.kept_for = Some(node);
             self.burials = Burials::new(now.monotonic.plus_us(self.options.bury_us));
             return None;
         };
-        *floor = promised.min(*floor);
+        *watermark = promised.min(*watermark);
         if !waiting.is_empty() {
             return None;
         }
         let again = now.monotonic.plus_us(self.options.bury_us);
         let asked = std::mem::replace(&mut self.burials, Burials::new(again));
-        if let Stage::Asking { floor, burials, more, .. } = asked.stage {
+        if let Stage::Asking { watermark, burials, more, .. } = asked.stage {
             let all = burials.len();
             let (free, kept): (Vec<_>, Vec<_>) =
-                burials.into_iter().partition(|burial| burial.version <= floor);
+                burials.into_iter().partition(|burial| burial.version <= watermark);
             self.status.kept_tombstones = kept.len() as u64;
             if more && free.len() * 2 > all {
                 self.burials.due = now.monotonic.plus_us(self.options.soon_us);

@@ -202,7 +202,7 @@ impl Sweeper {
         answer: Result<RepairAnswer, NoAnswer>,
         effects: &mut Vec<RepairEffect>,
     ) {
-        let Some(answer) = self.on_floor(now, ticket, answer) else { return };
+        let Some(answer) = self.on_watermark(now, ticket, answer) else { return };
         let Some(comparison) = &mut self.comparison else { return };
         let end = match &mut comparison.stage {
             Stage::Asking(of, digest) if *of == ticket => match answer {

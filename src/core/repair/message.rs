@@ -105,7 +105,7 @@ pub enum RepairRequest {
         ids: Vec<ObjectId>,
     },
     /// Up to which version the member will never submit a fast write again (rule 12).
-    Floor {
+    Watermark {
         /// The group.
         group: String,
         /// The epoch.
@@ -120,7 +120,7 @@ impl RepairRequest {
             Self::Compare { group, epoch, .. }
             | Self::Walk { group, epoch, .. }
             | Self::Heads { group, epoch, .. }
-            | Self::Floor { group, epoch } => (group, *epoch),
+            | Self::Watermark { group, epoch } => (group, *epoch),
         }
     }
 
@@ -130,7 +130,7 @@ impl RepairRequest {
             Self::Compare { .. } => "Compare",
             Self::Walk { .. } => "Walk",
             Self::Heads { .. } => "Heads",
-            Self::Floor { .. } => "Floor",
+            Self::Watermark { .. } => "Watermark",
         }
     }
 }
@@ -147,7 +147,7 @@ pub enum RepairAnswer {
     /// What the member has, in the order of the question; `None` = nothing.
     Heads(Vec<Option<ReplicaHead>>),
     /// The version. Its promise is durable.
-    Floor(Version),
+    Watermark(Version),
     /// The member is in another group or epoch, or in the middle of a change.
     Elsewhere,
     /// The member has too many requests, or cannot read its store. Ask again later.

@@ -67,7 +67,7 @@ pub enum RepairEvent {
     /// Objects that have expired, oldest first.
     Outlived(Ticket, Result<Vec<Expired>, NoAnswer>),
     /// Up to which version this node will submit nothing any more.
-    Floor(Ticket, Result<Version, NoAnswer>),
+    Watermark(Ticket, Result<Version, NoAnswer>),
     /// A round has ended.
     Ended(Ticket, RegisterOutcome),
     /// Time has passed.
@@ -123,7 +123,7 @@ pub enum RepairEffect {
         after: Option<Expired>,
     },
     /// Have this node promise to submit nothing old any more.
-    Floor {
+    Watermark {
         /// Names it.
         ticket: Ticket,
     },
@@ -178,7 +178,9 @@ impl Core for Sweeper {
             RepairEvent::Walked(ticket, part) => self.on_walked(now, ticket, part, &mut effects),
             RepairEvent::Looked(ticket, heads) => self.on_looked(now, ticket, heads),
             RepairEvent::Outlived(ticket, found) => self.on_outlived(now, ticket, found),
-            RepairEvent::Floor(ticket, floor) => self.on_own_floor(now, ticket, floor),
+            RepairEvent::Watermark(ticket, watermark) => {
+                self.on_own_watermark(now, ticket, watermark)
+            }
             RepairEvent::Ended(ticket, ended) => {
                 self.running.on_ended(now, ticket, &ended, &mut self.status);
             }

@@ -56,7 +56,7 @@ impl Disk {
                     }
                 }
             }
-            Job::Raise(floor) => self.clock = self.clock.max(floor),
+            Job::Raise(watermark) => self.clock = self.clock.max(watermark),
         }
     }
 }
@@ -122,8 +122,8 @@ impl Node {
                 OutboxEffect::Remove { ticket, entries } => {
                     self.disk.jobs.push_back((ticket, Job::Remove(entries)));
                 }
-                OutboxEffect::Raise { ticket, floor } => {
-                    self.disk.jobs.push_back((ticket, Job::Raise(floor)));
+                OutboxEffect::Raise { ticket, watermark } => {
+                    self.disk.jobs.push_back((ticket, Job::Raise(watermark)));
                 }
                 OutboxEffect::Load { after } => {
                     let behind = |id: &ObjectId| after.as_ref().is_none_or(|after| id > after);
@@ -141,7 +141,7 @@ impl Node {
                     assert!(self.merges.len() <= IN_FLIGHT_MAX);
                 }
                 OutboxEffect::Refuse { op, refused } => self.answer(op, Err(refused)),
-                OutboxEffect::Promised { op, floor } => self.promised.push((op, floor)),
+                OutboxEffect::Promised { op, watermark } => self.promised.push((op, watermark)),
                 OutboxEffect::Discarded { op } => self.discarded.push(op),
             }
         }
@@ -482,10 +482,10 @@ fn an_unknown_outcome_is_found_out_by_the_next_look() {
 }
 
 #[test]
-fn a_floor_is_below_every_entry_and_every_later_version_and_durable() {
+fn a_watermark_is_below_every_entry_and_every_later_version_and_durable() {
     let mut node = Node::ready();
     let op = node.op();
-    node.step(OutboxEvent::Floor { op });
+    node.step(OutboxEvent::Watermark { op });
     assert!(node.promised.is_empty(), "not before it is durable");
     node.store_all();
     let (_, idle) = node.promised.pop().unwrap();
@@ -494,29 +494,29 @@ fn a_floor_is_below_every_entry_and_every_later_version_and_durable() {
     assert!(first > idle);
     node.begin("b", write("1", Condition::Any), Value::Absent);
     node.put("a", "2");
-    node.step(OutboxEvent::Floor { op });
+    node.step(OutboxEvent::Watermark { op });
     node.store_all();
-    let (_, floor) = node.promised.pop().unwrap();
+    let (_, watermark) = node.promised.pop().unwrap();
     // The first version is still under way.
-    assert!(idle <= floor && floor < first);
+    assert!(idle <= watermark && watermark < first);
     node.end("a", MergeEnd::Done);
     node.end("a", MergeEnd::Done);
     node.end("b", MergeEnd::Done);
     // Until the removal is durable, a restart would submit it again.
-    node.step(OutboxEvent::Floor { op });
-    assert!(node.promised.pop().is_none_or(|(_, floor)| floor < first));
+    node.step(OutboxEvent::Watermark { op });
+    assert!(node.promised.pop().is_none_or(|(_, watermark)| watermark < first));
     node.store_all();
     node.promised.clear();
-    node.step(OutboxEvent::Floor { op });
+    node.step(OutboxEvent::Watermark { op });
     node.store_all();
-    let (_, floor) = node.promised.pop().unwrap();
-    assert!(floor > first);
+    let (_, watermark) = node.promised.pop().unwrap();
+    assert!(watermark > first);
     // The clock is set back, and the node restarted.
     node.now.wall = UnixMs(node.now.wall.0 - 3_600_000);
     node.crash(0);
     node.store_all();
     node.load_all();
-    assert!(node.put("c", "1") > floor);
+    assert!(node.put("c", "1") > watermark);
 }
 
 #[test]
@@ -563,7 +563,7 @@ struct Run {
     registers: BTreeMap<ObjectId, Version>,
     acknowledged: BTreeMap<ObjectId, Version>,
     ops: BTreeMap<OpId, ObjectId>,
-    floor: Version,
+    watermark: Version,
 }
 
 impl Run {
@@ -575,7 +575,7 @@ impl Run {
             registers: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             ops: BTreeMap::new(),
-            floor: Version::default(),
+            watermark: Version::default(),
         }
     }
 
@@ -641,7 +641,7 @@ impl Run {
             78..88 => self.node.pass(self.rng.random_range(0..400_000)),
             88..91 => {
                 let op = self.node.op();
-                self.node.step(OutboxEvent::Floor { op });
+                self.node.step(OutboxEvent::Watermark { op });
             }
             91..93 => self.node.step(OutboxEvent::Nudge),
             93..96 => self.node.load_all(),
@@ -689,7 +689,11 @@ impl Run {
     fn merge(&mut self, id: &ObjectId, end: MergeEnd) {
         let version = self.node.merges[id].version().unwrap();
         let seed = self.seed;
-        assert!(version > self.floor, "NOMAD_SEED={seed}: {id} {version} after {}", self.floor);
+        assert!(
+            version > self.watermark,
+            "NOMAD_SEED={seed}: {id} {version} after {}",
+            self.watermark
+        );
         // It may have been merged although this node does not know it.
         if end == MergeEnd::Done || self.rng.random() {
             let merged = self.registers.entry(id.clone()).or_default();
@@ -704,17 +708,17 @@ impl Run {
             if let Ok(Written::Kept { version, .. }) = answer {
                 let last = self.acknowledged.entry(id).or_default();
                 assert!(version > *last, "NOMAD_SEED={}: {version} after {last}", self.seed);
-                assert!(version > self.floor, "NOMAD_SEED={}: below the floor", self.seed);
+                assert!(version > self.watermark, "NOMAD_SEED={}: below the watermark", self.seed);
                 *last = version;
             }
         }
-        for (_, floor) in std::mem::take(&mut self.node.promised) {
-            assert!(floor >= self.floor, "NOMAD_SEED={}: a promise taken back", self.seed);
-            self.floor = floor;
+        for (_, watermark) in std::mem::take(&mut self.node.promised) {
+            assert!(watermark >= self.watermark, "NOMAD_SEED={}: a promise taken back", self.seed);
+            self.watermark = watermark;
         }
         // What was on its way when the promise was given is above it too.
         for value in self.node.merges.values().chain(self.node.disk.entries.values()) {
-            assert!(value.version() > Some(self.floor), "NOMAD_SEED={}", self.seed);
+            assert!(value.version() > Some(self.watermark), "NOMAD_SEED={}", self.seed);
         }
     }
 }

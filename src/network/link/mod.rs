@@ -74,12 +74,6 @@ pub struct Links {
     _stop: DropGuard,
 }
 
-impl std::fmt::Debug for Links {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Links({})", self.inner.own.node)
-    }
-}
-
 struct LinksInner {
     own: LinkIdentity,
     options: Arc<LinkOptions>,

@@ -23,7 +23,7 @@ struct Slot {
 
 impl<T: RecordTable> BatchStage<'_, T> {
     pub(super) fn outbox(&mut self, change: OutboxChange) -> Result<(), StoreError> {
-        let OutboxChange { put, remove, floor } = change;
+        let OutboxChange { put, remove, watermark } = change;
         if put.iter().any(|(_, value)| matches!(value, Value::Live(_))) {
             self.room()?;
         }
@@ -46,8 +46,8 @@ impl<T: RecordTable> BatchStage<'_, T> {
         for (id, slot) in slots {
             self.set_entry(&id, slot);
         }
-        versions.into_iter().chain(floor).for_each(|version| self.clock.observe(version));
-        self.staged.keeps_clock |= floor.is_some();
+        versions.into_iter().chain(watermark).for_each(|version| self.clock.observe(version));
+        self.staged.keeps_clock |= watermark.is_some();
         Ok(())
     }
 

@@ -221,7 +221,7 @@ fn a_wipe_forgets_the_group_that_the_registers_were_of() {
         },
         counter_limit: 9,
         version_limit: 9,
-        floor: Default::default(),
+        watermark: Default::default(),
         ceiling: Default::default(),
     };
     let done = Box::new(|result: Result<(), _>| result.unwrap());
@@ -238,7 +238,7 @@ fn an_outbox_that_is_empty_is_not_looked_into_and_counts_what_is_in_it() {
     let (mut kept, a) = (Kept::new(), id("a"));
     let change = |put, remove| {
         let done = Box::new(|result: Result<(), _>| result.unwrap());
-        StoreJob::Outbox(OutboxJob { change: OutboxChange { put, remove, floor: None }, done })
+        StoreJob::Outbox(OutboxJob { change: OutboxChange { put, remove, watermark: None }, done })
     };
     let value = |counter| live(&a, counter).value;
     let version = |counter| Version { time: counter, node: 1 };

@@ -131,7 +131,7 @@ impl Membership {
 
     pub(super) fn full(&self) -> MembershipAnswer {
         // The groups that the last search found; a node that is not given one looks itself.
-        let offers = self.lead.as_ref().map_or(&[][..], |lead| lead.merging.rivals());
+        let offers = self.lead.as_ref().map_or(&[][..], |lead| lead.uniting.rivals());
         let home = self.durable.home.as_deref();
         let near = self.this.position;
         let next = search::choose(offers, near, false, |offer| Some(offer.group.as_str()) != home);

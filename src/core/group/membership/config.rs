@@ -71,7 +71,7 @@ pub struct MembershipFaults {
     /// A super-peer adds a node without asking it back.
     pub no_confirm: bool,
     /// Two groups may each dissolve into the other.
-    pub merge_without_order: bool,
+    pub unite_without_order: bool,
     /// Members' rescans are acknowledged on their behalf.
     pub acknowledge_for_others: bool,
     /// The leader removes members that it cannot reach itself, even if other members reach them.
@@ -86,7 +86,7 @@ impl MembershipFaults {
         claim_is_kept: false,
         claim_is_not_durable: false,
         no_confirm: false,
-        merge_without_order: false,
+        unite_without_order: false,
         acknowledge_for_others: false,
         remove_on_own_word: false,
         even_voters: false,

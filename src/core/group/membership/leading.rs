@@ -8,7 +8,7 @@ use super::{
     ProposeFailure, Purpose,
     admitting::{PendingJoin, Removal, Why},
     leaving::{GroupEnding, HandOver},
-    merging::GroupMerge,
+    uniting::GroupUnion,
     voters::Electorate,
 };
 use crate::{
@@ -53,14 +53,14 @@ pub(super) struct Lead {
     pub heir_ordered: bool,
     pub hand_over: Option<HandOver>,
     pub hand_over_at: Lived,
-    pub merging: GroupMerge,
+    pub uniting: GroupUnion,
     /// Where the members are sent when the group ends.
     pub into: Option<Offer>,
     pub ending: GroupEnding,
 }
 
 impl Lead {
-    fn new(now: Lived, term: u64, merging: GroupMerge) -> Self {
+    fn new(now: Lived, term: u64, uniting: GroupUnion) -> Self {
         Self {
             since: now,
             term,
@@ -81,7 +81,7 @@ impl Lead {
             heir_ordered: false,
             hand_over: None,
             hand_over_at: now,
-            merging,
+            uniting,
             into: None,
             ending: GroupEnding::default(),
         }
@@ -94,7 +94,7 @@ impl Lead {
 
     /// Tells whether the group is about to go elsewhere as a whole.
     pub(super) fn is_ending(&self) -> bool {
-        self.merging.is_asking() || self.into.is_some()
+        self.uniting.is_asking() || self.into.is_some()
     }
 }
 
@@ -106,8 +106,8 @@ impl Membership {
             self.drop_lead();
         }
         if self.leads() && self.lead.is_none() {
-            let merging = GroupMerge::new(&mut self.pace, self.config.provisional_poll_us);
-            self.lead = Some(Lead::new(self.pace.now(), term, merging));
+            let uniting = GroupUnion::new(&mut self.pace, self.config.provisional_poll_us);
+            self.lead = Some(Lead::new(self.pace.now(), term, uniting));
         }
     }
 
@@ -129,11 +129,11 @@ impl Membership {
         if lead.hand_over.is_some() {
             self.out.push(MembershipEffect::PauseHeartbeats(None));
         }
-        if lead.merging.is_asking() {
+        if lead.uniting.is_asking() {
             self.pending.retain(|_, purpose| *purpose != Purpose::Room);
         }
         self.pending.retain(|_, purpose| {
-            use Purpose::{Arrange, Change, Confirm, Gone, HandOver, Note, Probe, SearchToMerge};
+            use Purpose::{Arrange, Change, Confirm, Gone, HandOver, Note, Probe, SearchToUnite};
             !matches!(
                 purpose,
                 Arrange
@@ -143,7 +143,7 @@ impl Membership {
                     | HandOver
                     | Note
                     | Probe { .. }
-                    | SearchToMerge
+                    | SearchToUnite
             )
         });
     }
@@ -163,7 +163,7 @@ impl Membership {
         self.run_orders(&table);
         self.run_heir(&table);
         self.run_arrangement(&table);
-        self.run_merge(&table);
+        self.run_uniting(&table);
     }
 
     fn know_members(&mut self, table: &GroupTable) {

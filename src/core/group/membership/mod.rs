@@ -26,7 +26,6 @@ mod inviting;
 mod joining;
 mod leading;
 mod leaving;
-mod merging;
 mod message;
 mod migrating;
 mod moving;
@@ -41,6 +40,7 @@ mod test_bench;
 mod test_groups;
 #[cfg(test)]
 mod test_orders;
+mod uniting;
 mod voters;
 mod watch;
 
@@ -146,8 +146,8 @@ enum Purpose {
     Search,
     /// To find where the members are now.
     Locate,
-    /// To find a group to merge into.
-    SearchToMerge,
+    /// To find a group to unite with.
+    SearchToUnite,
     /// To make a step of a move durable, or to found or delete a log.
     Move,
     /// To follow the log of the group that has taken this node in.
@@ -207,7 +207,7 @@ impl Purpose {
             | Self::Write { .. } => true,
             Self::Search
             | Self::Locate
-            | Self::SearchToMerge
+            | Self::SearchToUnite
             | Self::Move
             | Self::Follow
             | Self::Join
@@ -369,7 +369,7 @@ impl Membership {
         match self.pending.remove(&ticket) {
             Some(Purpose::Search) => self.on_groups_found(found),
             Some(Purpose::Locate) => self.on_located(found),
-            Some(Purpose::SearchToMerge) => self.on_rivals_found(found),
+            Some(Purpose::SearchToUnite) => self.on_rivals_found(found),
             Some(Purpose::FindGroup { request, node, to }) => {
                 self.on_group_found(node, to, request, found);
             }

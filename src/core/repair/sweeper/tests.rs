@@ -184,7 +184,9 @@ impl Net {
                 found.truncate(5);
                 RepairEvent::Outlived(ticket, Ok(found))
             }
-            RepairEffect::Floor { ticket } => RepairEvent::Floor(ticket, Ok(self.floor(at))),
+            RepairEffect::Watermark { ticket } => {
+                RepairEvent::Watermark(ticket, Ok(self.watermark(at)))
+            }
             RepairEffect::Ask { ticket, to, question } => {
                 self.sent += postcard::to_allocvec(&question).unwrap().len();
                 let answer = match self.down.contains(&to) || self.down.contains(&at) || fails {
@@ -231,12 +233,12 @@ impl Net {
                 RepairAnswer::Part(walk(&scope, from, buckets, place, by).unwrap())
             }
             RepairRequest::Heads { ids, .. } => RepairAnswer::Heads(heads(store, ids)),
-            RepairRequest::Floor { .. } => RepairAnswer::Floor(self.floor(to)),
+            RepairRequest::Watermark { .. } => RepairAnswer::Watermark(self.watermark(to)),
         }
     }
 
     /// The clock, or right below the oldest fast write.
-    fn floor(&self, node: NodeId) -> Version {
+    fn watermark(&self, node: NodeId) -> Version {
         let clock = Version { time: self.counter, node: u64::MAX };
         let oldest = self.members.get(&node).unwrap().outbox.first();
         oldest.map_or(clock, |oldest| Version { time: oldest.time - 1, node: u64::MAX })
@@ -543,10 +545,14 @@ fn a_tombstone_whose_epoch_is_over_waits_for_new_promises() {
     let mut effects = Vec::new();
     for effect in asked {
         effects = match effect {
-            RepairEffect::Ask { ticket, question: RepairRequest::Floor { .. }, .. } => sweeper
-                .step(later, RepairEvent::Answered(ticket, Ok(RepairAnswer::Floor(promised))), &()),
-            RepairEffect::Floor { ticket } => {
-                sweeper.step(later, RepairEvent::Floor(ticket, Ok(promised)), &())
+            RepairEffect::Ask { ticket, question: RepairRequest::Watermark { .. }, .. } => sweeper
+                .step(
+                    later,
+                    RepairEvent::Answered(ticket, Ok(RepairAnswer::Watermark(promised))),
+                    &(),
+                ),
+            RepairEffect::Watermark { ticket } => {
+                sweeper.step(later, RepairEvent::Watermark(ticket, Ok(promised)), &())
             }
             _ => continue,
         };

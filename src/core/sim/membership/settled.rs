@@ -25,7 +25,7 @@ impl Sim {
                 return Some(format!("{name}: {problem}"));
             }
         }
-        self.unmerged(&groups)
+        self.not_united(&groups)
     }
 
     fn unsettled_group(&self, members: &[(usize, LogState, RoleState)]) -> Option<String> {
@@ -74,7 +74,7 @@ impl Sim {
     }
 
     /// A provisional group must not stay if a better one has room for its members.
-    fn unmerged(
+    fn not_united(
         &self,
         groups: &BTreeMap<String, Vec<(usize, LogState, RoleState)>>,
     ) -> Option<String> {

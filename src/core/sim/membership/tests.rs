@@ -137,8 +137,8 @@ fn a_newcomer_that_is_not_asked_back_is_caught() {
 }
 
 #[test]
-fn groups_that_merge_in_any_order_are_caught() {
-    let faults = MembershipFaults { merge_without_order: true, ..MembershipFaults::NONE };
+fn groups_that_unite_in_any_order_are_caught() {
+    let faults = MembershipFaults { unite_without_order: true, ..MembershipFaults::NONE };
     is_caught(faults, 1_000, "go to each other");
 }
 

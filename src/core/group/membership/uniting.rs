@@ -20,7 +20,7 @@ const WINDOW_US: u64 = 2_000_000;
 
 /// What a super-peer knows of other groups, and has promised to them.
 #[derive(Debug)]
-pub(super) struct GroupMerge {
+pub(super) struct GroupUnion {
     next_at: Lived,
     /// The group that is asked for room: as long as it is, this one gives none.
     asking: Option<Offer>,
@@ -31,7 +31,7 @@ pub(super) struct GroupMerge {
     rivals: Vec<Offer>,
 }
 
-impl GroupMerge {
+impl GroupUnion {
     pub(super) fn new(pace: &mut LivedClock, poll_us: u64) -> Self {
         // Soon after the founding: two groups that were founded at the same moment see each other then.
         let next_at = pace.about(poll_us / 10);
@@ -65,7 +65,7 @@ impl Membership {
     }
 
     /// Tells whether this super-peer looks for a group to take its own to.
-    fn seeks_merger(&self, table: &GroupTable) -> bool {
+    fn seeks_union(&self, table: &GroupTable) -> bool {
         let is_alone = table.seats.len() == 1;
         let is_young = self.lead.as_ref().is_some_and(|lead| {
             self.pace.now().since(lead.since) < self.config.discovery_window_us * 2
@@ -79,33 +79,33 @@ impl Membership {
     fn run_end(&mut self) {
         let Some(lead) = &mut self.lead else { return };
         let Some(into) = lead.into.as_ref().map(|offer| offer.group.clone()) else { return };
-        if self.pace.is_due(lead.merging.kept_until) {
+        if self.pace.is_due(lead.uniting.kept_until) {
             lead.into = None;
         } else {
             self.dissolve(Some(into));
         }
     }
 
-    pub(super) fn run_merge(&mut self, table: &GroupTable) {
+    pub(super) fn run_uniting(&mut self, table: &GroupTable) {
         self.run_end();
         let Some(lead) = &self.lead else { return };
-        let next_at = lead.merging.next_at;
-        let is_busy = lead.merging.is_asking() || lead.into.is_some() || lead.hand_over.is_some();
-        let is_searching = self.is_pending(|purpose| *purpose == Purpose::SearchToMerge);
+        let next_at = lead.uniting.next_at;
+        let is_busy = lead.uniting.is_asking() || lead.into.is_some() || lead.hand_over.is_some();
+        let is_searching = self.is_pending(|purpose| *purpose == Purpose::SearchToUnite);
         if is_busy || is_searching || !self.pace.is_due(next_at) {
             return;
         }
         let poll_us = self.config.provisional_poll_us;
-        let every_us = if self.permanent && self.seeks_merger(table) {
+        let every_us = if self.permanent && self.seeks_union(table) {
             self.config.discovery_window_us / 4
         } else {
             poll_us
         };
         let next_at = self.pace.about(every_us);
         if let Some(lead) = &mut self.lead {
-            lead.merging.next_at = next_at;
+            lead.uniting.next_at = next_at;
         }
-        let ticket = self.ticket(Purpose::SearchToMerge);
+        let ticket = self.ticket(Purpose::SearchToUnite);
         let window_us = WINDOW_US.min(every_us / 2);
         let near = self.this.position;
         self.out.push(MembershipEffect::Find {
@@ -120,25 +120,25 @@ impl Membership {
         let found = self.without_rests(found);
         let Some(table) = self.table().cloned() else { return };
         let mine = self.offer(&table);
-        let strict = !self.config.faults().merge_without_order;
+        let strict = !self.config.faults().unite_without_order;
         let now = self.pace.now();
-        let seeks = self.seeks_merger(&table) && !self.is_bound_to_stay(&table);
+        let seeks = self.seeks_union(&table) && !self.is_bound_to_stay(&table);
         let permanent = self.permanent;
         let Some(lead) = &mut self.lead else { return };
         let mut rivals = found.offers;
         // Others may still pass on what this node has offered before.
         rivals.retain(|offer| offer.group != mine.group && offer.super_peer != mine.super_peer);
         rivals.truncate(OFFERS_MAX);
-        lead.merging.rivals = rivals;
-        let is_promised = lead.merging.promised.is_some_and(|(until, _)| now < until) && strict;
+        lead.uniting.rivals = rivals;
+        let is_promised = lead.uniting.promised.is_some_and(|(until, _)| now < until) && strict;
         if !seeks || is_promised || lead.is_changing() || !lead.waiting.is_empty() {
             return;
         }
-        let offers = &lead.merging.rivals;
+        let offers = &lead.uniting.rivals;
         let better = search::better(offers, &mine, strict);
         let better = if permanent { search::to_take_over(offers, &mine) } else { better };
         let Some(offer) = better.cloned() else { return };
-        lead.merging.asking = Some(offer.clone());
+        lead.uniting.asking = Some(offer.clone());
         let question = MembershipRequest::Room { group: offer.group, members: mine.members };
         self.ask_address(offer.peer, Purpose::Room, question);
     }
@@ -156,11 +156,11 @@ impl Membership {
         let mine = self.offer(&table);
         let is_bound = self.is_bound_to_stay(&table);
         let Some(lead) = &mut self.lead else { return };
-        let Some(asked) = lead.merging.asking.take() else { return };
+        let Some(asked) = lead.uniting.asking.take() else { return };
         let Ok(MembershipAnswer::Room(offer)) = answer else { return };
         let still_fits = offer.group == asked.group && mine.members <= offer.free();
         if still_fits && !is_bound && !lead.is_changing() {
-            lead.merging.kept_until = self.pace.now().plus(PROMISE_US);
+            lead.uniting.kept_until = self.pace.now().plus(PROMISE_US);
             lead.into = Some(offer);
         }
     }
@@ -174,23 +174,23 @@ impl Membership {
         }
         let now = self.pace.now();
         let (leads, has_majority) = (self.leads(), self.is_backed());
-        let strict = !self.config.faults().merge_without_order;
+        let strict = !self.config.faults().unite_without_order;
         let offer = self.offer(&table);
         let is_leaving =
             matches!(&self.stage, super::MembershipStage::Seated(seated) if seated.is_leaving());
         // A permanent one that is new and alone looks for a group to take over: perhaps the very one that asks.
-        let takes_over = self.permanent && self.seeks_merger(&table);
+        let takes_over = self.permanent && self.seeks_union(&table);
         let is_open = leads && has_majority && !is_leaving && !takes_over;
         let Some(lead) = self.lead.as_mut().filter(|_| is_open) else {
             return no;
         };
-        let kept = lead.merging.promised.filter(|(until, _)| now < *until).map_or(0, |(_, n)| n);
+        let kept = lead.uniting.promised.filter(|(until, _)| now < *until).map_or(0, |(_, n)| n);
         let wanted = members.saturating_add(kept);
-        let is_going = (lead.merging.is_asking() || lead.into.is_some()) && strict;
+        let is_going = (lead.uniting.is_asking() || lead.into.is_some()) && strict;
         if is_going || table.dissolved.is_some() || offer.free() < wanted {
             return no;
         }
-        lead.merging.promised = Some((now.plus(PROMISE_US), wanted));
+        lead.uniting.promised = Some((now.plus(PROMISE_US), wanted));
         MembershipAnswer::Room(offer)
     }
 }

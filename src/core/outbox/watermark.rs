@@ -10,15 +10,15 @@ use crate::{
 impl Outbox {
     /// Promises durably that nothing up to some version is submitted any more, and finds out which.
     pub(super) fn promise(&mut self, now: Now, op: OpId, effects: &mut Vec<OutboxEffect>) {
-        let floor = match self.oldest.first() {
+        let watermark = match self.oldest.first() {
             Some((oldest, _)) => below(*oldest),
             None => Version { time: self.clock.tick(now.wall).time, node: u64::MAX },
         };
-        if floor <= self.floor {
-            effects.push(OutboxEffect::Promised { op, floor });
+        if watermark <= self.watermark {
+            effects.push(OutboxEffect::Promised { op, watermark });
         } else {
-            let ticket = self.ticket(OutboxTask::Floor(op, floor));
-            effects.push(OutboxEffect::Raise { ticket, floor });
+            let ticket = self.ticket(OutboxTask::Watermark(op, watermark));
+            effects.push(OutboxEffect::Raise { ticket, watermark });
         }
     }
 
