@@ -2,7 +2,7 @@
 //!
 //! The table itself is what the log says; `core::table` applies it. Nothing is decided here.
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 

@@ -164,6 +164,12 @@ thread_local! {
     };
 }
 
+impl fmt::Debug for TraceRecorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recorder")
+    }
+}
+
 impl TraceRecorder {
     /// Makes a ring of at most `records_max` records.
     pub fn new(records_max: usize, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {

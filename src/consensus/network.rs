@@ -53,6 +53,12 @@ pub enum CallError {
     Answer { from: NodeId, reason: String },
 }
 
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Caller({})", self.group)
+    }
+}
+
 impl Caller {
     /// Asks a member, under a vote of this node's.
     ///

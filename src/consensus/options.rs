@@ -85,6 +85,16 @@ impl RaftOptions {
     }
 }
 
+impl fmt::Debug for RaftOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RaftOptions")
+            .field("dir", &self.dir)
+            .field("node", &self.node)
+            .field("times", &self.times)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Why the log does not open.
 #[derive(Debug, Error)]
 pub enum LogOpenError {

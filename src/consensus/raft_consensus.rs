@@ -56,6 +56,12 @@ pub struct RaftInner {
     store: tokio::sync::Mutex<Option<Arc<RaftStore>>>,
 }
 
+impl std::fmt::Debug for RaftInner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 /// A log that runs, with its tasks, which end with it.
 #[derive(Debug)]
 pub struct Running {
@@ -90,6 +96,12 @@ impl RaftReading {
     /// Returns how long ago the vote was given, or its leader last heard.
     pub fn silent(&self) -> Duration {
         self.since.map_or(Duration::MAX, |since| since.elapsed())
+    }
+}
+
+impl std::fmt::Debug for RaftContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Parts({})", self.group())
     }
 }
 

@@ -146,6 +146,12 @@ pub struct RaftStore {
     shared: Mutex<Shared>,
 }
 
+impl std::fmt::Debug for RaftStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
 /// The right to write for one group.
 #[derive(Debug, Clone)]
 pub struct Handle {

@@ -71,6 +71,12 @@ struct Net {
 #[derive(Clone, Default)]
 pub struct MemoryNetwork(Arc<Mutex<Net>>);
 
+impl std::fmt::Debug for MemoryNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryNetwork")
+    }
+}
+
 fn pair(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
     (a.min(b), a.max(b))
 }

@@ -100,6 +100,12 @@ impl SharedFacts {
 
 pub(super) struct EngineSlot(pub Engine);
 
+impl std::fmt::Debug for EngineSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
 impl Deref for EngineSlot {
     type Target = Engine;
 

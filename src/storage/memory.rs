@@ -67,6 +67,12 @@ impl MemoryStore {
     }
 }
 
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryStore({} records)", self.state().records.len())
+    }
+}
+
 impl State {
     fn latest(&mut self, now: UnixMs) -> UnixMs {
         self.latest = self.latest.max(now);

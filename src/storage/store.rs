@@ -25,6 +25,7 @@ use nomad_ports::{
 /// ```
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
+/// # extern crate nomad_storage as nomad;
 /// use nomad::{Store, StoreOptions};
 /// let store = Store::open(StoreOptions::new(dir.path()))?;
 /// store.put("item:1", "hello", None).await?;

@@ -64,7 +64,7 @@ fn one_change_puts_first_and_removes_then_and_what_has_no_version_is_none() {
                 (c.clone(), Value::Absent),
             ],
             remove: vec![(b.clone(), version(2)), (a.clone(), version(2)), (c.clone(), version(1))],
-            floor: None,
+            watermark: None,
         };
         test_store.outbox(change).unwrap();
         assert_eq!((entry(&test_store, &a), entry(&test_store, &b)), (Some(version(4)), None));
@@ -75,15 +75,17 @@ fn one_change_puts_first_and_removes_then_and_what_has_no_version_is_none() {
 #[test]
 fn a_floor_is_kept_though_nothing_else_changes() {
     for mut test_store in TestStore::both() {
-        let floor = Version { time: (START.0 + 5_000) << 16, node: u64::MAX };
-        test_store.outbox(OutboxChange { floor: Some(floor), ..OutboxChange::default() }).unwrap();
+        let watermark = Version { time: (START.0 + 5_000) << 16, node: u64::MAX };
+        test_store
+            .outbox(OutboxChange { watermark: Some(watermark), ..OutboxChange::default() })
+            .unwrap();
         test_store.clock.set_wall(UnixMs(START.0 - 60_000));
         test_store.restart();
-        assert!(test_store.store.latest_version().time >= floor.time, "{}", test_store.name);
+        assert!(test_store.store.latest_version().time >= watermark.time, "{}", test_store.name);
         let overlay = id("a");
         test_store.write(Tier::Overlay, &overlay, content("x", None)).unwrap().unwrap();
         let written = test_store.store.get(Tier::Overlay, &overlay, NOW).unwrap().unwrap();
-        assert!(written.version > floor);
+        assert!(written.version > watermark);
         // And that of an entry.
         test_store.outbox(put(&overlay, 1 << 40)).unwrap();
         test_store.restart();

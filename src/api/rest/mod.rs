@@ -29,7 +29,7 @@ mod storage;
 mod tests;
 mod trace;
 
-use std::{convert::Infallible, error::Error, fmt, future::Future, sync::Arc};
+use std::{convert::Infallible, error::Error, future::Future, sync::Arc};
 
 use http::{Method, Request};
 use hyper::body::Incoming;

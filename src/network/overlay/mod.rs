@@ -83,6 +83,12 @@ pub struct OverlayOptions {
     pub clock: Arc<dyn Clock>,
 }
 
+impl fmt::Debug for OverlayOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Options({} on {}:{})", self.network, self.listen, self.port)
+    }
+}
+
 /// Why there is no overlay.
 #[derive(Debug, Error)]
 pub enum OverlayError {
@@ -113,6 +119,12 @@ pub struct Libp2pOverlay {
     has_sources: bool,
     /// The swarm that was made at the start, for the first run.
     first: Mutex<Option<SwarmDriver>>,
+}
+
+impl fmt::Debug for Libp2pOverlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Libp2pOverlay({})", self.shared.node)
+    }
 }
 
 impl Libp2pOverlay {

@@ -221,7 +221,7 @@ fn a_wipe_forgets_the_group_that_the_registers_were_of() {
         },
         counter_limit: 9,
         version_limit: 9,
-        watermark: Default::default(),
+        floor: Default::default(),
         ceiling: Default::default(),
     };
     let done = Box::new(|result: Result<(), _>| result.unwrap());
