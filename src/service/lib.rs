@@ -13,6 +13,7 @@ pub mod durations;
 mod error;
 mod named_writes;
 mod options;
+mod own_writes;
 mod reads;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use self::group_read::{AbsenceQuorum, Hedge};
-use super::ServiceError;
+use super::{ServiceError, own_writes::OwnWrites};
 use nomad_actors::{
     Address, AskError, Context, Kit,
     group_view::GroupView,
@@ -24,7 +24,10 @@ use nomad_actors::{
 };
 use nomad_core::{
     group::RetrievalMode,
-    model::object::{Object, ObjectId, Tier},
+    model::{
+        change::Written,
+        object::{Object, ObjectId, Tier, Version},
+    },
     register::Value,
 };
 use nomad_ports::{ObjectStore, PeerTransport, object_store::StoreError};
@@ -43,6 +46,7 @@ pub struct ReadPath {
     writers: Writers,
     hedge: Arc<Hedge>,
     hedges: Arc<AtomicU64>,
+    own_writes: OwnWrites,
 }
 
 impl ReadPath {
@@ -53,8 +57,15 @@ impl ReadPath {
         store: Arc<dyn ObjectStore>,
         (view, transport, writers): (GroupView, Arc<dyn PeerTransport>, Writers),
     ) -> Self {
-        let (hedge, hedges) = Default::default();
-        Self { actor, store, kit, view, transport, writers, hedge, hedges }
+        let (hedge, hedges, own_writes) = Default::default();
+        Self { actor, store, kit, view, transport, writers, hedge, hedges, own_writes }
+    }
+
+    /// Notes a fast write of this node, which its later reads are to show. `seen` is the version that was there before.
+    pub(super) fn note_own(&self, id: &ObjectId, written: Written, seen: Option<Version>) {
+        if !self.keeps(id, &self.view.load()) {
+            self.own_writes.note(id, written, seen);
+        }
     }
 
     /// Returns how many reads asked a second member because the first was slow.

@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{ReadPath, ServiceError};
+use nomad_actors::replica_writer::ReplicaDoor;
 use nomad_core::{
-    group::{replication::NotDone, view::Liveness},
+    group::{RetrievalMode, replication::NotDone, view::Liveness},
     listing::ListingQuery,
     model::{
+        change::Written,
         object::{Object, Tier, Version},
         time::UnixSecs,
     },
@@ -15,6 +17,7 @@ use nomad_core::{
 use nomad_ports::{
     ObjectStore as _,
     object_store::{OutboxChange, OutboxJob, StoreError, StoreJob},
+    peer_transport::Service,
 };
 use test_group::{Group, Member, keep, node, pass};
 use test_kit::object;
@@ -192,5 +195,38 @@ async fn a_listing_is_whole_or_refused_when_members_do_not_answer() {
     assert_eq!(listed(&group, 1, "", 7).await.unwrap(), names);
     group.change_views(|view| view.table = None);
     assert_eq!(listed(&group, 1, "", 7).await.unwrap_err(), NotDone::NotReady.into());
+    group.stop().await;
+}
+
+/// A quorum has a fast write of this node, and one replica lacks it for a moment: it may be the one that answers first.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_keeps_nothing_of_an_object_reads_no_older_than_its_own_write() {
+    let group = Group::start(5, 3).await;
+    for member in &group.members {
+        let door = ReplicaDoor::new(member.kit.clone(), Vec::new(), member.store.clone());
+        member.links.serve(Service::Replica, Arc::new(door));
+    }
+    let keepers = group.replicas("a");
+    let outsider = group.members.iter().find(|member| !keepers.contains(&member.node)).unwrap();
+    let reads = reads(outsider);
+    for late in &keepers {
+        let before = group.write("a", None);
+        let up: Vec<_> = keepers.iter().copied().filter(|node| node != late).collect();
+        let version = group.write_at(&up, "a", None);
+        reads.note_own(&object("a"), Written::Kept { version, created: false }, Some(before));
+        for mode in [RetrievalMode::Fast, RetrievalMode::Parallel] {
+            let cx = outsider.context(5_000);
+            let read = reads.get(&group.from, cx, Tier::Group, &object("a"), mode).await.unwrap();
+            assert_eq!(read.map(|object| object.version), Some(version), "{mode:?}");
+        }
+    }
+    // When nobody has it any more, what there is is better than nothing.
+    let other = group.write("a", None);
+    let lost = Version { time: u64::MAX, node: 1 };
+    reads.note_own(&object("a"), Written::Kept { version: lost, created: false }, None);
+    let cx = outsider.context(5_000);
+    let fast = RetrievalMode::Fast;
+    let read = reads.get(&group.from, cx, Tier::Group, &object("a"), fast).await.unwrap();
+    assert_eq!(read.map(|object| object.version), Some(other));
     group.stop().await;
 }

@@ -85,8 +85,12 @@ impl WritePath {
             None => None,
         };
         let seen = self.see(cx, id, &change).await?;
+        let seen_version = seen.version();
         let make = |reply| OutboxMsg::Put { id: id.clone(), change, seen, reply };
         let ended = self.outbox.ask(from, cx, make).await??;
+        if let Ok(written) = &ended {
+            self.reads.note_own(id, *written, seen_version);
+        }
         if let (Some(turn), Ok(written)) = (turn, &ended) {
             turn.done(*written);
         }

@@ -29,6 +29,20 @@ pub enum Fetched {
 }
 
 impl Fetched {
+    /// Returns its version; `None` = nothing is known.
+    pub fn version(&self) -> Option<Version> {
+        match self {
+            Self::Live(object) => Some(object.version),
+            Self::Gone(version) => Some(*version),
+            Self::Nothing => None,
+        }
+    }
+
+    /// Returns the newer of the two.
+    pub fn newer(self, other: Self) -> Self {
+        if other.version() > self.version() { other } else { self }
+    }
+
     /// Returns it as a value.
     pub fn into_value(self) -> Value {
         match self {

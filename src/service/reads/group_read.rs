@@ -94,21 +94,27 @@ impl ReadPath {
         let mut waiting = others.into_iter();
         let mut asks = FuturesUnordered::new();
         let mut answered = usize::from(is_replica);
+        let least = self.own_writes.bound(id);
+        let mut newest = Fetched::Nothing;
         loop {
             if answered > 0 && answered >= enough {
-                return Ok(Fetched::Nothing);
+                return Ok(newest);
             }
             if asks.is_empty() {
                 match waiting.next() {
                     Some(node) => asks.push(self.fetch(cx.trace, node, id)),
-                    None if answered > 0 => return Ok(Fetched::Nothing),
+                    None if answered > 0 => return Ok(newest),
                     None => return Err(NotDone::NoReplica { asked }.into()),
                 }
             }
             tokio::select! {
                 Some(answer) = asks.next() => match answer {
                     Ok(Fetched::Nothing) => answered += 1,
-                    Ok(found) => return Ok(found),
+                    Ok(found) if least.is_none_or(|least| least.is_met_by(&found)) => return Ok(found),
+                    Ok(older) => {
+                        answered += 1;
+                        newest = newest.newer(older);
+                    }
                     Err(_) => {}
                 },
                 () = sleep(self.hedge.pause()), if waiting.len() > 0 => {
@@ -133,14 +139,20 @@ impl ReadPath {
         let mut asks: FuturesUnordered<_> =
             others.into_iter().map(|node| self.fetch(cx.trace, node, id)).collect();
         let mut answered = usize::from(is_replica);
+        let least = self.own_writes.bound(id);
+        let mut newest = Fetched::Nothing;
         while let Some(answer) = asks.next().await {
             match answer {
                 Ok(Fetched::Nothing) => answered += 1,
-                Ok(found) => return Ok(found),
+                Ok(found) if least.is_none_or(|least| least.is_met_by(&found)) => return Ok(found),
+                Ok(older) => {
+                    answered += 1;
+                    newest = newest.newer(older);
+                }
                 Err(_) => {}
             }
         }
-        if answered > 0 { Ok(Fetched::Nothing) } else { Err(NotDone::NoReplica { asked }.into()) }
+        if answered > 0 { Ok(newest) } else { Err(NotDone::NoReplica { asked }.into()) }
     }
 
     /// Tells whether this node keeps an object.
