@@ -18,14 +18,14 @@ const REMEMBERED_MAX: usize = 4_096;
 
 /// What a reader has to be shown at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
+pub enum ReadBound {
     /// This version, or a newer one.
     From(Version),
     /// Something newer than this version: it was deleted.
     Above(Version),
 }
 
-impl Bound {
+impl ReadBound {
     /// Tells whether what a replica has is new enough.
     pub fn is_met_by(self, fetched: &Fetched) -> bool {
         let found = fetched.version();
@@ -38,11 +38,11 @@ impl Bound {
 
 /// What is remembered. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct OwnWrites(Arc<Mutex<Remembered>>);
+pub struct OwnWrites(Arc<Mutex<LatestBounds>>);
 
 #[derive(Debug, Default)]
-struct Remembered {
-    bounds: HashMap<ObjectId, Bound>,
+struct LatestBounds {
+    bounds: HashMap<ObjectId, ReadBound>,
     /// The objects, oldest first.
     order: VecDeque<ObjectId>,
 }
@@ -51,11 +51,11 @@ impl OwnWrites {
     /// Notes a write. `seen` is the version that was there before; a deletion has none of its own to be told by.
     pub fn note(&self, id: &ObjectId, written: Written, seen: Option<Version>) {
         let bound = match written {
-            Written::Kept { version, .. } => Bound::From(version),
-            Written::Removed => Bound::Above(seen.unwrap_or_default()),
+            Written::Kept { version, .. } => ReadBound::From(version),
+            Written::Removed => ReadBound::Above(seen.unwrap_or_default()),
         };
         let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Remembered { bounds, order } = &mut *remembered;
+        let LatestBounds { bounds, order } = &mut *remembered;
         if bounds.insert(id.clone(), bound).is_none() {
             order.push_back(id.clone());
         }
@@ -67,7 +67,7 @@ impl OwnWrites {
     }
 
     /// Returns what a reader of the object has to be shown at least.
-    pub fn bound(&self, id: &ObjectId) -> Option<Bound> {
+    pub fn bound(&self, id: &ObjectId) -> Option<ReadBound> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).bounds.get(id).copied()
     }
 }
@@ -99,6 +99,6 @@ mod tests {
             writes.note(&id(n), Written::Kept { version: NEW, created: true }, None);
         }
         assert_eq!(writes.bound(&id(0)), None);
-        assert_eq!(writes.bound(&id(1)), Some(Bound::From(NEW)));
+        assert_eq!(writes.bound(&id(1)), Some(ReadBound::From(NEW)));
     }
 }

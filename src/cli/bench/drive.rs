@@ -21,7 +21,7 @@ use super::{
     plan::BenchPlan,
     record::Shards,
     report::Measured,
-    worker::{Schedule, Worker},
+    worker::{BenchWorker, Schedule},
     workload::{ValuePool, Workload},
 };
 
@@ -100,7 +100,7 @@ impl Window {
 /// The workers of one run and what they have recorded.
 struct Crew<C> {
     plan: Arc<BenchPlan>,
-    workers: Vec<Worker<C>>,
+    workers: Vec<BenchWorker<C>>,
     shards: Arc<Shards>,
 }
 
@@ -110,7 +110,7 @@ impl<C: Client> Crew<C> {
         let shards = Arc::new(Shards::new());
         let workers = clients.into_iter().enumerate().map(|(id, client)| {
             let workload = Workload::new(&plan, values.clone(), &run, id);
-            Worker::new(id, client, workload, Arc::clone(&shards), plan.timeout)
+            BenchWorker::new(id, client, workload, Arc::clone(&shards), plan.timeout)
         });
         Crew { workers: workers.collect(), shards, plan: Arc::new(plan) }
     }

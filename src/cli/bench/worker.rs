@@ -53,7 +53,7 @@ impl Schedule {
 }
 
 /// One worker.
-pub(super) struct Worker<C> {
+pub(super) struct BenchWorker<C> {
     pub id: usize,
     client: C,
     workload: Workload,
@@ -62,15 +62,15 @@ pub(super) struct Worker<C> {
     timeout: Duration,
 }
 
-impl<C: Client> Worker<C> {
+impl<C: Client> BenchWorker<C> {
     pub(super) fn new(
         id: usize,
         client: C,
         workload: Workload,
         shards: Arc<Shards>,
         timeout: Duration,
-    ) -> Worker<C> {
-        Worker { id, client, workload, shards, watchdog: Watchdog::new(timeout), timeout }
+    ) -> BenchWorker<C> {
+        BenchWorker { id, client, workload, shards, watchdog: Watchdog::new(timeout), timeout }
     }
 
     /// Sends the next request as soon as the last one has ended, until the window ends.
