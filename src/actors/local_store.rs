@@ -168,7 +168,7 @@ impl Worker for LocalStore {
 fn check(store: &dyn ObjectStore) -> Result<(), String> {
     match store.health() {
         StoreHealth::Failed { reason } => Err(reason),
-        StoreHealth::Up | StoreHealth::ReadOnly { .. } => Ok(()),
+        StoreHealth::Up | StoreHealth::ForDeletions { .. } | StoreHealth::ReadOnly { .. } => Ok(()),
     }
 }
 

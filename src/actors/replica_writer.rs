@@ -43,13 +43,13 @@ use nomad_core::{
     machine::Ticket,
     model::{node_id::NodeId, object::ObjectId, time::MonotonicUs, trace::TraceContext},
     register::{
-        self, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome,
-        RegisterShelf, Registers, ShardState,
+        self, Declined, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder,
+        RegisterOutcome, RegisterShelf, Registers, ShardState,
     },
 };
 use nomad_ports::{
     ObjectStore, PeerTransport,
-    object_store::{RegisterJob, StoreError, StoreHealth, StoreJob},
+    object_store::{RegisterJob, StoreError, StoreJob},
     peer_transport::Service,
 };
 
@@ -96,6 +96,8 @@ pub enum WriterNews {
     Listed(AdoptionPlan),
     /// The objects of a group that is no more are in the outbox; so many.
     Carried(usize),
+    /// The store has refused to keep something: nothing of it was done.
+    Refused(Ticket, StoreError),
     /// One of these has failed.
     Failed {
         /// Which one.
@@ -123,6 +125,7 @@ impl Described for WriterNews {
             Self::Kept(ShardCommit::Wipe) => "Wiped",
             Self::Listed(_) => "Listed",
             Self::Carried(_) => "Carried",
+            Self::Refused(..) => "Kept",
             Self::Failed { kind, .. } => kind,
         }
     }
@@ -134,7 +137,7 @@ impl Described for WriterNews {
                 format!("{} to purge, {} to rescan", purge.len(), rescan.len())
             }
             Self::Carried(count) => format!("{count} objects"),
-            Self::Failed { error, .. } => error.to_string(),
+            Self::Refused(_, error) | Self::Failed { error, .. } => error.to_string(),
         }
     }
 }
@@ -250,6 +253,16 @@ impl RegisterShelf for StoreShelf<'_> {
         self.0.register(id).map_err(|error| error.to_string())
     }
 
+    fn declines(&self) -> Option<(Declined, String)> {
+        let health = self.0.health();
+        let reason = health.refusal()?.to_owned();
+        let what = match health.refusal_of_deletions() {
+            None => Declined::Objects,
+            Some(_) => Declined::Writes,
+        };
+        Some((what, reason))
+    }
+
     fn reaches(&self, node: NodeId) -> bool {
         self.1.reaches(node)
     }
@@ -294,9 +307,7 @@ pub struct ReplicaWriter {
 
 impl Drop for ReplicaWriter {
     fn drop(&mut self) {
-        for (_, reply) in self.ops.drain() {
-            reply.send(RegisterOutcome::Unknown);
-        }
+        self.end_all(&RegisterOutcome::Busy);
     }
 }
 
@@ -343,6 +354,10 @@ impl Worker for ReplicaWriter {
             }
             ReplicaWriterMsg::Told(told) => match self.driver.take(cx, told) {
                 Err(outcome) => return Ok(outcome),
+                Ok(News::Happened(WriterNews::Refused(ticket, error))) => {
+                    self.on_refused(cx, ticket, &error);
+                    return Ok(Outcome::Failed(error.to_string().into()));
+                }
                 Ok(News::Happened(WriterNews::Failed { error, .. })) => {
                     self.on_store_failed(cx, &error);
                     return Ok(Outcome::Failed(error.to_string().into()));
@@ -366,6 +381,11 @@ impl ReplicaWriter {
         if self.is_ready() {
             self.begin(cx, request);
             return Outcome::Done("begun");
+        }
+        if let Some(reason) = self.store_refusal() {
+            // The registers are not taken up while the store fails: nothing is gained by a wait.
+            request.reply.send(RegisterOutcome::Declined { reason });
+            return Outcome::Refused("the store fails");
         }
         if self.args.view.load().group().is_none() || self.early.len() >= EARLY_MAX {
             request.reply.send(RegisterOutcome::NotReady);
@@ -498,7 +518,12 @@ impl ReplicaWriter {
             if result.is_ok() && (wipe || !changes.is_empty()) {
                 holds(changes);
             }
-            owed.pay(WriterNews::of("Kept", result, |()| WriterNews::Kept(what)));
+            owed.pay(match (result, what) {
+                (Err(error), ShardCommit::Ticket(ticket)) if error.is_refusal() => {
+                    WriterNews::Refused(ticket, error)
+                }
+                (result, what) => WriterNews::of("Kept", result, |()| WriterNews::Kept(what)),
+            });
         });
         let shard = self.args.shard;
         self.args.store.submit(StoreJob::Registers(RegisterJob {
@@ -534,22 +559,44 @@ impl ReplicaWriter {
     /// Forgets everything that is not on disk, and begins again once the store works.
     fn on_store_failed(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, reason: &StoreError) {
         warn!(shard = self.args.shard, %reason, "the store did not keep registers; they are taken up again once it does");
-        self.start_over(cx);
+        self.start_over(cx, &RegisterOutcome::Declined { reason: reason.to_string() });
         self.driver.pause_for(cx, STORE_PAUSE_US);
     }
 
-    /// Begins another life: whatever the present one has under way may or may not have happened.
-    fn start_over(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    /// The store has refused to keep what a ticket stands for.
+    fn on_refused(
+        &mut self,
+        cx: &Handling<'_, ReplicaWriterMsg>,
+        ticket: Ticket,
+        error: &StoreError,
+    ) {
+        self.keeping = self.keeping.saturating_sub(1);
+        let reason = error.to_string();
+        self.step(cx, RegisterEvent::Refused { ticket, reason });
+        self.list_when_quiet(cx);
+    }
+
+    /// Begins another life. What the present one has offered may or may not have happened; of the rest it is known that it did
+    /// not: `undone` is said then.
+    fn start_over(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, undone: &RegisterOutcome) {
+        self.end_all(undone);
         self.driver.start_over(cx, None);
         self.standing = WriterState::Idle;
         self.keeping = 0;
         self.adopting = None;
-        for (_, reply) in self.ops.drain() {
-            reply.send(RegisterOutcome::Unknown);
+    }
+
+    /// Ends all requests in hand.
+    fn end_all(&mut self, undone: &RegisterOutcome) {
+        let core = self.driver.core().as_ref();
+        for (op, reply) in self.ops.drain() {
+            let is_offered = core.is_none_or(|core| core.is_offered(op));
+            reply.send(if is_offered { RegisterOutcome::Unknown } else { undone.clone() });
         }
     }
 
-    fn store_works(&self) -> bool {
-        self.args.store.health() == StoreHealth::Up
+    /// Says why the store keeps nothing now, not even deletions; `None` = it does.
+    fn store_refusal(&self) -> Option<String> {
+        self.args.store.health().refusal_of_deletions().map(str::to_owned)
     }
 }

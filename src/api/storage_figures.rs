@@ -94,6 +94,11 @@ impl Collector for StorageCollector {
             ("rounds_rescans", "Rounds for a change of the members", rounds.rescans),
             ("unknown_outcomes", "Requests for a round whose outcome is unknown", rounds.unknown),
             ("no_quorum", "Requests for a round that had no quorum in time", rounds.no_quorum),
+            (
+                "rounds_declined",
+                "Requests for a round refused because stores of replicas do not take them",
+                rounds.declined,
+            ),
             ("rounds_busy", "Requests for a round refused as busy", rounds.busy),
             ("rounds_dropped", "Messages of other members dropped", rounds.dropped),
             (

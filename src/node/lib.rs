@@ -211,6 +211,7 @@ impl Node {
             durability: config.node.storage.durability,
             cache_bytes: config.node.storage.cache_bytes,
             min_free_bytes: config.node.storage.min_free_bytes,
+            health_check: config.schedule.health_check,
             max_object_bytes: config.node.storage.max_object_bytes,
             node_tag: identity.node.tag(),
             clock: Arc::clone(&clock),

@@ -175,6 +175,11 @@ impl StoreJob {
 pub enum StoreHealth {
     /// It reads and writes.
     Up,
+    /// It reads and deletes; other writes are refused for this reason: little room is left.
+    ForDeletions {
+        /// What is short, with the way out.
+        reason: String,
+    },
     /// It reads; writes are refused for this reason until it has recovered by itself.
     ReadOnly {
         /// What happened, with the way out.
@@ -192,7 +197,17 @@ impl StoreHealth {
     pub fn refusal(&self) -> Option<&str> {
         match self {
             Self::Up => None,
-            Self::ReadOnly { reason } | Self::Failed { reason } => Some(reason),
+            Self::ForDeletions { reason } | Self::ReadOnly { reason } | Self::Failed { reason } => {
+                Some(reason)
+            }
+        }
+    }
+
+    /// Returns why deletions are refused too, `None` when they are not.
+    pub fn refusal_of_deletions(&self) -> Option<&str> {
+        match self {
+            Self::ForDeletions { .. } => None,
+            other => other.refusal(),
         }
     }
 }
@@ -272,6 +287,21 @@ pub enum StoreError {
     /// Nobody waited for the write any more; nothing was changed.
     #[error("the write was dropped before it began, because its caller had gone")]
     Abandoned,
+}
+
+impl StoreError {
+    /// Tells whether a job that failed so has changed nothing.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::ReadOnly { .. }
+            | Self::Full { .. }
+            | Self::Reopening
+            | Self::Closed
+            | Self::Replicated { .. }
+            | Self::Abandoned => true,
+            Self::OutcomeUnknown { .. } | Self::Damaged { .. } | Self::Engine(_) => false,
+        }
+    }
 }
 
 /// A store of objects. Cheap to share; its writer is one.

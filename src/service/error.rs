@@ -93,6 +93,7 @@ impl ServiceError {
             Self::NotDone(error) => match error {
                 NotDone::NoGroup { .. }
                 | NotDone::NoQuorum { .. }
+                | NotDone::Declined { .. }
                 | NotDone::NoReplica { .. }
                 | NotDone::TooFewMembers { .. }
                 | NotDone::NotReady
@@ -108,10 +109,11 @@ impl ServiceError {
                 OutboxRefusal::NotKept => Kind::OutcomeUnknown,
             },
             Self::Store(error) => match error {
-                StoreError::ReadOnly { .. } | StoreError::Reopening | StoreError::Closed => {
-                    Kind::Unavailable
-                }
-                StoreError::OutcomeUnknown { .. } | StoreError::Abandoned => Kind::OutcomeUnknown,
+                StoreError::ReadOnly { .. }
+                | StoreError::Reopening
+                | StoreError::Closed
+                | StoreError::Abandoned => Kind::Unavailable,
+                StoreError::OutcomeUnknown { .. } => Kind::OutcomeUnknown,
                 StoreError::Full { .. } => Kind::Busy,
                 StoreError::Damaged { .. }
                 | StoreError::Engine(_)
@@ -189,6 +191,15 @@ mod tests {
         let no_quorum = ServiceError::from(NotDone::NoQuorum { answered: 1, needed: 2 });
         assert!(no_quorum.is_outcome_known());
         assert_eq!(no_quorum.retry_after(), Some(RETRY_AFTER));
+        let declined = NotDone::Declined { reason: "the disk is full".into() };
+        for known in [
+            ServiceError::from(declined),
+            ServiceError::from(StoreError::Abandoned),
+            ServiceError::from(StoreError::ReadOnly { reason: "full".into() }),
+        ] {
+            assert!(known.is_outcome_known(), "{known}");
+            assert_eq!(known.kind(), ErrorKind::Unavailable, "{known}");
+        }
         let unknown = ServiceError::from(NotDone::Unknown);
         assert!(!unknown.is_outcome_known());
         assert_eq!(unknown.retry_after(), None);

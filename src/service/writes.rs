@@ -50,7 +50,10 @@ impl WritePath {
         change: Change,
         mode: StorageMode,
     ) -> Result<Result<Written, WriteRefusal>, ServiceError> {
-        if let Some(reason) = self.store.health().refusal().filter(|_| !change.is_delete()) {
+        let health = self.store.health();
+        let refusal =
+            if change.is_delete() { health.refusal_of_deletions() } else { health.refusal() };
+        if let Some(reason) = refusal {
             return Err(StoreError::ReadOnly { reason: reason.to_owned() }.into());
         }
         // Alone, this node is every quorum there is: one fsync either way.

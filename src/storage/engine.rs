@@ -3,6 +3,7 @@
 use std::{thread, time::Duration};
 
 use fjall::{Database, Keyspace, PersistMode};
+use thiserror::Error;
 
 use super::{
     FaultInjector, FaultPoint,
@@ -17,6 +18,27 @@ const SEALED_MAX: usize = 2;
 /// How often, and how many times, to look whether a flush is done: a minute in all.
 const FLUSH_PAUSE: Duration = Duration::from_millis(10);
 const FLUSH_PAUSES_MAX: u32 = 6_000;
+
+/// Why a batch was not written.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CommitError {
+    /// Nothing of it was written.
+    #[error("{0}")]
+    NotBegun(String),
+    /// It may or may not be on the disk.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<fjall::Error> for CommitError {
+    fn from(error: fjall::Error) -> Self {
+        // An engine that has failed before looks at that first.
+        match error {
+            fjall::Error::Poisoned => Self::NotBegun(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
 
 /// The open database.
 pub struct Engine {
@@ -51,18 +73,18 @@ impl Engine {
     /// there was anything to write.
     ///
     /// # Errors
-    /// What the engine says; the batch may or may not be on disk then.
+    /// What the engine says, and whether the batch may be on disk then.
     pub fn commit(
         &self,
         staged: &mut Staged,
         (clock, now): (&HybridClock, UnixMs),
         sync: bool,
         faults: Option<&FaultInjector>,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, CommitError> {
         if staged.ops.is_empty() && !staged.keeps_clock {
             return Ok(false);
         }
-        self.wait_flushed(SEALED_MAX)?;
+        self.wait_flushed(SEALED_MAX).map_err(CommitError::NotBegun)?;
         let mut batch = self.db.batch();
         for (key, record) in std::mem::take(&mut staged.ops) {
             match record {
@@ -72,15 +94,16 @@ impl Engine {
         }
         batch.insert(&self.objects, format::KEY_CLOCK, encode_clock(clock.last(), now));
         if let Some(faults) = faults {
-            faults(FaultPoint::Write).map_err(|error| error.to_string())?;
+            let failed = |error: std::io::Error| CommitError::Failed(error.to_string());
+            faults(FaultPoint::Write).map_err(failed)?;
             if sync && let Err(error) = faults(FaultPoint::Fsync) {
                 // As when the disk fails: the journal may hold the batch, and nobody knows.
                 let _ = batch.commit();
-                return Err(error.to_string());
+                return Err(failed(error));
             }
         }
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
-        batch.durability(Some(mode)).commit().map_err(|error| error.to_string())?;
+        batch.durability(Some(mode)).commit()?;
         Ok(true)
     }
 }

@@ -17,6 +17,7 @@ use tracing::error;
 use super::{
     StoreOpenError, StoreOptions,
     engine::Engine,
+    opened_dir::OpenedDir,
     reading::{self, Facts},
     recovery,
     stage::QueuedJob,
@@ -60,8 +61,12 @@ pub(super) struct StoreShared {
     /// `None` only while the database is being opened again.
     pub engine: RwLock<Option<EngineSlot>>,
     pub health: RwLock<StoreHealth>,
-    /// Why the disk is too full for more, while it is. Nothing has failed then.
-    pub shortage: RwLock<Option<String>>,
+    /// What the store does not do while its disk is too full for more. Nothing has failed then.
+    pub shortage: RwLock<StoreHealth>,
+    /// The directory that the database was opened in.
+    pub opened: OpenedDir,
+    /// When somebody last looked how much room there is, in microseconds.
+    pub room_seen: AtomicU64,
     pub writer_failed: AtomicBool,
     /// The latest time seen, in milliseconds. A wall clock that is set back does not bring back what has expired.
     latest_ms: AtomicU64,
@@ -134,17 +139,21 @@ impl FjallStore {
     /// # Errors
     /// Says why it does not open, with the way out.
     pub fn open(options: StoreOptions) -> Result<Self, StoreOpenError> {
-        let (engine, opened) = recovery::open(&options)?;
-        let clock = HybridClock::new(options.node_tag, opened.clock);
+        let (engine, found) = recovery::open(&options)?;
+        let opened = OpenedDir::of(&options.dir)
+            .map_err(|source| StoreOpenError::Dir { dir: options.dir.clone(), source })?;
+        let clock = HybridClock::new(options.node_tag, found.clock);
         let facts = SharedFacts::default();
-        facts.set(opened.facts);
+        facts.set(found.facts);
         let shared = Arc::new(StoreShared {
             options,
             engine: RwLock::new(Some(EngineSlot(engine))),
             health: RwLock::new(StoreHealth::Up),
-            shortage: RwLock::new(None),
+            shortage: RwLock::new(StoreHealth::Up),
+            opened,
+            room_seen: AtomicU64::new(0),
             writer_failed: AtomicBool::new(false),
-            latest_ms: AtomicU64::new(opened.latest.0),
+            latest_ms: AtomicU64::new(found.latest.0),
             latest_version: AtomicU64::new(clock.last().time),
             facts,
             counts: Counts::default(),
@@ -284,9 +293,9 @@ impl ObjectStore for FjallStore {
             return StoreHealth::Failed { reason: WRITER_FAILED.into() };
         }
         let health = read(&self.shared.health).clone();
-        match (health, &*read(&self.shared.shortage)) {
-            (StoreHealth::Up, Some(reason)) => StoreHealth::ReadOnly { reason: reason.clone() },
-            (health, _) => health,
+        match health {
+            StoreHealth::Up => self.shared.shortage(),
+            failing => failing,
         }
     }
 
@@ -338,20 +347,6 @@ impl StoreShared {
 
     fn latest(&self, now: UnixSecs) -> UnixSecs {
         self.latest_ms(UnixMs(now.0.saturating_mul(1000))).secs()
-    }
-
-    /// Says why the disk is too full for `wanted` more bytes, if it is.
-    pub fn shortage(&self, wanted: u64, min_free: u64) -> Option<String> {
-        let dir = &self.options.dir;
-        let stat = rustix::fs::statvfs(dir).ok()?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        (free < min_free.saturating_add(wanted)).then(|| {
-            format!(
-                "only {free} bytes are free on the disk of {}, and node.storage.minFreeBytes keeps {min_free} free; \
-                 make room, or delete objects",
-                dir.display()
-            )
-        })
     }
 }
 

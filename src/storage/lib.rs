@@ -15,15 +15,17 @@ mod fjall_store;
 mod format;
 mod journal_check;
 mod memory;
+mod opened_dir;
 mod reading;
 mod records;
 mod recovery;
+mod room;
 mod stage;
 mod store;
 mod table;
 mod writer;
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 pub use engine::Engine;
 pub use fjall_store::FjallStore;
@@ -58,8 +60,10 @@ pub struct StoreOptions {
     pub durability: Durability,
     /// Bytes of memory for blocks that were read.
     pub cache_bytes: u64,
-    /// Writes are refused while the disk has less free space than this; deletes go on down to half of it.
+    /// Writes are refused while the disk has less free space than this; deletes go on down to what the store itself needs.
     pub min_free_bytes: u64,
+    /// How often to look whether the directory is still there, and how much of the disk is free.
+    pub health_check: Duration,
     /// The most bytes of one value.
     pub max_object_bytes: u64,
     /// The tag of this node in the versions that it gives.
@@ -78,6 +82,7 @@ impl StoreOptions {
             durability: Durability::Always,
             cache_bytes: 32 << 20,
             min_free_bytes: 64 << 20,
+            health_check: Duration::from_secs(20),
             max_object_bytes: 4 << 20,
             node_tag: 0,
             clock: Arc::new(SystemClock::new()),

@@ -86,12 +86,13 @@ impl State {
     /// Does a job as a batch of its own, and returns its answer.
     fn run(&mut self, job: StoreJob, clock: &dyn Clock) -> Staged {
         let (now, start) = (self.latest(clock.wall()), clock.monotonic());
+        let short = self.health.refusal().map(str::to_owned);
         let stage = BatchStage {
             table: &self.records,
             clock: &mut self.versions,
             now,
             sweep_from: &mut self.sweep_from,
-            short: None,
+            short: short.as_deref(),
             staged: Staged { facts: self.facts, ..Staged::default() },
         };
         let mut staged = stage.run(vec![QueuedJob { job, at: start }], start);
@@ -113,7 +114,7 @@ impl State {
 impl ObjectStore for MemoryStore {
     fn submit(&self, job: StoreJob) {
         let mut state = self.state();
-        if let Some(reason) = state.health.refusal() {
+        if let Some(reason) = state.health.refusal_of_deletions() {
             let reason = reason.to_owned();
             drop(state);
             return job.refuse(StoreError::ReadOnly { reason });

@@ -19,9 +19,10 @@ use tracing::{error, info};
 
 use super::{
     FaultPoint,
-    engine::Engine,
+    engine::{CommitError, Engine},
     fjall_store::{EngineSlot, StoreShared, WRITER_FAILED, read, write},
     recovery,
+    room::Room,
     stage::{BatchStage, PendingAnswer, QueuedJob, Staged},
 };
 use nomad_core::{
@@ -41,8 +42,6 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// The first and the longest pause between attempts to recover; it doubles from the one to the other.
 const RECOVERY_PAUSE_US: u64 = 250_000;
 const RECOVERY_PAUSE_US_MAX: u64 = 8_000_000;
-/// The most room that is asked for before an attempt to recover; what is flushed first makes room for the rest.
-const RECOVERY_BYTES_MAX: u64 = 32 << 20;
 /// What a record costs beside the bytes of its value.
 const RECORD_BYTES: usize = 128;
 /// How often to look how much room there is, and how much is used.
@@ -59,17 +58,9 @@ pub(super) struct Writer {
     attempts: u32,
     /// Where the sweep goes on; empty = at the start.
     sweep_from: Vec<u8>,
-    /// Whether the disk is too full for more.
-    is_short: bool,
     measured_at: MonotonicUs,
-}
-
-/// What there is room for on the disk.
-enum Room {
-    Enough,
-    /// For this reason not for more.
-    ForDeletes(String),
-    None(String),
+    /// When it last looked whether its directory is there, and how much room.
+    looked_at: MonotonicUs,
 }
 
 /// Tells the others when the thread ends in a panic.
@@ -92,42 +83,40 @@ impl Writer {
             attempt_at: MonotonicUs(0),
             attempts: 0,
             sweep_from: Vec::new(),
-            is_short: false,
             measured_at: MonotonicUs(0),
+            looked_at: MonotonicUs(0),
         }
     }
 
     pub fn run(mut self, jobs: &Receiver<QueuedJob>) {
         let _on_panic = OnPanic(Arc::clone(&self.shared));
         loop {
-            let first = match self.pause() {
-                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(pause) => jobs.recv_timeout(pause),
-            };
-            match first {
+            match jobs.recv_timeout(self.pause()) {
                 Ok(first) => self.on_batch(gather(first, jobs)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.sync_when_due();
             self.recover_when_needed();
-            self.look_for_room();
+            self.look_around();
         }
         self.sync();
     }
 
-    /// How long to wait for a job before there is something else to do; `None` = nothing else.
-    fn pause(&self) -> Option<Duration> {
+    /// How long to wait for a job before there is something else to do.
+    fn pause(&self) -> Duration {
+        let now = self.shared.options.clock.monotonic();
         if self.is_read_only() {
-            let now = self.shared.options.clock.monotonic();
-            return Some(Duration::from_micros(self.attempt_at.since(now)));
+            return Duration::from_micros(self.attempt_at.since(now));
         }
-        let sync = self.sync_pause();
-        if self.is_short {
-            Some(sync.map_or(MEASURE_PAUSE, |pause| pause.min(MEASURE_PAUSE)))
-        } else {
-            sync
-        }
+        let looked = Duration::from_micros(now.since(self.looked_at));
+        let look = self.look_pause().saturating_sub(looked);
+        self.sync_pause().map_or(look, |sync| sync.min(look))
+    }
+
+    /// How often to look at the disk.
+    fn look_pause(&self) -> Duration {
+        if self.shared.is_short() { MEASURE_PAUSE } else { self.shared.options.health_check }
     }
 
     fn sync_pause(&self) -> Option<Duration> {
@@ -150,9 +139,9 @@ impl Writer {
         if let StoreHealth::ReadOnly { reason } = health {
             return refuse_all(batch, &StoreError::ReadOnly { reason });
         }
-        let short = match self.look_at_room(bytes) {
+        let short = match shared.look_at_room(bytes) {
             Room::Enough => None,
-            Room::ForDeletes(reason) => Some(reason),
+            Room::ForDeletions(reason) => Some(reason),
             Room::None(reason) => return refuse_all(batch, &StoreError::ReadOnly { reason }),
         };
         let slot = read(&shared.engine);
@@ -175,13 +164,17 @@ impl Writer {
         });
         match committed {
             Ok(wrote) => self.on_committed(staged, start, wrote, sync),
-            Err(reason) => {
-                error!(%reason, "a batch could not be written; writes are refused until the store has recovered");
-                let reason = format!("a write to the disk failed: {reason}");
+            Err(failure) => {
+                error!(reason = %failure, "a batch could not be written; writes are refused until the store has recovered");
+                let reason = format!("a write to the disk failed: {failure}");
                 shared.set_health(StoreHealth::ReadOnly { reason: reason.clone() });
                 self.sweep_from.clear();
                 let commit_us = clock.monotonic().since(start);
-                answer(staged, Some(&StoreError::OutcomeUnknown { reason }), commit_us);
+                let failure = match failure {
+                    CommitError::NotBegun(_) => StoreError::ReadOnly { reason },
+                    CommitError::Failed(_) => StoreError::OutcomeUnknown { reason },
+                };
+                answer(staged, Some(&failure), commit_us);
             }
         }
     }
@@ -237,31 +230,20 @@ impl Writer {
         }
     }
 
-    /// Looks how much room there is: a delete may use half of the reserve.
-    fn look_at_room(&mut self, wanted: u64) -> Room {
-        let min_free = self.shared.options.min_free_bytes;
-        let shortage = self.shared.shortage(wanted, min_free);
-        self.set_shortage(shortage.clone());
-        match shortage {
-            None => Room::Enough,
-            Some(reason) if self.shared.shortage(0, min_free / 2).is_some() => Room::None(reason),
-            Some(reason) => Room::ForDeletes(reason),
+    /// Looks now and then whether the directory is still there, and how much room. So the first write after a change is refused
+    /// before it begins.
+    fn look_around(&mut self) {
+        let now = self.shared.options.clock.monotonic();
+        let looked = Duration::from_micros(now.since(self.looked_at));
+        if self.is_read_only() || looked < self.look_pause() {
+            return;
         }
-    }
-
-    fn set_shortage(&mut self, shortage: Option<String>) {
-        let is_short = shortage.is_some();
-        if is_short || self.is_short {
-            *write(&self.shared.shortage) = shortage;
+        self.looked_at = now;
+        if let Err(reason) = self.shared.opened.check() {
+            error!(%reason, "the store has lost its directory; writes are refused");
+            return self.shared.set_health(StoreHealth::ReadOnly { reason });
         }
-        self.is_short = is_short;
-    }
-
-    /// Looks, while the disk is too full, whether it still is.
-    fn look_for_room(&mut self) {
-        if self.is_short && self.shared.shortage(0, self.shared.options.min_free_bytes).is_none() {
-            self.set_shortage(None);
-        }
+        self.shared.look_at_room(0);
     }
 
     fn sync_when_due(&mut self) {
@@ -305,8 +287,9 @@ impl Writer {
         }
         let shared = Arc::clone(&self.shared);
         // What has been written reads well until the disk is known to take more: only then is it given up.
-        let unflushed = read(&shared.engine).as_ref().map_or(0, |slot| slot.db.write_buffer_size());
-        if let Err(reason) = recovery::probe(&shared.options, unflushed.min(RECOVERY_BYTES_MAX)) {
+        let needed = shared.needed_bytes();
+        let is_there = shared.opened.check();
+        if let Err(reason) = is_there.and_then(|()| recovery::probe(&shared.options, needed)) {
             return self.postpone_recovery(&reason);
         }
         let mut slot = write(&shared.engine);

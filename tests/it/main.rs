@@ -22,6 +22,7 @@ mod command_line_process;
 mod crash;
 mod crash_actors;
 mod embedded;
+mod full_disk;
 mod groups;
 mod groups_actors;
 mod groups_bad_input;

@@ -38,7 +38,7 @@ impl ReplicaWriter {
         let (Some(table), Some(bond)) = (table, bond) else {
             self.refuse_early();
             if self.driver.core().is_some() {
-                self.start_over(cx);
+                self.start_over(cx, &RegisterOutcome::NotReady);
             }
             return;
         };
@@ -53,9 +53,17 @@ impl ReplicaWriter {
             }
             WriterState::Clearing => {}
             _ => {
-                self.start_over(cx);
+                self.start_over(cx, &RegisterOutcome::NotReady);
                 self.take_up(cx, this, table, bond);
             }
+        }
+    }
+
+    /// Ends what has waited too long for the registers: nothing of it has begun.
+    fn refuse_late(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+        let now = cx.kit.clock.monotonic();
+        for late in self.early.extract_if(.., |early| early.round <= now) {
+            late.reply.send(RegisterOutcome::NotReady);
         }
     }
 
@@ -73,7 +81,11 @@ impl ReplicaWriter {
         table: &Arc<GroupTable>,
         bond: GroupClaim,
     ) {
-        if !self.store_works() {
+        self.refuse_late(cx);
+        if let Some(reason) = self.store_refusal() {
+            for early in self.early.drain(..) {
+                early.reply.send(RegisterOutcome::Declined { reason: reason.clone() });
+            }
             return self.look_again(cx);
         }
         match self.args.store.shard_state(self.args.shard) {

@@ -1,4 +1,5 @@
-//! How members' messages about registers are written: a version byte, the shard, the message.
+//! How members' messages about registers are written: a version byte, the shard, the message. A kind of message that is
+//! added behind all others needs no new version: members that do not know it drop it.
 
 use bytes::Bytes;
 
@@ -47,6 +48,7 @@ pub fn kind(body: &Body) -> &'static str {
         Body::Drop { .. } => "Drop",
         Body::Chain { .. } => "Chain",
         Body::Behind => "Behind",
+        Body::Declined { .. } => "Declined",
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Why an operation on an object of the group was not done, or not known to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotDone {
     /// There is no group whose object it could be.
     #[error("no group yet: {reason}")]
@@ -33,6 +33,12 @@ pub enum NotDone {
         answered: u32,
         /// How many are needed.
         needed: u32,
+    },
+    /// So many of the stores that keep it, or this node's own, refuse to write. Nothing has changed.
+    #[error("the object is not written, and nothing has changed: {reason}")]
+    Declined {
+        /// What a store has said.
+        reason: String,
     },
     /// None of the members that keep it answered.
     #[error("none of the {asked} members that may keep the object answered; try again in a moment")]
@@ -107,9 +113,10 @@ impl RegisterOutcome {
         }
     }
 
-    fn not_done(&self) -> NotDone {
-        match *self {
+    fn not_done(self) -> NotDone {
+        match self {
             Self::NoQuorum { answered, needed } => NotDone::NoQuorum { answered, needed },
+            Self::Declined { reason } => NotDone::Declined { reason },
             Self::NotReady => NotDone::NotReady,
             Self::Busy => NotDone::Busy,
             // An answer to another order says nothing about this one.

@@ -66,6 +66,9 @@ impl Registers {
             _ => None,
         };
         let Some((body, ticket)) = answer else { return };
+        if let Body::Promise { id, ballot, .. } = &body {
+            self.warn_of_store(step, from, (id, *ballot), trace);
+        }
         let after = if from == self.home.node {
             After::Reply(body)
         } else {

@@ -287,7 +287,7 @@ impl Registers {
         let epoch = state.configuration.epoch;
         let counter = self.numbers.counter();
         state.ceiling = promises::above(state.ceiling, Ballot { epoch, counter, node: 0 });
-        self.is_state_news = false;
+        (self.is_state_news, self.is_state_owed) = (false, false);
         self.state = Some(state.clone());
         if !self.options.faults().piggyback_across_epochs {
             self.ready.clear();

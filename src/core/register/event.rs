@@ -1,6 +1,6 @@
 //! The events and the effects of a shard of registers.
 
-use super::{Register, RegisterMessage, ShardState, Value};
+use super::{Declined, Register, RegisterMessage, ShardState, Value};
 use crate::{
     group::table::Configuration,
     machine::Ticket,
@@ -50,6 +50,14 @@ pub enum RegisterEvent {
     Kept {
         /// Its name.
         ticket: Ticket,
+    },
+    /// The store has refused to keep what a [`RegisterEffect::Keep`] names. Nothing of it was done. It may come before the answers
+    /// to earlier ones.
+    Refused {
+        /// Its name.
+        ticket: Ticket,
+        /// Why, for people.
+        reason: String,
     },
     /// The group's table has these configurations, oldest first: all that it has, or at least all from the adopted one on
     /// ([`Registers::epoch`](super::Registers::epoch)). What is adopted already is passed over. A node that has adopted none yet starts
@@ -113,6 +121,11 @@ pub enum RegisterOutcome {
         answered: u32,
         /// How many are needed.
         needed: u32,
+    },
+    /// It did not happen: the stores of so many replicas, or of this node, refuse it that there can be no quorum.
+    Declined {
+        /// Why, for people.
+        reason: String,
     },
     /// It did not happen: this node is no member that has adopted a configuration.
     NotReady,
@@ -178,6 +191,12 @@ pub trait RegisterShelf {
     /// # Errors
     /// Says what does not read back.
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, String>;
+
+    /// Says what this node's store does not take now ([`Declined::Objects`] or [`Declined::Writes`]), and why. `None` = it takes
+    /// all. It may be wrong: the store decides when it is asked.
+    fn declines(&self) -> Option<(Declined, String)> {
+        None
+    }
 
     /// Tells whether a message can reach another member now. This only decides which kinds of rounds may begin.
     fn reaches(&self, _: NodeId) -> bool {

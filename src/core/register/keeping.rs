@@ -36,6 +36,21 @@ pub(super) struct Kept {
     pub after: Vec<After>,
     /// The limits of the counter, of the versions and of the promises that it makes durable.
     pub limits: Option<(u64, u64, Ballot)>,
+    /// Why the store has refused it, if so.
+    refused: Option<String>,
+}
+
+/// What the store has refused to keep.
+#[derive(Debug)]
+pub(super) struct Undone {
+    /// What has waited for it.
+    pub after: Vec<After>,
+    /// The objects that are again as they were kept before, each with what was promised of it; `None` = it was deleted.
+    pub objects: Vec<(ObjectId, Option<Ballot>)>,
+    /// Whether the state of the shard was in it.
+    pub had_state: bool,
+    /// Why it was refused.
+    pub reason: String,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +155,44 @@ impl Keeping {
             }
         }
         Some(kept)
+    }
+}
+
+impl Keeping {
+    /// Notes that the store has refused a ticket. The answers to earlier ones may still come: until they have, what is durable in
+    /// the end is not known.
+    pub fn refused(&mut self, ticket: Ticket, reason: &str) {
+        let place = ticket.0.checked_sub(self.done + 1);
+        if let Some(slot) = place.and_then(|place| self.outstanding.get_mut(place as usize)) {
+            slot.refused = Some(reason.to_owned());
+        }
+    }
+
+    /// Returns the next ticket that writes an object. What an earlier one was to write is in it.
+    pub fn next_of(&self, id: &ObjectId) -> Option<Ticket> {
+        self.unkept.get(id)?;
+        let writes = |kept: &Kept| kept.ids.contains(id);
+        let place = self.outstanding.iter().position(writes).unwrap_or(self.outstanding.len());
+        Some(Ticket(self.done + 1 + place as u64))
+    }
+
+    /// Takes back the next ticket if the store has refused it. What a later ticket writes again is not undone: it has all of it.
+    pub fn next_undone(&mut self) -> Option<Undone> {
+        let next = self.outstanding.pop_front_if(|next| next.refused.is_some())?;
+        self.done += 1;
+        let mut objects = Vec::new();
+        for id in next.ids {
+            if self.unkept.get(&id).is_none_or(|held| held.ticket != Ticket(self.done)) {
+                continue;
+            }
+            if let Some(Unkept { register, .. }) = self.unkept.remove(&id) {
+                self.bytes -= len_bytes(register.as_ref());
+                objects.push((id, register.map(|register| register.promised)));
+            }
+        }
+        let had_state = next.limits.is_some();
+        let reason = next.refused.unwrap_or_default();
+        Some(Undone { after: next.after, objects, had_state, reason })
     }
 }
 

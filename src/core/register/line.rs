@@ -73,6 +73,8 @@ pub(super) struct Round {
     /// The time that it is waited for.
     pub timed: Option<MonotonicUs>,
     pub trace: TraceContext,
+    /// Why the last replica has declined something.
+    pub declined_for: String,
 }
 
 /// Where a round stands.
@@ -89,6 +91,8 @@ pub(super) enum RoundPhase {
         results: Vec<(OpId, RegisterOutcome)>,
         accepted: Places,
         refused: Places,
+        /// Those that will never accept it: their stores do not take it.
+        declined: Places,
     },
 }
 
@@ -97,6 +101,10 @@ pub(super) enum RoundPhase {
 pub(super) struct PrepareTally {
     pub promised: Places,
     pub refused: Places,
+    /// Those whose stores do not take the promise, an object, or anything.
+    pub declined: Places,
+    pub no_objects: Places,
+    pub no_writes: Places,
     /// The highest ballot that was accepted, its value, and what led to that.
     pub highest: (Ballot, Value, Past),
     pub floor: Ballot,
@@ -224,6 +232,7 @@ impl Round {
             due: MonotonicUs(0),
             timed: None,
             trace: TraceContext::default(),
+            declined_for: String::new(),
         }
     }
 
@@ -280,6 +289,14 @@ impl Round {
 }
 
 impl PrepareTally {
+    /// Returns the places whose stores would not take a value.
+    pub fn unwilling(&self, value: &Value) -> Places {
+        match value {
+            Value::Live(_) => self.no_objects.or(self.no_writes),
+            Value::Absent | Value::Tombstone(_) => self.no_writes,
+        }
+    }
+
     /// Takes one replica's report.
     pub fn add(
         &mut self,

@@ -10,6 +10,9 @@ pub(super) const COUNTER_MAX: u64 = 1 << 62;
 /// Times of versions reach from 0 to below this one, which lies some thousand years ahead.
 const VERSION_TIME_MAX: u64 = 1 << 63;
 
+/// The most bytes of the reason of a [`Body::Declined`].
+pub(super) const REASON_BYTES_MAX: usize = 512;
+
 /// A message from one member to another. Who sent it is proved by the link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterMessage {
@@ -106,6 +109,30 @@ pub enum Body {
     },
     /// The sender is behind, and asks for what follows its epoch.
     Behind,
+    /// The sender's store does not take something (rule 4). A member that does not know this kind of message drops it.
+    Declined {
+        /// The object.
+        id: ObjectId,
+        /// The round.
+        ballot: Ballot,
+        /// What it does not take.
+        what: Declined,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What a replica does not take, because its store is full or fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Declined {
+    /// An object; it would take a tombstone. Said along with a promise.
+    Objects,
+    /// Anything. Said along with a promise.
+    Writes,
+    /// The promise: it would have to be written.
+    Promise,
+    /// The value of this round, for good.
+    Value,
 }
 
 impl Body {
@@ -119,7 +146,8 @@ impl Body {
             | Self::Conflict { id, .. }
             | Self::Query { id, .. }
             | Self::Reading { id, .. }
-            | Self::Drop { id, .. } => Some(id),
+            | Self::Drop { id, .. }
+            | Self::Declined { id, .. } => Some(id),
             Self::Chain { .. } | Self::Behind => None,
         }
     }

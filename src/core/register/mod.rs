@@ -7,13 +7,14 @@
 //! Where to look: `acceptor` answers the rounds of all members, `proposer` runs the rounds of this node, `evaluation` applies an
 //! order to a value, `past` tells an overtaken write whether it was decided, `promises` knows what is promised without a disk
 //! write, `reading` asks a quorum, `adoption` follows the group's configurations, `rescan` takes objects from one to the next,
-//! `keeping` holds back what is not durable yet.
+//! `keeping` holds back what is not durable yet, `declining` is about stores that are full or fail.
 //!
 #![doc = include_str!("protocol.md")]
 
 mod acceptor;
 mod adoption;
 pub mod ballot;
+mod declining;
 mod evaluation;
 pub mod event;
 mod keeping;
@@ -37,7 +38,7 @@ pub use ballot::Ballot;
 pub use event::{
     OpId, RegisterEffect, RegisterEvent, RegisterOrder, RegisterOutcome, RegisterShelf,
 };
-pub use message::{Body, RegisterMessage};
+pub use message::{Body, Declined, RegisterMessage};
 pub use options::{Home, RegisterFaults, RegisterOptions};
 pub use past::{Named, Past};
 pub use placement::{Places, RegisterFate, ReplicaSet, fate, is_rescanned, keeps, replicas};
@@ -50,7 +51,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     machine::{Now, Ticket},
-    model::{object::ObjectId, time::MonotonicUs},
+    model::{node_id::NodeId, object::ObjectId, time::MonotonicUs},
 };
 use adoption::Adoption;
 use keeping::Keeping;
@@ -77,6 +78,8 @@ pub struct Registers {
     state: Option<ShardState>,
     /// Whether `state` has to be kept with what this step writes.
     is_state_news: bool,
+    /// Whether the store has refused `state`: it is kept with the next write, or when something depends on it.
+    is_state_owed: bool,
     numbers: Numbers,
     promises: Promises,
     keeping: Keeping,
@@ -87,6 +90,8 @@ pub struct Registers {
     waiters: BTreeMap<OpId, PendingOp>,
     timers: BTreeSet<(MonotonicUs, Timer)>,
     ready: ReadyObjects,
+    /// The members whose stores did not take something, and until when that is remembered.
+    unwilling: BTreeMap<NodeId, MonotonicUs>,
     counts: ShardCounts,
     /// The random numbers of this step.
     entropy: u64,

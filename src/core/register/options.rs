@@ -109,6 +109,12 @@ pub struct RegisterFaults {
     pub skip_configurations: bool,
     /// Rule 4: messages of a lower epoch are taken part in.
     pub no_epoch_check: bool,
+    /// Rule 4: whose store does not take a value may still accept another copy of it.
+    pub declined_is_not_final: bool,
+    /// Rule 4: what some replicas decline counts as not done, whatever the others do.
+    pub declined_by_some: bool,
+    /// Rule 4: with a write that the store has refused, the promise before it is forgotten.
+    pub undone_promise_is_lost: bool,
     /// A joint quorum is one of the new set.
     pub joint_quorum_of_new: bool,
     /// A joint quorum is one of the old set.
@@ -158,6 +164,9 @@ impl RegisterFaults {
         volatile_promise: false,
         skip_configurations: false,
         no_epoch_check: false,
+        declined_is_not_final: false,
+        declined_by_some: false,
+        undone_promise_is_lost: false,
         joint_quorum_of_new: false,
         joint_quorum_of_old: false,
         evaluate_again: false,

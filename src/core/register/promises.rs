@@ -57,6 +57,15 @@ impl Promises {
         true
     }
 
+    /// Goes on promising what a write would have kept that the store has refused. Returns whether that holds across a restart.
+    pub fn hold(&mut self, id: &ObjectId, ballot: Ballot) -> bool {
+        let ballot = ballot.max(self.of(id));
+        if !self.give(id, ballot) {
+            self.blanket = self.blanket.max(ballot);
+        }
+        ballot < self.ceiling
+    }
+
     /// Forgets a promise that the object's register, or the floor, now has.
     pub fn forget(&mut self, id: &ObjectId) {
         self.held.remove(id);

@@ -39,7 +39,7 @@ impl Registers {
         self.lines.get_mut(id)?.round.take()
     }
 
-    fn put_round(&mut self, id: &ObjectId, mut round: Box<Round>) {
+    pub(super) fn put_round(&mut self, id: &ObjectId, mut round: Box<Round>) {
         if round.timed != Some(round.due) {
             self.untime(id, &round);
             round.timed = Some(round.due);
@@ -156,7 +156,9 @@ impl Registers {
 
     /// Tells whether there is a way to a quorum.
     fn reaches(&self, step: StepContext<'_>, set: &ReplicaSet) -> bool {
-        let is_there = |node| node == self.home.node || step.shelf.reaches(node);
+        let is_there = |node| {
+            self.is_willing(step, node) && (node == self.home.node || step.shelf.reaches(node))
+        };
         let there = set.nodes().filter(|(_, node)| is_there(*node));
         set.decides(there.fold(Places::default(), |places, (place, _)| places.with(place)))
     }
@@ -247,7 +249,10 @@ impl Registers {
         {
             found.add(place, (accepted, value, past), floor);
             let promised = found.promised;
-            if round.set.sees(promised) && !self.waits_for_all(step, &id, &mut round, promised) {
+            if round.set.sees(promised)
+                && !self.waits_for_all(step, &id, &mut round, promised)
+                && !self.waits_for_willing(step, &mut round)
+            {
                 return self.decide(step, &id, round);
             }
         }
@@ -255,7 +260,7 @@ impl Registers {
     }
 
     /// Takes the round out that an answer is about.
-    fn answered(
+    pub(super) fn answered(
         &mut self,
         id: &ObjectId,
         from: NodeId,
@@ -289,11 +294,12 @@ impl Registers {
 
     /// The first phase is done: decides what the second one offers (rules 6 and 7).
     fn decide(&mut self, step: StepContext<'_>, id: &ObjectId, mut round: Box<Round>) {
-        let RoundPhase::Prepare(found) = std::mem::replace(&mut round.phase, RoundPhase::Parked)
+        let RoundPhase::Prepare(mut found) =
+            std::mem::replace(&mut round.phase, RoundPhase::Parked)
         else {
             return self.put_round(id, round);
         };
-        let (highest, value, mut past) = found.highest;
+        let (highest, value, mut past) = std::mem::take(&mut found.highest);
         let faults = self.options.faults();
         if faults.past_is_lost && highest.node != self.home.node.tag() {
             past = Past::default();
@@ -324,6 +330,15 @@ impl Registers {
         let verdict = self.evaluate(step, id, &round.task, (&value, &past));
         let Evaluation { value: changed, results, named } = verdict;
         if let Some(changed) = changed {
+            let unwilling = found.unwilling(&changed);
+            if !round.set.decides(round.set.all().without(unwilling)) {
+                // Nothing is offered that no quorum would accept: so it is known that nothing is done.
+                return if round.offers.is_empty() {
+                    self.decline(id, round)
+                } else {
+                    self.back_off(step, id, round)
+                };
+            }
             round.mark(&mut past, named);
             return self.accept(step, id, round, (changed, past), results, true);
         }
@@ -372,8 +387,9 @@ impl Registers {
             value: value.clone(),
             past: past.clone(),
         };
-        let (accepted, refused) = (Places::default(), Places::default());
-        round.phase = RoundPhase::Accept { value, past, results, accepted, refused };
+        let none = Places::default();
+        let (accepted, refused, declined) = (none, none, none);
+        round.phase = RoundPhase::Accept { value, past, results, accepted, refused, declined };
         round.resends = 0;
         round.quorum_since = None;
         round.due = self.resend_at(step, 0);
@@ -470,20 +486,22 @@ impl Registers {
             RoundPhase::Accept { accepted, .. } if accepted.has(place) => false,
             RoundPhase::Prepare(found) => {
                 found.refused = found.refused.with(place);
-                !round.set.sees(all.without(found.refused)) || round.is_for_all()
+                !round.set.sees(all.without(found.refused).without(found.declined))
+                    || round.is_for_all()
             }
             // An own promise is no conflict: a first phase that came twice was answered after the second one. Only if the
             // second one stays without an answer too, the promise came from another object by way of the floor.
-            RoundPhase::Accept { refused, .. } => {
+            RoundPhase::Accept { refused, declined, .. } => {
                 *refused = refused.with(place);
                 // A replica that has promised more accepts under a higher ballot.
-                !is_own && (!round.set.decides(all.without(*refused)) || round.is_for_all())
+                let rest = all.without(*refused).without(*declined);
+                !is_own && (!round.set.decides(rest) || round.is_for_all())
             }
         };
         if is_lost { self.back_off(step, id, round) } else { self.put_round(id, round) }
     }
 
-    fn back_off(&mut self, step: StepContext<'_>, id: &ObjectId, mut round: Box<Round>) {
+    pub(super) fn back_off(&mut self, step: StepContext<'_>, id: &ObjectId, mut round: Box<Round>) {
         self.counts.conflicts += 1;
         round.park();
         let Self { options, .. } = self;
@@ -501,18 +519,21 @@ impl Registers {
             return;
         }
         let (answered, refused) = round.answers();
-        let is_stuck =
-            !refused.is_none() || (round.resends >= RESENDS_MAX && round.quorum_since.is_none());
+        let rest = round.set.all().without(round.declined());
+        let is_stuck = !refused.is_none()
+            || !round.set.decides(rest)
+            || (round.resends >= RESENDS_MAX && round.quorum_since.is_none());
         let waited = round.quorum_since.map_or(0, |since| step.now.monotonic.since(since));
         if waited > self.options.straggle_us {
             return self.end_straggling(id, round);
         }
         let body = match &round.phase {
             RoundPhase::Parked => return self.prepare(step, id, round),
-            RoundPhase::Prepare(_)
-                if matches!(round.task, RoundTask::Repair) && round.set.sees(answered) =>
+            RoundPhase::Prepare(found)
+                if (matches!(round.task, RoundTask::Repair) || found.waits())
+                    && round.set.sees(answered) =>
             {
-                // A repair has waited for the last ones long enough.
+                // The last ones were waited for long enough.
                 return self.decide(step, id, round);
             }
             _ if is_stuck => return self.back_off(step, id, round),
@@ -527,7 +548,8 @@ impl Registers {
         round.resends += 1;
         round.due = self.resend_at(step, round.resends);
         self.counts.resends += 1;
-        self.ask_replicas(step, &round.set, &body, answered, round.trace);
+        let except = answered.or(round.declined());
+        self.ask_replicas(step, &round.set, &body, except, round.trace);
         self.put_round(id, round);
     }
 

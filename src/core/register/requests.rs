@@ -20,6 +20,7 @@ impl Registers {
         match &ended {
             RegisterOutcome::Unknown => self.counts.unknown += 1,
             RegisterOutcome::NoQuorum { .. } => self.counts.no_quorum += 1,
+            RegisterOutcome::Declined { .. } => self.counts.declined += 1,
             RegisterOutcome::Busy => self.counts.busy += 1,
             _ => {}
         }
@@ -49,6 +50,11 @@ impl Registers {
                 waiter.is_offered = true;
             }
         }
+    }
+
+    /// Tells whether a request may have taken effect.
+    pub fn is_offered(&self, op: OpId) -> bool {
+        self.waiters.get(&op).is_none_or(|waiter| waiter.is_offered)
     }
 
     /// Ends a round whose outcome is unknown. Its reads go on with the next one.

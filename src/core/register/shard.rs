@@ -40,7 +40,11 @@ impl Core for Registers {
             RegisterEvent::Heard { from, message, trace } => {
                 self.on_heard(step, from, message, trace)
             }
-            RegisterEvent::Kept { ticket } => self.on_kept(ticket),
+            RegisterEvent::Kept { ticket } => self.on_kept(step, ticket),
+            RegisterEvent::Refused { ticket, reason } => {
+                self.keeping.refused(ticket, &reason);
+                self.undo_refused(step);
+            }
             RegisterEvent::Configured { chain } => self.on_configured(chain),
             RegisterEvent::Adopted { epoch, rescan } => self.on_adopted(step, epoch, rescan),
             RegisterEvent::Tick => {}
@@ -82,12 +86,14 @@ impl Registers {
             options,
             state,
             is_state_news: false,
+            is_state_owed: false,
             keeping: Keeping::default(),
             rescan: None,
             lines: BTreeMap::new(),
             waiters: BTreeMap::new(),
             timers: BTreeSet::new(),
             ready: ReadyObjects::default(),
+            unwilling: BTreeMap::new(),
             counts: ShardCounts::default(),
             entropy: 0,
             local: VecDeque::new(),
@@ -257,11 +263,14 @@ impl Registers {
                 self.on_conflict(step, from, &id, (ballot, promised));
             }
             Body::Reading { .. } => self.on_reading(step, from, body),
+            Body::Declined { id, ballot, what, reason } => {
+                self.on_declined(step, from, &id, (ballot, what), reason);
+            }
             _ => {}
         }
     }
 
-    fn on_kept(&mut self, ticket: Ticket) {
+    fn on_kept(&mut self, step: StepContext<'_>, ticket: Ticket) {
         while let Some(kept) = self.keeping.kept(ticket) {
             if let Some(limits) = kept.limits {
                 let (counter, version, ceiling) = limits;
@@ -271,6 +280,7 @@ impl Registers {
             for after in kept.after {
                 self.run(after);
             }
+            self.undo_refused(step);
         }
     }
 
@@ -303,11 +313,13 @@ impl Registers {
     }
 
     fn flush(&mut self) {
+        self.is_state_news |= self.is_state_owed && self.keeping.has_staged();
         let news = self.state.as_ref().filter(|_| self.is_state_news);
         let mut news = news.cloned();
         if let Some(state) = news.as_mut().filter(|_| self.options.faults().volatile_floor) {
             state.floor = Ballot::NONE;
         }
+        self.is_state_owed &= !self.is_state_news;
         self.is_state_news = false;
         let keep = self.keeping.flush(news);
         self.out.extend(keep);
@@ -325,7 +337,7 @@ impl Registers {
             return None;
         }
         let (is_news, is_uncovered) = self.numbers.reserve(state);
-        self.is_state_news |= is_news;
+        self.is_state_news |= is_news || (is_uncovered && self.is_state_owed);
         let ticket =
             if self.is_state_news { self.keeping.ticket() } else { self.keeping.last_with_state() };
         is_uncovered.then_some(ticket)

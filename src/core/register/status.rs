@@ -35,6 +35,8 @@ pub struct ShardCounts {
     pub unknown: u64,
     /// Requests that had no quorum in time.
     pub no_quorum: u64,
+    /// Requests that were refused because stores of replicas do not take them.
+    pub declined: u64,
     /// Requests that were refused as busy.
     pub busy: u64,
     /// Messages of other nodes that were dropped: there were too many, or no member sends such a message.
@@ -62,6 +64,7 @@ impl ShardCounts {
         self.resends += other.resends;
         self.unknown += other.unknown;
         self.no_quorum += other.no_quorum;
+        self.declined += other.declined;
         self.busy += other.busy;
         self.dropped += other.dropped;
         self.damaged += other.damaged;

@@ -25,6 +25,7 @@ impl World {
             left -= 1;
             let pause = self.rng.random_range(0..=self.plan.pause_us);
             self.run_until(self.now + pause);
+            self.fill_disks();
             self.inject_one(is_busy);
         }
     }

@@ -13,7 +13,7 @@ use crate::{
         trace::TraceContext,
     },
     register::{
-        Ballot, Body, Home, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder,
+        Ballot, Body, Declined, Home, OpId, Register, RegisterEffect, RegisterEvent, RegisterOrder,
         RegisterOutcome, RegisterShelf, Registers, ShardState, Value, is_rescanned, keeps,
     },
 };
@@ -79,6 +79,7 @@ pub enum Purpose {
 pub struct DiskShelf<'a> {
     disk: &'a Disk,
     jobs: &'a VecDeque<Job>,
+    declines: Option<Declined>,
 }
 
 impl RegisterShelf for DiskShelf<'_> {
@@ -89,6 +90,10 @@ impl RegisterShelf for DiskShelf<'_> {
         };
         assert!(!self.jobs.iter().any(is_pending), "{id} is read while it is being written");
         Ok(self.disk.registers.get(id).cloned())
+    }
+
+    fn declines(&self) -> Option<(Declined, String)> {
+        self.declines.map(|what| (what, "the disk is full".into()))
     }
 }
 
@@ -111,8 +116,8 @@ impl Machine {
         }
     }
 
-    pub fn shelf(&self) -> DiskShelf<'_> {
-        DiskShelf { disk: &self.disk, jobs: &self.jobs }
+    pub fn shelf(&self, declines: Option<Declined>) -> DiskShelf<'_> {
+        DiskShelf { disk: &self.disk, jobs: &self.jobs, declines }
     }
 
     /// Makes a job durable.
@@ -225,6 +230,10 @@ impl World {
 
     /// The oldest job of a machine is done.
     pub fn stored(&mut self, n: usize) {
+        if let Some(ticket) = self.refuses_next(n) {
+            self.machines[n].jobs.pop_front();
+            return self.refused(n, ticket);
+        }
         let no_purge = self.mistakes.no_purge;
         let machine = &mut self.machines[n];
         let Some(job) = machine.jobs.pop_front() else { return };
@@ -269,6 +278,11 @@ impl World {
                 process.next_ticket.draw();
                 let is_adopting = machine.jobs.iter().any(|job| matches!(job, Job::Adopt(_)));
                 assert!(!is_adopting, "nothing is kept while a configuration is adopted");
+                if self.is_queue_full(n) {
+                    // Refused at once, before what is on its way is done.
+                    let life = Some(self.machines[n].life);
+                    return self.at(0, n, life, SimEvent::Refused(ticket));
+                }
                 self.enqueue_job(n, Job::Keep(ticket, state, writes));
             }
             RegisterEffect::Adopt { state } => {

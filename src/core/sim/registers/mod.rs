@@ -3,8 +3,10 @@
 
 pub mod clients;
 pub mod contracts;
+mod declines;
 pub mod faults;
 pub mod final_checks;
+pub mod full_disks;
 pub mod group;
 pub mod machine;
 pub mod oracle;
@@ -20,7 +22,7 @@ use std::{
 
 use crate::{
     group::table::GroupTable,
-    machine::{Core, Now},
+    machine::{Core, Now, Ticket},
     model::{
         node_id::NodeId,
         object::{ObjectId, Version},
@@ -31,6 +33,7 @@ use crate::{
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
+use full_disks::FullDisks;
 use machine::{Machine, Purpose};
 use oracle::Oracle;
 
@@ -63,6 +66,12 @@ impl Mistakes {
         no_watermark: false,
         blind: false,
     };
+
+    /// Whether these mistakes show only where stores refuse. Other mistakes are looked for without that.
+    pub fn is_about_full_disks(&self) -> bool {
+        let core = &self.core;
+        core.declined_is_not_final || core.declined_by_some || core.undone_promise_is_lost
+    }
 
     /// Whether these mistakes lose fast writes. Then the run has more fast writes.
     pub fn is_about_fast_writes(&self) -> bool {
@@ -144,6 +153,8 @@ pub enum SimEvent {
     Deliver { from: usize, bytes: Vec<u8> },
     /// The oldest job of a process is durable.
     Stored,
+    /// The store has refused what it was to keep.
+    Refused(Ticket),
     /// A timer of a process.
     Tick,
     /// A member hears from the group's table.
@@ -193,6 +204,7 @@ pub struct World {
     /// Until when a machine's messages are slow.
     pub slow_until: Vec<u64>,
     pub is_healed: bool,
+    pub full_disks: FullDisks,
     pub steps: u64,
     pub trace: bool,
     queue: BinaryHeap<Reverse<Item>>,
@@ -203,7 +215,9 @@ impl World {
     pub fn new(seed: u64, mistakes: Mistakes) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let plan = Plan::draw(&mut rng, mistakes);
-        Self::with(rng, plan, mistakes)
+        let mut world = Self::with(rng, plan, mistakes);
+        world.full_disks = FullDisks::draw(seed, mistakes);
+        world
     }
 
     pub fn with(mut rng: SmallRng, plan: Plan, mistakes: Mistakes) -> Self {
@@ -226,6 +240,7 @@ impl World {
             oracle: Oracle::default(),
             cut: BTreeSet::new(),
             is_healed: false,
+            full_disks: FullDisks::default(),
             steps: 0,
             trace: std::env::var("NOMAD_TRACE").is_ok(),
             queue: BinaryHeap::new(),
@@ -284,6 +299,7 @@ impl World {
         match what {
             SimEvent::Deliver { from, bytes } => self.arrive(from, n, &bytes),
             SimEvent::Stored => self.stored(n),
+            SimEvent::Refused(ticket) => self.refused(n, ticket),
             SimEvent::Tick => {
                 if let Some(process) = &mut self.machines[n].process {
                     process.tick_at = u64::MAX;
@@ -342,9 +358,10 @@ impl World {
     pub fn step(&mut self, n: usize, event: RegisterEvent) {
         self.steps += 1;
         let now = self.clocks(n);
+        let declines = self.shown_declines(n);
         let machine = &mut self.machines[n];
         let Some(mut process) = machine.process.take() else { return };
-        let effects = process.registers.step(now, event, &machine.shelf());
+        let effects = process.registers.step(now, event, &machine.shelf(declines));
         let due = process.registers.next_due();
         machine.process = Some(process);
         for effect in effects {

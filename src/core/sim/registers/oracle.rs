@@ -45,6 +45,7 @@ pub struct Oracle {
     pub drops: u64,
     pub told: u64,
     pub unknown: u64,
+    pub declined: u64,
     pub gave_up: u64,
 }
 
@@ -132,6 +133,11 @@ impl Oracle {
             RegisterOutcome::Done => Outcome::Done { created: None },
             RegisterOutcome::Unknown => {
                 self.unknown += 1;
+                return;
+            }
+            RegisterOutcome::Declined { .. } => {
+                self.declined += 1;
+                self.not_done.insert((id.clone(), place));
                 return;
             }
             RegisterOutcome::NoQuorum { .. }

@@ -14,9 +14,9 @@ use crate::{
         trace::TraceContext,
     },
     register::{
-        Ballot, Body, Home, OpId, Register, RegisterEffect, RegisterEvent, RegisterFaults,
-        RegisterMessage, RegisterOptions, RegisterOrder, RegisterOutcome, RegisterShelf, Registers,
-        ShardState, Value, is_rescanned, keeps,
+        Ballot, Body, Declined, Home, OpId, Register, RegisterEffect, RegisterEvent,
+        RegisterFaults, RegisterMessage, RegisterOptions, RegisterOrder, RegisterOutcome,
+        RegisterShelf, Registers, ShardState, Value, is_rescanned, keeps,
     },
 };
 use bytes::Bytes;
@@ -39,6 +39,7 @@ pub enum Kind {
     Drop,
     Chain,
     Behind,
+    Declined,
 }
 
 fn kind_of(body: &Body) -> Kind {
@@ -53,6 +54,7 @@ fn kind_of(body: &Body) -> Kind {
         Body::Drop { .. } => Kind::Drop,
         Body::Chain { .. } => Kind::Chain,
         Body::Behind => Kind::Behind,
+        Body::Declined { .. } => Kind::Declined,
     }
 }
 
@@ -66,11 +68,16 @@ pub struct Actor {
 struct ActorShelf<'a> {
     disk: &'a BTreeMap<ObjectId, Register>,
     cut_off: &'a BTreeSet<usize>,
+    declines: Option<Declined>,
 }
 
 impl RegisterShelf for ActorShelf<'_> {
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, String> {
         Ok(self.disk.get(id).cloned())
+    }
+
+    fn declines(&self) -> Option<(Declined, String)> {
+        self.declines.map(|what| (what, "full".into()))
     }
 
     fn reaches(&self, other: NodeId) -> bool {
@@ -90,6 +97,8 @@ pub struct Scenario {
     pub trace: TraceContext,
     /// Nodes that no link reaches.
     pub cut_off: BTreeSet<usize>,
+    /// What the stores of nodes refuse, and whether the nodes know.
+    pub full: BTreeMap<usize, (Declined, bool)>,
     /// The object that the schedule uses.
     pub id: ObjectId,
     pub sent: usize,
@@ -101,6 +110,8 @@ pub struct Scenario {
     next_op: OpId,
     history: History,
     places: BTreeMap<(usize, OpId), usize>,
+    /// The operations that were not done.
+    undone: BTreeSet<usize>,
     versions: BTreeMap<Version, Token>,
     time: u64,
 }
@@ -142,6 +153,7 @@ impl Scenario {
             left_behind: BTreeSet::new(),
             trace: TraceContext::default(),
             cut_off: BTreeSet::new(),
+            full: BTreeMap::new(),
             id: ObjectId::parse("o").unwrap(),
             sent: 0,
             now: S,
@@ -151,6 +163,7 @@ impl Scenario {
             next_op: 0,
             history: History::default(),
             places: BTreeMap::new(),
+            undone: BTreeSet::new(),
             versions: BTreeMap::new(),
             time: 0,
         };
@@ -208,21 +221,35 @@ impl Scenario {
             wall: UnixMs(self.wall_s * 1_000),
             entropy: self.now ^ n as u64,
         };
+        let known = self.full.get(&n).filter(|(_, is_known)| *is_known);
+        let declines = known.map(|(what, _)| *what);
         let actor = &mut self.actors[n];
-        let effects = actor.registers.step(
-            now,
-            event,
-            &ActorShelf { disk: &actor.disk, cut_off: &self.cut_off },
-        );
+        let shelf = ActorShelf { disk: &actor.disk, cut_off: &self.cut_off, declines };
+        let effects = actor.registers.step(now, event, &shelf);
         for effect in effects {
             self.carry_out(n, effect);
         }
     }
 
+    fn refuses(&self, n: usize, writes: &[(ObjectId, Option<Register>)]) -> bool {
+        let disk = &self.actors[n].disk;
+        let is_new = |(id, register): &(ObjectId, Option<Register>)| {
+            let kept = disk.get(id).map(|kept| &kept.value);
+            let wanted = register.as_ref().map(|register| &register.value);
+            matches!(wanted, Some(Value::Live(_))) && kept != wanted
+        };
+        self.full
+            .get(&n)
+            .is_some_and(|(what, _)| *what == Declined::Writes || writes.iter().any(is_new))
+    }
+
     fn carry_out(&mut self, n: usize, effect: RegisterEffect) {
-        let actor = &mut self.actors[n];
         match effect {
+            RegisterEffect::Keep { ticket, writes, .. } if self.refuses(n, &writes) => {
+                self.step(n, RegisterEvent::Refused { ticket, reason: "full".into() });
+            }
             RegisterEffect::Keep { ticket, state, writes } => {
+                let actor = &mut self.actors[n];
                 if state.is_some() {
                     actor.state = state;
                 }
@@ -235,6 +262,7 @@ impl Scenario {
                 self.step(n, RegisterEvent::Kept { ticket });
             }
             RegisterEffect::Adopt { state } => {
+                let actor = &mut self.actors[n];
                 let configuration = state.configuration.clone();
                 if !configuration.is_joint() && !self.no_purge {
                     actor.disk.retain(|id, _| keeps(node(n), id, &configuration));
@@ -366,6 +394,10 @@ impl Scenario {
                 Outcome::Read(object.map(|object| token_of(&object.value)))
             }
             RegisterOutcome::Unknown => return,
+            RegisterOutcome::Declined { .. } => {
+                self.undone.insert(*place);
+                return;
+            }
             _ => panic!("n{n} has no quorum for {op}"),
         };
         operation.ended = Some((self.time, outcome));
@@ -504,8 +536,14 @@ impl Scenario {
     }
 
     pub fn verdict(&self) -> Verdict {
-        println!("{}", self.history);
-        self.history.check(100_000)
+        let mut history = History { operations: Vec::new(), ..self.history.clone() };
+        for (place, operation) in self.history.operations.iter().enumerate() {
+            if !self.undone.contains(&place) {
+                history.operations.push(operation.clone());
+            }
+        }
+        println!("{history}");
+        history.check(100_000)
     }
 }
 

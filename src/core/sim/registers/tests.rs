@@ -51,7 +51,7 @@ fn seeds(part: u64, parts: u64) -> Vec<u64> {
 fn runs_clean(part: u64, parts: u64) {
     let seeds = seeds(part, parts);
     println!("{} seeds from NOMAD_SEED={:?} on", seeds.len(), seeds.first());
-    let mut sums = [0; 10];
+    let mut sums = [0; 11];
     for seed in seeds {
         match outcome(seed, Mistakes::default()) {
             Ok(world) => {
@@ -67,17 +67,28 @@ fn runs_clean(part: u64, parts: u64) {
                     oracle.wipes,
                     oracle.drops,
                     oracle.gave_up,
+                    oracle.declined,
                 ];
                 sums.iter_mut().zip(of_run).for_each(|(sum, more)| *sum += more);
             }
             Err(why) => panic!("NOMAD_SEED={seed}: {why}"),
         }
     }
-    let [steps, messages, told, unknown, changes, forced, crashes, wipes, drops, gave_up] = sums;
+    let [steps, messages, told, unknown, changes, forced, crashes, wipes, drops, gave_up, declined] =
+        sums;
     println!(
-        "{steps} steps, {messages} messages, {told} operations told, {unknown} unknown, {changes} configurations, \
+        "{steps} steps, {messages} messages, {told} operations told, {unknown} unknown, {declined} declined, {changes} configurations, \
          {forced} forced,          {crashes} crashes, {wipes} disks lost, {drops} tombstones removed, {gave_up} searches given up"
     );
+}
+
+/// A node on its own builds three writes and a deletion on one another. Its store refuses the writes and takes the deletion: then
+/// the writes before it were done, and the one after it was not.
+#[test]
+fn what_a_later_write_has_in_it_is_done_with_it() {
+    for seed in [9_587, 17_425] {
+        run(seed, Mistakes::default());
+    }
 }
 
 #[test]
@@ -122,6 +133,9 @@ mistakes! {
     fn a_counter_that_is_not_durable_is_caught: core(RegisterFaults { volatile_counter: true, ..F }), 300, "";
     fn a_reply_before_its_state_is_durable_is_caught: core(RegisterFaults { reply_before_durable: true, ..F }), 20, "what is not durable";
     fn a_lost_acceptor_write_is_caught: Mistakes { blind: true, ..core(RegisterFaults { reply_before_durable: true, ..F }) }, 1_000, ORDER;
+    fn a_decline_that_is_not_final_is_caught: core(RegisterFaults { declined_is_not_final: true, ..F }), 4_000, ORDER;
+    fn a_decline_by_some_is_caught: core(RegisterFaults { declined_by_some: true, ..F }), 1_000, ORDER;
+    fn a_promise_that_is_lost_with_a_refused_write_is_caught: core(RegisterFaults { undone_promise_is_lost: true, ..F }), 4_000, ORDER;
     fn a_joint_quorum_of_the_new_set_alone_is_caught: core(RegisterFaults { joint_quorum_of_new: true, ..F }), 100, ORDER;
     fn a_joint_quorum_of_the_old_set_alone_is_caught: core(RegisterFaults { joint_quorum_of_old: true, ..F }), 100, ORDER;
     fn a_change_that_is_evaluated_again_is_caught: core(RegisterFaults { evaluate_again: true, ..F }), 100, ORDER;
