@@ -213,9 +213,15 @@ impl Configuration {
     /// an old replica set (rule 9), whichever object it is the set of. After a forced change, none is missing.
     fn may_settle(&self, acknowledged: &BTreeSet<NodeId>) -> bool {
         let Some(old) = &self.old else { return false };
-        let missing = old.members.difference(acknowledged).count();
+        let missing = self.unfinished(acknowledged).len();
         let replicas = old.members.len().min(old.replication_factor as usize);
         missing <= if old.forced { 0 } else { replicas / 2 }
+    }
+
+    /// Returns the old members of a joint configuration that have not finished the rescan.
+    fn unfinished(&self, acknowledged: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let old = self.old.iter().flat_map(|old| &old.members);
+        old.filter(|node| !acknowledged.contains(node)).copied().collect()
     }
 
     /// Makes the joint configuration that follows this stable one.
@@ -230,6 +236,11 @@ impl Configuration {
 }
 
 impl GroupTable {
+    /// Returns the old members whose rescan the change under way may still wait for; empty without a change.
+    pub fn unfinished(&self) -> BTreeSet<NodeId> {
+        self.configuration().unfinished(&self.acknowledged)
+    }
+
     /// Returns the claim under which a node is a member; `None` = it is none.
     pub fn claim_of(&self, node: &NodeId) -> Option<GroupClaim> {
         let seat = self.seats.get(node)?;
