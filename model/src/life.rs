@@ -1,4 +1,4 @@
-//! Starts of a node, and what others remember of them (rules 16 to 20). Stands between the links and `proto::Node`, as it does in
+//! Starts of a node, and what others remember of them (R16 to R20). Stands between the links and `proto::Node`, as it does in
 //! the program: a node does not know of it.
 use crate::proto::{Cfg, Key, Nid, Rules, Set};
 use std::rc::Rc;
@@ -13,17 +13,17 @@ pub enum Admit {
     Most,
 }
 
-/// The switches of rules 16 to 20.
+/// The switches of R16 to R20.
 #[derive(Clone, Copy, Debug)]
 pub struct LifeRules {
-    pub starts: bool,        // 16: a start has a name; messages of other starts than the one on record do not count
-    pub past: bool,          // 16: a later start must have the one on record in its past; off = a greater number is enough
-    pub marks: bool,         // 17: the past must be as long as what was heard of it
-    pub marks_durable: bool, // 17: what was heard is kept (with what is written anyway)
-    pub admit: Admit,        // 18
-    pub agree: bool,         // 19: answers say which starts their sender knows
+    pub starts: bool,        // R16: a start has a name; messages of other starts than the one on record do not count
+    pub past: bool,          // R16: a later start must have the one on record in its past; off = a greater number is enough
+    pub marks: bool,         // R17: the past must be as long as what was heard of it
+    pub marks_durable: bool, // R17: what was heard is kept (with what is written anyway)
+    pub admit: Admit,        // R18
+    pub agree: bool,         // R19: answers say which starts their sender knows
     pub hearsay: bool,       // mistake: what others say of a start takes the place of what is remembered
-    pub runs: bool,          // 20: no later start is noted while the one on record answers
+    pub runs: bool,          // R20: no later start is noted while the one on record answers
 }
 impl LifeRules {
     pub const GOOD: LifeRules = LifeRules { starts: true, past: true, marks: true, marks_durable: true, admit: Admit::Most, agree: true, hearsay: false, runs: true };
@@ -124,8 +124,8 @@ impl Life {
         self.kept.known[from as usize] = m;
         self.wrote(r);
     }
-    /// Hears a mark, and what the sender has heard of others. True = somebody has a later start than was known here.
-    pub fn hear(&mut self, me: Nid, from: Nid, s: &Stamp, r: &LifeRules) -> bool {
+    /// Hears a mark, and which starts of others the sender knows; with a beat also how far they have got. True = somebody has a later start than was known here.
+    pub fn hear(&mut self, me: Nid, from: Nid, s: &Stamp, beat: bool, r: &LifeRules) -> bool {
         let m = &mut self.heard[from as usize];
         if m.name == s.name {
             m.seq = m.seq.max(s.seq);
@@ -138,7 +138,9 @@ impl Life {
                     continue;
                 }
                 if x.name == h.name {
-                    h.seq = h.seq.max(x.seq);
+                    if beat {
+                        h.seq = h.seq.max(x.seq);
+                    }
                 } else if h.name == 0 || r.hearsay && x.gen > h.gen {
                     *h = *x;
                     news = true;

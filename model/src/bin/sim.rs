@@ -59,7 +59,7 @@ impl<'a> Sim<'a> {
         self.nodes.swap(id, POOL); self.life.swap(id, POOL); self.frozen.swap(id, POOL); self.down.swap(id, POOL); self.slow.swap(id, POOL); self.side.swap(id, POOL);
     }
     /// Looks at a link's other end: true = what it says counts.
-    fn look(&mut self, t: usize, f: Nid, stamp: &Stamp) -> bool {
+    fn look(&mut self, t: usize, f: Nid, stamp: &Stamp, beat: bool) -> bool {
         let r = self.r.life;
         // the process that says so, if it still runs
         let src = (0..self.slots()).find(|&i| self.nodes[i].id == f && self.life[i].kept.name == stamp.name && !self.life[i].out);
@@ -84,7 +84,7 @@ impl<'a> Sim<'a> {
             return false;
         }
         let me = self.nodes[t].id;
-        if self.life[t].hear(me, f, stamp, &r) { self.abandon(t); }
+        if self.life[t].hear(me, f, stamp, beat, &r) { self.abandon(t); }
         true
     }
     /// Somebody has another start: what was counted of rounds under way may be of the old one.
@@ -100,7 +100,7 @@ impl<'a> Sim<'a> {
             if self.life[x].out || self.life[y].out { return; }
             let (stamp, name) = (self.life[x].stamp(), self.life[x].kept.name);
             let f = self.nodes[x].id;
-            let ok = self.look(y, f, &stamp);
+            let ok = self.look(y, f, &stamp, true);
             if ok && self.life[x].kept.name == name && !self.life[x].out { let id = self.id(y); self.life[x].noted |= 1 << id; }
         }
     }
@@ -202,7 +202,8 @@ impl<'a> Sim<'a> {
             self.nodes[POOL] = node; self.life[POOL] = life; self.down[POOL] = 0; self.slow[POOL] = 0; self.frozen[POOL] = 0; self.side[POOL] = self.rng.below(2) as u8;
             self.act(POOL, |nd, e, _| nd.crash(e, 1));
             if !self.r.life.starts || !self.r.life.runs {
-                self.restart(POOL, true);
+                self.names += 1;
+                self.life[POOL].restart(Some(self.names));
             } else if runs && self.parted <= self.t && self.rng.pct(70.0) {
                 // the first one runs, and says so to whoever the second one meets
                 self.restart(POOL, true);
@@ -243,13 +244,15 @@ impl<'a> Sim<'a> {
         self.off[n] = self.rng.below(20) as i64;
         let far = (self.t as u32 + 2 * scen::SKEW) << 4;
         let mut h = self.hlc[n].min(far);
+        let mut moved = vec![];
         for x in &mut self.outbox[n] { if x.0 > far {
             h += 16; let v = (h & !15) | n as u32;
-            for f in &mut self.fasts { if f.0 == x.0 { f.0 = v } }
+            moved.push((x.0, v));
             // it has made no offer: a quorum of clocks would not have let it
             self.nodes[n].rounds.retain(|r| !matches!(r.1.op, Op::Lww(w, _) if w == x.0));
             x.0 = v;
         } }
+        for f in &mut self.fasts { if let Some(m) = moved.iter().find(|m| m.0 == f.0) { f.0 = m.1 } }
         self.hlc[n] = h;
     }
     /// A clock leaps or is set right, or a node looks for objects that have expired.
@@ -332,7 +335,7 @@ impl<'a> Sim<'a> {
         if let Some(stamp) = stamp {
             if self.life[t].out || self.apart(src.min(self.slots() - 1), t) { return; }
             if m.from == m.to { if stamp.name != self.life[t].kept.name && self.r.life.starts { return; } }
-            else if !self.look(t, m.from, &stamp) || self.life[t].out { return; }
+            else if !self.look(t, m.from, &stamp, false) || self.life[t].out { return; }
             let is_request = matches!(m.body, Body::Prepare { .. } | Body::Accept { .. } | Body::ReadQ { .. } | Body::Drop { .. });
             if is_request && !self.admitted(t, m.key) { self.st.unadm += 1; return; }
         }
@@ -430,6 +433,69 @@ impl<'a> Sim<'a> {
         self.hlc[n]
     }
 }
+impl Sim<'_> {
+    /// Delivers what these places have to say to each other; the rest is lost.
+    fn pump(&mut self, among: &[usize]) {
+        while let Some((i, t)) = (0..self.net.len()).find_map(|i| {
+            let p = &self.net[i];
+            let t = among.iter().copied().find(|&t| self.nodes[t].id == p.m.to && (p.m.to != p.m.from || t == p.src))?;
+            among.contains(&p.src).then_some((i, t))
+        }) { self.deliver(i, false, t); }
+        self.net.clear();
+    }
+    fn copy(&self, n: usize) -> (Node, Kept) { (Node { rounds: vec![], cache: vec![], scan: None, seen: 0, ..self.nodes[n].clone() }, self.life[n].kept.clone()) }
+}
+/// Directed traces of what random search does not find: node 0 acknowledges something together with node 1 and without node 2; then an
+/// old state of node 0 and node 2 are asked. Three members, replication factor 3; node 3 is no replica.
+fn script(s: &mut Sim<'_>, which: &str) -> Result<(), String> {
+    s.hist = vec![Cfg::Stable(0b111)];
+    let old = s.copy(0);
+    let met = |s: &mut Sim<'_>| for a in 0..s.slots() { for b in 0..a { if a < s.slots() { s.meet(a, b); } } };
+    match which {
+        // all stop after node 1 has heard of it and has written something; then the old copy is put back
+        "memory" => {
+            s.client(0, 0, Op::Create(1)); s.pump(&[0, 1]);
+            s.meet(0, 1);
+            let r = s.r.life; s.life[1].wrote(&r);
+            for n in 0..POOL { s.nodes[n].rounds.clear(); s.life[n].restart(None); }
+            s.nodes[0] = old.0; s.life[0].kept = old.1;
+            s.names += 1; s.life[0].restart(Some(s.names));
+            met(s);
+            s.client(2, 0, Op::Create(2)); s.pump(&[0, 2]);
+        }
+        // a copy is started while node 0 runs and has told a proposer alone
+        "twin" => {
+            s.client(3, 0, Op::Create(1)); s.pump(&[0, 1, 3]);
+            s.twin = Some(0); s.nodes[POOL] = old.0; s.life[POOL] = s.life[0].clone(); s.life[POOL].kept = old.1;
+            s.names += 1; s.life[POOL].restart(Some(s.names));
+            for o in [1, 2] { if s.twin.is_some() { s.meet(POOL, o); } }
+            let among: &[usize] = if s.twin.is_some() { &[POOL, 2] } else { &[0, 2] };
+            s.client(2, 0, Op::Create(2)); s.pump(among);
+        }
+        // the limit: as before, but node 0 and the proposer have ended before they told anybody
+        "limit" => {
+            s.client(3, 0, Op::Create(1)); s.pump(&[0, 1, 3]);
+            s.down[3] = u64::MAX;
+            s.nodes[0] = old.0; s.life[0].kept = old.1;
+            s.names += 1; s.life[0].restart(Some(s.names));
+            met(s);
+            s.client(2, 0, Op::Create(2)); s.pump(&[0, 2]);
+        }
+        // node 1 is away when the old copy comes, and node 2 was away before
+        "away" => {
+            s.client(0, 0, Op::Create(1)); s.pump(&[0, 1]);
+            s.meet(0, 1);
+            s.down[1] = u64::MAX;
+            s.nodes[0] = old.0; s.life[0].kept = old.1;
+            s.names += 1; s.life[0].restart(Some(s.names));
+            met(s);
+            s.client(2, 0, Op::Create(2)); s.pump(&[0, 2]);
+        }
+        _ => panic!("no script {which}"),
+    }
+    let made = s.recs[0].iter().filter(|r| matches!(r.ret, Some((_, Ret::Ok(_))))).count();
+    if made > 1 { Err("two creates of one object".into()) } else { Ok(()) }
+}
 fn run(r: &Rules, name: &str, seed: u64, trace: bool, steps: usize) -> (Result<(), String>, Stats) {
     let mut rng = Rng(seed.wrapping_mul(0x1234567) ^ 0xABCDEF);
     let m0: Set = if r.rf == 2 { 0b111 } else { 0b1111 };
@@ -446,6 +512,7 @@ fn run(r: &Rules, name: &str, seed: u64, trace: bool, steps: usize) -> (Result<(
     if lives { for _ in 0..2 { for a in 0..POOL { for b in 0..a { s.meet(a, b); } } } }
     let _ = (&s.vers, s.lossless);
     if s.clocks { s.t = 100 }
+    if let Ok(which) = std::env::var("SCRIPT") { return (script(&mut s, &which), s.st); }
     let mut burst = true; let mut next = 0usize;
     let mut backup = None;
     for step in 0..steps {
@@ -482,7 +549,8 @@ fn run(r: &Rules, name: &str, seed: u64, trace: bool, steps: usize) -> (Result<(
             let keep = s.rng.pct(dup);
             s.deliver(i, keep, t);
         } else if x < 740 {
-            let n = s.slot();
+            let mut n = s.slot();
+            if let (Some(id), false) = (s.twin, s.r.life.runs) { if s.rng.pct(40.0) { n = id } }
             if s.lives { let p = if s.parted > s.t { 40.0 } else { 5.0 }; if !s.rng.pct(p) { continue; } } else if !burst { continue; }
             let k = if hot && s.rng.pct(70.0) { 0 } else { s.rng.below(sk() as usize) as u8 };
             let mut n = n; let mut force = false;
