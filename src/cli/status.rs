@@ -251,7 +251,7 @@ fn members(status: &StatusPage) -> String {
         ];
         rows.push(cells.iter().map(|cell| one_line(cell)).collect());
     }
-    columns(&rows)
+    columns(&rows, HEADINGS.len()).concat()
 }
 
 #[cfg(test)]
