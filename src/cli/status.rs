@@ -273,7 +273,7 @@ fn members(status: &StatusPage) -> String {
         ];
         rows.push(cells.iter().map(|cell| one_line(cell)).collect());
     }
-    columns(&rows)
+    columns(&rows, HEADINGS.len()).concat()
 }
 
 #[cfg(test)]
