@@ -311,7 +311,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nomad_ports::{OsEntropy, clock::ManualClock};
+    use nomad_doubles::ManualClock;
+    use nomad_ports::OsEntropy;
 
     fn recorder(records_max: usize) -> TraceRecorder {
         TraceRecorder::new(records_max, Arc::new(ManualClock::default()), Arc::new(OsEntropy))
