@@ -35,7 +35,7 @@ use super::{
     ledger::HoldsListener,
     outbox::OutboxMsg,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Worker},
+    shell::{ActorMessage, Address, Context, Described, Handled, Handling, Reply, Worker},
 };
 use nomad_core::{
     group::table::GroupClaim,
@@ -173,7 +173,7 @@ impl Described for ReplicaWriterMsg {
                 RegisterOrder::Clear(_) => "Clear",
                 RegisterOrder::Repair => "Repair",
             },
-            Self::Heard { message, .. } => wire::kind(&message.body),
+            Self::Heard { message, .. } => (&message.body).into(),
             Self::Told(told) => told.kind(),
         }
     }
@@ -302,14 +302,14 @@ impl Drop for ReplicaWriter {
 
 // ---- handler ----
 
+/// What a step of this actor has at hand.
+type WriterCx<'a> = Handling<'a, ReplicaWriterMsg>;
+
 impl Worker for ReplicaWriter {
     type Msg = ReplicaWriterMsg;
     type Args = ReplicaWriterArgs;
 
-    fn start(
-        args: &ReplicaWriterArgs,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-    ) -> Result<Self, String> {
+    fn start(args: &ReplicaWriterArgs, cx: &WriterCx<'_>) -> Result<Self, String> {
         let mut driver = Driver::new(cx, None);
         driver.watch_view(cx, &args.view);
         let view_changed = ReplicaWriterMsg::told(Told::ViewChanged);
@@ -327,11 +327,7 @@ impl Worker for ReplicaWriter {
         })
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-        message: ReplicaWriterMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &WriterCx<'_>, message: ReplicaWriterMsg) -> Handled {
         match message {
             ReplicaWriterMsg::Begin { id, order, round, reply } => {
                 let request = Request { trace: cx.cx.trace, round, id, order, reply };
@@ -362,14 +358,14 @@ impl Worker for ReplicaWriter {
 }
 
 impl ReplicaWriter {
-    fn on_begin(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, request: Request) -> Outcome {
+    fn on_begin(&mut self, cx: &WriterCx<'_>, request: Request) -> Outcome {
         if self.is_ready() {
             self.begin(cx, request);
             return Outcome::Done("begun");
         }
         if self.args.view.load().group().is_none() || self.early.len() >= EARLY_MAX {
-            request.reply.send(RegisterOutcome::NotReady);
-            return Outcome::Refused("the node's registers are not ready");
+            let refused = Outcome::Refused("the node's registers are not ready");
+            return request.reply.end(RegisterOutcome::NotReady, refused);
         }
         self.early.push(request);
         Outcome::Done("waits until the registers are ready")
@@ -379,7 +375,7 @@ impl ReplicaWriter {
         self.driver.core().as_ref().is_some_and(|core| core.epoch().is_some())
     }
 
-    fn begin(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, request: Request) {
+    fn begin(&mut self, cx: &WriterCx<'_>, request: Request) {
         let Request { trace, round: deadline, id, order, reply } = request;
         // One that has waited belongs to its own request, not to the message that ended its wait.
         let cx = &cx.of(Context { trace, deadline: None });
@@ -390,7 +386,7 @@ impl ReplicaWriter {
     }
 
     /// Begins what has waited for the registers to be ready.
-    fn begin_early(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    fn begin_early(&mut self, cx: &WriterCx<'_>) {
         if !self.is_ready() || self.early.is_empty() {
             return;
         }
@@ -408,7 +404,7 @@ impl ReplicaWriter {
     }
 
     /// Gives up the orders that nobody waits for any more: a round that finds no quorum would go on until its deadline.
-    fn abandon(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    fn abandon(&mut self, cx: &WriterCx<'_>) {
         let now = cx.kit.clock.monotonic();
         if now.since(self.looked) < LOOK_US {
             return;
@@ -421,7 +417,7 @@ impl ReplicaWriter {
         }
     }
 
-    fn step(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, event: RegisterEvent) {
+    fn step(&mut self, cx: &WriterCx<'_>, event: RegisterEvent) {
         let shelf = StoreShelf(&*self.args.store, &*self.args.transport);
         let effects = self.driver.step(cx, event, &shelf);
         let Some(core) = self.driver.core() else { return };
@@ -432,7 +428,7 @@ impl ReplicaWriter {
         }
     }
 
-    fn carry_out(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, effect: RegisterEffect) {
+    fn carry_out(&mut self, cx: &WriterCx<'_>, effect: RegisterEffect) {
         match effect {
             RegisterEffect::Keep { ticket, state, writes } => {
                 self.keep(cx, ShardCommit::Ticket(ticket), false, state, writes);
@@ -478,7 +474,7 @@ impl ReplicaWriter {
     /// Hands registers to the store's writer.
     fn keep(
         &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
+        cx: &WriterCx<'_>,
         what: ShardCommit,
         wipe: bool,
         state: Option<ShardState>,
@@ -510,15 +506,11 @@ impl ReplicaWriter {
         }));
     }
 
-    fn owed(
-        &self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-        kind: &'static str,
-    ) -> Owed<ReplicaWriterMsg> {
+    fn owed(&self, cx: &WriterCx<'_>, kind: &'static str) -> Owed<ReplicaWriterMsg> {
         self.driver.owed(cx, WriterNews::Failed { kind, error: StoreError::Closed })
     }
 
-    fn on_kept(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, what: ShardCommit) {
+    fn on_kept(&mut self, cx: &WriterCx<'_>, what: ShardCommit) {
         self.keeping = self.keeping.saturating_sub(1);
         match what {
             ShardCommit::Ticket(ticket) => {
@@ -532,14 +524,14 @@ impl ReplicaWriter {
     }
 
     /// Forgets everything that is not on disk, and begins again once the store works.
-    fn on_store_failed(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, reason: &StoreError) {
+    fn on_store_failed(&mut self, cx: &WriterCx<'_>, reason: &StoreError) {
         warn!(shard = self.args.shard, %reason, "the store did not keep registers; they are taken up again once it does");
         self.start_over(cx);
         self.driver.pause_for(cx, STORE_PAUSE_US);
     }
 
     /// Begins another life: whatever the present one has under way may or may not have happened.
-    fn start_over(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    fn start_over(&mut self, cx: &WriterCx<'_>) {
         self.driver.start_over(cx, None);
         self.standing = WriterState::Idle;
         self.keeping = 0;

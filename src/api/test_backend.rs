@@ -39,8 +39,8 @@ use nomad_core::{
     outbox::Limits,
     world::World,
 };
-use nomad_network::memory::MemoryNetwork;
-use nomad_ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock};
+use nomad_doubles::{ManualClock, MemoryNetwork};
+use nomad_ports::{ObjectStore, OsEntropy, PeerProbe};
 use nomad_service::{NodeService, Storage, StorageArgs, durations::Operations};
 use nomad_storage::MemoryStore;
 

@@ -16,10 +16,8 @@ use nomad_core::model::{
     durability::Durability,
     time::{UnixMs, UnixSecs},
 };
-use nomad_ports::{
-    clock::ManualClock,
-    object_store::{StoreError, StoreHealth},
-};
+use nomad_doubles::ManualClock;
+use nomad_ports::object_store::{StoreError, StoreHealth};
 use nomad_storage::{FaultPoint, Store, StoreOpenError, StoreOptions, StoreWriteError};
 use tempfile::tempdir;
 

@@ -5,10 +5,9 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use tracing::{info, warn};
 
 use super::{
-    AdoptionPlan, ReplicaWriter, ReplicaWriterMsg, STORE_PAUSE_US, ShardCommit, WriterNews,
-    WriterState, carrying::carry,
+    AdoptionPlan, ReplicaWriter, STORE_PAUSE_US, ShardCommit, WriterCx, WriterNews, WriterState,
+    carrying::carry,
 };
-use crate::shell::Handling;
 use nomad_core::{
     group::table::{Configuration, GroupClaim, GroupTable},
     model::{
@@ -30,7 +29,7 @@ const AHEAD_US_MAX: u64 = 1_000_000;
 
 impl ReplicaWriter {
     /// Takes in what the node knows of its group.
-    pub(super) fn on_view(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    pub(super) fn on_view(&mut self, cx: &WriterCx<'_>) {
         let view = self.args.view.load_full();
         let this = view.this.node;
         let table = view.group();
@@ -68,7 +67,7 @@ impl ReplicaWriter {
     /// Takes the registers of this shard up, or removes those of another group first.
     fn take_up(
         &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
+        cx: &WriterCx<'_>,
         this: NodeId,
         table: &Arc<GroupTable>,
         bond: GroupClaim,
@@ -93,11 +92,7 @@ impl ReplicaWriter {
 
     /// Returns how long a worker waits that does not know which of the versions reserved for it an earlier process has given: until
     /// the clock has passed them. Otherwise its versions would lead those of other members, and win over later ones.
-    fn ahead(
-        &self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-        state: Option<&ShardState>,
-    ) -> Option<u64> {
+    fn ahead(&self, cx: &WriterCx<'_>, state: Option<&ShardState>) -> Option<u64> {
         let reserved = Version { time: state?.version_limit, node: 0 };
         let ahead_us = hlc::at(reserved).0.saturating_sub(cx.kit.clock.wall().0) * 1_000;
         let is_unknown = self.args.given.load(Relaxed) == 0;
@@ -107,7 +102,7 @@ impl ReplicaWriter {
 
     /// Removes the registers of an earlier membership. Where its group is no more, what they hold goes into the outbox
     /// first; where it goes on without this node, its other members have it.
-    fn clear(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, group: &str, next: &str) {
+    fn clear(&mut self, cx: &WriterCx<'_>, group: &str, next: &str) {
         self.standing = WriterState::Clearing;
         if !self.args.endings.carries(group, next) {
             info!(
@@ -128,7 +123,7 @@ impl ReplicaWriter {
         });
     }
 
-    pub(super) fn on_carried(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, count: usize) {
+    pub(super) fn on_carried(&mut self, cx: &WriterCx<'_>, count: usize) {
         info!(
             shard = self.args.shard,
             count, "the objects of a group that is no more wait for the next one"
@@ -136,13 +131,13 @@ impl ReplicaWriter {
         self.keep(cx, ShardCommit::Wipe, true, None, Vec::new());
     }
 
-    fn look_again(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    fn look_again(&mut self, cx: &WriterCx<'_>) {
         self.driver.pause_for(cx, STORE_PAUSE_US);
     }
 
     fn work(
         &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
+        cx: &WriterCx<'_>,
         this: NodeId,
         table: &Arc<GroupTable>,
         bond: GroupClaim,
@@ -167,7 +162,7 @@ impl ReplicaWriter {
     }
 
     /// Lists what a configuration means for the registers, once all that was kept before is on disk.
-    pub(super) fn list_when_quiet(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    pub(super) fn list_when_quiet(&mut self, cx: &WriterCx<'_>) {
         if self.keeping > 0 {
             return;
         }
@@ -182,25 +177,20 @@ impl ReplicaWriter {
         });
     }
 
-    pub(super) fn on_listed(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, listed: AdoptionPlan) {
+    pub(super) fn on_listed(&mut self, cx: &WriterCx<'_>, listed: AdoptionPlan) {
         let AdoptionPlan { state, purge, rescan } = listed;
         let writes = purge.into_iter().map(|id| (id, None)).collect();
         let adoption = ShardCommit::Adoption(state.configuration.epoch, rescan);
         self.keep(cx, adoption, false, Some(state), writes);
     }
 
-    pub(super) fn on_adopted(
-        &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-        epoch: u64,
-        rescan: Vec<ObjectId>,
-    ) {
+    pub(super) fn on_adopted(&mut self, cx: &WriterCx<'_>, epoch: u64, rescan: Vec<ObjectId>) {
         self.step(cx, RegisterEvent::Adopted { epoch, rescan });
         // More may have been decided meanwhile.
         self.on_view(cx);
     }
 
-    pub(super) fn on_wiped(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    pub(super) fn on_wiped(&mut self, cx: &WriterCx<'_>) {
         self.standing = WriterState::Idle;
         self.on_view(cx);
     }

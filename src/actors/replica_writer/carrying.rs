@@ -1,12 +1,10 @@
 //! What the survivors of a group that is no more do with its objects: each puts what it keeps into its outbox, from where
 //! the next group gets it, the newest version of each object winning.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 
 use crate::{
     outbox::{OutboxError, OutboxMsg},
@@ -39,7 +37,7 @@ enum Ending {
 
 impl Endings {
     fn note(&self, group: &str, ending: Ending) {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = self.0.lock();
         if groups.len() >= GROUPS_MAX && !groups.contains_key(group) {
             groups.pop_first();
         }
@@ -67,7 +65,7 @@ impl Endings {
     /// Tells whether what this node keeps of a group may be the last of it, so that it is carried into the next one: the
     /// group has ended, or ended unseen before this process started. A member that left has handed its replicas over.
     pub fn carries(&self, from: &str, to: &str) -> bool {
-        let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = self.0.lock();
         from != to && matches!(groups.get(from), None | Some(Ending::Ended))
     }
 }

@@ -34,22 +34,6 @@ pub fn decode(bytes: &[u8]) -> Result<(u8, RegisterMessage), String> {
     }
 }
 
-/// Names a message's kind.
-pub fn kind(body: &Body) -> &'static str {
-    match body {
-        Body::Prepare { .. } => "Prepare",
-        Body::Promise { .. } => "Promise",
-        Body::Accept { .. } => "Accept",
-        Body::Accepted { .. } => "Accepted",
-        Body::Conflict { .. } => "Conflict",
-        Body::Query { .. } => "Query",
-        Body::Reading { .. } => "Reading",
-        Body::Drop { .. } => "Drop",
-        Body::Chain { .. } => "Chain",
-        Body::Behind => "Behind",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -198,6 +198,13 @@ pub enum TableRefusal {
 }
 
 impl Configuration {
+    /// Returns that of a group before its first one.
+    pub fn nobody() -> &'static Self {
+        static NOBODY: Configuration =
+            Configuration { epoch: 0, members: BTreeSet::new(), replication_factor: 0, old: None };
+        &NOBODY
+    }
+
     /// Tells whether a change is under way.
     pub fn is_joint(&self) -> bool {
         self.old.is_some()
@@ -272,9 +279,7 @@ impl GroupTable {
 
     /// Returns the present configuration. The chain is never empty; an empty one reads as a table of nobody.
     pub fn configuration(&self) -> &Configuration {
-        static NOBODY: Configuration =
-            Configuration { epoch: 0, members: BTreeSet::new(), replication_factor: 0, old: None };
-        self.chain.back().unwrap_or(&NOBODY)
+        self.chain.back().unwrap_or(Configuration::nobody())
     }
 
     /// Returns the present epoch.
@@ -285,12 +290,6 @@ impl GroupTable {
     /// Returns how many members the group has, or in a joint configuration will have.
     pub fn count(&self) -> u32 {
         self.configuration().members.len() as u32
-    }
-
-    /// Tells whether the super-peer was started as one.
-    #[cfg(test)]
-    pub fn is_permanent(&self) -> bool {
-        self.seats.get(&self.super_peer).is_some_and(|seat| seat.permanent)
     }
 
     /// Returns the member of this name: its id, or one of its addresses.

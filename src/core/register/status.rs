@@ -67,26 +67,3 @@ impl ShardCounts {
         self.damaged += other.damaged;
     }
 }
-
-/// How a shard stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ShardStatus {
-    /// The configuration adopted last; `None` = none yet.
-    pub epoch: Option<u64>,
-    /// Whether it is a joint one.
-    pub is_joint: bool,
-    /// Whether the next one is being adopted.
-    pub is_adopting: bool,
-    /// Rounds that run.
-    pub rounds: usize,
-    /// Reads that ask a quorum.
-    pub queries: usize,
-    /// Requests of this node that run, including those in rounds.
-    pub in_hand: usize,
-    /// Objects with something that is not durable yet.
-    pub unkept: usize,
-    /// Objects that are still to be rescanned; `None` = there is no rescan.
-    pub rescan_left: Option<usize>,
-    /// What has happened.
-    pub counts: ShardCounts,
-}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
+    Answered, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
     ProposeFailure, Purpose, RequestId, search,
 };
 use crate::{
@@ -138,12 +138,7 @@ impl Membership {
         MembershipAnswer::Full { next: next.cloned() }
     }
 
-    pub(super) fn on_confirmed(
-        &mut self,
-        node: NodeId,
-        by: Option<NodeId>,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_confirmed(&mut self, node: NodeId, by: Option<NodeId>, answer: Answered) {
         let Some(lead) = &mut self.lead else { return };
         let is_bound = answer == Ok(MembershipAnswer::Bound) && by == Some(node);
         if is_bound && let Some(waiting) = lead.waiting.get_mut(&node) {

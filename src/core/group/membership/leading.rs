@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AskFailure, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRequest,
+    Answered, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRequest,
     ProposeFailure, Purpose,
     admitting::{PendingJoin, Removal, Why},
     leaving::{GroupEnding, HandOver},
@@ -188,8 +188,7 @@ impl Membership {
             lead.noted_at = self.pace.now().plus(2 * RETRY_US);
         }
         if lead.noted.insert(about) {
-            let ticket = self.ticket(Purpose::Note);
-            self.out.push(MembershipEffect::Propose { ticket, command });
+            self.propose(Purpose::Note, command);
         }
     }
 
@@ -307,12 +306,7 @@ impl Membership {
         }
     }
 
-    pub(super) fn on_probed(
-        &mut self,
-        node: NodeId,
-        claim: u64,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_probed(&mut self, node: NodeId, claim: u64, answer: Answered) {
         if answer == Ok(MembershipAnswer::Void) {
             if let Some(lead) = &mut self.lead {
                 lead.void.insert((node, claim));
@@ -362,11 +356,10 @@ impl Membership {
     }
 
     pub(super) fn propose_change(&mut self, command: TableCommand) {
-        let ticket = self.ticket(Purpose::Change);
+        let ticket = self.propose(Purpose::Change, command);
         if let Some(lead) = &mut self.lead {
             lead.change = Some(ticket);
         }
-        self.out.push(MembershipEffect::Propose { ticket, command });
     }
 
     pub(super) fn on_proposed(&mut self, ticket: Ticket, outcome: Result<Applied, ProposeFailure>) {

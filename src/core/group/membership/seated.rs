@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AskFailure, ENDED_MAX, HealthReport, Lived, Membership, MembershipAnswer, MembershipEffect,
+    Answered, ENDED_MAX, HealthReport, Lived, Membership, MembershipAnswer, MembershipEffect,
     MembershipReport, MembershipRequest, MembershipStage, Purpose, SearchGoal,
     leaving::OrderedLeave, moving::Goal,
 };
@@ -369,11 +369,7 @@ impl Membership {
         self.ask(to, Purpose::Health { to }, MembershipRequest::Health(health));
     }
 
-    pub(super) fn on_health_answer(
-        &mut self,
-        to: NodeId,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_health_answer(&mut self, to: NodeId, answer: Answered) {
         let leader = self.log.leader;
         let Some(epoch) = self.table().map(|table| table.epoch()) else { return };
         match answer {
@@ -422,12 +418,7 @@ impl Membership {
         }
     }
 
-    pub(super) fn on_vouched(
-        &mut self,
-        node: NodeId,
-        claim: u64,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_vouched(&mut self, node: NodeId, claim: u64, answer: Answered) {
         if let (Some(seated), Ok(MembershipAnswer::Void)) = (self.seated(), answer) {
             seated.void.insert((node, claim));
         }
@@ -445,14 +436,7 @@ impl Membership {
         if let Some(seated) = self.seated() {
             seated.locate_at = next_at;
         }
-        let ticket = self.ticket(Purpose::Locate);
-        let near = self.this.position;
-        self.out.push(MembershipEffect::Find {
-            ticket,
-            near,
-            window_us,
-            enough: SearchGoal::Never,
-        });
+        self.find(Purpose::Locate, window_us, SearchGoal::Never);
     }
 
     pub(super) fn on_located(&mut self, found: FoundGroups) {
