@@ -255,7 +255,7 @@ impl StoreShared {
         read: impl FnOnce(&Engine) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let slot = self.engine.try_read().ok_or(StoreError::Reopening)?;
-        slot.as_ref().map_or(Err(StoreError::Reopening), |engine| read(engine))
+        slot.as_ref().map_or(Err(StoreError::Reopening), read)
     }
 
     pub fn set_health(&self, health: StoreHealth) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use nomad_core::register::{Body, RegisterMessage, SHARDS, shard_of};
+use nomad_core::register::{RegisterMessage, SHARDS, shard_of};
 
 /// The version of the encoding.
 const VERSION: u8 = 2;
@@ -37,7 +37,10 @@ pub fn decode(bytes: &[u8]) -> Result<(u8, RegisterMessage), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nomad_core::{model::object::ObjectId, register::Ballot};
+    use nomad_core::{
+        model::object::ObjectId,
+        register::{Ballot, Body},
+    };
 
     #[test]
     fn a_message_reads_back_and_a_damaged_one_is_refused() {
