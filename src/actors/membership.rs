@@ -359,7 +359,7 @@ impl MembershipActor {
         reply: Reply<Result<bool, ControlError>>,
     ) -> Outcome {
         let Some(request) = self.admit() else {
-            reply.send(Err(ControlError::Busy { what: "much else" }));
+            reply.send(Err(ControlError::Busy { what: "much else".to_owned() }));
             return Outcome::Refused("too many orders wait");
         };
         let about = match &order {

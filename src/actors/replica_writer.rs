@@ -159,6 +159,8 @@ pub struct AdoptionPlan {
     purge: Vec<ObjectId>,
     /// Objects to rescan.
     rescan: Vec<ObjectId>,
+    /// How many of those have lost the majority of their old replicas, and the first of them (rule 14).
+    forced: (u64, Vec<ObjectId>),
 }
 
 impl Described for ReplicaWriterMsg {
