@@ -167,7 +167,7 @@ impl Life {
         };
         match cfg {
             Cfg::Stable(m) => of(m),
-            Cfg::Joint(a, b) => of(a) && of(b),
+            Cfg::Joint(a, b) | Cfg::Forced(a, b, _) => of(a) && of(b),
         }
     }
 }

@@ -348,7 +348,7 @@ impl MembershipActor {
         reply: ControlReply,
     ) -> Outcome {
         let Some(request) = self.admit() else {
-            let busy = ControlError::Busy { what: "much else" };
+            let busy = ControlError::Busy { what: "much else".to_owned() };
             return reply.end(Err(busy), Outcome::Refused("too many orders wait"));
         };
         let about = match &order {

@@ -93,7 +93,7 @@ pub enum WriterNews {
     /// The store has kept something durably.
     Kept(ShardCommit),
     /// What a configuration means for the registers of this shard is known.
-    Listed(AdoptionPlan),
+    Listed(Box<AdoptionPlan>),
     /// The objects of a group that is no more are in the outbox; so many.
     Carried(usize),
     /// One of these has failed.
@@ -130,7 +130,8 @@ impl Described for WriterNews {
     fn detail(&self) -> String {
         match self {
             Self::Kept(_) => self.kind().to_owned(),
-            Self::Listed(AdoptionPlan { purge, rescan, .. }) => {
+            Self::Listed(plan) => {
+                let AdoptionPlan { purge, rescan, .. } = &**plan;
                 format!("{} to purge, {} to rescan", purge.len(), rescan.len())
             }
             Self::Carried(count) => format!("{count} objects"),
@@ -159,6 +160,8 @@ pub struct AdoptionPlan {
     purge: Vec<ObjectId>,
     /// Objects to rescan.
     rescan: Vec<ObjectId>,
+    /// How many of those have lost the majority of their old replicas, and the first of them (rule 14).
+    forced: (u64, Vec<ObjectId>),
 }
 
 impl Described for ReplicaWriterMsg {

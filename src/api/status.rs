@@ -222,7 +222,7 @@ impl ChangeStatus {
         let ids = |nodes: &BTreeSet<NodeId>| nodes.iter().map(NodeId::to_string).collect();
         Some(Self {
             joining: ids(&(&now.members - &old.members)),
-            leaving: ids(&(&old.members - &now.members)),
+            leaving: ids(&(&(&old.members - &now.members) - &old.lost)),
             replication_factor: now.replication_factor,
             waits_for: ids(&table.unfinished()),
         })

@@ -17,12 +17,12 @@ static NSK: AtomicU8 = AtomicU8::new(4); // strict keys; two fast keys follow
 fn sk() -> u8 { NSK.load(Relaxed) }
 fn keys() -> u8 { sk() + 2 }
 #[derive(Default, Clone, Debug)]
-struct Stats { ops: u64, ok: u64, refused: u64, unknown: u64, reconf: u64, drops: u64, crashes: u64, msgs: u64, fast: u64, stuck: u64, gaveup: u64, piggy: u64, rejoin: u64, bulk: u64, rolled: u64, twins: u64, outs: u64, taken: u64, unadm: u64, expired: u64, jumps: u64 }
+struct Stats { ops: u64, ok: u64, refused: u64, unknown: u64, reconf: u64, drops: u64, crashes: u64, msgs: u64, fast: u64, stuck: u64, gaveup: u64, piggy: u64, rejoin: u64, bulk: u64, rolled: u64, twins: u64, outs: u64, taken: u64, unadm: u64, expired: u64, jumps: u64, forces: u64, back: u64, forced: u64, broken: u64 }
 struct Sim<'a> {
     rng: Rng, r: &'a Rules, name: &'a str, hist: Vec<Cfg>, nodes: Vec<Node>, down: Vec<u64>, slow: Vec<u64>, dead: Set,
     net: Vec<Pkt>, recs: Vec<Vec<lin::Rec>>, ops: Vec<(Key, usize)>, acks: Set, t: u64, st: Stats,
     vers: Vec<u32>, outbox: Vec<Vec<(u32, Key, bool)>>, done_fast: Vec<(usize, u32)>, hlc: Vec<u32>, wm: Vec<u32>, fastmax: Vec<(u32, bool)>, skew: Vec<u32>,
-    trace: bool, lossless: bool, fast_on: bool, ever: Set,
+    trace: bool, lossless: bool, fast_on: bool, ever: Set, force: bool, broken: Vec<bool>,
     // starts
     healed: bool, lives: bool, life: Vec<Life>, twin: Option<usize>, frozen: Vec<u64>, story: Option<(usize, u64, (Node, Kept))>, faulty: Set, snaps: Vec<Vec<(Node, Kept)>>, names: u32, side: Vec<u8>, parted: u64,
     // clocks
@@ -116,7 +116,7 @@ impl<'a> Sim<'a> {
             m.name != 0 && if m.name == k.name { m.seq > k.seq } else { !k.past.iter().any(|x| x.0 == m.name) }
         }).fold(0, |a, j| a | 1u16 << j);
         self.hist[epoch as usize - 1..].iter().all(|c| {
-            let sets = match *c { Cfg::Stable(m) => vec![m], Cfg::Joint(a, b) => vec![a, b] };
+            let sets = match *c { Cfg::Stable(m) => vec![m], Cfg::Joint(a, b) | Cfg::Forced(a, b, _) => vec![a, b] };
             sets.iter().all(|&m| (0..keys()).all(|key| {
                 let set = self.r.rmask(key, m);
                 let (n, q) = (set.count_ones(), set.count_ones() / 2 + 1);
@@ -373,7 +373,11 @@ impl<'a> Sim<'a> {
             Cfg::Joint(a, b) => if self.r.acked_enough(keys(), a, self.acks) {
                 self.hist.push(Cfg::Stable(b)); self.acks = 0; self.st.reconf += 1;
                 if self.trace { println!("{} SOURCE {:?}", self.t, self.cur()); }
-            },
+            } else { self.force() },
+            Cfg::Forced(a, b, lost) => if self.r.forced_enough(keys(), (a, b, lost), self.acks) {
+                self.hist.push(Cfg::Stable(b)); self.acks = 0; self.st.reconf += 1;
+                if self.trace { println!("{} SOURCE {:?}", self.t, self.cur()); }
+            } else { self.force() },
             Cfg::Stable(a) => {
                 let mut b = a;
                 let outs: Vec<usize> = (0..POOL).filter(|i| a >> i & 1 == 0 && self.dead >> i & 1 == 0).collect();
@@ -391,6 +395,33 @@ impl<'a> Sim<'a> {
             }
         }
     }
+    /// The dead, and now and then somebody who is only silent, are taken for lost. Of a key that has lost its old majority, the
+    /// last value may be lost with them: such a key is not checked any more. All others are.
+    fn force(&mut self) {
+        let (a, b, lost) = match self.cur() { Cfg::Joint(a, b) => (a, b, 0), Cfg::Forced(a, b, l) => (a, b, l), _ => return };
+        if !self.force || !self.rng.pct(30.0) { return; }
+        let mut gone = self.dead & (a | b) & !lost;
+        if self.rng.pct(30.0) { let x = self.rng.below(POOL); if self.slow[x] > self.t { gone |= 1 << x & (a | b) & !lost } }
+        // where nobody is left to go on to, the change is taken back
+        let new = if b & !gone == 0 { a & !(lost | gone) } else { b & !gone };
+        if !self.r.needs_force(self.cur(), gone) || new == 0 { return; }
+        if b & !gone == 0 { self.st.back += 1 }
+        let next = Cfg::Forced(a, new, lost | gone);
+        for k in 0..sk() {
+            if !self.r.is_forced(k, next) { continue; }
+            self.st.forced += 1;
+            // what a new replica has from before this change, it will yet delete
+            let stable = self.hist.iter().rposition(|c| matches!(c, Cfg::Stable(_))).unwrap_or(0) as u16 + 1;
+            let ra = self.r.rmask(k, a);
+            let counts = |n: &usize, acc: Ballot| ra >> n & 1 == 1 || acc.era > stable;
+            let best = |of: Set| (0..POOL).filter(|n| of >> n & 1 == 1).filter_map(|n| self.nodes[n].ent(k).map(|e| e.acc).filter(|acc| counts(&n, *acc))).max().unwrap_or(ZERO);
+            // who is alive may go on deciding in its old epoch
+            let lives = self.r.targets(k, self.cur()) & gone & !self.dead != 0;
+            if lives || best(self.r.targets(k, next)) < best(a | b) { if !self.broken[k as usize] { self.st.broken += 1 } self.broken[k as usize] = true; }
+        }
+        self.hist.push(next); self.acks = 0; self.st.forces += 1;
+        if self.trace { println!("{} SOURCE {:?}", self.t, self.cur()); }
+    }
     fn drain(&mut self) {
         let mut g = 0;
         while !self.net.is_empty() && g < 20000 { g += 1; let i = self.rng.below(self.net.len()); 
@@ -403,7 +434,7 @@ impl<'a> Sim<'a> {
             if self.lives { for a in 0..self.slots() { if a < self.slots() { self.act(a, |nd, e, o| nd.kick(e, o)); } for b in 0..a { if a < self.slots() { self.meet(a, b) } } } if let Some(id) = self.twin { if self.frozen[id] == u64::MAX { if self.all_admitted(POOL) { self.swap(); self.st.taken += 1; self.frozen[POOL] = 0; } else { self.out(POOL); self.frozen[id] = 0; } } } for i in 0..POOL { if self.frozen[i] == u64::MAX && self.twin.is_none() { self.frozen[i] = 0 } } }
             self.poll_all();
             self.drain();
-            if let Cfg::Joint(..) = self.cur() { self.source(); }
+            match self.cur() { Cfg::Stable(a) => if self.force && a & self.dead != 0 { self.source() }, _ => self.source() }
             let mut busy = false;
             for n in 0..self.slots() {
                 if n >= self.slots() || self.dead >> n & 1 == 1 { continue; }
@@ -506,7 +537,8 @@ fn run(r: &Rules, name: &str, seed: u64, trace: bool, steps: usize) -> (Result<(
     let bulk = name.starts_with("bulk");
     let perm = name == "perm-death";
     let (lives, clocks) = (name.contains("starts"), name.contains("clocks"));
-    let mut s = Sim { rng, r, name, hist: vec![Cfg::Stable(m0)], nodes: (0..=POOL).map(|i| Node::new((i % POOL) as u8, 1)).collect(), down: vec![0; POOL + 1], slow: vec![0; POOL + 1], dead: 0, net: vec![], recs: vec![vec![]; sk() as usize], ops: vec![(0, 0)], acks: 0, t: 0, st: Stats::default(), vers: vec![], outbox: vec![vec![]; POOL + 1], done_fast: vec![], hlc: vec![0; POOL + 1], wm: vec![0; POOL + 1], fastmax: vec![(0, true); keys() as usize], skew: (0..=POOL).map(|i| (i as u32 * 37) % 100).collect(), trace, lossless: false, fast_on: !perm && !lives && name != "amnesia" && name != "nodurable", ever: m0,
+    let force = name.contains("force");
+    let mut s = Sim { rng, r, name, hist: vec![Cfg::Stable(m0)], nodes: (0..=POOL).map(|i| Node::new((i % POOL) as u8, 1)).collect(), down: vec![0; POOL + 1], slow: vec![0; POOL + 1], dead: 0, net: vec![], recs: vec![vec![]; sk() as usize], ops: vec![(0, 0)], acks: 0, t: 0, st: Stats::default(), vers: vec![], outbox: vec![vec![]; POOL + 1], done_fast: vec![], hlc: vec![0; POOL + 1], wm: vec![0; POOL + 1], fastmax: vec![(0, true); keys() as usize], skew: (0..=POOL).map(|i| (i as u32 * 37) % 100).collect(), trace, lossless: false, force, broken: vec![false; sk() as usize], fast_on: !perm && !force && !lives && name != "amnesia" && name != "nodurable", ever: m0,
         healed: false, lives, life: (0..=POOL).map(|i| Life::new(1 + i as u32, POOL)).collect(), twin: None, frozen: vec![0; POOL + 1], story: None, faulty: 0, snaps: vec![vec![]; POOL], names: 100, side: vec![0; POOL + 1], parted: 0,
         clocks, off: vec![0; POOL + 1], due: vec![0], due_true: vec![0], ended: vec![], err: None, fasts: vec![] };
     if lives { for _ in 0..2 { for a in 0..POOL { for b in 0..a { s.meet(a, b); } } } }
@@ -556,7 +588,7 @@ fn run(r: &Rules, name: &str, seed: u64, trace: bool, steps: usize) -> (Result<(
             let mut n = n; let mut force = false;
             if bulk && s.rng.pct(60.0) { if let Cfg::Stable(m) = s.cur() { n = s.r.rset(k, m)[0] as usize; force = s.rng.pct(70.0) && s.nodes[n].ent(k).is_none(); } }
             if !s.up(n) || !s.admitted(n, k) || s.nodes[n].round(k).is_some() || s.recs[k as usize].len() >= maxops { continue; }
-            if s.rng.pct(50.0) && s.cur() != Cfg::Stable(0) { let m = match s.cur() { Cfg::Stable(a) => a, Cfg::Joint(a, b) => a | b }; if m >> s.id(n) & 1 == 0 { continue; } }
+            if s.rng.pct(50.0) && s.cur() != Cfg::Stable(0) { let m = match s.cur() { Cfg::Stable(a) => a, Cfg::Joint(a, b) => a | b, Cfg::Forced(a, b, lost) => (a | b) & !lost }; if m >> s.id(n) & 1 == 0 { continue; } }
             let v = s.ops.len() as u32;
             let op = if force { Op::Create(v) } else { match s.rng.below(13) { 0 | 1 => Op::Create(v), 12 => Op::Delete(v), 2 => Op::Put(v), 3 => Op::Update(v), 4 | 5 => Op::Delete(v), 6 | 7 => {
                 let known: Vec<u32> = s.recs[k as usize].iter().filter_map(|r| match r.ret { Some((_, Ret::Value(Some(x)))) | Some((_, Ret::Refused(Some(x)))) => Some(x), Some((_, Ret::Ok(_))) => match r.op { Op::Create(x) | Op::Put(x) | Op::Update(x) | Op::Cas(_, x) => Some(x), _ => None }, _ => None }).collect();
@@ -600,7 +632,15 @@ fn run(r: &Rules, name: &str, seed: u64, trace: bool, steps: usize) -> (Result<(
             if s.rng.pct(pcrash * 20.0) { let n = s.slot(); if s.dead >> n & 1 == 0 && s.frozen[n] <= s.t { s.crash(n); let d = s.rng.below(120) as u64; s.down[n] = s.t + d; } }
             if s.rng.pct(pslow * 20.0) { let n = s.slot(); s.slow[n] = s.t + s.rng.below(900) as u64; }
         } else {
-            if s.rng.pct(psrc * 30.0) || matches!(s.cur(), Cfg::Joint(..)) { s.source(); }
+            if s.rng.pct(psrc * 30.0) || !matches!(s.cur(), Cfg::Stable(_)) { s.source(); }
+            if force && s.rng.pct(10.0) {
+                // one or two die for good; two stay, at least, of those who count
+                let m = match s.cur() { Cfg::Stable(a) => a, Cfg::Joint(a, b) => a | b, Cfg::Forced(a, b, lost) => (a | b) & !lost };
+                for _ in 0..2 {
+                    let n = s.rng.below(POOL);
+                    if m >> n & 1 == 1 && s.dead.count_ones() < 4 && (m & !s.dead & !(1 << n)).count_ones() >= 2 { s.dead |= 1 << n; s.nodes[n].rounds.clear(); }
+                }
+            }
             if perm && s.rng.pct(4.0) {
                 if let Cfg::Stable(a) = s.cur() { if a & s.dead == 0 && s.dead.count_ones() < 4 { let n = s.slot(); if a >> n & 1 == 1 { s.dead |= 1 << n; s.nodes[n].rounds.clear(); } } }
             }
@@ -628,6 +668,7 @@ fn run(r: &Rules, name: &str, seed: u64, trace: bool, steps: usize) -> (Result<(
     }
     if let Some(e) = s.err { return (Err(e), s.st); }
     for k in 0..sk() {
+        if s.broken[k as usize] { continue; }
         match lin::check(&s.recs[k as usize], 400_000) {
             Some(true) => {}
             None => s.st.gaveup += 1,
@@ -660,7 +701,7 @@ fn main() {
         let (res, st) = run(&r, name, seed, trace, steps);
         ran += 1;
         macro_rules! add { ($($f:ident),*) => { $( tot.$f += st.$f; )* } }
-        add!(ops, ok, refused, unknown, reconf, drops, crashes, msgs, fast, stuck, gaveup, piggy, rejoin, bulk, rolled, twins, outs, taken, unadm, expired, jumps);
+        add!(ops, ok, refused, unknown, reconf, drops, crashes, msgs, fast, stuck, gaveup, piggy, rejoin, bulk, rolled, twins, outs, taken, unadm, expired, jumps, forces, back, forced, broken);
         if let Err(e) = res {
             bad += 1;
             firsts.push(seed);

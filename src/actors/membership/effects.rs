@@ -1,6 +1,6 @@
 //! Carries out what the core wants done.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -56,13 +56,26 @@ fn log(report: &MembershipReport) {
         MembershipReport::GaveUp { group } => {
             warn!(group, "no majority came back in time: this node leaves the group");
         }
+        MembershipReport::ChangeWaits { epoch, waits_for, is_long: false } => {
+            info!(epoch, waits_for = %names(waits_for), "a change of the members waits");
+        }
+        MembershipReport::ChangeWaits { epoch, waits_for, is_long: true } => {
+            warn!(epoch, waits_for = %names(waits_for), "a change of the members waits for long");
+        }
         MembershipReport::Forced { epoch, count } => {
-            warn!(epoch, count, "a change of the group was ended by force");
+            warn!(
+                epoch,
+                count, "a change of the group went on by force, without the members that are lost"
+            );
         }
         MembershipReport::JoinRefused { group, reason } => {
             info!(group, reason, "a group refused this node");
         }
     }
+}
+
+fn names(nodes: &BTreeSet<NodeId>) -> String {
+    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Keeps durable states, one after the other, in the order in which they came.

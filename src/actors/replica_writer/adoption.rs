@@ -17,13 +17,15 @@ use nomad_core::{
     },
     register::{
         Ballot, Home, RegisterEvent, RegisterFate, RegisterOptions, RegisterOutcome, Registers,
-        ShardState, fate,
+        ShardState, fate, is_forced,
     },
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 
 /// How many registers are read at a time.
 const PAGE: usize = 1_000;
+/// How many objects that have lost their majority are named in the log, of each shard.
+const NAMED_MAX: usize = 100;
 /// The longest that a worker waits for the clock to pass the versions that an earlier process may have given.
 const AHEAD_US_MAX: u64 = 1_000_000;
 
@@ -173,12 +175,23 @@ impl ReplicaWriter {
         // May read a hundred thousand records: not in a handler.
         tokio::task::spawn_blocking(move || {
             let listed = list(&*store, shard, this, state);
-            owed.pay(WriterNews::of("Listed", listed, WriterNews::Listed));
+            owed.pay(WriterNews::of("Listed", listed, |plan| WriterNews::Listed(Box::new(plan))));
         });
     }
 
-    pub(super) fn on_listed(&mut self, cx: &WriterCx<'_>, listed: AdoptionPlan) {
-        let AdoptionPlan { state, purge, rescan } = listed;
+    pub(super) fn on_listed(&mut self, cx: &WriterCx<'_>, listed: Box<AdoptionPlan>) {
+        let AdoptionPlan { state, purge, rescan, forced: (forced, first) } = *listed;
+        if forced > 0 {
+            let objects = first.iter().map(ObjectId::as_str).collect::<Vec<_>>().join(" ");
+            warn!(
+                shard = self.args.shard,
+                epoch = state.configuration.epoch,
+                count = forced,
+                objects,
+                "objects have lost the majority of their replicas: the newest copy that is left counts"
+            );
+            self.args.gauge.forced(self.args.shard, forced);
+        }
         let writes = purge.into_iter().map(|id| (id, None)).collect();
         let adoption = ShardCommit::Adoption(state.configuration.epoch, rescan);
         self.keep(cx, adoption, false, Some(state), writes);
@@ -214,6 +227,7 @@ fn list(
 ) -> Result<AdoptionPlan, StoreError> {
     let configuration = state.configuration.clone();
     let (mut purge, mut rescan) = (Vec::new(), Vec::new());
+    let mut forced = (0, Vec::new());
     let mut after = None;
     loop {
         let page = store.registers(shard, after.as_ref(), PAGE)?;
@@ -224,12 +238,20 @@ fn list(
             let is_accepted = head.accepted != Ballot::NONE || head.is_damaged;
             match fate(&head.id, is_accepted, &configuration, this) {
                 RegisterFate::Gone => purge.push(head.id),
-                RegisterFate::Rescanned => rescan.push(head.id),
+                RegisterFate::Rescanned => {
+                    if is_forced(&head.id, &configuration) {
+                        forced.0 += 1;
+                        if forced.1.len() < NAMED_MAX {
+                            forced.1.push(head.id.clone());
+                        }
+                    }
+                    rescan.push(head.id);
+                }
                 RegisterFate::Stays => {}
             }
         }
         if is_last {
-            return Ok(AdoptionPlan { state, purge, rescan });
+            return Ok(AdoptionPlan { state, purge, rescan, forced });
         }
     }
 }

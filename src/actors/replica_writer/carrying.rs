@@ -66,7 +66,12 @@ impl Endings {
     /// group has ended, or ended unseen before this process started. A member that left has handed its replicas over.
     pub fn carries(&self, from: &str, to: &str) -> bool {
         let groups = self.0.lock();
-        from != to && matches!(groups.get(from), None | Some(Ending::Ended))
+        match groups.get(from) {
+            // Also into the same group, where this node gave up its place while the others went on.
+            Some(Ending::Ended) => true,
+            None => from != to,
+            Some(Ending::None | Ending::WentOn) => false,
+        }
     }
 }
 
@@ -133,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_be_the_last_of_its_group_is_carried_into_another_one() {
+    fn only_what_may_be_the_last_of_its_group_is_carried_into_the_next_one() {
         let endings = Endings::default();
         // Nothing is known of it: the process was started after its end.
         assert!(endings.carries("old", "new"));
@@ -143,6 +148,7 @@ mod tests {
         endings.has_ended("old");
         endings.is_member_of("old");
         assert!(endings.carries("old", "new"));
+        assert!(endings.carries("old", "old"), "given up, and found again");
         endings.went_on("other");
         assert!(!endings.carries("other", "new"));
     }

@@ -36,6 +36,13 @@ impl RoundsGauge {
         }
     }
 
+    /// Says that a worker holds copies of objects that have lost the majority of their old replicas.
+    pub(super) fn forced(&self, shard: u8, count: u64) {
+        if let Some(tally) = self.0.get(usize::from(shard)) {
+            tally.lock().before.forced += count;
+        }
+    }
+
     /// Says that a worker takes up registers anew, which count from 0.
     pub(super) fn begin(&self, shard: u8) {
         if let Some(tally) = self.0.get(usize::from(shard)) {
@@ -57,10 +64,12 @@ mod tests {
             gauge.begin(shard);
             gauge.set(shard, &ShardCounts { prepares: 2, unknown: 1, ..ShardCounts::default() });
             gauge.set(shard, &ShardCounts { prepares: 3, unknown: 1, ..ShardCounts::default() });
+            gauge.forced(shard, 3);
             gauge.begin(shard);
             gauge.set(shard, &ShardCounts { prepares: 1, ..ShardCounts::default() });
         }
         gauge.set(SHARDS, &ShardCounts { prepares: 9, ..ShardCounts::default() });
-        assert_eq!(gauge.read(), ShardCounts { prepares: 8, unknown: 2, ..ShardCounts::default() });
+        let sum = ShardCounts { prepares: 8, unknown: 2, forced: 6, ..ShardCounts::default() };
+        assert_eq!(gauge.read(), sum);
     }
 }

@@ -184,7 +184,7 @@ pub enum ControlError {
     #[error("{what} is under way; ask again in a moment")]
     Busy {
         /// What it is.
-        what: &'static str,
+        what: String,
     },
     /// The group's table does not take the change.
     #[error("the group does not take the change: {reason}")]

@@ -42,7 +42,9 @@ pub use event::{
 pub use message::{Body, RegisterMessage};
 pub use options::{Home, RegisterFaults, RegisterOptions};
 pub use past::{Named, Past};
-pub use placement::{Places, RegisterFate, ReplicaSet, fate, is_rescanned, keeps, replicas};
+pub use placement::{
+    Places, RegisterFate, ReplicaSet, fate, is_forced, is_rescanned, keeps, replicas,
+};
 pub use state::{Register, ShardState, Tombstone, Value};
 pub use status::ShardCounts;
 

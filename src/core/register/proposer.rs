@@ -27,6 +27,7 @@ impl Registers {
         match self.options.faults() {
             faults if faults.joint_quorum_of_new => set.new_only(),
             faults if faults.joint_quorum_of_old => set.old_only(),
+            faults if faults.forced_hears_majority && set.is_forced() => set.new_only(),
             _ => set,
         }
     }

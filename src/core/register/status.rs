@@ -17,6 +17,8 @@ pub struct ShardCounts {
     pub repairs: u64,
     /// Rescans of an object.
     pub rescans: u64,
+    /// Copies of objects that had lost the majority of their old replicas (rule 14).
+    pub forced: u64,
     /// First phases that were begun.
     pub prepares: u64,
     /// Second phases that were begun.
@@ -53,6 +55,7 @@ impl ShardCounts {
         self.clears += other.clears;
         self.repairs += other.repairs;
         self.rescans += other.rescans;
+        self.forced += other.forced;
         self.prepares += other.prepares;
         self.accepts += other.accepts;
         self.piggybacks += other.piggybacks;

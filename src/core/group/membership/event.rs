@@ -146,6 +146,18 @@ impl MembershipOrder {
         !matches!(self, Self::Leave | Self::SuperPeerLeave)
     }
 
+    /// Tells whether it wants members to come or go.
+    pub(super) fn is_about_members(&self) -> bool {
+        match self {
+            Self::Leave
+            | Self::Migrate { .. }
+            | Self::AddPeer { .. }
+            | Self::RemovePeer(_)
+            | Self::PeerLeaves(_) => true,
+            Self::Look(_) | Self::Stand { .. } | Self::SuperPeerLeave | Self::Write(_) => false,
+        }
+    }
+
     /// Tells whether another member may pass it on to this node. Of the log entries, only a change of the group's one setting may be.
     pub(super) fn may_be_passed_on(&self) -> bool {
         match self {

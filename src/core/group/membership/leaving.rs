@@ -64,6 +64,9 @@ impl Membership {
         else {
             return;
         };
+        if self.stays_for_now() {
+            return;
+        }
         if self.pace.is_due(until) {
             if let Some(goal) = self.goal_of_leaving() {
                 self.go(goal);

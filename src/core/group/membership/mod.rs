@@ -18,6 +18,7 @@
 
 mod admitting;
 mod answering;
+mod changing;
 mod config;
 mod dismissing;
 mod effect;

@@ -96,6 +96,9 @@ impl Membership {
     }
 
     fn carry_out(&mut self, request: RequestId, order: MembershipOrder) {
+        if let Some(denied) = self.waiting().filter(|_| order.is_about_members()) {
+            return self.done(request, Err(denied));
+        }
         let result = match order {
             MembershipOrder::Leave => self.order_leave(request),
             MembershipOrder::Migrate { node, to } => self.order_migration(request, node, to),

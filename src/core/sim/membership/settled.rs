@@ -30,6 +30,12 @@ impl Sim {
         self.not_united(&groups)
     }
 
+    /// How many groups there are.
+    pub fn tables(&self) -> usize {
+        let groups = self.nodes.iter().filter_map(|node| node.process.as_ref()?.raft.as_ref());
+        groups.map(|raft| &raft.disk.group).collect::<BTreeSet<_>>().len()
+    }
+
     fn unsettled_group(&self, members: &[(usize, LogState, RoleState)]) -> Option<String> {
         let (_, log, _) = &members[0];
         let table = log.table.as_ref()?;
