@@ -4,7 +4,9 @@
 
 use std::{fmt, time::Duration};
 
-use tokio::{sync::watch, task::AbortHandle};
+use futures::FutureExt as _;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     group_view::GroupView,
@@ -82,8 +84,8 @@ pub(super) struct Driver<C: Core> {
     life: u64,
     /// When the actor itself wants to be woken, beside its core.
     pause: Option<MonotonicUs>,
-    alarm: Option<(MonotonicUs, AbortHandle)>,
-    watches: Vec<AbortHandle>,
+    alarm: Option<(MonotonicUs, AbortOnDropHandle<()>)>,
+    watches: Vec<AbortOnDropHandle<()>>,
 }
 
 impl<C: Core> Driver<C> {
@@ -98,7 +100,7 @@ impl<C: Core> Driver<C> {
         self.core = core;
         self.life = cx.kit.entropy.next_u64();
         self.pause = None;
-        self.silence();
+        self.alarm = None;
     }
 
     /// Tells the actor of each new view.
@@ -120,7 +122,7 @@ impl<C: Core> Driver<C> {
                 me.tell(me.name(), Context::default(), message(now));
             }
         };
-        self.watches.push(tokio::spawn(watch).abort_handle());
+        self.watches.push(AbortOnDropHandle::new(tokio::spawn(watch)));
     }
 
     /// Returns the core, to look at.
@@ -141,7 +143,7 @@ impl<C: Core> Driver<C> {
             Told::Happened { news, .. } => Ok(News::Happened(news)),
             Told::ViewChanged => Ok(News::ViewChanged),
             Told::Tick => {
-                self.silence();
+                self.alarm = None;
                 let now = cx.kit.clock.monotonic();
                 if self.next_due().is_none_or(|due| now < due) {
                     self.set_alarm(cx);
@@ -213,13 +215,9 @@ impl<C: Core> Driver<C> {
         cx: &Handling<'_, M>,
         answer: impl Future<Output = Result<T, NoAnswer>> + Send + 'static,
         news: impl Fn(Result<T, NoAnswer>) -> M::News + Send + 'static,
-    ) -> AbortHandle {
+    ) {
         let owed = self.owed(cx, news(Err(NoAnswer)));
-        let wait = async move {
-            let answer = answer.await;
-            owed.pay(news(answer));
-        };
-        tokio::spawn(wait).abort_handle()
+        tokio::spawn(answer.map(move |answer| owed.pay(news(answer))));
     }
 
     /// Reads something on a thread that may wait; `news` says what it means.
@@ -245,27 +243,9 @@ impl<C: Core> Driver<C> {
         if self.alarm.as_ref().is_some_and(|(at, _)| *at <= due) {
             return;
         }
-        self.silence();
         let pause = Duration::from_micros(due.since(cx.kit.clock.monotonic()));
-        let (me, trace) = (cx.me.clone(), cx.kit.recorder.new_trace());
-        let ring = async move {
-            tokio::time::sleep(pause).await;
-            me.tell(me.name(), Context { trace, deadline: None }, M::told(Told::Tick));
-        };
-        self.alarm = Some((due, tokio::spawn(ring).abort_handle()));
-    }
-
-    fn silence(&mut self) {
-        if let Some((_, alarm)) = self.alarm.take() {
-            alarm.abort();
-        }
-    }
-}
-
-impl<C: Core> Drop for Driver<C> {
-    fn drop(&mut self) {
-        self.silence();
-        self.watches.iter().for_each(AbortHandle::abort);
+        let ring = cx.tick_after(pause, M::told(Told::Tick));
+        self.alarm = Some((due, AbortOnDropHandle::new(ring)));
     }
 }
 
@@ -310,7 +290,7 @@ mod tests {
     use crate::{
         Kit, Reply, Worker,
         recorder::Filter,
-        shell::worker,
+        shell::{Handled, worker},
         supervisor::{Root, nested},
         test_kit::kit,
     };
@@ -394,11 +374,7 @@ mod tests {
             Ok(Self { driver: Driver::new(cx, Bell::default()), heard: Vec::new() })
         }
 
-        fn handle(
-            &mut self,
-            cx: &Handling<'_, RingerMsg>,
-            message: RingerMsg,
-        ) -> Result<Outcome, String> {
+        fn handle(&mut self, cx: &Handling<'_, RingerMsg>, message: RingerMsg) -> Handled {
             match message {
                 RingerMsg::Set(us) => {
                     let due = cx.kit.clock.monotonic().plus_us(us);

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use strum::IntoStaticStr;
+
 use super::{
     local_store::LocalStoreMsg,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Described, Handling, Worker},
+    shell::{ActorMessage, Address, Described, Handled, Handling, Worker},
 };
 use nomad_ports::object_store::{StoreError, Swept};
 
@@ -18,7 +20,7 @@ const LOST_TICKS: u32 = 2;
 // ---- messages ----
 
 /// What the sweep hears.
-#[derive(Debug)]
+#[derive(Debug, IntoStaticStr)]
 pub enum ExpiryMsg {
     /// Timer of the incarnation that has this number: sweep now.
     Tick(u64),
@@ -28,10 +30,7 @@ pub enum ExpiryMsg {
 
 impl Described for ExpiryMsg {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::Tick(_) => "Tick",
-            Self::Swept(_) => "Swept",
-        }
+        self.into()
     }
 }
 
@@ -79,11 +78,7 @@ impl Worker for ExpiryActor {
         Ok(Self { args: args.clone(), incarnation, waiting_ticks: None })
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, ExpiryMsg>,
-        message: ExpiryMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &Handling<'_, Self::Msg>, message: Self::Msg) -> Handled {
         match message {
             ExpiryMsg::Tick(of) if of != self.incarnation => {
                 Ok(Outcome::Dropped("a timer of an earlier incarnation"))

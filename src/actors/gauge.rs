@@ -1,6 +1,6 @@
 //! What an actor shows of itself to whoever wants to see it, without a message.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 /// A value that one actor sets and anybody reads. It outlives the actor's restarts.
 #[derive(Debug, Default)]
@@ -9,10 +9,10 @@ pub struct Gauge<T>(Mutex<T>);
 impl<T: Clone> Gauge<T> {
     /// Returns the value.
     pub fn read(&self) -> T {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     pub(super) fn set(&self, value: T) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+        *self.0.lock() = value;
     }
 }

@@ -4,13 +4,14 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use strum::IntoStaticStr;
 use tokio::task::JoinSet;
 
 use super::{
     driver::Owed,
     membership::MembershipMsg,
     recorder::Outcome,
-    shell::{ActorMessage, Described, Handling, Worker},
+    shell::{ActorMessage, Described, Handled, Handling, Worker},
 };
 use nomad_core::{
     group::{
@@ -28,7 +29,7 @@ const RESUME: Duration = Duration::from_secs(5);
 // ---- messages ----
 
 /// A task whose end membership waits for.
-#[derive(Debug)]
+#[derive(Debug, IntoStaticStr)]
 pub enum LogTask {
     /// Write an entry.
     Propose {
@@ -70,7 +71,7 @@ pub enum LogTask {
 }
 
 /// What the group table can be told.
-#[derive(Debug)]
+#[derive(Debug, IntoStaticStr)]
 pub enum GroupTableMsg {
     /// Tell: carry this out.
     Log {
@@ -90,16 +91,8 @@ pub enum GroupTableMsg {
 impl Described for GroupTableMsg {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Log { task, .. } => match **task {
-                LogTask::Propose { .. } => "Propose",
-                LogTask::Arrange { .. } => "Arrange",
-                LogTask::Found { .. } => "Found",
-                LogTask::Follow { .. } => "Follow",
-                LogTask::Leave { .. } => "Leave",
-            },
-            Self::Campaign => "Campaign",
-            Self::PauseHeartbeats(_) => "PauseHeartbeats",
-            Self::Look => "Look",
+            Self::Log { task, .. } => (&**task).into(),
+            other => other.into(),
         }
     }
 
@@ -141,11 +134,7 @@ impl Worker for GroupTableActor {
         Ok(Self { consensus: Arc::clone(&args.consensus), tasks: JoinSet::new() })
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, GroupTableMsg>,
-        message: GroupTableMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &Handling<'_, Self::Msg>, message: Self::Msg) -> Handled {
         while self.tasks.try_join_next().is_some() {}
         match message {
             GroupTableMsg::Log { task, owed } => {

@@ -10,13 +10,16 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use strum::IntoStaticStr;
+
 use super::{
     door::{self, Door, PeerMessage},
     driver::{DrivenMessage, Driver, News, Told},
     gauge::Gauge,
     group_view::GroupView,
+    membership::ControlReply,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Worker},
+    shell::{ActorMessage, Address, Context, Described, Handled, Handling, Reply, Worker},
 };
 use nomad_core::{
     group::control::ControlError,
@@ -41,7 +44,7 @@ const SCAN_MAX: usize = 1_000;
 // ---- messages ----
 
 /// What the ledger can be asked and told.
-#[derive(Debug)]
+#[derive(Debug, IntoStaticStr)]
 pub enum LedgerMsg {
     /// Tell: what this node holds has changed, durably; oldest first.
     Changed(Vec<LedgerChange>),
@@ -79,14 +82,14 @@ pub enum LedgerMsg {
         /// The member's id, or one of its addresses.
         peer: String,
         /// Takes whether it was entered: `false` = it was known.
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     },
     /// Ask: forget all that a peer holds.
     Forget {
         /// The peer's id, or one of its addresses.
         peer: String,
         /// Takes whether there was something.
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     },
     /// Tell: what its own work has brought.
     Told(Told<LedgerEvent>),
@@ -104,14 +107,9 @@ impl Described for LedgerEvent {
 impl Described for LedgerMsg {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Changed(_) => "Changed",
-            Self::Recount => "Recount",
-            Self::Heard { .. } => "Heard",
             Self::Asked { question, .. } => question.kind(),
-            Self::Page { .. } => "Page",
-            Self::Refer { .. } => "Refer",
-            Self::Forget { .. } => "Forget",
             Self::Told(told) => told.kind(),
+            other => other.into(),
         }
     }
 
@@ -229,11 +227,14 @@ pub struct LedgerActor {
 
 // ---- handler ----
 
+/// What a step of this actor has at hand.
+type LedgerCx<'a> = Handling<'a, LedgerMsg>;
+
 impl Worker for LedgerActor {
     type Msg = LedgerMsg;
     type Args = LedgerArgs;
 
-    fn start(args: &LedgerArgs, cx: &Handling<'_, LedgerMsg>) -> Result<Self, String> {
+    fn start(args: &LedgerArgs, cx: &LedgerCx<'_>) -> Result<Self, String> {
         let this = args.view.load().this.node;
         let cleanup_us = args.cleanup.as_micros() as u64;
         let run = cx.kit.entropy.next_u64();
@@ -245,11 +246,7 @@ impl Worker for LedgerActor {
         Ok(actor)
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, LedgerMsg>,
-        message: LedgerMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &LedgerCx<'_>, message: LedgerMsg) -> Handled {
         let event = match message {
             LedgerMsg::Changed(changes) => LedgerEvent::Changed(changes),
             LedgerMsg::Recount => LedgerEvent::Recount,
@@ -278,17 +275,17 @@ impl Worker for LedgerActor {
 }
 
 impl LedgerActor {
-    fn look(&mut self, cx: &Handling<'_, LedgerMsg>) {
+    fn look(&mut self, cx: &LedgerCx<'_>) {
         let site = LedgerScope::of(&self.args.view.load());
         self.step(cx, LedgerEvent::Viewed(site));
     }
 
-    fn step(&mut self, cx: &Handling<'_, LedgerMsg>, event: LedgerEvent) {
+    fn step(&mut self, cx: &LedgerCx<'_>, event: LedgerEvent) {
         let effects = self.driver.step(cx, event, &());
         self.carry_out(cx, effects);
     }
 
-    fn carry_out(&mut self, cx: &Handling<'_, LedgerMsg>, effects: Vec<LedgerEffect>) {
+    fn carry_out(&mut self, cx: &LedgerCx<'_>, effects: Vec<LedgerEffect>) {
         for effect in effects {
             match effect {
                 LedgerEffect::Tell { to, notice } => self.tell(cx, to, &notice),
@@ -302,13 +299,7 @@ impl LedgerActor {
     }
 
     /// Reads a part of the store on a thread that may wait.
-    fn scan(
-        &self,
-        cx: &Handling<'_, LedgerMsg>,
-        ticket: Ticket,
-        shard: u8,
-        after: Option<ObjectId>,
-    ) {
+    fn scan(&self, cx: &LedgerCx<'_>, ticket: Ticket, shard: u8, after: Option<ObjectId>) {
         let store = Arc::clone(&self.args.store);
         let read = move || {
             read_part(&*store, shard, after.as_ref()).map_err(|error| {

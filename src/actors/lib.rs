@@ -37,5 +37,6 @@ pub mod vitals;
 
 pub use gauge::Gauge;
 pub use recorder::TraceRecorder;
+use shared::readings;
 pub use shared::{codec, group_view, local_read};
 pub use shell::{ActorMessage, Address, AskError, Context, Described, Kit, Reply, Worker};

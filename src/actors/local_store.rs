@@ -10,7 +10,7 @@ use super::{
     commit::Commit,
     expiry::ExpiryMsg,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Described, Handling, Reply, Worker},
+    shell::{ActorMessage, Address, Described, Handled, Handling, Reply, Worker},
 };
 use nomad_core::model::{
     change::{Change, Written},
@@ -136,11 +136,7 @@ impl Worker for LocalStore {
         Ok(Self { store: Arc::clone(&args.store) })
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, LocalStoreMsg>,
-        message: LocalStoreMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &Handling<'_, Self::Msg>, message: Self::Msg) -> Handled {
         check(&*self.store)?;
         match message {
             LocalStoreMsg::Write { tier, id, change, reply } => {
@@ -252,7 +248,7 @@ mod tests {
         let actor = restarts.iter().find(|actor| &*actor.name == "local_store").unwrap();
         assert_eq!(actor.restarts, 4);
         assert!(actor.causes.iter().all(|cause| cause.text.contains("kill")), "{actor:?}");
-        assert!(!tree.root.has_ended());
+        assert!(!tree.root.ended.is_finished());
         tree.root.stop().await;
     }
 

@@ -8,7 +8,9 @@ mod effects;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::AbortHandle};
+use strum::IntoStaticStr;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     door::{Door, PeerMessage},
@@ -17,7 +19,7 @@ use super::{
     group_view::GroupView,
     recorder::Outcome,
     replica_writer::{Endings, Rescans},
-    shell::{ActorMessage, Address, Described, Handling, Reply, Worker},
+    shell::{ActorMessage, Address, Described, Handled, Handling, Reply, Worker},
 };
 use nomad_core::{
     group::{
@@ -47,22 +49,25 @@ const WAITING_MAX: usize = 1_024;
 
 // ---- messages ----
 
+/// Takes whether a change was made; `false` = there was nothing to do.
+pub type ControlReply = Reply<Result<bool, ControlError>>;
+
 /// What membership can be asked and told.
-#[derive(Debug)]
+#[derive(Debug, IntoStaticStr)]
 pub enum MembershipMsg {
     /// Ask: what a client or an older node wants of the group.
     Control {
         /// What it wants.
         request: ControlRequest,
         /// Takes what became of it: `true` = done, `false` = there was nothing to do.
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     },
     /// Ask: change a setting, of this node or of its group.
     Set {
         /// The change.
         change: SettingChange,
         /// Takes whether it was done.
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     },
     /// Ask: another node's question.
     Asked {
@@ -94,15 +99,11 @@ impl Described for MembershipMsg {
     fn kind(&self) -> &'static str {
         match self {
             Self::Control { request, .. } => request.kind(),
-            Self::Set { .. } => "Set",
             Self::Asked { question, .. } => question.kind(),
             Self::Link(LinkEvent::Up(_)) => "LinkUp",
             Self::Link(LinkEvent::Down { .. }) => "LinkDown",
-            Self::LogChanged(_) => "LogChanged",
             Self::Told(told) => told.kind(),
-            Self::NotKept { .. } => "NotKept",
-            Self::LeftBehind => "LeftBehind",
-            Self::Stop => "Stop",
+            other => other.into(),
         }
     }
 
@@ -192,7 +193,7 @@ pub struct MembershipArgs {
 struct Ordered {
     /// The address or the node that the order is about.
     about: String,
-    reply: Reply<Result<bool, ControlError>>,
+    reply: ControlReply,
 }
 
 /// The actor.
@@ -207,22 +208,19 @@ pub struct MembershipActor {
     questions: BTreeMap<RequestId, Reply<MembershipAnswer>>,
     next_request: u64,
     /// Waits for the end of the running rescan.
-    rescan: Option<AbortHandle>,
-}
-
-impl Drop for MembershipActor {
-    fn drop(&mut self) {
-        self.rescan.iter().for_each(AbortHandle::abort);
-    }
+    rescan: Option<AbortOnDropHandle<()>>,
 }
 
 // ---- handler ----
+
+/// What a step of this actor has at hand.
+type MembershipCx<'a> = Handling<'a, MembershipMsg>;
 
 impl Worker for MembershipActor {
     type Msg = MembershipMsg;
     type Args = MembershipArgs;
 
-    fn start(args: &MembershipArgs, cx: &Handling<'_, MembershipMsg>) -> Result<Self, String> {
+    fn start(args: &MembershipArgs, cx: &MembershipCx<'_>) -> Result<Self, String> {
         let durable: Durable =
             args.durable.load().map_err(|error| error.to_string())?.unwrap_or_default();
         let (this, permanent) = {
@@ -255,11 +253,7 @@ impl Worker for MembershipActor {
         Ok(actor)
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, MembershipMsg>,
-        message: MembershipMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &MembershipCx<'_>, message: MembershipMsg) -> Handled {
         let event = match message {
             MembershipMsg::Control { request, reply } => {
                 return Ok(self.on_control(cx, request, reply));
@@ -301,7 +295,7 @@ impl Worker for MembershipActor {
 
 impl MembershipActor {
     /// Takes in what the log says by now, which the result of a task may rest on.
-    fn catch_up(&mut self, cx: &Handling<'_, MembershipMsg>) {
+    fn catch_up(&mut self, cx: &MembershipCx<'_>) {
         let log = self.args.log.borrow().clone();
         if log != self.log {
             self.log = log.clone();
@@ -311,9 +305,9 @@ impl MembershipActor {
 
     fn on_control(
         &mut self,
-        cx: &Handling<'_, MembershipMsg>,
+        cx: &MembershipCx<'_>,
         request: ControlRequest,
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     ) -> Outcome {
         let view = self.args.view.load_full();
         let offers = self.args.overlay.known(view.this.position);
@@ -323,18 +317,14 @@ impl MembershipActor {
 
     fn on_decision(
         &mut self,
-        cx: &Handling<'_, MembershipMsg>,
+        cx: &MembershipCx<'_>,
         decision: Result<ControlDecision, ControlError>,
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     ) -> Outcome {
         let order = match decision {
-            Err(error) => {
-                reply.send(Err(error));
-                return Outcome::Refused("not granted");
-            }
+            Err(error) => return reply.end(Err(error), Outcome::Refused("not granted")),
             Ok(ControlDecision::Answer(answer)) => {
-                reply.send(Ok(answer));
-                return Outcome::Done("answered at once");
+                return reply.end(Ok(answer), Outcome::Done("answered at once"));
             }
             Ok(ControlDecision::Describe(member)) => {
                 self.republish(|view| view.this = member.clone());
@@ -344,8 +334,7 @@ impl MembershipActor {
             }
             Ok(ControlDecision::Settings(settings)) => {
                 self.republish(|view| view.settings = settings);
-                reply.send(Ok(true));
-                return Outcome::Done("changed");
+                return reply.end(Ok(true), Outcome::Done("changed"));
             }
             Ok(ControlDecision::Order(order)) => order,
         };
@@ -354,13 +343,13 @@ impl MembershipActor {
 
     fn order(
         &mut self,
-        cx: &Handling<'_, MembershipMsg>,
+        cx: &MembershipCx<'_>,
         order: MembershipOrder,
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     ) -> Outcome {
         let Some(request) = self.admit() else {
-            reply.send(Err(ControlError::Busy { what: "much else" }));
-            return Outcome::Refused("too many orders wait");
+            let busy = ControlError::Busy { what: "much else".to_owned() };
+            return reply.end(Err(busy), Outcome::Refused("too many orders wait"));
         };
         let about = match &order {
             MembershipOrder::AddPeer { address } => address.clone(),
@@ -389,7 +378,7 @@ impl MembershipActor {
         Some(RequestId(self.next_request))
     }
 
-    fn step(&mut self, cx: &Handling<'_, MembershipMsg>, event: MembershipEvent) {
+    fn step(&mut self, cx: &MembershipCx<'_>, event: MembershipEvent) {
         let effects = self.driver.step(cx, event, &());
         self.publish(cx);
         for effect in effects {
@@ -404,7 +393,7 @@ impl MembershipActor {
         self.args.view.publish(view);
     }
 
-    fn publish(&self, cx: &Handling<'_, MembershipMsg>) {
+    fn publish(&self, cx: &MembershipCx<'_>) {
         let (now, wall) = (cx.kit.clock.monotonic(), cx.kit.clock.wall());
         let at = |heard: MonotonicUs| {
             nomad_core::model::time::UnixMs(wall.0.saturating_sub(now.since(heard) / 1_000))

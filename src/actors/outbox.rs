@@ -10,6 +10,7 @@ mod test_outbox;
 
 use std::{collections::HashMap, sync::Arc};
 
+use strum::IntoStaticStr;
 use thiserror::Error;
 use tracing::warn;
 
@@ -19,7 +20,7 @@ use super::{
     driver::{DrivenMessage, Driver, News, Told},
     gauge::Gauge,
     recorder::Outcome,
-    shell::{ActorMessage, Context, Described, Handling, Reply, Worker},
+    shell::{ActorMessage, Context, Described, Handled, Handling, Reply, Worker},
 };
 use nomad_core::{
     machine::{NoAnswer, Ticket},
@@ -29,7 +30,7 @@ use nomad_core::{
     },
     outbox::{
         self, Draft, Figures, Limits, LoadedEntry, MergeEnd, OutboxEffect, OutboxEvent,
-        OutboxRefusal, OutboxShelf, value_bytes,
+        OutboxRefusal, OutboxShelf,
     },
     register::{OpId, Value},
 };
@@ -60,7 +61,7 @@ pub enum OutboxError {
 pub type PutResult = Result<Result<Written, WriteRefusal>, OutboxError>;
 
 /// What the outbox can be asked and told.
-#[derive(Debug)]
+#[derive(Debug, IntoStaticStr)]
 pub enum OutboxMsg {
     /// Ask: write; answered once it is durable here.
     Put {
@@ -141,12 +142,8 @@ impl Described for OutboxNews {
 impl Described for OutboxMsg {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Put { .. } => "Put",
-            Self::Carry { .. } => "Carry",
-            Self::Watermark { .. } => "Watermark",
-            Self::Discard { .. } => "Discard",
-            Self::Nudge => "Nudge",
             Self::Told(told) => told.kind(),
+            other => other.into(),
         }
     }
 
@@ -252,11 +249,14 @@ impl OutboxShelf for Kept<'_> {
 
 // ---- handler ----
 
+/// What a step of this actor has at hand.
+type OutboxCx<'a> = Handling<'a, OutboxMsg>;
+
 impl Worker for OutboxActor {
     type Msg = OutboxMsg;
     type Args = OutboxArgs;
 
-    fn start(args: &OutboxArgs, cx: &Handling<'_, OutboxMsg>) -> Result<Self, String> {
+    fn start(args: &OutboxArgs, cx: &OutboxCx<'_>) -> Result<Self, String> {
         let mut actor = Self {
             driver: Driver::new(cx, outbox::Outbox::new(args.node_tag, args.limits)),
             args: args.clone(),
@@ -268,11 +268,7 @@ impl Worker for OutboxActor {
         Ok(actor)
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, OutboxMsg>,
-        message: OutboxMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &OutboxCx<'_>, message: OutboxMsg) -> Handled {
         let (about, event) = match message {
             OutboxMsg::Put { id, change, seen, reply } => {
                 let op = self.ask(Asker::Put(reply, cx.cx));
@@ -307,7 +303,7 @@ impl OutboxActor {
         self.next_op
     }
 
-    fn step(&mut self, cx: &Handling<'_, OutboxMsg>, about: Option<&ObjectId>, event: OutboxEvent) {
+    fn step(&mut self, cx: &OutboxCx<'_>, about: Option<&ObjectId>, event: OutboxEvent) {
         let store = Arc::clone(&self.args.store);
         for effect in self.driver.step(cx, event, &Kept(&*store)) {
             self.perform(cx, about, effect);
@@ -319,12 +315,7 @@ impl OutboxActor {
         self.args.gauge.set(figures);
     }
 
-    fn perform(
-        &mut self,
-        cx: &Handling<'_, OutboxMsg>,
-        about: Option<&ObjectId>,
-        effect: OutboxEffect,
-    ) {
+    fn perform(&mut self, cx: &OutboxCx<'_>, about: Option<&ObjectId>, effect: OutboxEffect) {
         match effect {
             OutboxEffect::Keep { ticket, op, id, value, written } => {
                 let done = self.kept(cx, (ticket, op), id.clone(), written);
@@ -383,7 +374,7 @@ impl OutboxActor {
     /// Answers a put from the store's writer, and leaves a record of the batch.
     fn kept(
         &mut self,
-        cx: &Handling<'_, OutboxMsg>,
+        cx: &OutboxCx<'_>,
         (ticket, op): (Ticket, OpId),
         id: ObjectId,
         written: Written,
@@ -405,12 +396,7 @@ impl OutboxActor {
         })
     }
 
-    fn stored(
-        &self,
-        cx: &Handling<'_, OutboxMsg>,
-        about: Option<ObjectId>,
-        ticket: Ticket,
-    ) -> JobDone {
+    fn stored(&self, cx: &OutboxCx<'_>, about: Option<ObjectId>, ticket: Ticket) -> JobDone {
         let news = move |is_durable| OutboxNews {
             about: about.clone(),
             event: OutboxEvent::Stored { ticket, is_durable },
@@ -420,12 +406,12 @@ impl OutboxActor {
     }
 
     /// Reads a page of what an earlier life has kept.
-    fn load(&self, cx: &Handling<'_, OutboxMsg>, after: Option<ObjectId>) {
+    fn load(&self, cx: &OutboxCx<'_>, after: Option<ObjectId>) {
         let store = Arc::clone(&self.args.store);
         let read = move || {
             let entries = store.outbox(after.as_ref(), PAGE).map_err(|_| NoAnswer)?;
             let page = entries.into_iter().filter_map(|(id, value)| {
-                let bytes = value_bytes(&value);
+                let bytes = value.len_bytes();
                 value.version().map(|version| LoadedEntry { id, version, bytes })
             });
             Ok::<Vec<_>, NoAnswer>(page.collect())
@@ -437,13 +423,7 @@ impl OutboxActor {
     }
 
     /// Begins a merge. The first one of a write belongs to its request.
-    fn merge(
-        &self,
-        cx: &Handling<'_, OutboxMsg>,
-        about: Option<&ObjectId>,
-        id: ObjectId,
-        value: Value,
-    ) {
+    fn merge(&self, cx: &OutboxCx<'_>, about: Option<&ObjectId>, id: ObjectId, value: Value) {
         let is_first = about == Some(&id);
         let trace = if is_first { cx.cx.trace } else { cx.kit.recorder.new_trace() };
         let deadline = Some(cx.kit.clock.monotonic().plus_us(MERGE_US));

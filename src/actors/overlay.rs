@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     recorder::Outcome,
-    shell::{ActorMessage, Described, Handling, Worker},
+    shell::{ActorMessage, Described, Handled, Handling, Worker},
 };
 use nomad_ports::OverlayRun;
 
@@ -65,24 +66,16 @@ impl Worker for OverlayActor {
 
     fn start(args: &OverlayArgs, me: &Handling<'_, OverlayMsg>) -> Result<Self, String> {
         let incarnation = me.kit.entropy.next_u64();
-        let (to, cx) = (me.me.clone(), me.cx);
         // A task of its own, so that its panic is seen.
         let run = AbortOnDropHandle::new(tokio::spawn(args.run.run()));
-        let watch = tokio::spawn(async move {
-            let reason = match run.await {
-                Ok(reason) => reason,
-                Err(error) => error.to_string(),
-            };
-            to.tell(to.name(), cx, OverlayMsg::Ended { of: incarnation, reason });
+        let ended = run.map(move |ended| {
+            let reason = ended.unwrap_or_else(|error| error.to_string());
+            OverlayMsg::Ended { of: incarnation, reason }
         });
-        Ok(Self { incarnation, _watch: AbortOnDropHandle::new(watch) })
+        Ok(Self { incarnation, _watch: AbortOnDropHandle::new(me.tell_me(me.cx, ended)) })
     }
 
-    fn handle(
-        &mut self,
-        _: &Handling<'_, OverlayMsg>,
-        message: OverlayMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, _: &Handling<'_, Self::Msg>, message: Self::Msg) -> Handled {
         let OverlayMsg::Ended { of, reason } = message;
         if of != self.incarnation {
             return Ok(Outcome::Dropped("the end of an earlier run"));

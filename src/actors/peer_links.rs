@@ -4,20 +4,18 @@
 //! [`PeerLinks`] is what others send through: it starts and stops the children as the membership says, and hands
 //! everything else on to the links.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use tokio::task::AbortHandle;
+use futures::{FutureExt as _, future::BoxFuture};
+use parking_lot::Mutex;
+use strum::IntoStaticStr;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     recorder::Outcome,
-    shell::{ActorMessage, Address, Context, Described, Handling, Kit, Worker, worker},
+    shell::{ActorMessage, Address, Described, Handled, Handling, Kit, Worker, worker},
     supervisor::{ChildSpec, Children, dynamic},
 };
 use nomad_core::model::{node_id::NodeId, trace::TraceContext};
@@ -80,7 +78,7 @@ impl PeerLinks {
 impl PeerTransport for PeerLinks {
     fn keep(&self, mut peers: BTreeMap<NodeId, String>) {
         peers.remove(&self.me);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         // First the links: whoever is told of an address finds it there, and what is not kept is not closed by its child.
         self.links.keep(peers.clone());
         kept.retain(|node, old| {
@@ -95,8 +93,7 @@ impl PeerTransport for PeerLinks {
                 Some(old) if old.peer == peer => {}
                 Some(old) => {
                     old.peer = peer;
-                    let trace = self.kit.recorder.new_trace();
-                    old.link.tell(&self.name, Context { trace, deadline: None }, LinkMsg::Moved);
+                    old.link.tell(&self.name, self.kit.new_context(), LinkMsg::Moved);
                 }
                 None => {
                     let new = self.start(node, peer, &kept);
@@ -150,7 +147,7 @@ impl PeerTransport for PeerLinks {
 // ---- messages ----
 
 /// What one link's actor is told.
-#[derive(Debug)]
+#[derive(Debug, IntoStaticStr)]
 pub enum LinkMsg {
     /// Timer: the pause is over.
     Hold,
@@ -169,11 +166,7 @@ impl ActorMessage for LinkMsg {}
 
 impl Described for LinkMsg {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::Hold => "Hold",
-            Self::Moved => "Moved",
-            Self::Ended { .. } => "Ended",
-        }
+        self.into()
     }
 
     fn detail(&self) -> String {
@@ -200,33 +193,18 @@ pub struct LinkArgs {
 /// The actor: one link's life.
 pub struct LinkActor {
     args: LinkArgs,
-    /// The task that holds the link; `None` during a pause.
-    holding: Option<Holding>,
+    /// The number of the task that holds the link, which ends with this actor, and the link with it; `None` during a pause.
+    holding: Option<(u64, AbortOnDropHandle<()>)>,
     pauses: ExponentialBackoff,
-}
-
-/// A task that ends with its owner, and the link with it.
-struct Holding {
-    number: u64,
-    task: AbortHandle,
-}
-
-impl Drop for Holding {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl LinkActor {
     fn hold(&mut self, handling: &Handling<'_, LinkMsg>) {
-        let (me, trace) = (handling.me.clone(), handling.kit.recorder.new_trace());
         let number = handling.kit.entropy.next_u64();
         let held = self.args.links.hold(self.args.node);
-        let task = tokio::spawn(async move {
-            let ended = LinkMsg::Ended { holding: number, end: held.await };
-            me.tell(me.name(), Context { trace, deadline: None }, ended);
-        });
-        self.holding = Some(Holding { number, task: task.abort_handle() });
+        let ended = held.map(move |end| LinkMsg::Ended { holding: number, end });
+        let task = handling.tell_me(handling.kit.new_context(), ended);
+        self.holding = Some((number, AbortOnDropHandle::new(task)));
     }
 }
 
@@ -253,11 +231,7 @@ impl Worker for LinkActor {
         Ok(link)
     }
 
-    fn handle(
-        &mut self,
-        handling: &Handling<'_, LinkMsg>,
-        message: LinkMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, handling: &Handling<'_, Self::Msg>, message: Self::Msg) -> Handled {
         match message {
             LinkMsg::Hold | LinkMsg::Moved if self.holding.is_some() => {
                 Ok(Outcome::Done("it is held already"))
@@ -272,7 +246,7 @@ impl Worker for LinkActor {
                 Ok(Outcome::Done("held at once"))
             }
             LinkMsg::Ended { holding, .. }
-                if self.holding.as_ref().is_none_or(|held| held.number != holding) =>
+                if self.holding.as_ref().is_none_or(|(number, _)| *number != holding) =>
             {
                 Ok(Outcome::Dropped("it is of an earlier holding"))
             }
@@ -293,7 +267,6 @@ impl Worker for LinkActor {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
     use tokio::sync::{mpsc, oneshot};
 
     use super::*;
@@ -335,11 +308,11 @@ mod tests {
 
     impl PeerTransport for Fake {
         fn reaches(&self, node: NodeId) -> bool {
-            self.kept.lock().unwrap().contains_key(&node)
+            self.kept.lock().contains_key(&node)
         }
 
         fn keep(&self, peers: BTreeMap<NodeId, String>) {
-            *self.kept.lock().unwrap() = peers;
+            *self.kept.lock() = peers;
         }
 
         fn ask(
@@ -350,7 +323,7 @@ mod tests {
             body: Bytes,
             _: Duration,
         ) -> BoxFuture<'static, Result<Bytes, LinkError>> {
-            let is_kept = self.kept.lock().unwrap().contains_key(&to);
+            let is_kept = self.kept.lock().contains_key(&to);
             let broken = LinkError::Broken { to: to.to_string() };
             async move { if is_kept { Ok(body) } else { Err(broken) } }.boxed()
         }

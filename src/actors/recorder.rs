@@ -7,10 +7,12 @@ use std::{
     collections::{BTreeSet, VecDeque},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
+
+use parking_lot::Mutex;
 
 use nomad_core::model::{
     object::ObjectId,
@@ -217,7 +219,7 @@ impl TraceRecorder {
         record.detail = None;
         let own = RING.with(|own| own % self.rings.len());
         if let Some(ring) = self.rings.get(own) {
-            let mut ring = lock(ring);
+            let mut ring = ring.lock();
             let oldest = if ring.records.len() >= ring.records_max {
                 ring.records.pop_front()
             } else {
@@ -236,7 +238,7 @@ impl TraceRecorder {
     }
 
     fn keep(&self, record: TraceRecord) {
-        let mut capture = lock(&self.capture);
+        let mut capture = self.capture.lock();
         let Some(capture) = capture.as_mut() else { return };
         if capture.filter.matches(&record) {
             capture.kept.push(record);
@@ -249,19 +251,19 @@ impl TraceRecorder {
     /// Keeps the next `limit` matching records with their details, in place of an earlier capture.
     pub fn start_capture(&self, filter: Filter, limit: usize) {
         let limit = limit.clamp(1, CAPTURE_MAX);
-        *lock(&self.capture) = Some(Capture { filter, limit, kept: Vec::new() });
+        *self.capture.lock() = Some(Capture { filter, limit, kept: Vec::new() });
         self.capturing.store(true, Relaxed);
     }
 
     /// Ends the capture and forgets what it kept.
     pub fn stop_capture(&self) {
         self.capturing.store(false, Relaxed);
-        *lock(&self.capture) = None;
+        *self.capture.lock() = None;
     }
 
     /// Returns where the capture stands, and what it kept.
     pub fn captured(&self) -> Option<(CaptureState, Vec<TraceRecord>)> {
-        let capture = lock(&self.capture);
+        let capture = self.capture.lock();
         let capture = capture.as_ref()?;
         let state = CaptureState { limit: capture.limit, kept: capture.kept.len() };
         Some((state, capture.kept.clone()))
@@ -282,7 +284,7 @@ impl TraceRecorder {
     fn newest(&self, limit: usize, wanted: impl Fn(&TraceRecord) -> bool) -> Vec<TraceRecord> {
         let mut found = Vec::new();
         for ring in &self.rings {
-            let ring = lock(ring);
+            let ring = ring.lock();
             let records = ring.records.iter().rev();
             found.extend(records.filter(|record| wanted(record)).take(limit).cloned());
         }
@@ -304,14 +306,11 @@ impl TraceRecorder {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nomad_ports::{OsEntropy, clock::ManualClock};
+    use nomad_doubles::ManualClock;
+    use nomad_ports::OsEntropy;
 
     fn recorder(records_max: usize) -> TraceRecorder {
         TraceRecorder::new(records_max, Arc::new(ManualClock::default()), Arc::new(OsEntropy))

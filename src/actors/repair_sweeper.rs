@@ -11,7 +11,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use futures::FutureExt as _;
 
 pub use self::surveys::Surveyed;
 use self::surveys::Surveys;
@@ -20,8 +20,9 @@ use super::{
     driver::{DrivenMessage, Driver, News, Told},
     gauge::Gauge,
     group_view::GroupView,
+    readings::Readings,
     recorder::Outcome,
-    shell::{ActorMessage, Described, Handling, Reply, Worker},
+    shell::{ActorMessage, Described, Handled, Handling, Reply, Worker},
 };
 use nomad_core::{
     group::replication::NotDone,
@@ -206,22 +207,20 @@ pub struct RepairSweeper {
     driver: Driver<Sweeper>,
     args: RepairSweeperArgs,
     surveys: Surveys,
-    /// One permit for each reading for another member that may run.
-    readings: Arc<Semaphore>,
-    /// One permit for each that runs or waits.
-    places: Arc<Semaphore>,
+    /// For other members.
+    readings: Readings,
 }
 
 // ---- handler ----
+
+/// What a step of this actor has at hand.
+type SweeperCx<'a> = Handling<'a, RepairSweeperMsg>;
 
 impl Worker for RepairSweeper {
     type Msg = RepairSweeperMsg;
     type Args = RepairSweeperArgs;
 
-    fn start(
-        args: &RepairSweeperArgs,
-        cx: &Handling<'_, RepairSweeperMsg>,
-    ) -> Result<Self, String> {
+    fn start(args: &RepairSweeperArgs, cx: &SweeperCx<'_>) -> Result<Self, String> {
         let core = Sweeper::new(args.options, cx.kit.clock.monotonic(), args.gauge.read());
         let mut driver = Driver::new(cx, core);
         driver.watch_view(cx, &args.view);
@@ -229,18 +228,13 @@ impl Worker for RepairSweeper {
             driver,
             args: args.clone(),
             surveys: Surveys::default(),
-            readings: Arc::new(Semaphore::new(READINGS_MAX)),
-            places: Arc::new(Semaphore::new(READINGS_WAITING_MAX)),
+            readings: Readings::new(READINGS_MAX, READINGS_WAITING_MAX),
         };
         actor.look(cx);
         Ok(actor)
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, RepairSweeperMsg>,
-        message: RepairSweeperMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &SweeperCx<'_>, message: RepairSweeperMsg) -> Handled {
         let event = match message {
             RepairSweeperMsg::Repair { ids, reply } => return Ok(self.on_repair(cx, ids, reply)),
             RepairSweeperMsg::Hurry => {
@@ -270,19 +264,19 @@ impl Worker for RepairSweeper {
 }
 
 impl RepairSweeper {
-    fn look(&mut self, cx: &Handling<'_, RepairSweeperMsg>) {
+    fn look(&mut self, cx: &SweeperCx<'_>) {
         let scope = Scope::of(&self.args.view.load());
         self.step(cx, RepairEvent::Viewed(scope));
     }
 
-    fn step(&mut self, cx: &Handling<'_, RepairSweeperMsg>, event: RepairEvent) {
+    fn step(&mut self, cx: &SweeperCx<'_>, event: RepairEvent) {
         for effect in self.driver.step(cx, event, &()) {
             self.carry_out(cx, effect);
         }
         self.args.gauge.set(self.driver.core().status());
     }
 
-    fn carry_out(&mut self, cx: &Handling<'_, RepairSweeperMsg>, effect: RepairEffect) {
+    fn carry_out(&mut self, cx: &SweeperCx<'_>, effect: RepairEffect) {
         match effect {
             RepairEffect::Survey { ticket, scope, alive } => {
                 self.survey(cx, scope, alive, surveys::SurveyWaiter::Core(ticket));
@@ -319,7 +313,7 @@ impl RepairSweeper {
     /// Reads the store on a thread that may wait, and then says so to the core.
     fn read<T>(
         &self,
-        cx: &Handling<'_, RepairSweeperMsg>,
+        cx: &SweeperCx<'_>,
         read: impl FnOnce(&dyn ObjectStore) -> Result<T, NoAnswer> + Send + 'static,
         event: impl Fn(Result<T, NoAnswer>) -> RepairEvent + Send + 'static,
     ) {
@@ -327,13 +321,7 @@ impl RepairSweeper {
         self.driver.read(cx, move || read(&*store), move |read| RepairNews::Event(event(read)));
     }
 
-    fn ask(
-        &self,
-        cx: &Handling<'_, RepairSweeperMsg>,
-        ticket: Ticket,
-        to: NodeId,
-        question: &RepairRequest,
-    ) {
+    fn ask(&self, cx: &SweeperCx<'_>, ticket: Ticket, to: NodeId, question: &RepairRequest) {
         let (transport, trace) = (&self.args.transport, cx.cx.trace);
         let asked = door::ask::<RepairSweeperMsg>(transport, to, trace, question, ASK_LIMIT);
         let answer = async move {
@@ -346,13 +334,7 @@ impl RepairSweeper {
         self.driver.wait_for(cx, answer, event);
     }
 
-    fn run(
-        &self,
-        cx: &Handling<'_, RepairSweeperMsg>,
-        ticket: Ticket,
-        id: ObjectId,
-        order: RegisterOrder,
-    ) {
+    fn run(&self, cx: &SweeperCx<'_>, ticket: Ticket, id: ObjectId, order: RegisterOrder) {
         // Each object's round is a request of its own, to be followed.
         let trace = cx.kit.recorder.new_trace();
         let deadline = cx.kit.clock.monotonic().plus_us(ROUND_LIMIT_US);
@@ -368,7 +350,7 @@ impl RepairSweeper {
 
     fn on_asked(
         &mut self,
-        cx: &Handling<'_, RepairSweeperMsg>,
+        cx: &SweeperCx<'_>,
         from: NodeId,
         question: RepairRequest,
         reply: Reply<RepairAnswer>,
@@ -379,8 +361,7 @@ impl RepairSweeper {
         };
         let Some((scope, alive)) = view.filter(|(scope, _)| fits(scope) && from != scope.this)
         else {
-            reply.send(RepairAnswer::Elsewhere);
-            return Outcome::Refused("another group or epoch");
+            return reply.end(RepairAnswer::Elsewhere, Outcome::Refused("another group or epoch"));
         };
         match question {
             RepairRequest::Compare { root, .. } => {
@@ -397,11 +378,10 @@ impl RepairSweeper {
             }
             RepairRequest::Heads { .. } => reply.send(RepairAnswer::Elsewhere),
             RepairRequest::Watermark { .. } => {
-                let watermark = self.args.rounds.watermark();
-                tokio::spawn(async move {
-                    let watermark: Option<Version> = watermark.await;
-                    reply.send(watermark.map_or(RepairAnswer::Later, RepairAnswer::Watermark));
-                });
+                let answer = |watermark: Option<Version>| {
+                    watermark.map_or(RepairAnswer::Later, RepairAnswer::Watermark)
+                };
+                reply.send_later(self.args.rounds.watermark().map(answer));
             }
         }
         Outcome::Done("taken on")
@@ -413,35 +393,25 @@ impl RepairSweeper {
         reply: Reply<RepairAnswer>,
         read: impl FnOnce(&dyn ObjectStore) -> Result<RepairAnswer, NoAnswer> + Send + 'static,
     ) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return reply.send(RepairAnswer::Later);
-        };
-        let (store, readings) = (Arc::clone(&self.args.store), Arc::clone(&self.readings));
-        tokio::spawn(async move {
-            let Ok(permit) = readings.acquire_owned().await else { return };
-            tokio::task::spawn_blocking(move || {
-                let _held = (place, permit);
-                // Whoever has asked may have gone while the reading waited.
-                if !reply.is_closed() {
-                    reply.send(read(&*store).unwrap_or(RepairAnswer::Later));
-                }
-            });
-        });
+        let store = Arc::clone(&self.args.store);
+        let read = move || read(&*store).unwrap_or(RepairAnswer::Later);
+        if let Err(reply) = self.readings.answer(reply, read) {
+            reply.send(RepairAnswer::Later);
+        }
     }
 
     // ---- clients ----
 
     fn on_repair(
         &self,
-        cx: &Handling<'_, RepairSweeperMsg>,
+        cx: &SweeperCx<'_>,
         ids: Vec<ObjectId>,
         reply: Reply<Result<bool, NotDone>>,
     ) -> Outcome {
         let latest = cx.kit.clock.monotonic().plus_us(ROUND_LIMIT_US);
         let deadline = cx.cx.deadline.unwrap_or(latest);
         let by = (Arc::clone(&self.args.rounds), Arc::clone(&self.args.store));
-        let repair = now::repair(by, ids, cx.cx.trace, deadline);
-        tokio::spawn(async move { reply.send(repair.await) });
+        reply.send_later(now::repair(by, ids, cx.cx.trace, deadline));
         Outcome::Done("begun")
     }
 }

@@ -10,13 +10,16 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use strum::IntoStaticStr;
 
 pub use self::door::{LISTING_ASK_LIMIT, LISTING_VERSION, ListingDoor};
 use super::{
     local_read::{self, Fetched},
+    readings::Readings,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Context, Described, Handling, Kit, Reply, StepGuard, Worker},
+    shell::{
+        ActorMessage, Address, Context, Described, Handled, Handling, Kit, Reply, StepGuard, Worker,
+    },
 };
 use nomad_core::{
     group::RetrievalMode,
@@ -37,7 +40,7 @@ const REOPENING_PAUSE: Duration = Duration::from_millis(20);
 // ---- messages ----
 
 /// What a reader can be asked.
-#[derive(Debug)]
+#[derive(Debug, IntoStaticStr)]
 pub enum ReplicaReaderMsg {
     /// Ask: an object.
     Get {
@@ -72,11 +75,7 @@ pub enum ReplicaReaderMsg {
 
 impl Described for ReplicaReaderMsg {
     fn kind(&self) -> &'static str {
-        match self {
-            Self::Get { .. } => "Get",
-            Self::List { .. } => "List",
-            Self::Look { .. } => "Look",
-        }
+        self.into()
     }
 
     fn object(&self) -> Option<&ObjectId> {
@@ -186,10 +185,7 @@ pub struct ReplicaReaderArgs {
 /// The actor.
 pub struct ReplicaReader {
     store: Arc<dyn ObjectStore>,
-    /// One permit for each listing that may run.
-    listings: Arc<Semaphore>,
-    /// One permit for each that runs or waits.
-    places: Arc<Semaphore>,
+    listings: Readings,
 }
 
 // ---- handler ----
@@ -199,16 +195,11 @@ impl Worker for ReplicaReader {
     type Args = ReplicaReaderArgs;
 
     fn start(args: &ReplicaReaderArgs, _: &Handling<'_, ReplicaReaderMsg>) -> Result<Self, String> {
-        let listings = Arc::new(Semaphore::new(LISTINGS_MAX));
-        let places = Arc::new(Semaphore::new(LISTINGS_WAITING_MAX));
-        Ok(Self { store: Arc::clone(&args.store), listings, places })
+        let listings = Readings::new(LISTINGS_MAX, LISTINGS_WAITING_MAX);
+        Ok(Self { store: Arc::clone(&args.store), listings })
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, ReplicaReaderMsg>,
-        message: ReplicaReaderMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &Handling<'_, Self::Msg>, message: Self::Msg) -> Handled {
         let now = cx.kit.clock.wall().secs();
         match message {
             ReplicaReaderMsg::Get { tier, id, mode, reply } => {
@@ -233,9 +224,7 @@ impl Worker for ReplicaReader {
                         true => local_read::queued(store, &wanted, now)?,
                         false => QueuedWrites::default(),
                     };
-                    let ListingQuery { prefix, after, limit } = &wanted;
-                    let page = store.list(tier, prefix, after.as_deref(), *limit, now)?;
-                    Ok((queued, page))
+                    Ok((queued, store.list(tier, &wanted, now)?))
                 }))
             }
             ReplicaReaderMsg::Look { ids, reply } => {
@@ -252,21 +241,13 @@ impl ReplicaReader {
         reply: Reply<Result<T, StoreError>>,
         read: impl FnOnce(&dyn ObjectStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Outcome {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            reply.send(Err(StoreError::Full { waiting: LISTINGS_WAITING_MAX as u64 }));
-            return Outcome::Refused("too many listings wait");
-        };
-        let (store, listings) = (Arc::clone(&self.store), Arc::clone(&self.listings));
-        tokio::spawn(async move {
-            let Ok(permit) = listings.acquire_owned().await else { return };
-            tokio::task::spawn_blocking(move || {
-                let _held = (place, permit);
-                // Its caller may have gone while the listing waited.
-                if !reply.is_closed() {
-                    reply.send(read(&*store));
-                }
-            });
-        });
-        Outcome::Done("handed to a blocking thread")
+        let store = Arc::clone(&self.store);
+        match self.listings.answer(reply, move || read(&*store)) {
+            Ok(()) => Outcome::Done("handed to a blocking thread"),
+            Err(reply) => {
+                let full = StoreError::Full { waiting: LISTINGS_WAITING_MAX as u64 };
+                reply.end(Err(full), Outcome::Refused("too many listings wait"))
+            }
+        }
     }
 }

@@ -35,7 +35,7 @@ use super::{
     ledger::HoldsListener,
     outbox::OutboxMsg,
     recorder::Outcome,
-    shell::{ActorMessage, Address, Context, Described, Handling, Reply, Worker},
+    shell::{ActorMessage, Address, Context, Described, Handled, Handling, Reply, Worker},
 };
 use nomad_core::{
     group::table::GroupClaim,
@@ -93,7 +93,7 @@ pub enum WriterNews {
     /// The store has kept something durably.
     Kept(ShardCommit),
     /// What a configuration means for the registers of this shard is known.
-    Listed(AdoptionPlan),
+    Listed(Box<AdoptionPlan>),
     /// The objects of a group that is no more are in the outbox; so many.
     Carried(usize),
     /// The store has refused to keep something: nothing of it was done.
@@ -133,7 +133,8 @@ impl Described for WriterNews {
     fn detail(&self) -> String {
         match self {
             Self::Kept(_) => self.kind().to_owned(),
-            Self::Listed(AdoptionPlan { purge, rescan, .. }) => {
+            Self::Listed(plan) => {
+                let AdoptionPlan { purge, rescan, .. } = &**plan;
                 format!("{} to purge, {} to rescan", purge.len(), rescan.len())
             }
             Self::Carried(count) => format!("{count} objects"),
@@ -162,6 +163,8 @@ pub struct AdoptionPlan {
     purge: Vec<ObjectId>,
     /// Objects to rescan.
     rescan: Vec<ObjectId>,
+    /// How many of those have lost the majority of their old replicas, and the first of them (rule 14).
+    forced: (u64, Vec<ObjectId>),
 }
 
 impl Described for ReplicaWriterMsg {
@@ -176,7 +179,7 @@ impl Described for ReplicaWriterMsg {
                 RegisterOrder::Clear(_) => "Clear",
                 RegisterOrder::Repair => "Repair",
             },
-            Self::Heard { message, .. } => wire::kind(&message.body),
+            Self::Heard { message, .. } => (&message.body).into(),
             Self::Told(told) => told.kind(),
         }
     }
@@ -313,14 +316,14 @@ impl Drop for ReplicaWriter {
 
 // ---- handler ----
 
+/// What a step of this actor has at hand.
+type WriterCx<'a> = Handling<'a, ReplicaWriterMsg>;
+
 impl Worker for ReplicaWriter {
     type Msg = ReplicaWriterMsg;
     type Args = ReplicaWriterArgs;
 
-    fn start(
-        args: &ReplicaWriterArgs,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-    ) -> Result<Self, String> {
+    fn start(args: &ReplicaWriterArgs, cx: &WriterCx<'_>) -> Result<Self, String> {
         let mut driver = Driver::new(cx, None);
         driver.watch_view(cx, &args.view);
         let view_changed = ReplicaWriterMsg::told(Told::ViewChanged);
@@ -338,11 +341,7 @@ impl Worker for ReplicaWriter {
         })
     }
 
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-        message: ReplicaWriterMsg,
-    ) -> Result<Outcome, String> {
+    fn handle(&mut self, cx: &WriterCx<'_>, message: ReplicaWriterMsg) -> Handled {
         match message {
             ReplicaWriterMsg::Begin { id, order, round, reply } => {
                 let request = Request { trace: cx.cx.trace, round, id, order, reply };
@@ -377,19 +376,19 @@ impl Worker for ReplicaWriter {
 }
 
 impl ReplicaWriter {
-    fn on_begin(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, request: Request) -> Outcome {
+    fn on_begin(&mut self, cx: &WriterCx<'_>, request: Request) -> Outcome {
         if self.is_ready() {
             self.begin(cx, request);
             return Outcome::Done("begun");
         }
         if let Some(reason) = self.store_refusal() {
             // The registers are not taken up while the store fails: nothing is gained by a wait.
-            request.reply.send(RegisterOutcome::Declined { reason });
-            return Outcome::Refused("the store fails");
+            let refused = Outcome::Refused("the store fails");
+            return request.reply.end(RegisterOutcome::Declined { reason }, refused);
         }
         if self.args.view.load().group().is_none() || self.early.len() >= EARLY_MAX {
-            request.reply.send(RegisterOutcome::NotReady);
-            return Outcome::Refused("the node's registers are not ready");
+            let refused = Outcome::Refused("the node's registers are not ready");
+            return request.reply.end(RegisterOutcome::NotReady, refused);
         }
         self.early.push(request);
         Outcome::Done("waits until the registers are ready")
@@ -399,7 +398,7 @@ impl ReplicaWriter {
         self.driver.core().as_ref().is_some_and(|core| core.epoch().is_some())
     }
 
-    fn begin(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, request: Request) {
+    fn begin(&mut self, cx: &WriterCx<'_>, request: Request) {
         let Request { trace, round: deadline, id, order, reply } = request;
         // One that has waited belongs to its own request, not to the message that ended its wait.
         let cx = &cx.of(Context { trace, deadline: None });
@@ -410,7 +409,7 @@ impl ReplicaWriter {
     }
 
     /// Begins what has waited for the registers to be ready.
-    fn begin_early(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    fn begin_early(&mut self, cx: &WriterCx<'_>) {
         if !self.is_ready() || self.early.is_empty() {
             return;
         }
@@ -428,7 +427,7 @@ impl ReplicaWriter {
     }
 
     /// Gives up the orders that nobody waits for any more: a round that finds no quorum would go on until its deadline.
-    fn abandon(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    fn abandon(&mut self, cx: &WriterCx<'_>) {
         let now = cx.kit.clock.monotonic();
         if now.since(self.looked) < LOOK_US {
             return;
@@ -441,7 +440,7 @@ impl ReplicaWriter {
         }
     }
 
-    fn step(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, event: RegisterEvent) {
+    fn step(&mut self, cx: &WriterCx<'_>, event: RegisterEvent) {
         let shelf = StoreShelf(&*self.args.store, &*self.args.transport);
         let effects = self.driver.step(cx, event, &shelf);
         let Some(core) = self.driver.core() else { return };
@@ -452,7 +451,7 @@ impl ReplicaWriter {
         }
     }
 
-    fn carry_out(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, effect: RegisterEffect) {
+    fn carry_out(&mut self, cx: &WriterCx<'_>, effect: RegisterEffect) {
         match effect {
             RegisterEffect::Keep { ticket, state, writes } => {
                 self.keep(cx, ShardCommit::Ticket(ticket), false, state, writes);
@@ -498,7 +497,7 @@ impl ReplicaWriter {
     /// Hands registers to the store's writer.
     fn keep(
         &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
+        cx: &WriterCx<'_>,
         what: ShardCommit,
         wipe: bool,
         state: Option<ShardState>,
@@ -535,15 +534,11 @@ impl ReplicaWriter {
         }));
     }
 
-    fn owed(
-        &self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-        kind: &'static str,
-    ) -> Owed<ReplicaWriterMsg> {
+    fn owed(&self, cx: &WriterCx<'_>, kind: &'static str) -> Owed<ReplicaWriterMsg> {
         self.driver.owed(cx, WriterNews::Failed { kind, error: StoreError::Closed })
     }
 
-    fn on_kept(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, what: ShardCommit) {
+    fn on_kept(&mut self, cx: &WriterCx<'_>, what: ShardCommit) {
         self.keeping = self.keeping.saturating_sub(1);
         match what {
             ShardCommit::Ticket(ticket) => {
@@ -557,19 +552,14 @@ impl ReplicaWriter {
     }
 
     /// Forgets everything that is not on disk, and begins again once the store works.
-    fn on_store_failed(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, reason: &StoreError) {
+    fn on_store_failed(&mut self, cx: &WriterCx<'_>, reason: &StoreError) {
         warn!(shard = self.args.shard, %reason, "the store did not keep registers; they are taken up again once it does");
         self.start_over(cx, &RegisterOutcome::Declined { reason: reason.to_string() });
         self.driver.pause_for(cx, STORE_PAUSE_US);
     }
 
     /// The store has refused to keep what a ticket stands for.
-    fn on_refused(
-        &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-        ticket: Ticket,
-        error: &StoreError,
-    ) {
+    fn on_refused(&mut self, cx: &WriterCx<'_>, ticket: Ticket, error: &StoreError) {
         self.keeping = self.keeping.saturating_sub(1);
         let reason = error.to_string();
         self.step(cx, RegisterEvent::Refused { ticket, reason });
@@ -578,7 +568,7 @@ impl ReplicaWriter {
 
     /// Begins another life. What the present one has offered may or may not have happened; of the rest it is known that it did
     /// not: `undone` is said then.
-    fn start_over(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, undone: &RegisterOutcome) {
+    fn start_over(&mut self, cx: &WriterCx<'_>, undone: &RegisterOutcome) {
         self.end_all(undone);
         self.driver.start_over(cx, None);
         self.standing = WriterState::Idle;

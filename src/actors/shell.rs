@@ -6,9 +6,10 @@
 use std::{fmt, marker::PhantomData, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use arc_swap::ArcSwapOption;
+use futures::FutureExt as _;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::span::EnteredSpan;
 
 use super::{
@@ -35,6 +36,13 @@ pub struct Kit {
     pub recorder: Arc<TraceRecorder>,
     /// All actors by name.
     pub census: Arc<Census>,
+}
+
+impl Kit {
+    /// Begins a request that nobody outside waits for.
+    pub fn new_context(&self) -> Context {
+        Context { trace: self.recorder.new_trace(), deadline: None }
+    }
 }
 
 /// Which request a message belongs to, and until when anybody cares.
@@ -78,6 +86,20 @@ impl<T> Reply<T> {
     /// Answers. An asker that has gone is no error.
     pub fn send(self, answer: T) {
         let _ = self.0.send(answer);
+    }
+
+    /// Answers, as the last thing that the message wanted.
+    pub fn end(self, answer: T, outcome: Outcome) -> Outcome {
+        self.send(answer);
+        outcome
+    }
+
+    /// Answers with what some work brings, on a task of its own.
+    pub fn send_later(self, answer: impl Future<Output = T> + Send + 'static)
+    where
+        T: Send + 'static,
+    {
+        tokio::spawn(async move { self.send(answer.await) });
     }
 
     /// Tells whether the asker has gone.
@@ -199,6 +221,9 @@ impl<M: ActorMessage> Address<M> {
     }
 }
 
+/// How a message was handled.
+pub type Handled = Result<Outcome, String>;
+
 /// What an actor does with a message. The whole difference between one actor and another.
 pub trait Worker: Sized + Send + 'static {
     /// Its messages.
@@ -217,11 +242,7 @@ pub trait Worker: Sized + Send + 'static {
     ///
     /// # Errors
     /// When its state can no longer be trusted.
-    fn handle(
-        &mut self,
-        cx: &Handling<'_, Self::Msg>,
-        message: Self::Msg,
-    ) -> Result<Outcome, String>;
+    fn handle(&mut self, cx: &Handling<'_, Self::Msg>, message: Self::Msg) -> Handled;
 }
 
 /// What a handler knows beside its message.
@@ -245,22 +266,26 @@ impl<M: ActorMessage> Handling<'_, M> {
         to.tell(self.me.name(), self.cx, message)
     }
 
+    /// Tells this actor what some work brings, as part of a request.
+    pub(super) fn tell_me(
+        &self,
+        cx: Context,
+        work: impl Future<Output = M> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let me = self.me.clone();
+        tokio::spawn(async move {
+            me.tell(me.name(), cx, work.await);
+        })
+    }
+
     /// Tells this actor something later, as part of the same request.
     pub fn tell_me_after(&self, pause: Duration, message: M) {
-        let (me, cx) = (self.me.clone(), self.cx);
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            me.tell(me.name(), cx, message);
-        });
+        self.tell_me(self.cx, tokio::time::sleep(pause).map(|()| message));
     }
 
     /// Tells this actor something later, as the start of a new request of its own.
-    pub fn tick_after(&self, pause: Duration, message: M) {
-        let (me, trace) = (self.me.clone(), self.kit.recorder.new_trace());
-        tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            me.tell(me.name(), Context { trace, deadline: None }, message);
-        });
+    pub fn tick_after(&self, pause: Duration, message: M) -> JoinHandle<()> {
+        self.tell_me(self.kit.new_context(), tokio::time::sleep(pause).map(|()| message))
     }
 }
 
@@ -398,8 +423,7 @@ impl<R: Worker> Actor for Shell<R> {
         vitals.taken.store(vitals.sent.load(Relaxed), Relaxed);
         // The address is set first, so that a role may tell itself something as it starts.
         self.address.inner.current.store(Some(Arc::new(myself)));
-        let cx = Context { trace: self.kit.recorder.new_trace(), deadline: None };
-        R::start(&self.args, &self.handling(cx)).map_err(Into::into)
+        R::start(&self.args, &self.handling(self.kit.new_context())).map_err(Into::into)
     }
 
     async fn handle(

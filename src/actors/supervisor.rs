@@ -7,11 +7,12 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
+use parking_lot::{Mutex, MutexGuard};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tracing::{error, warn};
 
@@ -66,7 +67,7 @@ struct Wanted {
 
 impl Wanted {
     fn specs(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, ChildSpec>> {
-        self.specs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.specs.lock()
     }
 }
 
@@ -331,7 +332,7 @@ fn nested_with(
 #[derive(Debug)]
 pub struct Root {
     actor: ActorRef<SupervisorMsg>,
-    ended: tokio::task::JoinHandle<()>,
+    pub(super) ended: tokio::task::JoinHandle<()>,
     fatal: Arc<OnceLock<String>>,
     vitals: Arc<Vitals>,
 }
@@ -367,11 +368,6 @@ impl Root {
         self.fatal.get().cloned().unwrap_or_else(killed)
     }
 
-    /// Tells whether the tree has given up.
-    pub fn has_ended(&self) -> bool {
-        self.ended.is_finished()
-    }
-
     /// Stops all actors and waits until they have ended.
     pub async fn stop(mut self) {
         self.actor.stop(None);
@@ -385,7 +381,7 @@ impl Root {
 mod tests {
     use crate::{
         recorder::Outcome,
-        shell::{ActorMessage, Described, Handling, Worker, worker},
+        shell::{ActorMessage, Described, Handled, Handling, Worker, worker},
         supervisor::{Children, Root, dynamic, nested},
         test_kit::{Tree, kit},
         vitals::{ActorState, Reading},
@@ -410,7 +406,7 @@ mod tests {
             Err("it never starts".into())
         }
 
-        fn handle(&mut self, _: &Handling<'_, ()>, (): ()) -> Result<Outcome, String> {
+        fn handle(&mut self, _: &Handling<'_, ()>, (): ()) -> Handled {
             Ok(Outcome::Done("unreached"))
         }
     }
@@ -427,7 +423,7 @@ mod tests {
             Ok(Self)
         }
 
-        fn handle(&mut self, _: &Handling<'_, ()>, (): ()) -> Result<Outcome, String> {
+        fn handle(&mut self, _: &Handling<'_, ()>, (): ()) -> Handled {
             panic!("it breaks")
         }
     }
@@ -476,7 +472,7 @@ mod tests {
             Ok(Self)
         }
 
-        fn handle(&mut self, _: &Handling<'_, ()>, (): ()) -> Result<Outcome, String> {
+        fn handle(&mut self, _: &Handling<'_, ()>, (): ()) -> Handled {
             Ok(Outcome::Done("nothing"))
         }
     }

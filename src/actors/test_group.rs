@@ -37,7 +37,7 @@ use nomad_core::{
     },
     repair::RepairOptions,
 };
-use nomad_network::{MemoryLinks, MemoryNetwork};
+use nomad_doubles::{MemoryLinks, MemoryNetwork};
 use nomad_ports::{
     ObjectStore, PeerTransport as _, Rounds,
     object_store::{RegisterJob, StoreJob},

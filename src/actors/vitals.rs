@@ -5,13 +5,15 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 use ractor::ActorCell;
+use strum::IntoStaticStr;
 
 use nomad_core::model::time::UnixMs;
 
@@ -19,7 +21,8 @@ use nomad_core::model::time::UnixMs;
 const CAUSES_MAX: usize = 16;
 
 /// What an actor is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum ActorState {
     /// Not started yet.
     Starting,
@@ -34,12 +37,7 @@ pub enum ActorState {
 impl ActorState {
     /// Returns the state's word.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Restarting => "restarting",
-            Self::Stopped => "stopped",
-        }
+        self.into()
     }
 }
 
@@ -132,19 +130,19 @@ impl Vitals {
     /// Takes note of one message: how long it waited and ran. A reading that another thread is writing at the moment is
     /// left out rather than waited for: the percentiles do not miss it.
     pub fn record_times(&self, wait_us: u64, run_us: u64) {
-        let Ok(mut times) = self.times.try_lock() else { return };
+        let Some(mut times) = self.times.try_lock() else { return };
         times.wait_us.saturating_record(wait_us);
         times.run_us.saturating_record(run_us);
     }
 
     pub(super) fn on_started(&self, cell: ActorCell) {
-        let mut fate = lock(&self.fate);
+        let mut fate = self.fate.lock();
         fate.state = ActorState::Running;
         fate.cell = Some(cell);
     }
 
     pub(super) fn on_failed(&self, cause: ActorFailure) {
-        let mut fate = lock(&self.fate);
+        let mut fate = self.fate.lock();
         fate.state = ActorState::Restarting;
         fate.restarts += 1;
         fate.cell = None;
@@ -155,7 +153,7 @@ impl Vitals {
     }
 
     pub(super) fn on_stopped(&self) {
-        let mut fate = lock(&self.fate);
+        let mut fate = self.fate.lock();
         fate.state = ActorState::Stopped;
         fate.cell = None;
     }
@@ -167,10 +165,10 @@ impl Vitals {
         let percentiles =
             |h: &Histogram<u32>| (h.value_at_quantile(0.5), h.value_at_quantile(0.99));
         let (wait_us, run_us) = {
-            let times = lock(&self.times);
+            let times = self.times.lock();
             (percentiles(&times.wait_us), percentiles(&times.run_us))
         };
-        let fate = lock(&self.fate);
+        let fate = self.fate.lock();
         Reading {
             name: Arc::clone(&self.name),
             parent: self.parent.clone(),
@@ -196,7 +194,7 @@ pub struct Census {
 impl Census {
     /// Enters an actor, or returns the vitals of the one that is entered under that name.
     pub fn enter(&self, name: &str, parent: Option<&str>) -> Arc<Vitals> {
-        let mut actors = lock(&self.actors);
+        let mut actors = self.actors.lock();
         if let Some(vitals) = actors.get(name) {
             return Arc::clone(vitals);
         }
@@ -207,18 +205,18 @@ impl Census {
 
     /// Strikes an actor that has ended for good.
     pub fn remove(&self, name: &str) {
-        lock(&self.actors).remove(name);
+        self.actors.lock().remove(name);
     }
 
     /// Reads all actors, sorted by name.
     pub fn read(&self) -> Vec<Reading> {
-        lock(&self.actors).values().map(|vitals| vitals.read()).collect()
+        self.actors.lock().values().map(|vitals| vitals.read()).collect()
     }
 
     /// Kills an actor as a fault would. Returns whether it was running.
     pub fn kill(&self, name: &str) -> bool {
-        let vitals = lock(&self.actors).get(name).cloned();
-        let cell = vitals.and_then(|vitals| lock(&vitals.fate).cell.clone());
+        let vitals = self.actors.lock().get(name).cloned();
+        let cell = vitals.and_then(|vitals| vitals.fate.lock().cell.clone());
         cell.map(|cell| cell.kill()).is_some()
     }
 }
@@ -227,8 +225,4 @@ impl Census {
 fn histogram() -> Histogram<u32> {
     #[expect(clippy::expect_used, reason = "the bounds are constants that the crate accepts")]
     Histogram::new_with_bounds(1, 60_000_000, 2).expect("bounds are valid")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

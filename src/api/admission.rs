@@ -124,9 +124,7 @@ impl Permit {
         self.bytes.fetch_add(bytes, Relaxed);
         Ok(())
     }
-}
 
-impl Permit {
     /// Counts bytes that the answer holds already. New requests are refused while all together hold too much.
     pub fn hold(&self, bytes: u64) {
         self.admission.bytes.fetch_add(bytes, Relaxed);

@@ -52,13 +52,6 @@ pub struct NetworkState {
     pub links: u64,
 }
 
-impl Network {
-    /// The network of a node that has none.
-    pub fn none() -> Self {
-        Self { known: Arc::new(|_| Vec::new()), state: Arc::new(NetworkState::default) }
-    }
-}
-
 /// Everything that the edges need of the node.
 pub struct Backend {
     /// What does what requests ask for.

@@ -61,6 +61,7 @@ pub(super) async fn serve<E: Edge>(
     };
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&pace), E::PROTOCOL));
     // A connection that breaks is the client's affair: its requests are recorded where they are handled.
+    let watch = Watch::new(&pace, stop);
     match E::PROTOCOL {
         HttpProtocol::Http1 => {
             let connection = hyper::server::conn::http1::Builder::new()
@@ -68,18 +69,7 @@ pub(super) async fn serve<E: Edge>(
                 .max_buf_size((limits.header_bytes as usize).max(8 << 10))
                 .half_close(true)
                 .serve_connection(io, service);
-            let mut connection = std::pin::pin!(connection);
-            let mut watch = Watch::new(&pace, stop);
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = connection.as_mut() => return,
-                    verdict = watch.next() => match verdict {
-                        Verdict::Finish => connection.as_mut().graceful_shutdown(),
-                        Verdict::Cut => return,
-                    },
-                }
-            }
+            drive(connection, |connection| connection.graceful_shutdown(), watch).await;
         }
         HttpProtocol::Http2 => {
             let streams = Streams::default();
@@ -89,18 +79,22 @@ pub(super) async fn serve<E: Edge>(
                 .initial_stream_window_size(1 << 20)
                 .initial_connection_window_size(4 << 20)
                 .serve_connection(io, service);
-            let mut connection = std::pin::pin!(connection);
-            let mut watch = Watch::new(&pace, stop);
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = connection.as_mut() => return,
-                    verdict = watch.next() => match verdict {
-                        Verdict::Finish => connection.as_mut().graceful_shutdown(),
-                        Verdict::Cut => return,
-                    },
-                }
-            }
+            drive(connection, |connection| connection.graceful_shutdown(), watch).await;
+        }
+    }
+}
+
+/// Lets a connection run until it has ended, or is cut.
+async fn drive<C: Future>(connection: C, finish: impl Fn(Pin<&mut C>), mut watch: Watch<'_>) {
+    let mut connection = std::pin::pin!(connection);
+    loop {
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => return,
+            verdict = watch.next() => match verdict {
+                Verdict::Finish => finish(connection.as_mut()),
+                Verdict::Cut => return,
+            },
         }
     }
 }

@@ -15,145 +15,62 @@ use nomad_core::{
 };
 use nomad_service::{ErrorKind, RETRY_AFTER, ServiceError};
 
-/// Every way in which a request can fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ErrorCode {
+/// Makes the set of the codes and their one table: a row is a code with its word, HTTP status, gRPC code and title.
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $code:ident: $word:literal, $http:ident, $grpc:ident, $title:literal;)+) => {
+        /// Every way in which a request can fail.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ErrorCode { $($(#[$doc])* $code,)+ }
+
+        impl ErrorCode {
+            /// All codes.
+            pub const ALL: &[Self] = &[$(Self::$code),+];
+
+            fn row(self) -> (&'static str, StatusCode, Code, &'static str) {
+                match self {
+                    $(Self::$code => ($word, StatusCode::$http, Code::$grpc, $title),)+
+                }
+            }
+        }
+    };
+}
+
+error_codes! {
     /// The request is malformed or out of range.
-    InvalidArgument,
+    InvalidArgument: "INVALID_ARGUMENT", BAD_REQUEST, InvalidArgument, "The request is not valid";
     /// There is no such object or path.
-    NotFound,
+    NotFound: "NOT_FOUND", NOT_FOUND, NotFound, "There is no such thing";
     /// The path does not take the method.
-    MethodNotAllowed,
+    MethodNotAllowed: "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED, Unimplemented, "The path does not take this method";
     /// The id is taken.
-    AlreadyExists,
+    AlreadyExists: "ALREADY_EXISTS", CONFLICT, AlreadyExists, "The id is taken";
     /// A condition of the request does not hold.
-    FailedPrecondition,
+    FailedPrecondition: "FAILED_PRECONDITION", PRECONDITION_FAILED, FailedPrecondition, "A condition does not hold";
     /// The value, or the body, is too large.
-    TooLarge,
+    TooLarge: "TOO_LARGE", PAYLOAD_TOO_LARGE, InvalidArgument, "The body is too large";
     /// The body is of a media type that the path does not take.
-    UnsupportedMediaType,
+    UnsupportedMediaType: "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE, InvalidArgument, "The media type is not taken here";
     /// No byte of the value lies in the range asked for.
-    RangeNotSatisfiable,
+    RangeNotSatisfiable: "RANGE_NOT_SATISFIABLE", RANGE_NOT_SATISFIABLE, OutOfRange, "The range holds no byte of the value";
     /// The client took too long to send its request.
-    RequestTimeout,
+    RequestTimeout: "REQUEST_TIMEOUT", REQUEST_TIMEOUT, Cancelled, "The request came too slowly";
     /// The node has as much to do as it may; try again later.
-    ResourceExhausted,
+    ResourceExhausted: "RESOURCE_EXHAUSTED", TOO_MANY_REQUESTS, ResourceExhausted, "The node has all that it can do";
     /// The node cannot do it at the moment; try again later.
-    Unavailable,
+    Unavailable: "UNAVAILABLE", SERVICE_UNAVAILABLE, Unavailable, "The node cannot do this at the moment";
     /// The deadline passed; whether it was done is unknown.
-    DeadlineExceeded,
+    DeadlineExceeded: "DEADLINE_EXCEEDED", GATEWAY_TIMEOUT, DeadlineExceeded, "The outcome is unknown";
     /// The caller is not known.
-    Unauthenticated,
+    Unauthenticated: "UNAUTHENTICATED", UNAUTHORIZED, Unauthenticated, "The caller is not known";
     /// The caller may not do it.
-    PermissionDenied,
+    PermissionDenied: "PERMISSION_DENIED", FORBIDDEN, PermissionDenied, "The caller may not do this";
     /// This node does not offer it.
-    Unimplemented,
+    Unimplemented: "UNIMPLEMENTED", NOT_IMPLEMENTED, Unimplemented, "This node does not offer this";
     /// A defect of the node.
-    Internal,
+    Internal: "INTERNAL", INTERNAL_SERVER_ERROR, Internal, "The node has a defect";
 }
 
 impl ErrorCode {
-    /// All codes.
-    pub const ALL: [Self; 16] = [
-        Self::InvalidArgument,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::AlreadyExists,
-        Self::FailedPrecondition,
-        Self::TooLarge,
-        Self::UnsupportedMediaType,
-        Self::RangeNotSatisfiable,
-        Self::RequestTimeout,
-        Self::ResourceExhausted,
-        Self::Unavailable,
-        Self::DeadlineExceeded,
-        Self::Unauthenticated,
-        Self::PermissionDenied,
-        Self::Unimplemented,
-        Self::Internal,
-    ];
-
-    /// The table: the code's word, its HTTP status, its gRPC code, its title.
-    fn row(self) -> (&'static str, StatusCode, Code, &'static str) {
-        use Code as G;
-        use StatusCode as H;
-        match self {
-            Self::InvalidArgument => {
-                ("INVALID_ARGUMENT", H::BAD_REQUEST, G::InvalidArgument, "The request is not valid")
-            }
-            Self::NotFound => ("NOT_FOUND", H::NOT_FOUND, G::NotFound, "There is no such thing"),
-            Self::MethodNotAllowed => (
-                "METHOD_NOT_ALLOWED",
-                H::METHOD_NOT_ALLOWED,
-                G::Unimplemented,
-                "The path does not take this method",
-            ),
-            Self::AlreadyExists => {
-                ("ALREADY_EXISTS", H::CONFLICT, G::AlreadyExists, "The id is taken")
-            }
-            Self::FailedPrecondition => (
-                "FAILED_PRECONDITION",
-                H::PRECONDITION_FAILED,
-                G::FailedPrecondition,
-                "A condition does not hold",
-            ),
-            Self::TooLarge => {
-                ("TOO_LARGE", H::PAYLOAD_TOO_LARGE, G::InvalidArgument, "The body is too large")
-            }
-            Self::UnsupportedMediaType => (
-                "UNSUPPORTED_MEDIA_TYPE",
-                H::UNSUPPORTED_MEDIA_TYPE,
-                G::InvalidArgument,
-                "The media type is not taken here",
-            ),
-            Self::RangeNotSatisfiable => (
-                "RANGE_NOT_SATISFIABLE",
-                H::RANGE_NOT_SATISFIABLE,
-                G::OutOfRange,
-                "The range holds no byte of the value",
-            ),
-            Self::RequestTimeout => {
-                ("REQUEST_TIMEOUT", H::REQUEST_TIMEOUT, G::Cancelled, "The request came too slowly")
-            }
-            Self::ResourceExhausted => (
-                "RESOURCE_EXHAUSTED",
-                H::TOO_MANY_REQUESTS,
-                G::ResourceExhausted,
-                "The node has all that it can do",
-            ),
-            Self::Unavailable => (
-                "UNAVAILABLE",
-                H::SERVICE_UNAVAILABLE,
-                G::Unavailable,
-                "The node cannot do this at the moment",
-            ),
-            Self::DeadlineExceeded => (
-                "DEADLINE_EXCEEDED",
-                H::GATEWAY_TIMEOUT,
-                G::DeadlineExceeded,
-                "The outcome is unknown",
-            ),
-            Self::Unauthenticated => {
-                ("UNAUTHENTICATED", H::UNAUTHORIZED, G::Unauthenticated, "The caller is not known")
-            }
-            Self::PermissionDenied => (
-                "PERMISSION_DENIED",
-                H::FORBIDDEN,
-                G::PermissionDenied,
-                "The caller may not do this",
-            ),
-            Self::Unimplemented => (
-                "UNIMPLEMENTED",
-                H::NOT_IMPLEMENTED,
-                G::Unimplemented,
-                "This node does not offer this",
-            ),
-            Self::Internal => {
-                ("INTERNAL", H::INTERNAL_SERVER_ERROR, G::Internal, "The node has a defect")
-            }
-        }
-    }
-
     /// Returns the code's word, as in `code` of a problem document.
     pub fn as_str(self) -> &'static str {
         self.row().0
@@ -217,28 +134,22 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
-impl From<ObjectIdError> for ApiError {
-    fn from(error: ObjectIdError) -> Self {
-        Self::invalid("id", error.to_string())
-    }
+/// Makes errors about one field of a request errors of the edge.
+macro_rules! invalid_fields {
+    ($($error:ty: $field:literal;)+) => {$(
+        impl From<$error> for ApiError {
+            fn from(error: $error) -> Self {
+                Self::invalid($field, error.to_string())
+            }
+        }
+    )+};
 }
 
-impl From<VersionError> for ApiError {
-    fn from(error: VersionError) -> Self {
-        Self::invalid("version", error.to_string())
-    }
-}
-
-impl From<ModeError> for ApiError {
-    fn from(error: ModeError) -> Self {
-        Self::invalid("mode", error.to_string())
-    }
-}
-
-impl From<PositionError> for ApiError {
-    fn from(error: PositionError) -> Self {
-        Self::invalid("position", error.to_string())
-    }
+invalid_fields! {
+    ObjectIdError: "id";
+    VersionError: "version";
+    ModeError: "mode";
+    PositionError: "position";
 }
 
 impl From<ServiceError> for ApiError {
@@ -280,7 +191,7 @@ mod tests {
     fn every_code_has_its_own_word_and_an_error_status() {
         let words: BTreeSet<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(words.len(), ErrorCode::ALL.len());
-        for code in ErrorCode::ALL {
+        for &code in ErrorCode::ALL {
             assert!(code.http().is_client_error() || code.http().is_server_error(), "{code:?}");
             assert_ne!(code.grpc(), Code::Ok);
             assert_ne!(code.grpc(), Code::Unknown, "{code:?}");

@@ -49,6 +49,16 @@ impl Collector for GroupFigures {
             ("group_suspect_members", "Members that look gone", count(Liveness::Suspect)),
             ("group_dead_members", "Members that nobody reaches", count(Liveness::Dead)),
             ("group_epoch", "The number of the group's configuration", view.epoch()),
+            (
+                "group_change_waits_for",
+                "Members whose rescan the change of the members under way still wants",
+                view.group().map_or(0, |table| table.unfinished().len() as u64),
+            ),
+            (
+                "group_forced_changes",
+                "Changes in this group that went on by force although objects may have lost their majority",
+                view.group().map_or(0, |table| table.forced),
+            ),
             ("group_term", "The term of the group's super-peer", view.term),
             ("group_voters", "Members that vote on the group table", view.voters.len() as u64),
             (

@@ -219,6 +219,7 @@ pub fn resident_bytes() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_backend::no_network;
     use nomad_actors::group_view::Published;
     use nomad_core::group::{
         RetrievalMode, StorageMode,
@@ -234,7 +235,7 @@ mod tests {
             Arc::new(Census::default()),
             store,
             admission,
-            (Published::new(View::discovering(&Founder::example(7))), Network::none()),
+            (Published::new(View::discovering(&Founder::example(7))), no_network()),
             Arc::clone(&operations),
         );
         for (operation, code, us) in

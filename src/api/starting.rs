@@ -113,7 +113,8 @@ impl Edge for StartingGrpc {
 mod tests {
     use super::*;
     use nomad_core::model::time::UnixMs;
-    use nomad_ports::{OsEntropy, clock::ManualClock};
+    use nomad_doubles::ManualClock;
+    use nomad_ports::OsEntropy;
 
     /// What REST answers is tested where the sockets are, in the room `node`.
     #[test]

@@ -1,5 +1,7 @@
 //! What a node tells of itself: the status document, and whether it is ready.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::{
@@ -12,7 +14,7 @@ use nomad_core::{
         table::{GroupTable, Seat},
         view::{RoleState, View},
     },
-    model::object::Tier,
+    model::{node_id::NodeId, object::Tier},
     world::Position,
 };
 
@@ -49,6 +51,7 @@ impl Backend {
             ready: unready.is_none(),
             reason: reason.or_else(|| view.trouble()),
             members: members(&view, is_leaving),
+            change: view.group().and_then(|table| ChangeStatus::of(table)),
             capacity: view.group().map_or(self.config.node.max_peers as u32, |t| t.capacity),
             position: PositionStatus::of(view.this.position),
             settings: SettingsStatus::of(view.settings()),
@@ -114,6 +117,8 @@ pub struct NodeStatus {
     pub reason: Option<String>,
     /// The group's members.
     pub members: Vec<MemberStatus>,
+    /// The change of members or of the replication factor that is under way; null at rest.
+    pub change: Option<ChangeStatus>,
     /// The most members that the group may have.
     pub capacity: u32,
     /// Where this node stands.
@@ -193,6 +198,34 @@ impl MemberStatus {
             position: PositionStatus::of(member.position),
             last_seen: sighting.last_seen.map(|at| at.0),
         }
+    }
+}
+
+/// A change of the group's configuration that is under way: the old and the new one hold together until it ends.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeStatus {
+    /// The ids of the nodes that come.
+    pub joining: Vec<String>,
+    /// The ids of the members that go.
+    pub leaving: Vec<String>,
+    /// How many members are to keep each object.
+    pub replication_factor: u32,
+    /// The ids of the members of before that have not handed on what they keep. The change ends when most of them have.
+    pub waits_for: Vec<String>,
+}
+
+impl ChangeStatus {
+    fn of(table: &GroupTable) -> Option<Self> {
+        let now = table.configuration();
+        let old = now.old.as_ref()?;
+        let ids = |nodes: &BTreeSet<NodeId>| nodes.iter().map(NodeId::to_string).collect();
+        Some(Self {
+            joining: ids(&(&now.members - &old.members)),
+            leaving: ids(&(&(&old.members - &now.members) - &old.lost)),
+            replication_factor: now.replication_factor,
+            waits_for: ids(&table.unfinished()),
+        })
     }
 }
 

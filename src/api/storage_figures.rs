@@ -92,6 +92,11 @@ impl Collector for StorageCollector {
             ("rounds_conflicts", "Rounds that met another one and began again", rounds.conflicts),
             ("rounds_resends", "Messages of rounds sent again", rounds.resends),
             ("rounds_rescans", "Rounds for a change of the members", rounds.rescans),
+            (
+                "rounds_forced",
+                "Copies of objects that had lost the majority of their replicas in a change",
+                rounds.forced,
+            ),
             ("unknown_outcomes", "Requests for a round whose outcome is unknown", rounds.unknown),
             ("no_quorum", "Requests for a round that had no quorum in time", rounds.no_quorum),
             (

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     admission::Admission,
-    backend::{Backend, Network, NodePhase, service_limits},
+    backend::{Backend, Network, NetworkState, NodePhase, service_limits},
     metrics::{Metrics, StoreStats},
 };
 use nomad_actors::{
@@ -39,8 +39,8 @@ use nomad_core::{
     outbox::Limits,
     world::World,
 };
-use nomad_network::memory::MemoryNetwork;
-use nomad_ports::{ObjectStore, OsEntropy, PeerProbe, clock::ManualClock};
+use nomad_doubles::{ManualClock, MemoryNetwork};
+use nomad_ports::{ObjectStore, OsEntropy, PeerProbe};
 use nomad_service::{NodeService, Storage, StorageArgs, durations::Operations};
 use nomad_storage::MemoryStore;
 
@@ -147,6 +147,11 @@ impl PeerProbe for Probe {
     }
 }
 
+/// The network of a node that has none.
+pub fn no_network() -> Network {
+    Network { known: Arc::new(|_| Vec::new()), state: Arc::new(NetworkState::default) }
+}
+
 impl TestNode {
     /// Starts a serving node with the defaults.
     pub async fn start() -> Self {
@@ -178,8 +183,8 @@ impl TestNode {
         let view = Published::new(View::founded("group-TestNode".into(), &founder(&config)));
         let known = Arc::new(Mutex::new(Vec::new()));
         let offers = Arc::clone(&known);
-        let network =
-            Network { known: Arc::new(move |_| offers.lock().unwrap().clone()), ..Network::none() };
+        let known_offers = Arc::new(move |_| offers.lock().unwrap().clone());
+        let network = Network { known: known_offers, ..no_network() };
         let script = Arc::new(Script { decides, ..Script::default() });
         let (membership, membership_spec) =
             worker::<Scripted>(&kit, "membership", "node", (script.clone(), view.clone()));

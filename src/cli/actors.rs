@@ -10,7 +10,7 @@ use super::{
     error::CliError,
     objects::pretty,
     rest::{CliRequest, Rest},
-    shown::{micros, one_line, padded, time},
+    shown::{columns, micros, one_line, time},
 };
 
 /// How many causes of restarts are shown per actor, the newest ones.
@@ -136,22 +136,12 @@ fn row(actor: &Actor, depth: usize) -> Row {
     Row { cells, notes: notes.collect() }
 }
 
-/// The rows in columns: names and states to the left, figures to the right.
+/// The lines of all rows, each with its notes below it.
 fn written(rows: &[Row]) -> String {
-    let mut widths = [0; 9];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(&row.cells) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
+    let cells: Vec<_> = rows.iter().map(|row| &row.cells).collect();
     let mut text = String::new();
-    for row in rows {
-        let cells = row.cells.iter().zip(widths).enumerate().map(|(index, (cell, width))| {
-            if index < 2 { padded(cell, width) } else { format!("{cell:>width$}") }
-        });
-        let line: Vec<String> = cells.collect();
-        text.push_str(line.join("  ").trim_end());
-        text.push('\n');
+    for (line, row) in columns(&cells, 2).iter().zip(rows) {
+        text.push_str(line);
         for note in &row.notes {
             text.push_str(&format!("{note}\n"));
         }

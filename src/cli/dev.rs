@@ -7,7 +7,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     f64::consts::PI,
     fmt::Write as _,
-    io::{Write as _, stderr},
     net::{IpAddr, Ipv4Addr},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -16,14 +15,17 @@ use std::{
 };
 
 use futures::future::{join_all, select_all};
-use tokio::runtime::Builder;
 
 use super::{
-    args::DevArgs, error::CliError, load_config, output, runtime, shown, signals::Signals, start,
+    args::DevArgs,
+    error::CliError,
+    load_config, output,
+    shown::{self, say},
+    signals::Signals,
+    start,
 };
 use nomad_config::{Config, Loaded, Origin, Position};
 use nomad_node::{Node, StartOptions};
-use nomad_telemetry as telemetry;
 
 /// How long the nodes may take to find their places before the network is shown as it is.
 const SETTLING_MAX: Duration = Duration::from_secs(20);
@@ -41,27 +43,10 @@ pub(super) fn run(args: DevArgs) -> Result<ExitCode, CliError> {
     let mut loaded = load_config(args.config, Vec::new())?;
     let dir = Place::take(args.data_dir)?;
     prepare(&mut loaded, &dir);
-    let runtime = runtime(Builder::new_multi_thread())?;
-    let guard = {
-        let _entered = runtime.enter();
-        let (log, otlp) = (&loaded.config.log, &loaded.config.otlp);
-        telemetry::install(log, otlp).map_err(|error| CliError::Setup {
-            what: "set up the log",
-            reason: error.to_string(),
-        })?
-    };
-    let code = runtime.block_on(async {
-        let mut signals = Signals::open()?;
-        let plan = Plan { config: loaded.config, super_peers: args.super_peers as usize };
-        let code = serve(&plan, count as usize, &dir, &mut signals).await;
-        tokio::select! {
-            biased;
-            code = signals.next() => std::process::exit(code),
-            () = guard.flush() => code,
-        }
-    });
-    runtime.shutdown_background();
-    code
+    let plan = Plan { config: loaded.config, super_peers: args.super_peers as usize };
+    start::run_logged(&plan.config, async |signals| {
+        serve(&plan, count as usize, &dir, signals).await
+    })
 }
 
 /// What all nodes have in common.
@@ -288,7 +273,7 @@ fn page(nodes: &[Node]) -> String {
         ]);
         groups.extend(view.group().map(|_| group));
     }
-    let mut page = shown::columns(&rows);
+    let mut page = shown::columns(&rows, HEADINGS.len()).concat();
     let (Some(first), Some(last)) = (nodes.first(), nodes.last()) else { return page };
     let (first, last) = (first.addresses(), last.addresses());
     // Writing to a `String` cannot fail.
@@ -308,12 +293,6 @@ fn page(nodes: &[Node]) -> String {
         last.rest,
     );
     page
-}
-
-/// Tells how far it is, on standard error.
-fn say(text: &str) {
-    // Where nobody reads it, there is nobody to tell.
-    let _ = writeln!(stderr(), "nomad: {text}");
 }
 
 #[cfg(test)]

@@ -160,6 +160,11 @@ pub(super) enum CliError {
 }
 
 impl CliError {
+    /// Makes an error of what kept the process from being set up: it could not do `what`.
+    pub(super) fn setup<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::Setup { what, reason: error.to_string() }
+    }
+
     /// 2 for what the user wrote wrongly, else 1.
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {

@@ -1,15 +1,12 @@
 //! `nomad leave`: tells a node to leave its group, and waits until it has.
 
-use std::{
-    io::{Write as _, stderr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::{
     args::LeaveArgs,
     error::CliError,
     rest::{CliRequest, Rest},
-    shown::one_line,
+    shown::{one_line, say},
     status::{self, StatusPage},
 };
 use http::Method;
@@ -49,8 +46,7 @@ async fn until_left(rest: &Rest, group: &str) -> Result<(), CliError> {
         let how = now.reason.as_deref().map_or("under way".to_owned(), one_line);
         let progress = format!("{}: {how}", one_line(group));
         if progress != said {
-            // Where nobody reads it, there is nobody to tell.
-            let _ = writeln!(stderr(), "nomad: {progress}");
+            say(&progress);
             said = progress;
         }
         tokio::time::sleep(PAUSE).await;

@@ -73,43 +73,47 @@ fn dispatch(command: Command) -> Result<ExitCode, CliError> {
         }
         Command::Put(args) => {
             objects::check(&args.content)?;
-            ask(&args.connection.clone(), async |rest| {
-                output::write(&objects::put(&rest, args).await?)
-            })?;
+            show(&args.connection, async |rest| objects::put(&rest, &args).await)?;
         }
         Command::Update(args) => {
             objects::check(&args.content)?;
-            ask(&args.connection.clone(), async |rest| {
-                output::write(&objects::update(&rest, args).await?)
-            })?;
+            show(&args.connection, async |rest| objects::update(&rest, &args).await)?;
         }
-        Command::Get(args) => ask(&args.connection.clone(), async |rest| {
-            output::write(&objects::get(&rest, args).await?)
-        })?,
-        Command::Delete(args) => ask(&args.connection.clone(), async |rest| {
-            output::write(&objects::delete(&rest, args).await?)
-        })?,
+        Command::Get(args) => {
+            show(&args.connection, async |rest| objects::get(&rest, &args).await)?
+        }
+        Command::Delete(args) => {
+            show(&args.connection, async |rest| objects::delete(&rest, &args).await)?
+        }
         Command::Status(args) => {
-            ask(&args.connection, async |rest| output::write(&status::run(&rest, &args).await?))?
+            show(&args.connection, async |rest| status::run(&rest, &args).await)?
         }
         Command::Leave(args) => {
-            ask(&args.connection, async |rest| output::write(&leave::run(&rest, &args).await?))?
+            show(&args.connection, async |rest| leave::run(&rest, &args).await)?
         }
         Command::Actors(args) => {
-            ask(&args.connection, async |rest| output::write(&actors::run(&rest, &args).await?))?
+            show(&args.connection, async |rest| actors::run(&rest, &args).await)?
         }
         Command::Trace(mut args) => match args.command.take() {
-            Some(TraceCommand::Capture(args)) => ask(&args.connection, async |rest| {
-                output::write(&trace::capture::run(&rest, &args).await?)
-            })?,
+            Some(TraceCommand::Capture(args)) => {
+                show(&args.connection, async |rest| trace::capture::run(&rest, &args).await)?
+            }
             None => ask(&args.connection, async |rest| trace::run(&rest, &args).await)?,
         },
         Command::Debug { command: DebugCommand::Kill { actor, connection } } => {
-            ask(&connection, async |rest| kill(&rest, &actor).await)?;
+            show(&connection, async |rest| kill(&rest, &actor).await)?;
         }
         Command::Bench(args) => load::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a command that talks to a node, and prints what it gives.
+fn show(
+    connection: &ConnectionArgs,
+    command: impl AsyncFnOnce(Rest) -> Result<Vec<u8>, CliError>,
+) -> Result<(), CliError> {
+    ask(connection, async |rest| output::write(&command(rest).await?))
 }
 
 /// Runs a client command against the node that `connection` names.
@@ -139,22 +143,16 @@ fn load_config(
 }
 
 /// `nomad debug kill`.
-async fn kill(rest: &Rest, actor: &str) -> Result<(), CliError> {
+async fn kill(rest: &Rest, actor: &str) -> Result<Vec<u8>, CliError> {
     let path = format!("/nomad/debug/actors/{}/kill", encode(actor));
     rest.send(CliRequest::new(Method::POST, path, format!("kill {actor:?}"))).await?;
-    output::write(format!("killed {actor}; nomad actors shows what became of it\n").as_bytes())
+    Ok(format!("killed {actor}; nomad actors shows what became of it\n").into_bytes())
 }
 
 fn cwd() -> Result<std::path::PathBuf, CliError> {
-    std::env::current_dir().map_err(|error| CliError::Setup {
-        what: "find the working directory",
-        reason: error.to_string(),
-    })
+    std::env::current_dir().map_err(CliError::setup("find the working directory"))
 }
 
 fn runtime(mut builder: Builder) -> Result<Runtime, CliError> {
-    builder
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::Setup { what: "start the runtime", reason: error.to_string() })
+    builder.enable_all().build().map_err(CliError::setup("start the runtime"))
 }

@@ -17,27 +17,28 @@ use super::{
 /// Runs the load that the flags describe.
 pub(super) fn run(args: BenchCommand) -> Result<(), CliError> {
     runtime(Builder::new_multi_thread())?.block_on(async {
-        let BenchCommand { mut load, data_dir } = args;
+        let BenchCommand { load: mut args, data_dir } = args;
         if data_dir.is_some() {
             // The environment may name another node; the flag counts more.
-            load.url = None;
+            args.url = None;
         }
-        let named = match load.protocol() {
+        let named = match args.protocol() {
             // It is REST by its URL alone, or by its name.
-            BenchProtocol::Rest => load.url.as_ref().is_some_and(|url| !url.is_empty()),
-            BenchProtocol::Grpc => load.storage.is_some(),
+            BenchProtocol::Rest => args.url.as_ref().is_some_and(|url| !url.is_empty()),
+            BenchProtocol::Grpc => args.storage.is_some(),
         };
         let found = if named {
             String::new()
         } else {
-            let url = load
+            let url = args
                 .url
                 .as_deref()
                 .filter(|url| !url.is_empty())
                 .map(str::parse)
                 .transpose()
                 .map_err(CliError::BadUrl)?;
-            find(load.protocol(), ConnectionArgs { url, data_dir, timeout: load.timeout }).await?
+            find(args.protocol(), ConnectionArgs { url, data_dir, timeout: args.load.timeout })
+                .await?
         };
         let stop = async {
             // Where the signal cannot be had, it ends the process.
@@ -45,7 +46,7 @@ pub(super) fn run(args: BenchCommand) -> Result<(), CliError> {
                 std::future::pending().await
             }
         };
-        let report = bench::execute(&load, |_| Ok(found), stop, &mut stdout().lock()).await?;
+        let report = bench::execute(&args, |_| Ok(found), stop, &mut stdout().lock()).await?;
         if report.overall.count == 0 { Err(CliError::BenchInVain) } else { Ok(()) }
     })
 }

@@ -28,7 +28,7 @@ const MODE: HeaderName = HeaderName::from_static("nomad-mode");
 const SHADOWED: [&str; 3] = ["health", "peer-ledger", "object-ledger"];
 
 /// Creates an object and says so.
-pub(super) async fn put(rest: &Rest, args: PutArgs) -> Result<Vec<u8>, CliError> {
+pub(super) async fn put(rest: &Rest, args: &PutArgs) -> Result<Vec<u8>, CliError> {
     let ask =
         write(&args.content, "put")?.header(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
     let hint = "; nomad update replaces it";
@@ -37,7 +37,7 @@ pub(super) async fn put(rest: &Rest, args: PutArgs) -> Result<Vec<u8>, CliError>
 }
 
 /// Replaces an object and says so.
-pub(super) async fn update(rest: &Rest, args: UpdateArgs) -> Result<Vec<u8>, CliError> {
+pub(super) async fn update(rest: &Rest, args: &UpdateArgs) -> Result<Vec<u8>, CliError> {
     let (condition, hint) = match &args.if_version {
         Some(version) => (quoted(version)?, ""),
         None => (HeaderValue::from_static("*"), "; nomad put creates it"),
@@ -48,7 +48,7 @@ pub(super) async fn update(rest: &Rest, args: UpdateArgs) -> Result<Vec<u8>, Cli
 }
 
 /// Deletes an object and says so.
-pub(super) async fn delete(rest: &Rest, args: DeleteArgs) -> Result<Vec<u8>, CliError> {
+pub(super) async fn delete(rest: &Rest, args: &DeleteArgs) -> Result<Vec<u8>, CliError> {
     let mut ask = CliRequest::new(Method::DELETE, path(&args.id), format!("delete {:?}", args.id));
     if let Some(version) = &args.if_version {
         ask = ask.header(header::IF_MATCH, quoted(version)?);
@@ -58,7 +58,7 @@ pub(super) async fn delete(rest: &Rest, args: DeleteArgs) -> Result<Vec<u8>, Cli
 }
 
 /// Reads an object: its value as it is, or all of it as JSON.
-pub(super) async fn get(rest: &Rest, args: GetArgs) -> Result<Vec<u8>, CliError> {
+pub(super) async fn get(rest: &Rest, args: &GetArgs) -> Result<Vec<u8>, CliError> {
     let what = format!("get {:?}", args.id);
     let mode = args.mode.map(|mode| mode.as_str().to_owned());
     match args.output {

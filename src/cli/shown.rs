@@ -1,6 +1,9 @@
 //! How figures and foreign texts are written for people.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    io::{Write as _, stderr},
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytesize::ByteSize;
 use serde_json::Value;
@@ -37,29 +40,34 @@ pub(super) fn time(at: &Value) -> String {
     }
 }
 
+/// Tells how far it is, on standard error.
+pub(super) fn say(text: &str) {
+    // Where nobody reads it, there is nobody to tell.
+    let _ = writeln!(stderr(), "nomad: {text}");
+}
+
 /// A text of somebody else's as part of one line: control characters would move the cursor, or worse.
 pub(super) fn one_line(text: &str) -> String {
     text.replace(|letter: char| letter.is_control(), " ")
 }
 
-/// Pads by characters, not bytes.
-pub(super) fn padded(text: &str, width: usize) -> String {
-    format!("{text:<width$}")
-}
-
-/// Rows in columns that are as wide as their widest cell, two spaces apart.
-pub(super) fn columns(rows: &[Vec<String>]) -> String {
-    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let mut widths = vec![0; count];
+/// Rows as lines, in columns that are as wide as their widest cell, two spaces apart. The first `texts` columns begin on the
+/// left, those behind them are numbers and end on the right.
+pub(super) fn columns<R: AsRef<[String]>>(rows: &[R], texts: usize) -> Vec<String> {
+    let mut widths = Vec::new();
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+        widths.resize(widths.len().max(row.as_ref().len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
+            *width = cell.chars().count().max(*width);
         }
     }
-    let line = |row: &Vec<String>| {
-        let cells: Vec<_> =
-            row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width)).collect();
-        cells.join("  ").trim_end().to_owned() + "\n"
+    let line = |row: &R| {
+        let cells = row.as_ref().iter().zip(&widths).enumerate();
+        let cells = cells.map(|(index, (cell, &width))| match index < texts {
+            true => format!("{cell:<width$}"),
+            false => format!("{cell:>width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()
 }
@@ -92,7 +100,7 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let text = columns(&[row(["a", "wide", "c"]), row(["", "µ", ""])]);
+        let text = columns(&[row(["a", "wide", "c"]), row(["", "µ", ""])], 3).concat();
         assert_eq!(text, "a  wide  c\n   µ\n");
     }
 

@@ -13,12 +13,7 @@ pub(super) struct Signals {
 impl Signals {
     /// Takes them over from the system's defaults.
     pub(super) fn open() -> Result<Self, CliError> {
-        let open = |kind| {
-            signal(kind).map_err(|error| CliError::Setup {
-                what: "listen for signals",
-                reason: error.to_string(),
-            })
-        };
+        let open = |kind| signal(kind).map_err(CliError::setup("listen for signals"));
         Ok(Self {
             terminate: open(SignalKind::terminate())?,
             interrupt: open(SignalKind::interrupt())?,

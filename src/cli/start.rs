@@ -1,10 +1,6 @@
 //! `nomad start`: configuration, log, node, signals.
 
-use std::{
-    io::{Write as _, stderr},
-    pin::pin,
-    process::ExitCode,
-};
+use std::{pin::pin, process::ExitCode};
 
 use futures::FutureExt as _;
 use tokio::runtime::Builder;
@@ -14,8 +10,10 @@ use super::{
     args::{RoleArg, StartArgs},
     error::CliError,
     load_config, runtime,
+    shown::say,
     signals::Signals,
 };
+use nomad_config::Config;
 use nomad_node::{Node, StartOptions};
 use nomad_telemetry as telemetry;
 
@@ -25,32 +23,33 @@ pub(super) fn run(args: StartArgs) -> Result<ExitCode, CliError> {
     let bootstrap = args.bootstrap.into_iter();
     let bootstrap = bootstrap.map(|at| ("bootstrap.peers".to_owned(), at, "--bootstrap"));
     let loaded = load_config(args.config, data_dir.into_iter().chain(bootstrap).collect())?;
+    let permanent = args.role == RoleArg::SuperPeer;
+    let options = StartOptions { permanent, ..StartOptions::new(loaded.config.clone()) };
+    run_logged(&loaded.config, async |signals| {
+        for warning in &loaded.warnings {
+            warn!("{warning}");
+        }
+        Ok(serve(options, signals).await)
+    })
+}
+
+/// Runs what serves until a signal: with a runtime of its own, and the log of the configuration.
+pub(super) fn run_logged(
+    config: &Config,
+    serve: impl AsyncFnOnce(&mut Signals) -> Result<ExitCode, CliError>,
+) -> Result<ExitCode, CliError> {
     let runtime = runtime(Builder::new_multi_thread())?;
-    let (log, otlp) = (&loaded.config.log, &loaded.config.otlp);
     let guard = {
         let _entered = runtime.enter();
-        telemetry::install(log, otlp).map_err(|error| CliError::Setup {
-            what: "set up the log",
-            reason: error.to_string(),
-        })?
+        telemetry::install(&config.log, &config.otlp).map_err(CliError::setup("set up the log"))?
     };
-    for warning in &loaded.warnings {
-        warn!("{warning}");
-    }
-    let permanent = args.role == RoleArg::SuperPeer;
-    let options = StartOptions { permanent, ..StartOptions::new(loaded.config) };
     let code = runtime.block_on(async {
         let mut signals = Signals::open()?;
-        let served = serve(options, &mut signals);
-        let code = match served.await {
-            End::Code(code) => code,
-            // At once means now: nothing is flushed, no thread is waited for.
-            End::AtOnce(code) => std::process::exit(code),
-        };
+        let code = serve(&mut signals).await;
         tokio::select! {
             biased;
             code = signals.next() => std::process::exit(code),
-            () = guard.flush() => Ok(code),
+            () = guard.flush() => code,
         }
     });
     // A thread that still blocks, say on a disk that hangs, does not hold up the exit.
@@ -58,25 +57,17 @@ pub(super) fn run(args: StartArgs) -> Result<ExitCode, CliError> {
     code
 }
 
-/// How the node's run ended.
-enum End {
-    /// In order, or in a failure that is logged.
-    Code(ExitCode),
-    /// By a second signal.
-    AtOnce(i32),
-}
-
-async fn serve(options: StartOptions, signals: &mut Signals) -> End {
+async fn serve(options: StartOptions, signals: &mut Signals) -> ExitCode {
     let started = tokio::select! {
         biased;
-        _ = signals.next() => return End::Code(ExitCode::SUCCESS),
+        _ = signals.next() => return ExitCode::SUCCESS,
         started = Node::start(options) => started,
     };
     let mut node = match started {
         Ok(node) => node,
         Err(error) => {
             fail(&error.to_string());
-            return End::Code(ExitCode::FAILURE);
+            return ExitCode::FAILURE;
         }
     };
     let mut ready = pin!(node.ready().fuse());
@@ -96,8 +87,9 @@ async fn serve(options: StartOptions, signals: &mut Signals) -> End {
     };
     tokio::select! {
         biased;
-        code = signals.next() => End::AtOnce(code),
-        () = node.stop() => End::Code(code),
+        // At once means now: nothing is flushed, no thread is waited for.
+        code = signals.next() => std::process::exit(code),
+        () = node.stop() => code,
     }
 }
 
@@ -121,7 +113,6 @@ pub(super) fn fail(reason: &str) {
     if tracing::enabled!(Level::ERROR) {
         error!("{reason}");
     } else {
-        // Where nobody reads that either, there is nobody to tell.
-        let _ = writeln!(stderr(), "nomad: {reason}");
+        say(reason);
     }
 }

@@ -27,6 +27,7 @@ pub(super) struct StatusPage {
     ready: bool,
     pub reason: Option<String>,
     pub members: Vec<ShownMember>,
+    change: Option<ShownChange>,
     capacity: u64,
     position: ShownPosition,
     settings: ShownSettings,
@@ -56,6 +57,14 @@ pub(super) struct ShownMember {
     pub storage: String,
     position: ShownPosition,
     last_seen: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ShownChange {
+    joining: Vec<String>,
+    leaving: Vec<String>,
+    waits_for: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,6 +176,19 @@ fn page(status: &StatusPage) -> String {
         ),
     };
     row("group", group);
+    if let Some(change) = &status.change {
+        let list = |word: &str, nodes: &[String]| match nodes {
+            [] => String::new(),
+            nodes => format!(", {word} {}", nodes.join(", ")),
+        };
+        let (joining, leaving) = (&change.joining, &change.leaving);
+        let nodes = [
+            list("joining", joining),
+            list("leaving", leaving),
+            list("waits for", &change.waits_for),
+        ];
+        row("change", format!("under way{}", nodes.concat()));
+    }
     let settings = &status.settings;
     row(
         "settings",
@@ -251,7 +273,7 @@ fn members(status: &StatusPage) -> String {
         ];
         rows.push(cells.iter().map(|cell| one_line(cell)).collect());
     }
-    columns(&rows)
+    columns(&rows, HEADINGS.len()).concat()
 }
 
 #[cfg(test)]
@@ -271,6 +293,8 @@ mod tests {
                  "peer": "10.0.0.2:81", "storage": "10.0.0.2:82", "position": {"x": 1.0, "y": 1.0}, "lastSeen": 7000},
                 {"nodeId": "12D3KooWghi", "role": "peer", "state": "dead", "voter": false, "rest": "c\u{1b}[2J",
                  "peer": "", "storage": "", "position": {"x": 0.0, "y": 0.0}, "lastSeen": null}],
+            "change": {"joining": ["12D3KooWghi"], "leaving": [], "replicationFactor": 3,
+                "waitsFor": ["12D3KooWabc", "12D3KooWdef"]},
             "at": 9500, "position": {"x": 5.0, "y": 2.5},
             "overlay": ["/ip4/10.0.0.1/tcp/4001/p2p/12D3KooWabc"], "knownGroups": 2,
             "capacity": 5,
@@ -290,6 +314,7 @@ running    for 1h 2m 5s, version 0.1.0, 1.0 MiB of memory, 1 requests in hand
 network    nomad, 2 other groups known, overlay /ip4/10.0.0.1/tcp/4001/p2p/12D3KooWabc
 position   (5, 2.5)
 group      g-abc, epoch 3, term 2, led by 12D3KooWdef, 3 of 5 members
+change     under way, joining 12D3KooWghi, waits for 12D3KooWabc, 12D3KooWdef
 settings   writes fast, reads safe, 3 replicas, migration off
 store      read-only, 2.0 MiB on disk, durable: local, 7 writes, 3 fsyncs, 0 waiting, 0 recoveries
 outbox     3 fast writes wait to be replicated, 2.0 KiB, the oldest for 5s

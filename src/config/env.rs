@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, ffi::OsString};
 use config::ValueKind;
 
 use super::{
+    Config,
     keys::{self, ConfigKey},
     load::Layers,
     nearest,
     problem::{ConfigProblem, Origin, Setting},
-    raw::RawConfig,
 };
 
 /// Sections with names so common that their variables are mostly other people's.
@@ -63,7 +63,7 @@ pub(super) fn read(env: &dyn Env, layers: &mut Layers) {
 }
 
 fn key_of(name: &str) -> Option<&'static ConfigKey> {
-    RawConfig::keys().iter().find(|key| key.env_name().eq_ignore_ascii_case(name))
+    Config::keys().iter().find(|key| key.env_name().eq_ignore_ascii_case(name))
 }
 
 /// A warning when the name looks meant for us: it lies in a section of ours, or misses a key by a slip.

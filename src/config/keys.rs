@@ -1,7 +1,7 @@
-//! The table of all keys: kind, range and meaning, in the order of the file. The defaults are those of `RawConfig`.
+//! The table of all keys: kind, range and meaning, in the order of the file. The defaults are those of `Config`.
 //!
 //! Reading, validation, the environment's names and the documentation all go through this table; a test holds it
-//! against the fields of `RawConfig`.
+//! against the fields of `Config`.
 
 use std::{fmt::Write as _, sync::LazyLock, time::Duration};
 
@@ -10,7 +10,7 @@ use serde_yaml_ng::Value;
 use super::{
     form::Form,
     kind::Kind,
-    raw::RawConfig,
+    model::Config,
     unit::{GIB, KIB, MIB},
 };
 
@@ -36,7 +36,8 @@ impl ConfigKey {
     /// The default as it would be written in the file; empty when it depends on another key.
     pub fn default_text(&self) -> String {
         let text = match leaf(&DEFAULTS, self.path) {
-            Some(Value::Null) | None => return String::new(),
+            _ if self.kind == PLACE => return String::new(),
+            None => return String::new(),
             Some(Value::String(text)) if text.is_empty() => "\"\"".to_owned(),
             Some(Value::Sequence(items)) if items.is_empty() => "[]".to_owned(),
             Some(value) => serde_yaml_ng::to_string(value).unwrap_or_default(),
@@ -51,7 +52,7 @@ impl ConfigKey {
     }
 }
 
-impl RawConfig {
+impl Config {
     /// Every key, in the order of the file.
     pub fn keys() -> &'static [ConfigKey] {
         KEYS
@@ -104,7 +105,7 @@ pub(super) fn leaf<'a>(root: &'a Value, path: &str) -> Option<&'a Value> {
 }
 
 static DEFAULTS: LazyLock<Value> =
-    LazyLock::new(|| serde_yaml_ng::to_value(RawConfig::default()).unwrap_or_default());
+    LazyLock::new(|| serde_yaml_ng::to_value(Config::default()).unwrap_or_default());
 
 const fn key(path: &'static str, kind: Kind, meaning: &'static str) -> ConfigKey {
     ConfigKey { path, kind, meaning, acts: true }
@@ -155,7 +156,7 @@ const KEYS: &[ConfigKey] = &[
     key("node.storage.durability", Kind::Text(Form::Durability), "when a write reaches the disk: before its answer, or within the interval after it, which a crash can lose"),
     key("node.storage.maxObjectBytes", size(KIB, 64 * MIB), "largest value of an object"),
     key("node.storage.cacheBytes", size(MIB, 64 * GIB), "memory for cached blocks of the store"),
-    key("node.storage.minFreeBytes", size(0, 1024 * GIB), "with less free disk than this, writes are refused"),
+    key("node.storage.minFreeBytes", size(0, 1024 * GIB), "with less free disk than this, of all writes only deletions are taken; with less than 2MiB and what is not yet in tables (at most 32MiB more), none, whatever stands here"),
     key("node.networkHostnames.peerServer", HOST, "advertised address of the peer listener; empty = the one bound"),
     later("node.networkHostnames.peerStorageServer", HOST, "advertised address of the storage listener, overlay tier; empty = the one bound"),
     key("node.networkHostnames.overlayHostname", HOST, "advertised address of the overlay listener; empty = the one bound"),
@@ -256,7 +257,7 @@ mod tests {
                     yaml += &format!("{}{part}:\n", "  ".repeat(depth));
                 }
                 yaml = format!("{} {word}", yaml.trim_end());
-                serde_yaml_ng::from_str::<RawConfig>(&yaml).unwrap();
+                serde_yaml_ng::from_str::<Config>(&yaml).unwrap();
             }
         }
     }

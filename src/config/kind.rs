@@ -1,5 +1,5 @@
 //! What one value may be: its type and range. Reads a value from a file, an environment variable or a flag strictly
-//! (no rounding, no guessing), into the one shape that `RawConfig` deserialises.
+//! (no rounding, no guessing), into the one shape that `Config` is made of.
 //!
 //! A text is read as the type of its key, so `"5"` is a number wherever a number is wanted: a variable holds only text.
 

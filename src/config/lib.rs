@@ -18,7 +18,6 @@ mod model;
 mod nearest;
 mod node;
 mod problem;
-mod raw;
 mod render;
 mod unit;
 mod validate;
@@ -37,5 +36,4 @@ pub use node::{
     StorageConfig, StorageMode, WorldConfig,
 };
 pub use problem::{Advice, ConfigErrors, ConfigProblem, Origin, Origins, Setting};
-pub use raw::{RawConfig, RawNode, RawPosition};
 pub use unit::{Durability, UnitError, format_duration, format_size, parse_duration, parse_size};

@@ -11,14 +11,13 @@ use std::{
 use config::{Value, ValueKind};
 
 use super::{
-    Config,
+    Config, WorldConfig,
     env::{self, Env},
     file,
     keys::{self, ConfigKey},
     kind::Kind,
     nearest,
     problem::{Advice, ConfigErrors, ConfigProblem, Origin, Origins, Setting},
-    raw::RawConfig,
 };
 
 /// The file that is read when the user names none, relative to the working directory.
@@ -69,21 +68,33 @@ pub fn load(sources: Sources<'_>) -> Result<Loaded, ConfigErrors> {
     read_flags(sources.flags, &mut layers);
 
     let Layers { values, origins, refused, mut problems, mut warnings } = layers;
-    let raw = match deserialise(values) {
-        Ok(raw) => raw,
+    let config = match deserialise(values) {
+        Ok(config) => config,
         Err(error) => {
             problems.push(ConfigProblem::Mismatch { cause: error.to_string() });
-            RawConfig::default()
+            Config::default()
         }
     };
-    let findings = raw.check(&origins, &refused);
+    let findings = config.check(&origins, &refused);
     problems.extend(findings.problems);
     warnings.extend(findings.warnings);
     ConfigErrors::check(problems)?;
-    Ok(Loaded { config: raw.into_config(), warnings, origins, file })
+    Ok(Loaded { config, warnings, origins, file })
 }
 
-fn deserialise(values: BTreeMap<&str, ValueKind>) -> Result<RawConfig, config::ConfigError> {
+fn deserialise(mut values: BTreeMap<&str, ValueKind>) -> Result<Config, config::ConfigError> {
+    // A node stands in the middle of its world, where nothing else is said.
+    let centre = WorldConfig::default().centre();
+    for (place, side, middle) in [
+        ("node.position.x", "node.world.width", centre.x),
+        ("node.position.y", "node.world.height", centre.y),
+    ] {
+        let middle = match values.get(side) {
+            Some(ValueKind::Float(side)) => side / 2.0,
+            _ => middle,
+        };
+        values.entry(place).or_insert(ValueKind::Float(middle));
+    }
     let mut builder = config::Config::builder();
     for (path, value) in values {
         builder = builder.set_override(path, Value::new(None, value))?;

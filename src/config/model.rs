@@ -1,6 +1,6 @@
 //! The validated configuration: plain public fields with their unit and range.
 //!
-//! A section of the file has the same shape here, so `RawConfig` reads these structs too. Code that builds one by hand (tests,
+//! A section of the file has the same shape here, so the file is read into these structs. Code that builds one by hand (tests,
 //! embedding) starts from `Config::default()` and must keep the ranges.
 //! The section `node` has its own file.
 
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{node::NodeConfig, unit};
 
 /// Everything that a node is told at its start. Each section has the name of its section in the file.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Config {
     /// What this node is and keeps.
     pub node: NodeConfig,

@@ -2,7 +2,7 @@
 
 use super::{
     keys::{self, ConfigKey},
-    raw::RawConfig,
+    model::Config,
 };
 
 /// The key or section nearest to an unknown dotted path; never a section that the path lies in.
@@ -10,7 +10,7 @@ pub(super) fn key_or_section(unknown: &str) -> &'static str {
     let is_around =
         |section: &str| unknown.strip_prefix(section).is_some_and(|inside| inside.starts_with('.'));
     let sections = keys::sections().into_iter().filter(|section| !is_around(section));
-    let paths = RawConfig::keys().iter().map(|key| key.path).chain(sections);
+    let paths = Config::keys().iter().map(|key| key.path).chain(sections);
     let unknown = fold(unknown);
     paths
         .min_by_key(|path| (unlikeness(&unknown, &fold(path)), path.len()))
@@ -37,7 +37,7 @@ fn unlikeness(unknown: &str, known: &str) -> usize {
 pub(super) fn variable(name: &str, section: &str) -> (usize, &'static ConfigKey) {
     let bare = |text: &str| fold(text).replace('.', "");
     let name = bare(name);
-    RawConfig::keys()
+    Config::keys()
         .iter()
         .filter(|key| key.path.starts_with(section))
         .map(|key| (distance(&name, &bare(key.path)), key))

@@ -14,12 +14,14 @@ pub use nomad_core::{
 };
 
 /// Section `node`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NodeConfig {
     /// Most members in a group, 1 to 1024.
     pub max_peers: usize,
     /// Where the node keeps its identity and its objects; `None` = the first `nomad-data/node-N` that no running
     /// process holds.
+    #[serde(with = "unit::text")]
     pub data_dir: Option<PathBuf>,
     /// The address that every listener binds.
     pub listen: IpAddr,
@@ -34,7 +36,16 @@ pub struct NodeConfig {
     /// The virtual world.
     pub world: WorldConfig,
     /// Where this node stands. Inside the world.
+    #[serde(with = "PositionFields")]
     pub position: Position,
+}
+
+/// The fields of a [`Position`], as the file has them.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Position", deny_unknown_fields)]
+struct PositionFields {
+    x: f64,
+    y: f64,
 }
 
 impl Default for NodeConfig {
@@ -97,7 +108,7 @@ pub struct StorageConfig {
     /// Bytes of memory for cached blocks of the store, 1 MiB to 64 GiB.
     #[serde(with = "unit::size")]
     pub cache_bytes: u64,
-    /// With fewer free bytes on the disk than this, writes are refused; 0 to 1 TiB.
+    /// With fewer free bytes on the disk than this, of all writes only deletions are taken; 0 to 1 TiB.
     #[serde(with = "unit::size")]
     pub min_free_bytes: u64,
 }

@@ -4,14 +4,12 @@ use super::{
     Config, lines,
     load::Loaded,
     problem::{Origin, Origins},
-    raw::RawConfig,
 };
 
 impl Config {
     /// Every key with its value, as a file of the same configuration.
     pub fn to_yaml(&self) -> String {
-        let raw = RawConfig::from(self.clone());
-        serde_yaml_ng::to_string(&raw).expect("a configuration always serialises")
+        serde_yaml_ng::to_string(self).expect("a configuration always serialises")
     }
 }
 

@@ -101,57 +101,27 @@ pub fn format_durability(durability: Durability) -> String {
     }
 }
 
-/// `#[serde(with)]` for when a write is made durable.
-pub(super) mod durability {
-    use super::*;
+/// Makes the serde modules of values that are written as a text.
+macro_rules! as_texts {
+    ($($module:ident: $value:ty, $format:ident, $parse:ident;)+) => {$(
+        pub(super) mod $module {
+            use super::*;
 
-    pub fn serialize<S: Serializer>(value: &Durability, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&format_durability(*value))
-    }
+            pub fn serialize<S: Serializer>(value: &$value, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&$format(*value))
+            }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Durability, D::Error> {
-        parse_durability(&String::deserialize(deserializer)?).map_err(de::Error::custom)
-    }
-}
-
-/// A number or a text, as a file can hold either.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum NumberOrText {
-    Number(u64),
-    Text(String),
-}
-
-/// `#[serde(with)]` for durations with a unit.
-pub(super) mod duration {
-    use super::*;
-
-    pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&format_duration(*value))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        match NumberOrText::deserialize(deserializer)? {
-            NumberOrText::Number(_) => Err(de::Error::custom(UnitError::BareNumber)),
-            NumberOrText::Text(text) => parse_duration(&text).map_err(de::Error::custom),
+            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$value, D::Error> {
+                $parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+            }
         }
-    }
+    )+};
 }
 
-/// `#[serde(with)]` for sizes in bytes.
-pub(super) mod size {
-    use super::*;
-
-    pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&format_size(*value))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        match NumberOrText::deserialize(deserializer)? {
-            NumberOrText::Number(bytes) => Ok(bytes),
-            NumberOrText::Text(text) => parse_size(&text).map_err(de::Error::custom),
-        }
-    }
+as_texts! {
+    durability: Durability, format_durability, parse_durability;
+    duration: Duration, format_duration, parse_duration;
+    size: u64, format_size, parse_size;
 }
 
 /// `#[serde(with)]` for text where empty means unset.

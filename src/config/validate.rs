@@ -1,4 +1,4 @@
-//! Turns a `RawConfig` into a `Config`: every value in its range, and the rules between keys.
+//! Checks a `Config`: every value in its range, and the rules between keys.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,6 @@ use serde_yaml_ng::Value;
 use super::{
     Config, keys,
     problem::{ConfigErrors, ConfigProblem, Origins, Setting},
-    raw::RawConfig,
     unit::KIB,
 };
 
@@ -24,23 +23,24 @@ pub(super) struct Findings {
     pub warnings: Vec<String>,
 }
 
-impl RawConfig {
-    /// Checks every value and every rule; `origins` says where each value came from. The second part of the result are
-    /// warnings for the log.
+impl Config {
+    /// Checks every value and every rule; `origins` says where each value came from. Returns warnings for
+    /// the log.
     ///
     /// # Errors
     /// Every problem at once.
-    pub fn validate(self, origins: &Origins) -> Result<(Config, Vec<String>), ConfigErrors> {
+    pub fn validate(&self, origins: &Origins) -> Result<Vec<String>, ConfigErrors> {
         let Findings { problems, warnings } = self.check(origins, &BTreeSet::new());
         ConfigErrors::check(problems)?;
-        Ok((self.into_config(), warnings))
+        Ok(warnings)
     }
 
     /// Checks all but the keys in `refused`, which have been reported already.
     pub(super) fn check(&self, origins: &Origins, refused: &BTreeSet<&'static str>) -> Findings {
         let tree = serde_yaml_ng::to_value(self).expect("a configuration always serialises");
         let refused = refused.clone();
-        let mut check = Check { raw: self, tree, origins, refused, findings: Findings::default() };
+        let mut check =
+            Check { config: self, tree, origins, refused, findings: Findings::default() };
         check.ranges();
         check.object_fits_in_requests();
         check.object_fits_in_outbox();
@@ -53,8 +53,8 @@ impl RawConfig {
 }
 
 struct Check<'a> {
-    raw: &'a RawConfig,
-    /// `raw` as it would be written.
+    config: &'a Config,
+    /// `config` as it would be written.
     tree: Value,
     origins: &'a Origins,
     refused: BTreeSet<&'static str>,
@@ -63,11 +63,8 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn ranges(&mut self) {
-        for key in RawConfig::keys() {
+        for key in Config::keys() {
             let value = self.value(key.path);
-            if value == ValueKind::Nil {
-                continue;
-            }
             if let Err(misread) = key.kind.read(&value) {
                 let (setting, allowed) = (self.setting(key.path), key.kind.allowed());
                 self.findings.problems.push(ConfigProblem::NotAllowed {
@@ -87,8 +84,8 @@ impl Check<'_> {
         }
         // The greatest request has the value in base64, and room for its other fields.
         let needed_bytes =
-            self.raw.node.storage.max_object_bytes.div_ceil(3) * 4 + BESIDE_VALUE_BYTES;
-        if self.raw.limits.request_bytes < needed_bytes {
+            self.config.node.storage.max_object_bytes.div_ceil(3) * 4 + BESIDE_VALUE_BYTES;
+        if self.config.limits.request_bytes < needed_bytes {
             let [requests, object] = paths.map(|path| self.setting(path));
             let problem = ConfigProblem::ObjectExceedsRequests { requests, object, needed_bytes };
             self.findings.problems.push(problem);
@@ -100,8 +97,8 @@ impl Check<'_> {
         if !self.may_judge(&paths) {
             return;
         }
-        let needed_bytes = self.raw.node.storage.max_object_bytes + BESIDE_ENTRY_BYTES;
-        if self.raw.limits.outbox_bytes < needed_bytes {
+        let needed_bytes = self.config.node.storage.max_object_bytes + BESIDE_ENTRY_BYTES;
+        if self.config.limits.outbox_bytes < needed_bytes {
             let [outbox, object] = paths.map(|path| self.setting(path));
             let problem = ConfigProblem::ObjectExceedsOutbox { outbox, object, needed_bytes };
             self.findings.problems.push(problem);
@@ -109,7 +106,7 @@ impl Check<'_> {
     }
 
     fn ports_are_distinct(&mut self) {
-        let ports = &self.raw.node.ports;
+        let ports = &self.config.node.ports;
         let ports = [
             ("node.ports.rest", ports.rest),
             ("node.ports.peer", ports.peer),
@@ -128,12 +125,12 @@ impl Check<'_> {
     }
 
     fn position_is_inside(&mut self) {
-        let (position, world) = (self.raw.node.position, &self.raw.node.world);
+        let (position, world) = (self.config.node.position, &self.config.node.world);
         for (place, at, side, extent) in [
             ("node.position.x", position.x, "node.world.width", world.width),
             ("node.position.y", position.y, "node.world.height", world.height),
         ] {
-            if at.is_some_and(|at| at > extent) && self.may_judge(&[place, side]) {
+            if at > extent && self.may_judge(&[place, side]) {
                 let (place, side) = (self.setting(place), self.setting(side));
                 self.findings.problems.push(ConfigProblem::OutsideWorld { place, side });
             }
@@ -143,7 +140,7 @@ impl Check<'_> {
     fn replicas_find_members(&mut self) {
         let paths = ["node.storage.replicationFactor", "node.maxPeers"];
         if self.may_judge(&paths)
-            && self.raw.node.storage.replication_factor > self.raw.node.max_peers
+            && self.config.node.storage.replication_factor > self.config.node.max_peers
         {
             let [replicas, members] = paths.map(|path| self.setting(path));
             let text = format!("{replicas}: more replicas than a group has members, {members}");
@@ -152,7 +149,7 @@ impl Check<'_> {
     }
 
     fn voters_are_odd(&mut self) {
-        let voters = self.raw.group.voters;
+        let voters = self.config.group.voters;
         if self.may_judge(&["group.voters"]) && voters.is_multiple_of(2) {
             let setting = self.setting("group.voters");
             let text =

@@ -4,7 +4,7 @@
 //! Without that, the next voter in turn would win when the leader's lease ends. It might hand over again at once, to
 //! another voter that does the same, and so on for ever.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use futures::future::join_all;
 use tokio::time::Instant;
@@ -72,8 +72,7 @@ impl RaftContext {
             return;
         }
         let until = now() + self.times.election_min + self.times.election_max;
-        *self.heir.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Heir { vote, heir, until });
+        *self.heir.lock() = Some(Heir { vote, heir, until });
         if heir == self.caller.me.number() {
             self.campaign.notify_one();
         }
@@ -81,7 +80,7 @@ impl RaftContext {
 
     /// Returns who is to lead next, when the leader of this vote has named one lately.
     pub fn heir(&self, look: &RaftReading) -> Option<u64> {
-        let heir = *self.heir.lock().unwrap_or_else(PoisonError::into_inner);
+        let heir = *self.heir.lock();
         heir.filter(|heir| heir.vote == look.vote && now() < heir.until).map(|heir| heir.heir)
     }
 }

@@ -8,7 +8,7 @@ use openraft::{
 };
 
 use super::{
-    store::{Handle, LogWaiter},
+    store::{Handle, KEY_COMMITTED, KEY_PURGED, KEY_VOTE, LogWaiter},
     types::{RaftEntry, RaftLogId, RaftVote, StorageError, Types},
 };
 
@@ -79,7 +79,7 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), StorageError> {
         let saved = self.handle.write(|kept, changes| {
             kept.vote = Some(*vote);
-            changes.vote(vote)
+            changes.put(KEY_VOTE, vote)
         });
         let saved = saved.await;
         saved.map_err(|reason| StorageIOError::write_vote(AnyError::error(reason)).into())
@@ -93,7 +93,7 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), StorageError> {
         let saved = self.handle.write(|kept, changes| {
             kept.committed = committed;
-            changes.committed(committed)
+            changes.put(KEY_COMMITTED, &committed)
         });
         saved.await.map_err(log_error)
     }
@@ -135,7 +135,7 @@ impl RaftLogStorage<Types> for LogStore {
             let cut = std::mem::replace(&mut kept.log, left);
             cut.into_keys().for_each(|index| changes.remove_entry(index));
             kept.purged = kept.purged.max(Some(upto));
-            changes.purged(upto)
+            changes.put(KEY_PURGED, &upto)
         });
         purged.await.map_err(log_error)
     }

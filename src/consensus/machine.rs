@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     codec::{self, DISK},
-    store::{Handle, KeptSnapshot},
+    store::{Handle, KEY_SNAPSHOT, KeptSnapshot},
     types::{
         RaftEntry, RaftLogId, RaftRecord, SnapshotMeta, StorageError, StoredMembership, Types,
     },
@@ -176,7 +176,7 @@ async fn keep(handle: &Handle, snapshot: KeptSnapshot) -> Result<(), String> {
     let kept = handle.write(|kept, changes| {
         let held = kept.snapshot.as_ref().map(|held| held.meta.last_log_id);
         if held.is_none_or(|held| held <= snapshot.meta.last_log_id) {
-            changes.snapshot(&snapshot)?;
+            changes.put(KEY_SNAPSHOT, &snapshot)?;
             kept.snapshot = Some(snapshot);
         }
         Ok(())

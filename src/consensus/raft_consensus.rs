@@ -1,13 +1,10 @@
 //! The log of this node's group: starts it, stops it, and passes requests of the node to it.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use openraft::error::{ClientWriteError, Fatal, RaftError};
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
@@ -133,7 +130,7 @@ impl RaftContext {
 
     /// Remembers which node sends as the leader.
     pub fn hear(&self, leader: Participant) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(leader);
+        *self.heard.lock() = Some(leader);
     }
 
     pub fn leader(&self) -> Option<NodeId> {
@@ -142,7 +139,7 @@ impl RaftContext {
 
     pub fn leader_in(&self, metrics: &RaftMetrics) -> Option<NodeId> {
         let number = metrics.current_leader?;
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = *self.heard.lock();
         let named = metrics.membership_config.membership().get_node(&number).copied();
         named.or(heard).filter(|leader| leader.number() == number).map(|leader| leader.node)
     }
@@ -222,7 +219,7 @@ impl RaftConsensus {
 
 impl RaftInner {
     pub fn running(&self) -> Option<Arc<Running>> {
-        self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.running.read().clone()
     }
 
     fn parts(&self) -> Result<Arc<Running>, ConsensusError> {
@@ -236,7 +233,7 @@ impl RaftInner {
     }
 
     fn set_running(&self, running: Option<Running>) {
-        let mut slot = self.running.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.running.write();
         *slot = running.map(Arc::new);
     }
 

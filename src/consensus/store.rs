@@ -9,14 +9,11 @@
 //! ends with the group it was made for. Nothing here waits on a runtime's worker for the disk: writes run on a blocking
 //! thread, which under paused time also holds the clock still.
 
-use std::{
-    collections::BTreeMap,
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use fjall::{PersistMode, Readable as _};
 use openraft::storage::LogFlushed;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -31,10 +28,10 @@ use nomad_storage::{self as storage, Engine, EngineOptions, FaultInjector, Fault
 const KEY_FORMAT: &[u8] = b"\x01format";
 const KEY_NODE: &[u8] = b"\x01node";
 const KEY_BOND: &[u8] = b"\x01bond";
-const KEY_VOTE: &[u8] = b"\x01vote";
-const KEY_COMMITTED: &[u8] = b"\x01committed";
-const KEY_PURGED: &[u8] = b"\x01purged";
-const KEY_SNAPSHOT: &[u8] = b"\x01snapshot";
+pub const KEY_VOTE: &[u8] = b"\x01vote";
+pub const KEY_COMMITTED: &[u8] = b"\x01committed";
+pub const KEY_PURGED: &[u8] = b"\x01purged";
+pub const KEY_SNAPSHOT: &[u8] = b"\x01snapshot";
 const TAG_ENTRY: u8 = 2;
 /// Behind all keys.
 const END: &[u8] = &[0xff];
@@ -75,47 +72,26 @@ impl Kept {
 pub struct Changes(Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
 impl Changes {
-    pub fn vote(&mut self, vote: &RaftVote) -> Result<(), String> {
-        self.put(KEY_VOTE, codec::encode(DISK, vote)?);
-        Ok(())
-    }
-
-    pub fn committed(&mut self, committed: Option<RaftLogId>) -> Result<(), String> {
-        self.put(KEY_COMMITTED, codec::encode(DISK, &committed)?);
-        Ok(())
-    }
-
-    pub fn purged(&mut self, purged: RaftLogId) -> Result<(), String> {
-        self.put(KEY_PURGED, codec::encode(DISK, &purged)?);
-        Ok(())
-    }
-
-    pub fn snapshot(&mut self, snapshot: &KeptSnapshot) -> Result<(), String> {
-        self.put(KEY_SNAPSHOT, codec::encode(DISK, snapshot)?);
-        Ok(())
+    /// Returns how many bytes the value takes.
+    pub fn put(&mut self, key: &[u8], value: &impl serde::Serialize) -> Result<usize, String> {
+        let bytes = codec::encode(DISK, value)?;
+        let len = bytes.len();
+        self.0.push((key.to_vec(), Some(bytes)));
+        Ok(len)
     }
 
     /// Returns how many bytes the entry takes.
     pub fn entry(&mut self, entry: &RaftEntry) -> Result<usize, String> {
-        let bytes = codec::encode(DISK, entry)?;
-        let len = bytes.len();
-        self.put(&entry_key(entry.log_id.index), bytes);
-        Ok(len)
+        self.put(&entry_key(entry.log_id.index), entry)
     }
 
     pub fn remove_entry(&mut self, index: u64) {
         self.0.push((entry_key(index), None));
     }
-
-    fn put(&mut self, key: &[u8], value: Vec<u8>) {
-        self.0.push((key.to_vec(), Some(value)));
-    }
 }
 
 fn entry_key(index: u64) -> Vec<u8> {
-    let mut key = vec![TAG_ENTRY];
-    key.extend_from_slice(&index.to_be_bytes());
-    key
+    [&[TAG_ENTRY][..], &index.to_be_bytes()].concat()
 }
 
 /// Who waits for a write.
@@ -212,7 +188,7 @@ impl RaftStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock()
     }
 
     /// Looks at what is kept.
@@ -250,7 +226,7 @@ impl RaftStore {
                     changes.0.push((key.to_vec(), None));
                 }
                 if let Some(bond) = bond {
-                    changes.put(KEY_BOND, codec::encode(DISK, bond)?);
+                    changes.put(KEY_BOND, bond)?;
                     kept.bond = Some(bond.clone());
                 }
                 for entry in entries {
@@ -357,9 +333,9 @@ impl Handle {
     ///
     /// # Errors
     /// Says why it is not.
-    pub async fn write(
+    pub async fn write<T>(
         &self,
-        change: impl FnOnce(&mut Kept, &mut Changes) -> Result<(), String>,
+        change: impl FnOnce(&mut Kept, &mut Changes) -> Result<T, String>,
     ) -> Result<(), String> {
         let (told, told_of) = oneshot::channel();
         self.submit(change, LogWaiter::Told(told))?;
@@ -370,9 +346,9 @@ impl Handle {
     ///
     /// # Errors
     /// When nothing is changed, and `done` not told.
-    pub fn submit(
+    pub fn submit<T>(
         &self,
-        change: impl FnOnce(&mut Kept, &mut Changes) -> Result<(), String>,
+        change: impl FnOnce(&mut Kept, &mut Changes) -> Result<T, String>,
         done: LogWaiter,
     ) -> Result<(), String> {
         let mut shared = self.store.lock();

@@ -22,7 +22,7 @@ use nomad_core::{
     model::node_id::NodeId,
     world::Position,
 };
-use nomad_network::{MemoryLinks, MemoryNetwork};
+use nomad_doubles::{MemoryLinks, MemoryNetwork};
 use nomad_ports::{
     Consensus as _, PeerTransport as _, consensus::ConsensusError, peer_transport::Service,
 };

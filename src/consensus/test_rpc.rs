@@ -19,7 +19,7 @@ use super::{
     types::{Participant, RaftEntry, RaftLogId, RaftMembership, RaftVote, SnapshotMeta, number_of},
 };
 use nomad_core::model::trace::TraceContext;
-use nomad_network::MemoryNetwork;
+use nomad_doubles::MemoryNetwork;
 use nomad_ports::{Consensus as _, PeerHandler};
 
 /// The number of a node under its first claim.

@@ -141,8 +141,10 @@ pub fn covers(configuration: &Configuration, answered: &BTreeSet<NodeId>) -> boo
         members.difference(answered).count() < replicas
     };
     match &configuration.old {
-        // The new replicas have everything only once the change is through; of a forced one the old ones may be lost.
-        Some(old) if !old.forced => covers(&old.members, old.replication_factor),
+        // What has lost its majority may be on one member alone (rule 14).
+        Some(_) if configuration.is_forced() => configuration.everybody().is_subset(answered),
+        // The new replicas have everything only once the change is through.
+        Some(old) => covers(&old.members, old.replication_factor),
         _ => covers(&configuration.members, configuration.replication_factor),
     }
 }
@@ -460,13 +462,14 @@ mod tests {
         assert!(!covers(&five, &answered(&[1, 2])));
         assert!(covers(&group(2), &answered(&[1])));
         assert!(!covers(&group(2), &answered(&[])));
-        let old = |forced| {
+        let old = |lost: &[u8]| {
             let members = (1..=3).map(node).collect();
-            Some(Old { members, replication_factor: 3, forced })
+            Some(Old { members, replication_factor: 3, lost: answered(lost) })
         };
-        let joint = Configuration { old: old(false), ..group(5) };
+        let joint = Configuration { old: old(&[]), ..group(5) };
         assert!(covers(&joint, &answered(&[3])) && !covers(&joint, &answered(&[4, 5])));
-        let forced = Configuration { old: old(true), ..group(5) };
-        assert!(covers(&forced, &answered(&[3, 4, 5])) && !covers(&forced, &answered(&[4, 5])));
+        let mut forced = Configuration { old: old(&[1, 2]), ..group(5) };
+        forced.members = answered(&[3, 4, 5]);
+        assert!(covers(&forced, &answered(&[3, 4, 5])) && !covers(&forced, &answered(&[3, 4])));
     }
 }

@@ -151,6 +151,21 @@ impl DataDir {
     }
 }
 
+/// Replaces a file of a data directory as a whole: written beside it and renamed, so that a crash leaves the old one or the
+/// new one. Only its owner may read it.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

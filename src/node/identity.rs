@@ -1,15 +1,10 @@
 //! The node's identity: an ed25519 key in its data directory, made at the first start, readable by its owner alone.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fs, io::ErrorKind, path::Path};
 
 use libp2p_identity::Keypair;
 
-use super::DataDirError;
+use super::{DataDirError, data_dir::replace};
 use nomad_core::model::node_id::NodeId;
 
 /// Who the node is.
@@ -37,18 +32,7 @@ impl Identity {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let key = Keypair::generate_ed25519();
                 let bytes = key.to_protobuf_encoding().map_err(|error| bad(error.to_string()))?;
-                // Written beside and renamed, so that a crash leaves no half key.
-                let partial = dir.join("identity.partial");
-                let mut file = OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(&partial)
-                    .map_err(io)?;
-                file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
-                fs::rename(&partial, &path).map_err(io)?;
-                File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+                replace(&path, &bytes).map_err(io)?;
                 key
             }
             Err(error) => return Err(io(error)),

@@ -1,14 +1,14 @@
 //! What a node must know of its membership after a crash: a small file in the data directory, replaced as a whole.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
+use super::data_dir::replace;
 use nomad_core::group::membership::Durable;
 use nomad_ports::DurableState;
 
@@ -67,15 +67,7 @@ impl DurableState for MembershipFile {
 
     fn save(&self, durable: &Durable) -> io::Result<()> {
         let content = MembershipRecord { format: FORMAT, durable: durable.clone() };
-        // Written beside and renamed, so that a crash leaves the old one or the new one.
-        let partial = self.dir.join("membership.partial");
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-        file.write_all(&serde_json::to_vec(&content)?)?;
-        file.sync_all()?;
-        fs::rename(&partial, self.path())?;
-        File::open(&self.dir)?.sync_all()
+        replace(&self.path(), &serde_json::to_vec(&content)?)
     }
 }
 

@@ -7,7 +7,10 @@ use std::fmt;
 
 use thiserror::Error;
 
-pub use nomad_core::{listing::ListingPage, repair::Expired};
+pub use nomad_core::{
+    listing::{ListingPage, ListingQuery},
+    repair::Expired,
+};
 use nomad_core::{
     model::{
         change::{Change, WriteRefusal, Written},
@@ -316,16 +319,14 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// When the engine cannot read it.
     fn get(&self, tier: Tier, id: &ObjectId, now: UnixSecs) -> Result<Option<Object>, StoreError>;
 
-    /// Returns the objects whose ids start with `prefix` and come after `after`, expired ones left out.
+    /// Returns a part of the objects in the order of their ids, expired ones left out.
     ///
     /// # Errors
     /// When the engine cannot read them.
     fn list(
         &self,
         tier: Tier,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
+        wanted: &ListingQuery,
         now: UnixSecs,
     ) -> Result<ListingPage, StoreError>;
 

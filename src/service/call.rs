@@ -49,11 +49,7 @@ static NAMES: LazyLock<[Arc<str>; 4]> =
 impl Entrance {
     /// Returns its name, as traces and figures show it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rest => "rest",
-            Self::Grpc => "grpc",
-            Self::Embedded => "embedded",
-        }
+        self.name()
     }
 
     fn name(self) -> &'static Arc<str> {

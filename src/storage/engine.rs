@@ -48,6 +48,12 @@ pub struct Engine {
     pub objects: Keyspace,
 }
 
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
 impl Engine {
     /// Waits until at most `most` memtables wait to be written to a table.
     ///

@@ -3,15 +3,15 @@
 //! Nothing here waits for the writer, for an fsync, or for the database to be opened again.
 
 use std::{
-    ops::Deref,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
 };
 
+use parking_lot::{Mutex, RwLock};
 use tracing::error;
 
 use super::{
@@ -35,7 +35,8 @@ use nomad_core::{
 use nomad_ports::{
     ObjectStore,
     object_store::{
-        Expired, ListingPage, RegisterHead, StoreCounts, StoreError, StoreHealth, StoreJob,
+        Expired, ListingPage, ListingQuery, RegisterHead, StoreCounts, StoreError, StoreHealth,
+        StoreJob,
     },
 };
 
@@ -59,7 +60,7 @@ pub struct FjallStore {
 pub(super) struct StoreShared {
     pub options: StoreOptions,
     /// `None` only while the database is being opened again.
-    pub engine: RwLock<Option<EngineSlot>>,
+    pub engine: RwLock<Option<Engine>>,
     pub health: RwLock<StoreHealth>,
     /// What the store does not do while its disk is too full for more. Nothing has failed then.
     pub shortage: RwLock<StoreHealth>,
@@ -72,65 +73,18 @@ pub(super) struct StoreShared {
     latest_ms: AtomicU64,
     /// The time of the greatest version that the writer has given or seen.
     pub latest_version: AtomicU64,
-    pub facts: SharedFacts,
-    pub counts: Counts,
+    /// What is known of the records; the writer sets it.
+    pub facts: Mutex<Facts>,
+    /// What the writer has done.
+    pub counts: Mutex<StoreCounts>,
+    pub waiting: Waiting,
 }
 
-/// What is known of the records; the writer sets it.
+/// What waits for the writer.
 #[derive(Debug, Default)]
-pub(super) struct SharedFacts {
-    has_registers: AtomicBool,
-    is_loose: AtomicBool,
-    outbox_entries: AtomicU64,
-    outbox_bytes: AtomicU64,
-}
-
-impl SharedFacts {
-    pub fn read(&self) -> Facts {
-        Facts {
-            has_registers: self.has_registers.load(Relaxed),
-            is_loose: self.is_loose.load(Relaxed),
-            outbox_entries: self.outbox_entries.load(Relaxed),
-            outbox_bytes: self.outbox_bytes.load(Relaxed),
-        }
-    }
-
-    pub fn set(&self, facts: Facts) {
-        self.has_registers.store(facts.has_registers, Relaxed);
-        self.is_loose.store(facts.is_loose, Relaxed);
-        self.outbox_entries.store(facts.outbox_entries, Relaxed);
-        self.outbox_bytes.store(facts.outbox_bytes, Relaxed);
-    }
-}
-
-pub(super) struct EngineSlot(pub Engine);
-
-impl std::fmt::Debug for EngineSlot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Engine")
-    }
-}
-
-impl Deref for EngineSlot {
-    type Target = Engine;
-
-    fn deref(&self) -> &Engine {
-        &self.0
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub writes: AtomicU64,
-    pub batches: AtomicU64,
-    pub fsyncs: AtomicU64,
-    pub swept: AtomicU64,
-    pub register_writes: AtomicU64,
-    pub recoveries: AtomicU64,
-    pub waiting: AtomicU64,
-    pub waiting_bytes: AtomicU64,
-    /// As the writer has measured it last: the engine measures under the lock that an fsync holds.
-    pub disk_bytes: AtomicU64,
+pub(super) struct Waiting {
+    pub jobs: AtomicU64,
+    pub bytes: AtomicU64,
 }
 
 impl FjallStore {
@@ -143,11 +97,9 @@ impl FjallStore {
         let opened = OpenedDir::of(&options.dir)
             .map_err(|source| StoreOpenError::Dir { dir: options.dir.clone(), source })?;
         let clock = HybridClock::new(options.node_tag, found.clock);
-        let facts = SharedFacts::default();
-        facts.set(found.facts);
         let shared = Arc::new(StoreShared {
             options,
-            engine: RwLock::new(Some(EngineSlot(engine))),
+            engine: RwLock::new(Some(engine)),
             health: RwLock::new(StoreHealth::Up),
             shortage: RwLock::new(StoreHealth::Up),
             opened,
@@ -155,8 +107,9 @@ impl FjallStore {
             writer_failed: AtomicBool::new(false),
             latest_ms: AtomicU64::new(found.latest.0),
             latest_version: AtomicU64::new(clock.last().time),
-            facts,
-            counts: Counts::default(),
+            facts: Mutex::new(found.facts),
+            counts: Mutex::default(),
+            waiting: Waiting::default(),
         });
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let mut writer = Writer::new(Arc::clone(&shared), clock);
@@ -175,15 +128,15 @@ impl FjallStore {
 
     /// Finishes what waits, makes it durable, and closes the database. Later writes get [`StoreError::Closed`].
     pub fn close(&self) {
-        lock(&self.queue).take();
+        self.queue.lock().take();
         // Nobody else waits at the lock for the writer to end.
-        let writer = lock(&self.writer).take();
+        let writer = self.writer.lock().take();
         if let Some(writer) = writer
             && writer.join().is_err()
         {
             error!("the writer thread ended in a panic");
         }
-        *write(&self.shared.engine) = None;
+        *self.shared.engine.write() = None;
     }
 }
 
@@ -196,22 +149,22 @@ impl Drop for FjallStore {
 impl ObjectStore for FjallStore {
     fn submit(&self, job: StoreJob) {
         let at = self.shared.options.clock.monotonic();
-        let queue = lock(&self.queue);
+        let queue = self.queue.lock();
         let Some(queue) = queue.as_ref() else {
             return job.refuse(StoreError::Closed);
         };
-        let counts = &self.shared.counts;
+        let Waiting { jobs, bytes: all_bytes } = &self.shared.waiting;
         let bytes = value_bytes(&job) as u64;
-        let waiting = counts.waiting.fetch_add(1, Relaxed);
-        let waiting_bytes = counts.waiting_bytes.fetch_add(bytes, Relaxed);
+        let waiting = jobs.fetch_add(1, Relaxed);
+        let waiting_bytes = all_bytes.fetch_add(bytes, Relaxed);
         let sent = if waiting > 0 && waiting_bytes.saturating_add(bytes) > QUEUE_BYTES_MAX {
             Err(TrySendError::Full(QueuedJob { job, at }))
         } else {
             queue.try_send(QueuedJob { job, at })
         };
         let Err(error) = sent else { return };
-        counts.waiting.fetch_sub(1, Relaxed);
-        counts.waiting_bytes.fetch_sub(bytes, Relaxed);
+        jobs.fetch_sub(1, Relaxed);
+        all_bytes.fetch_sub(bytes, Relaxed);
         match error {
             TrySendError::Full(QueuedJob { job, .. }) => job.refuse(StoreError::Full { waiting }),
             TrySendError::Disconnected(QueuedJob { job, .. }) => job.refuse(StoreError::Closed),
@@ -227,17 +180,15 @@ impl ObjectStore for FjallStore {
     fn list(
         &self,
         tier: Tier,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
+        wanted: &ListingQuery,
         now: UnixSecs,
     ) -> Result<ListingPage, StoreError> {
         let now = self.shared.latest(now);
-        self.shared.with_engine(|engine| reading::list(engine, tier, prefix, after, limit, now))
+        self.shared.with_engine(|engine| reading::list(engine, tier, wanted, now))
     }
 
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, StoreError> {
-        let is_loose = self.shared.facts.is_loose.load(Relaxed);
+        let is_loose = self.shared.facts.lock().is_loose;
         self.shared
             .with_engine(|engine| reading::register(&RecordSnapshot::of(engine), id, is_loose))
     }
@@ -248,7 +199,7 @@ impl ObjectStore for FjallStore {
         after: Option<&ObjectId>,
         limit: usize,
     ) -> Result<Vec<RegisterHead>, StoreError> {
-        let is_loose = self.shared.facts.is_loose.load(Relaxed);
+        let is_loose = self.shared.facts.lock().is_loose;
         self.shared.with_engine(|engine| {
             reading::registers(&RecordSnapshot::of(engine), shard, after, limit, is_loose)
         })
@@ -269,7 +220,7 @@ impl ObjectStore for FjallStore {
     }
 
     fn outbox_entry(&self, id: &ObjectId) -> Result<Option<Value>, StoreError> {
-        if self.shared.facts.outbox_entries.load(Relaxed) == 0 {
+        if self.shared.facts.lock().outbox_entries == 0 {
             return Ok(None);
         }
         self.shared.with_engine(|engine| reading::outbox_entry(engine, id))
@@ -292,7 +243,7 @@ impl ObjectStore for FjallStore {
         if self.shared.writer_failed.load(Relaxed) {
             return StoreHealth::Failed { reason: WRITER_FAILED.into() };
         }
-        let health = read(&self.shared.health).clone();
+        let health = self.shared.health.read().clone();
         match health {
             StoreHealth::Up => self.shared.shortage(),
             failing => failing,
@@ -300,19 +251,9 @@ impl ObjectStore for FjallStore {
     }
 
     fn counts(&self) -> StoreCounts {
-        let counts = &self.shared.counts;
-        StoreCounts {
-            writes: counts.writes.load(Relaxed),
-            batches: counts.batches.load(Relaxed),
-            fsyncs: counts.fsyncs.load(Relaxed),
-            swept: counts.swept.load(Relaxed),
-            recoveries: counts.recoveries.load(Relaxed),
-            waiting: counts.waiting.load(Relaxed),
-            disk_bytes: counts.disk_bytes.load(Relaxed),
-            register_writes: counts.register_writes.load(Relaxed),
-            outbox_entries: self.shared.facts.outbox_entries.load(Relaxed),
-            outbox_bytes: self.shared.facts.outbox_bytes.load(Relaxed),
-        }
+        let Facts { outbox_entries, outbox_bytes, .. } = *self.shared.facts.lock();
+        let waiting = self.shared.waiting.jobs.load(Relaxed);
+        StoreCounts { waiting, outbox_entries, outbox_bytes, ..*self.shared.counts.lock() }
     }
 }
 
@@ -322,16 +263,12 @@ impl StoreShared {
         &self,
         read: impl FnOnce(&Engine) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let slot = match self.engine.try_read() {
-            Ok(slot) => slot,
-            Err(TryLockError::Poisoned(error)) => error.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Reopening),
-        };
-        slot.as_ref().map_or(Err(StoreError::Reopening), |engine| read(engine))
+        let slot = self.engine.try_read().ok_or(StoreError::Reopening)?;
+        slot.as_ref().map_or(Err(StoreError::Reopening), read)
     }
 
     pub fn set_health(&self, health: StoreHealth) {
-        *write(&self.health) = health;
+        *self.health.write() = health;
     }
 
     /// Returns `now`, or the latest time seen before if the clock was set back.
@@ -348,16 +285,4 @@ impl StoreShared {
     fn latest(&self, now: UnixSecs) -> UnixSecs {
         self.latest_ms(UnixMs(now.0.saturating_mul(1000))).secs()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -45,19 +45,11 @@ pub fn tier_tag(tier: Tier) -> u8 {
 }
 
 pub fn object_key(tier: Tier, id: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(1 + id.len());
-    key.push(tier_tag(tier));
-    key.extend_from_slice(id.as_bytes());
-    key
+    [&[tier_tag(tier)][..], id.as_bytes()].concat()
 }
 
 pub fn expiry_key(at: UnixSecs, tier: Tier, id: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(10 + id.len());
-    key.push(TAG_EXPIRY);
-    key.extend_from_slice(&at.0.to_be_bytes());
-    key.push(tier_tag(tier));
-    key.extend_from_slice(id.as_bytes());
-    key
+    [&[TAG_EXPIRY][..], &at.0.to_be_bytes(), &[tier_tag(tier)], id.as_bytes()].concat()
 }
 
 /// Reads an expiry key back: when, which tier, which object.
@@ -77,17 +69,12 @@ pub fn parse_expiry_key(key: &[u8]) -> Option<(UnixSecs, Tier, ObjectId)> {
 }
 
 pub fn encode_version(version: Version) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    let (time, node) = bytes.split_at_mut(8);
-    time.copy_from_slice(&version.time.to_be_bytes());
-    node.copy_from_slice(&version.node.to_be_bytes());
-    bytes
+    (u128::from(version.time) << 64 | u128::from(version.node)).to_be_bytes()
 }
 
 pub fn decode_version(bytes: &[u8]) -> Option<Version> {
-    let (time, rest) = bytes.split_first_chunk::<8>()?;
-    let node: [u8; 8] = rest.try_into().ok()?;
-    Some(Version { time: u64::from_be_bytes(*time), node: u64::from_be_bytes(node) })
+    let number = u128::from_be_bytes(bytes.try_into().ok()?);
+    Some(Version { time: (number >> 64) as u64, node: number as u64 })
 }
 
 /// Writes the greatest version known and the latest time seen.

@@ -1,9 +1,8 @@
 //! A store in memory, for tests under paused time: it has no thread, decides at once, and forgets when dropped.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, sync::Arc};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     reading::{self, Facts},
@@ -21,7 +20,8 @@ use nomad_core::{
 use nomad_ports::{
     Clock, ObjectStore,
     object_store::{
-        Expired, ListingPage, RegisterHead, StoreCounts, StoreError, StoreHealth, StoreJob,
+        Expired, ListingPage, ListingQuery, RegisterHead, StoreCounts, StoreError, StoreHealth,
+        StoreJob,
     },
 };
 
@@ -63,7 +63,7 @@ impl MemoryStore {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -137,14 +137,12 @@ impl ObjectStore for MemoryStore {
     fn list(
         &self,
         tier: Tier,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
+        wanted: &ListingQuery,
         now: UnixSecs,
     ) -> Result<ListingPage, StoreError> {
         let mut state = self.state();
         let now = state.latest_secs(now);
-        reading::list(&state.records, tier, prefix, after, limit, now)
+        reading::list(&state.records, tier, wanted, now)
     }
 
     fn register(&self, id: &ObjectId) -> Result<Option<Register>, StoreError> {

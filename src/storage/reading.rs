@@ -19,7 +19,7 @@ use nomad_core::{
     },
     register::{Register, ShardState, Value, shard_of},
 };
-use nomad_ports::object_store::{Expired, ListingPage, RegisterHead, StoreError};
+use nomad_ports::object_store::{Expired, ListingPage, ListingQuery, RegisterHead, StoreError};
 
 /// The most records that one page of a listing looks at, however many of them have expired.
 const SCAN_MAX: usize = 100_000;
@@ -72,9 +72,7 @@ pub fn object(
 pub fn list(
     table: &impl RecordTable,
     tier: Tier,
-    prefix: &str,
-    after: Option<&str>,
-    limit: usize,
+    ListingQuery { prefix, after, limit }: &ListingQuery,
     now: UnixSecs,
 ) -> Result<ListingPage, StoreError> {
     let mut start = object_key(tier, prefix);
@@ -89,7 +87,7 @@ pub fn list(
         if !id.as_str().starts_with(prefix) {
             break;
         }
-        if page.items.len() == limit || scanned == SCAN_MAX {
+        if page.items.len() == *limit || scanned == SCAN_MAX {
             page.next = last;
             break;
         }

@@ -211,10 +211,7 @@ pub fn damaged_head(id: ObjectId) -> RegisterHead {
 }
 
 pub fn register_key(id: &ObjectId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(2 + id.as_str().len());
-    key.extend_from_slice(&[TAG_REGISTER, shard_of(id)]);
-    key.extend_from_slice(id.as_str().as_bytes());
-    key
+    [&[TAG_REGISTER, shard_of(id)][..], id.as_str().as_bytes()].concat()
 }
 
 /// The keys of a shard's registers: the first, and the first behind them.
@@ -228,19 +225,12 @@ pub fn shard_key(shard: u8) -> Vec<u8> {
 }
 
 pub fn outbox_key(id: &ObjectId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(1 + id.as_str().len());
-    key.push(TAG_OUTBOX);
-    key.extend_from_slice(id.as_str().as_bytes());
-    key
+    [&[TAG_OUTBOX][..], id.as_str().as_bytes()].concat()
 }
 
 /// The expiry index of objects with a register.
 pub fn expiring_key(at: UnixSecs, id: &ObjectId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(9 + id.as_str().len());
-    key.push(TAG_EXPIRING);
-    key.extend_from_slice(&at.0.to_be_bytes());
-    key.extend_from_slice(id.as_str().as_bytes());
-    key
+    [&[TAG_EXPIRING][..], &at.0.to_be_bytes(), id.as_str().as_bytes()].concat()
 }
 
 /// Reads a key of that index back: when, and which object.
@@ -286,10 +276,7 @@ pub fn encode_outbox(value: &Value) -> Option<Vec<u8>> {
             (KIND_TOMBSTONE, encode_version(*version).to_vec())
         }
     };
-    let mut out = Vec::with_capacity(2 + rest.len());
-    out.extend_from_slice(&[RECORD_FORMAT, kind]);
-    out.extend_from_slice(&rest);
-    Some(out)
+    Some([&[RECORD_FORMAT, kind][..], &rest].concat())
 }
 
 /// Reads an entry of the outbox back. An object's bytes share the memory of `record`.

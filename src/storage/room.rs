@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::fjall_store::{StoreShared, read, write};
+use super::fjall_store::StoreShared;
 use nomad_core::model::time::MonotonicUs;
 use nomad_ports::object_store::StoreHealth;
 
@@ -28,11 +28,8 @@ impl StoreShared {
     /// Returns how many bytes have to be free for the engine to go on.
     pub fn needed_bytes(&self) -> u64 {
         // While the database is being opened again, nothing waits to be written to a table.
-        let unflushed = self
-            .engine
-            .try_read()
-            .ok()
-            .and_then(|slot| slot.as_ref().map(|engine| engine.db.write_buffer_size()));
+        let slot = self.engine.try_read();
+        let unflushed = slot.and_then(|slot| Some(slot.as_ref()?.db.write_buffer_size()));
         OWN_BYTES + unflushed.unwrap_or(0).min(UNFLUSHED_BYTES_MAX)
     }
 
@@ -66,13 +63,13 @@ impl StoreShared {
 
     fn show_room(&self, shortage: StoreHealth) {
         if shortage != StoreHealth::Up || self.is_short() {
-            *write(&self.shortage) = shortage;
+            *self.shortage.write() = shortage;
         }
     }
 
     /// Tells whether the disk was too full for more.
     pub fn is_short(&self) -> bool {
-        *read(&self.shortage) != StoreHealth::Up
+        *self.shortage.read() != StoreHealth::Up
     }
 
     /// Says what the disk has no room for. It looks itself unless somebody has just done so.
@@ -81,7 +78,7 @@ impl StoreShared {
         if self.options.clock.monotonic().since(seen) > AGE_US_MAX {
             self.look_at_room(0);
         }
-        read(&self.shortage).clone()
+        self.shortage.read().clone()
     }
 
     fn free_bytes(&self) -> Option<u64> {

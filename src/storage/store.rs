@@ -15,8 +15,8 @@ use nomad_core::model::{
 use nomad_ports::{
     ObjectStore as _,
     object_store::{
-        Completion, ListingPage, Receipt, StoreCounts, StoreError, StoreHealth, StoreJob, Swept,
-        WriteJob, WriteResult,
+        Completion, ListingPage, ListingQuery, Receipt, StoreCounts, StoreError, StoreHealth,
+        StoreJob, Swept, WriteJob, WriteResult,
     },
 };
 
@@ -154,7 +154,8 @@ impl Store {
         limit: usize,
     ) -> Result<ListingPage, StoreError> {
         let now = self.inner.options().clock.wall().secs();
-        self.inner.list(Tier::Group, prefix, after, limit, now)
+        let after = after.map(str::to_owned);
+        self.inner.list(Tier::Group, &ListingQuery { prefix: prefix.to_owned(), after, limit }, now)
     }
 
     /// Removes up to `limit` expired objects from the disk. They are absent already; this makes room.

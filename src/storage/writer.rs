@@ -20,19 +20,16 @@ use tracing::{error, info};
 use super::{
     FaultPoint,
     engine::{CommitError, Engine},
-    fjall_store::{EngineSlot, StoreShared, WRITER_FAILED, read, write},
+    fjall_store::{StoreShared, WRITER_FAILED},
     recovery,
     room::Room,
     stage::{BatchStage, PendingAnswer, QueuedJob, Staged},
 };
-use nomad_core::{
-    model::{
-        durability::Durability,
-        hlc::HybridClock,
-        pause,
-        time::{MonotonicUs, UnixMs},
-    },
-    register::Value,
+use nomad_core::model::{
+    durability::Durability,
+    hlc::HybridClock,
+    pause,
+    time::{MonotonicUs, UnixMs},
 };
 use nomad_ports::object_store::{StoreError, StoreHealth, StoreJob};
 
@@ -127,15 +124,15 @@ impl Writer {
     }
 
     fn is_read_only(&self) -> bool {
-        matches!(*read(&self.shared.health), StoreHealth::ReadOnly { .. })
+        matches!(*self.shared.health.read(), StoreHealth::ReadOnly { .. })
     }
 
     fn on_batch(&mut self, batch: Vec<QueuedJob>) {
         let shared = Arc::clone(&self.shared);
         let bytes = batch.iter().map(|queued| value_bytes(&queued.job) as u64).sum();
-        shared.counts.waiting.fetch_sub(batch.len() as u64, Relaxed);
-        shared.counts.waiting_bytes.fetch_sub(bytes, Relaxed);
-        let health = read(&shared.health).clone();
+        shared.waiting.jobs.fetch_sub(batch.len() as u64, Relaxed);
+        shared.waiting.bytes.fetch_sub(bytes, Relaxed);
+        let health = shared.health.read().clone();
         if let StoreHealth::ReadOnly { reason } = health {
             return refuse_all(batch, &StoreError::ReadOnly { reason });
         }
@@ -144,7 +141,7 @@ impl Writer {
             Room::ForDeletions(reason) => Some(reason),
             Room::None(reason) => return refuse_all(batch, &StoreError::ReadOnly { reason }),
         };
-        let slot = read(&shared.engine);
+        let slot = shared.engine.read();
         let Some(engine) = slot.as_ref() else {
             return refuse_all(batch, &StoreError::Reopening);
         };
@@ -186,7 +183,7 @@ impl Writer {
         (start, now): (MonotonicUs, UnixMs),
         short: Option<&str>,
     ) -> Staged {
-        let facts = self.shared.facts.read();
+        let facts = *self.shared.facts.lock();
         let stage = BatchStage {
             table: engine,
             clock: &mut self.clock,
@@ -201,20 +198,18 @@ impl Writer {
     }
 
     fn on_committed(&mut self, staged: Staged, start: MonotonicUs, wrote: bool, sync: bool) {
-        let counts = &self.shared.counts;
-        counts.writes.fetch_add(staged.writes, Relaxed);
-        counts.swept.fetch_add(staged.swept, Relaxed);
-        counts.register_writes.fetch_add(staged.register_writes, Relaxed);
-        self.shared.facts.set(staged.facts);
-        if wrote {
-            counts.batches.fetch_add(1, Relaxed);
-            if sync {
-                counts.fsyncs.fetch_add(1, Relaxed);
-            } else if self.unsynced_since.is_none() {
-                self.unsynced_since = Some(self.shared.options.clock.monotonic());
-            }
-        }
+        *self.shared.facts.lock() = staged.facts;
+        let mut counts = self.shared.counts.lock();
+        counts.writes += staged.writes;
+        counts.swept += staged.swept;
+        counts.register_writes += staged.register_writes;
+        counts.batches += u64::from(wrote);
+        counts.fsyncs += u64::from(wrote && sync);
+        drop(counts);
         let now = self.shared.options.clock.monotonic();
+        if wrote && !sync {
+            self.unsynced_since.get_or_insert(now);
+        }
         answer(staged, None, now.since(start));
         if Duration::from_micros(now.since(self.measured_at)) >= MEASURE_PAUSE {
             self.measure();
@@ -224,9 +219,9 @@ impl Writer {
     /// Measures how much of the disk is used.
     pub fn measure(&mut self) {
         self.measured_at = self.shared.options.clock.monotonic();
-        let used = read(&self.shared.engine).as_ref().map(|engine| engine.db.disk_space());
+        let used = self.shared.engine.read().as_ref().map(|engine| engine.db.disk_space());
         if let Some(Ok(used)) = used {
-            self.shared.counts.disk_bytes.store(used, Relaxed);
+            self.shared.counts.lock().disk_bytes = used;
         }
     }
 
@@ -261,16 +256,14 @@ impl Writer {
             return;
         }
         let shared = &self.shared;
-        let slot = read(&shared.engine);
+        let slot = shared.engine.read();
         let Some(engine) = slot.as_ref() else { return };
         let fault = shared.options.faults.as_ref().map_or(Ok(()), |f| f(FaultPoint::Fsync));
         let synced = fault
             .map_err(|error| error.to_string())
             .and_then(|()| engine.db.persist(PersistMode::SyncData).map_err(|e| e.to_string()));
         match synced {
-            Ok(()) => {
-                shared.counts.fsyncs.fetch_add(1, Relaxed);
-            }
+            Ok(()) => shared.counts.lock().fsyncs += 1,
             Err(reason) => {
                 error!(%reason, "the journal could not be flushed; writes are refused until the store has recovered");
                 shared.set_health(StoreHealth::ReadOnly {
@@ -292,19 +285,19 @@ impl Writer {
         if let Err(reason) = is_there.and_then(|()| recovery::probe(&shared.options, needed)) {
             return self.postpone_recovery(&reason);
         }
-        let mut slot = write(&shared.engine);
+        let mut slot = shared.engine.write();
         // The directory stays locked until the last handle is gone.
         *slot = None;
         match recovery::reopen(&shared.options) {
             Ok((engine, opened)) => {
-                *slot = Some(EngineSlot(engine));
-                shared.facts.set(opened.facts);
+                *slot = Some(engine);
+                *shared.facts.lock() = opened.facts;
                 drop(slot);
                 if let Some(last) = opened.clock {
                     self.clock.observe(last);
                 }
                 self.unsynced_since = None;
-                shared.counts.recoveries.fetch_add(1, Relaxed);
+                shared.counts.lock().recoveries += 1;
                 self.attempts = 0;
                 shared.set_health(StoreHealth::Up);
                 self.measure();
@@ -345,21 +338,17 @@ fn gather(first: QueuedJob, jobs: &Receiver<QueuedJob>) -> Vec<QueuedJob> {
 
 /// What a job adds to the journal, roughly.
 pub(super) fn value_bytes(job: &StoreJob) -> usize {
-    let bytes_of = |value: &Value| match value {
-        Value::Live(object) => object.value.len(),
-        Value::Absent | Value::Tombstone(_) => 0,
-    };
     match job {
         StoreJob::Write(job) => job.change.value_bytes(),
         StoreJob::Sweep { .. } => 0,
         StoreJob::Registers(job) => {
             let values = job.writes.iter().filter_map(|(_, register)| register.as_ref());
-            values.map(|register| bytes_of(&register.value)).sum::<usize>()
+            values.map(|register| register.value.len_bytes()).sum::<usize>()
                 + job.writes.len() * RECORD_BYTES
         }
         StoreJob::Outbox(job) => {
             let change = &job.change;
-            change.put.iter().map(|(_, value)| bytes_of(value)).sum::<usize>()
+            change.put.iter().map(|(_, value)| value.len_bytes()).sum::<usize>()
                 + (change.put.len() + change.remove.len()) * RECORD_BYTES
         }
     }

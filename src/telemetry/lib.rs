@@ -203,19 +203,5 @@ fn join(span: &Span, cx: TraceContext, own: SpanId) {
     });
 }
 
-/// The subscriber that `install` installs with JSON lines, around another writer and exporter.
-#[cfg(test)]
-fn subscriber<W>(
-    log: &LogConfig,
-    guard: &Guard,
-    writer: W,
-) -> impl Subscriber + Send + Sync + use<W>
-where
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    let logged = json_layer::<tracing_subscriber::Registry, W>(log, writer).unwrap().boxed();
-    tracing_subscriber::registry().with(guard.beside(logged))
-}
-
 #[cfg(test)]
 mod tests;

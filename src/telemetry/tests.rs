@@ -25,6 +25,19 @@ impl io::Write for Written {
     }
 }
 
+/// The subscriber that `install` installs with JSON lines, around another writer and exporter.
+fn subscriber<W>(
+    log: &LogConfig,
+    guard: &Guard,
+    writer: W,
+) -> impl Subscriber + Send + Sync + use<W>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let logged = json_layer::<tracing_subscriber::Registry, W>(log, writer).unwrap().boxed();
+    tracing_subscriber::registry().with(guard.beside(logged))
+}
+
 /// Runs `work` under `subscriber`, one test at a time: a span that one thread enters for the first time while another
 /// installs a subscriber can be remembered as that other one wants it.
 fn alone_under(subscriber: impl Subscriber + Send + Sync + 'static, work: impl FnOnce()) {

@@ -227,6 +227,16 @@ fn a_group_is_one_only_if_all_its_members_agree() {
     }
 }
 
+#[test]
+fn a_group_that_changes_is_not_at_rest() {
+    let both = ["a", "b"];
+    let ids = both.map(ToOwned::to_owned).into();
+    let mut changing = view_of("b", 3, "a", &both).document;
+    changing["change"] = json!({ "joining": ["b"] });
+    let views = vec![view_of("a", 3, "a", &both), View::of(changing)];
+    assert!(one_group(views, &ids).is_none());
+}
+
 #[tokio::test]
 async fn a_history_that_only_grows_is_one() {
     let history = History::start();

@@ -180,6 +180,81 @@ async fn a_network_that_falls_in_two_has_one_history() {
     say(&cluster.assert_one_history());
 }
 
+/// Goal: a change of the members ends although objects have lost the majority of their replicas to a partition that is longer
+/// than a silent member is kept, and than a group without its majority is kept: the three go on with all objects, the two are
+/// members again, Method: five members and 60 objects, some of which have two
+/// of their three replicas on the two; the trunk between two switches is cut.
+#[tokio::test]
+async fn a_partition_that_outlasts_its_members_ends_with_all_objects() {
+    let test = "a_partition_that_outlasts_its_members_ends_with_all_objects";
+    let Some(lab) = Lab::new(test) else { return };
+    let (left, right) = (lab.switch("left"), lab.switch("right"));
+    let trunk = lab.trunk(&left, &right);
+    let mut hosts: Vec<_> = [1, 2, 3].map(|number| lab.host(&left, number)).into();
+    hosts.extend([4, 5].map(|number| lab.host(&right, number)));
+    let mut cluster =
+        Cluster::new().env("GROUP_QUORUMLOSSGRACE", "8s").env("GROUP_REMOVEAFTER", "10s");
+    let builders: Vec<_> =
+        hosts.iter().map(|host| on(host, by_mdns(&cluster, Role::Peer))).collect();
+    let (first, others) = builders.split_at(1);
+    cluster.add_all(first.iter().cloned()).await;
+    cluster.add_all(others.iter().cloned()).await;
+    let before = cluster.agree_on(0..5, 0, SETTLE * 2).await;
+    let path = |number: usize| format!("/nomad/v1/objects/partition:{number}");
+    let numbers = 0..60;
+    for number in numbers.clone() {
+        let http = &cluster.node(number % 5).http();
+        let put = http.call("PUT", &path(number)).header("nomad-mode", "safe");
+        put.body(format!("value {number}")).send().await.expect(201);
+    }
+    trunk.cut();
+    let cut = started();
+    let out = cluster
+        .eventually("the change ends without the two", SETTLE * 2, async || {
+            let view = cluster.view(0).await?;
+            (view.ids() == cluster.ids([0, 1, 2])).then_some(view)
+        })
+        .await;
+    assert_eq!(out.group, before.group, "{}", out.line());
+    let settled = cut.elapsed();
+    let two_id = cluster.id(4).to_owned();
+    logged(cluster.node(0), "what the change waits for", |line| {
+        let text = line.to_string();
+        text.contains("a change of the members waits") && text.contains(&two_id)
+    })
+    .await;
+    logged(cluster.node(0), "the change that went on by force", |line| {
+        line.to_string().contains("went on by force")
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(25).saturating_sub(cut.elapsed())).await;
+    trunk.heal();
+    let healed = started();
+    let after = cluster.agree(0..5, SETTLE * 2).await;
+    assert_eq!(after.group, before.group, "{}", after.line());
+    for number in numbers {
+        cluster
+            .eventually(&format!("object {number} at every member"), SETTLE, async || {
+                for member in 0..5 {
+                    let http = &cluster.node(member).http();
+                    let get = http.call("GET", &path(number)).header("nomad-mode", "safe");
+                    let answer = get.try_send().await.ok()?;
+                    let is_it = answer.status == 200 && answer.text() == format!("value {number}");
+                    if !is_it {
+                        return None;
+                    }
+                }
+                Some(())
+            })
+            .await;
+    }
+    say(&format!(
+        "the three settled {settled:?} after the cut; one group {:?} after the healing",
+        healed.elapsed()
+    ));
+    say(&cluster.assert_one_history());
+}
+
 /// A node whose cable is cut is missed. When the cable is back, the node is the same member again, without an operator.
 #[tokio::test]
 async fn a_node_that_was_cut_off_comes_back_by_itself() {

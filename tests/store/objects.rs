@@ -16,10 +16,8 @@ use nomad_core::model::{
     durability::Durability,
     time::{UnixMs, UnixSecs},
 };
-use nomad_ports::{
-    clock::ManualClock,
-    object_store::{StoreError, StoreHealth},
-};
+use nomad_doubles::ManualClock;
+use nomad_ports::object_store::{StoreError, StoreHealth};
 use nomad_storage::{FaultPoint, Store, StoreOpenError, StoreOptions, StoreWriteError};
 use tempfile::tempdir;
 
@@ -280,7 +278,7 @@ async fn a_nearly_full_disk_refuses_puts_takes_deletes_and_shows_in_the_health()
     store.put("a", "x", None).await.unwrap();
     store.close().await;
     let free = rustix_free(dir.path());
-    // More than is free, and half of it less.
+    // More than is free.
     let min_free_bytes = free + free / 4;
     let store =
         Store::open(StoreOptions { min_free_bytes, ..StoreOptions::new(dir.path()) }).unwrap();

@@ -19,9 +19,9 @@ use nomad_core::{
     },
     register::{Ballot, Register, ShardState, Tombstone, Value, shard_of},
 };
+use nomad_doubles::ManualClock;
 use nomad_ports::{
     ObjectStore,
-    clock::ManualClock,
     object_store::{
         Completion, OutboxChange, OutboxJob, Receipt, RegisterHead, RegisterJob, StoreError,
         StoreJob, Swept, WriteJob, WriteResult,

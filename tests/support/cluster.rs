@@ -448,8 +448,8 @@ impl Cluster {
     }
 
     /// Waits until these nodes are one group, and nobody else is in it: each is ready, names the same group, epoch,
-    /// super-peer and members, sees every member alive and as many of them voting as can, and exactly the super-peer says that it leads. Gives what the
-    /// super-peer says.
+    /// super-peer and members, knows of no change under way, sees every member alive and as many of them voting as can, and
+    /// exactly the super-peer says that it leads. Gives what the super-peer says.
     pub async fn agree(&self, numbers: impl IntoIterator<Item = usize>, limit: Duration) -> View {
         let numbers: Vec<_> = numbers.into_iter().collect();
         let what = format!("nodes {numbers:?} in one group that agrees");
@@ -546,6 +546,7 @@ pub fn one_group(views: Vec<View>, ids: &BTreeSet<String>) -> Option<View> {
             && (&view.group, view.epoch, &view.super_peer)
                 == (&first.group, first.epoch, &first.super_peer)
             && view.ids() == *ids
+            && view.document["change"].is_null()
             && view.voters == voters_of(ids.len())
             && view.members.values().all(|state| state == "alive")
     });

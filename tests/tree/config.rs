@@ -11,7 +11,7 @@ use std::{
 
 use nomad_config::{
     Config, ConfigErrors, ConfigKey, ConfigProblem, Durability, Env, Form, Kind, Loaded, Origin,
-    Origins, Position, RawConfig, RetrievalMode, Sources, StorageMode, key_table_markdown, load,
+    Origins, Position, RetrievalMode, Sources, StorageMode, key_table_markdown, load,
 };
 use tempfile::TempDir;
 
@@ -79,7 +79,7 @@ fn the_default_file_names_every_key_and_changes_nothing() {
     let file = crate::root().join(nomad_config::DEFAULT_FILE);
     let loaded = load_file(&file, &Vars::new(), &[]).unwrap();
     assert_eq!(loaded.config, Config::default());
-    for key in RawConfig::keys() {
+    for key in Config::keys() {
         let stands = matches!(loaded.origins.of(key.path), Origin::File { line: Some(_), .. });
         assert!(stands || key.default_text().is_empty(), "{} is missing", key.path);
     }
@@ -113,15 +113,15 @@ fn the_contracts_keys_have_the_contracts_defaults() {
         ("bootstrap.mdns", "true"),
     ];
     for (path, default) in contract {
-        let key = RawConfig::keys().iter().find(|key| key.path == path);
+        let key = Config::keys().iter().find(|key| key.path == path);
         assert_eq!(key.unwrap_or_else(|| panic!("no {path}")).default_text(), default, "{path}");
     }
 }
 
 #[test]
 fn defaults_are_valid_and_the_node_stands_in_the_middle() {
-    let (config, warnings) = RawConfig::default().validate(&Origins::default()).unwrap();
-    assert_eq!(config, Config::default());
+    let config = Config::default();
+    let warnings = config.validate(&Origins::default()).unwrap();
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.node.position, Position { x: 5.0, y: 5.0 });
     let wide = load_all("node: { world: { width: 100 }, position: { y: 1 } }", &[], &[]).unwrap();
@@ -131,7 +131,7 @@ fn defaults_are_valid_and_the_node_stands_in_the_middle() {
 #[test]
 fn the_documented_table_has_every_key_and_says_what_waits_for_more_nodes() {
     let table = key_table_markdown();
-    for key in RawConfig::keys() {
+    for key in Config::keys() {
         let row = table.lines().find(|line| line.starts_with(&format!("| `{}` |", key.path)));
         let waits = row.unwrap().contains("(no effect in this version)");
         assert_eq!(waits, !key.acts, "{}", key.path);
@@ -210,7 +210,7 @@ fn another_value(key: &ConfigKey) -> String {
 
 #[test]
 fn every_key_can_be_set_from_the_environment_and_survives_being_written() {
-    for key in RawConfig::keys() {
+    for key in Config::keys() {
         let (name, value) = (key.env_name(), another_value(key));
         let loaded = load_env(&[(&name, &value)]).unwrap_or_else(|errors| panic!("{errors}"));
         assert_ne!(loaded.config, Config::default(), "{name}={value} changed nothing");
@@ -225,7 +225,7 @@ fn every_key_can_be_set_from_the_environment_and_survives_being_written() {
 
 #[test]
 fn every_key_can_be_set_from_a_flag() {
-    for key in RawConfig::keys() {
+    for key in Config::keys() {
         let env = Vars::new();
         let flags = vec![(key.path.to_owned(), another_value(key), "--set")];
         let default_file = "no/such/file.yaml".into();

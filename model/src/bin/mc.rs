@@ -49,7 +49,7 @@ struct M {
     unreach: bool,
 }
 impl M {
-    fn env<'a>(&'a self, _s: &St) -> Env<'a> { Env { r: &self.r, hist: &self.hist } }
+    fn env<'a>(&'a self, _s: &St) -> Env<'a> { Env { r: &self.r, hist: &self.hist, due: &[] } }
     fn run(&self, s: &mut St, n: Nid, first: Vec<Out>, lose: bool) {
         let mut q: Vec<(Nid, Out)> = first.into_iter().map(|o| (n, o)).collect();
         let mut lose = lose;
@@ -81,7 +81,7 @@ impl M {
                     s.bad |= !h.is_consistent();
                     s.hist = Arc::new(h);
                 }
-                Out::Bulk => {}
+                Out::Bulk | Out::Ended { .. } => {}
                 Out::ScanAck { epoch } => if epoch == s.cur as u16 + 1 { s.acks |= 1 << n },
                 Out::DropReady { key, b, .. } => {
                     s.drops += 1;

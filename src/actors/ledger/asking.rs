@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
 
-use super::{ASK_LIMIT, LedgerActor, LedgerMsg};
+use super::{ASK_LIMIT, LedgerActor, LedgerCx, LedgerMsg};
 use crate::{
     codec,
     door::{self, PeerMessage as _},
+    membership::ControlReply,
     recorder::Outcome,
-    shell::{Handling, Reply},
+    shell::Reply,
 };
 use nomad_core::{
     group::{PeerError, control::ControlError, replication::may_be_forgotten},
@@ -21,10 +22,10 @@ use nomad_core::{
     register::Value,
 };
 
-type Asking = BoxFuture<'static, Result<LedgerAnswer, String>>;
+type Asking<E = ControlError> = BoxFuture<'static, Result<LedgerAnswer, E>>;
 
 impl LedgerActor {
-    pub(super) fn tell(&self, cx: &Handling<'_, LedgerMsg>, to: NodeId, notice: &Notice) {
+    pub(super) fn tell(&self, cx: &LedgerCx<'_>, to: NodeId, notice: &Notice) {
         let told = codec::encode(LedgerMsg::VERSION, notice).and_then(|body| {
             let trace = cx.cx.trace;
             let told = self.args.transport.tell(to, LedgerMsg::SERVICE, trace, body);
@@ -39,7 +40,7 @@ impl LedgerActor {
     /// Asks another member, and then says so to the core.
     pub(super) fn ask_for(
         &self,
-        cx: &Handling<'_, LedgerMsg>,
+        cx: &LedgerCx<'_>,
         ticket: Ticket,
         to: NodeId,
         question: &LedgerRequest,
@@ -57,60 +58,54 @@ impl LedgerActor {
 
     fn ask(
         &self,
-        cx: &Handling<'_, LedgerMsg>,
+        cx: &LedgerCx<'_>,
         to: NodeId,
         question: &LedgerRequest,
         limit: Duration,
-    ) -> Asking {
+    ) -> Asking<String> {
         door::ask::<LedgerMsg>(&self.args.transport, to, cx.cx.trace, question, limit)
     }
 
     /// Asks another member because a client wants to know, for as long as that waits.
-    fn ask_for_client(
-        &self,
-        cx: &Handling<'_, LedgerMsg>,
-        to: NodeId,
-        question: &LedgerRequest,
-    ) -> Asking {
+    fn ask_for_client(&self, cx: &LedgerCx<'_>, to: NodeId, question: &LedgerRequest) -> Asking {
         let now = cx.kit.clock.monotonic();
         let left = cx.cx.deadline.map_or(ASK_LIMIT, |at| Duration::from_micros(at.since(now)));
-        self.ask(cx, to, question, left.min(ASK_LIMIT))
+        let asking = self.ask(cx, to, question, left.min(ASK_LIMIT));
+        asking.map_err(move |reason| unreachable_now(to, &reason)).boxed()
     }
 
     // ---- other members ----
 
     pub(super) fn on_asked(
         &mut self,
-        cx: &Handling<'_, LedgerMsg>,
+        cx: &LedgerCx<'_>,
         from: NodeId,
         question: LedgerRequest,
         reply: Reply<LedgerAnswer>,
     ) -> Outcome {
-        let (answer, effects) = self.driver.with(cx, |core, now| core.answer(now, from, &question));
+        let (answer, effects) = self
+            .driver
+            .with(cx, |core, now| (core.answer(now, from, &question), core.take_effects()));
         self.carry_out(cx, effects);
         // Only the member itself knows whether a caller's word about it is true.
         if let (LedgerRequest::Refer { id, member, .. }, LedgerAnswer::NotHeld) =
             (&question, &answer)
             && self.driver.core().refer(*member, id) == Word::AskMember
         {
-            let holds = self.holds(cx, *member, id.clone());
-            tokio::spawn(async move {
-                reply.send(match holds.await {
-                    Ok(true) => LedgerAnswer::Done(true),
-                    Ok(false) => LedgerAnswer::NotHeld,
-                    Err(_) => LedgerAnswer::NotYet,
-                });
-            });
+            reply.send_later(self.holds(cx, *member, id.clone()).map(|holds| match holds {
+                Ok(true) => LedgerAnswer::Done(true),
+                Ok(false) => LedgerAnswer::NotHeld,
+                Err(_) => LedgerAnswer::NotYet,
+            }));
             return Outcome::Done("asked the member");
         }
-        reply.send(answer);
-        Outcome::Done("answered")
+        reply.end(answer, Outcome::Done("answered"))
     }
 
     /// Asks a member whether it holds an object. If it does, that is entered.
     fn holds(
         &self,
-        cx: &Handling<'_, LedgerMsg>,
+        cx: &LedgerCx<'_>,
         member: NodeId,
         id: ObjectId,
     ) -> BoxFuture<'static, Result<bool, ControlError>> {
@@ -119,16 +114,14 @@ impl LedgerActor {
         let asking = self.ask_for_client(cx, member, &question);
         let news = self.driver.optional(cx);
         Box::pin(async move {
-            match asking.await {
-                Ok(LedgerAnswer::Holds(Some(held))) if held.id == id => {
+            match asking.await? {
+                LedgerAnswer::Holds(Some(held)) if held.id == id => {
                     let held = HeldObject { id, ..held };
-                    let event = LedgerEvent::Referred { member, held };
-                    news.pay(event);
+                    news.pay(LedgerEvent::Referred { member, held });
                     Ok(true)
                 }
-                Ok(LedgerAnswer::Holds(_)) => Ok(false),
-                Ok(_) => Err(unreachable_now(member, "it does not know yet what it holds")),
-                Err(reason) => Err(unreachable_now(member, &reason)),
+                LedgerAnswer::Holds(_) => Ok(false),
+                _ => Err(unreachable_now(member, "it does not know yet what it holds")),
             }
         })
     }
@@ -149,7 +142,7 @@ impl LedgerActor {
 
     pub(super) fn on_page(
         &mut self,
-        cx: &Handling<'_, LedgerMsg>,
+        cx: &LedgerCx<'_>,
         after: Option<String>,
         limit: usize,
         reply: Reply<Result<LedgerPage, ControlError>>,
@@ -159,40 +152,32 @@ impl LedgerActor {
             Ok(_) => {
                 let page =
                     self.driver.with(cx, |core, now| core.page(now, after.as_deref(), limit));
-                reply.send(Ok(page));
-                return Outcome::Done("answered from here");
+                return reply.end(Ok(page), Outcome::Done("answered from here"));
             }
-            Err(error) => {
-                reply.send(Err(error));
-                return Outcome::Refused("no ledger");
-            }
+            Err(error) => return reply.end(Err(error), Outcome::Refused("no ledger")),
         };
         let question = LedgerRequest::Pages { group, after, limit: limit as u32 };
         let asking = self.ask_for_client(cx, node, &question);
-        tokio::spawn(async move {
-            reply.send(match asking.await {
-                Ok(LedgerAnswer::Page(page)) => Ok(page),
-                Ok(_) => Err(unreachable_now(node, "it keeps no ledger of this group now")),
-                Err(reason) => Err(unreachable_now(node, &reason)),
-            });
+        reply.send_later(async move {
+            match asking.await? {
+                LedgerAnswer::Page(page) => Ok(page),
+                _ => Err(unreachable_now(node, "it keeps no ledger of this group now")),
+            }
         });
         Outcome::Done("asked the super-peer")
     }
 
     pub(super) fn on_refer(
         &self,
-        cx: &Handling<'_, LedgerMsg>,
+        cx: &LedgerCx<'_>,
         id: ObjectId,
         peer: &str,
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     ) -> Outcome {
         let named = self.args.view.load().member(peer).map(|member| member.node);
         let (member, (group, place)) = match named.and_then(|node| Ok((node, self.place()?))) {
             Ok(named) => named,
-            Err(error) => {
-                reply.send(Err(error));
-                return Outcome::Refused("not granted");
-            }
+            Err(error) => return reply.end(Err(error), Outcome::Refused("not granted")),
         };
         let untrue = move |id: &ObjectId| {
             PeerError::NotHeld { node: member, id: id.as_str().to_owned() }.into()
@@ -207,8 +192,7 @@ impl LedgerActor {
                 return Outcome::Done("asked another member");
             }
         };
-        reply.send(at_once);
-        Outcome::Done("answered at once")
+        reply.end(at_once, Outcome::Done("answered at once"))
     }
 
     /// Looks into the store whether this node holds an object, as long as the ledger is still reading it.
@@ -219,57 +203,47 @@ impl LedgerActor {
 
     fn refer_elsewhere(
         &self,
-        cx: &Handling<'_, LedgerMsg>,
+        cx: &LedgerCx<'_>,
         (group, place): (String, Reference),
         (member, id): (NodeId, ObjectId),
         untrue: impl Fn(&ObjectId) -> ControlError + Send + 'static,
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     ) {
         let Reference::At(keeper) = place else {
             let holds = self.holds(cx, member, id.clone());
-            tokio::spawn(async move {
-                reply.send(match holds.await {
-                    Ok(false) => Err(untrue(&id)),
-                    done => done,
-                });
-            });
-            return;
+            return reply.send_later(holds.map(move |holds| match holds {
+                Ok(false) => Err(untrue(&id)),
+                done => done,
+            }));
         };
         let question = LedgerRequest::Refer { group, id: id.clone(), member };
         let asking = self.ask_for_client(cx, keeper, &question);
-        tokio::spawn(async move {
-            reply.send(match asking.await {
-                Ok(LedgerAnswer::Done(entered)) => Ok(entered),
-                Ok(LedgerAnswer::NotHeld) => Err(untrue(&id)),
-                Ok(_) => Err(unreachable_now(keeper, "it cannot ask the member now")),
-                Err(reason) => Err(unreachable_now(keeper, &reason)),
-            });
+        reply.send_later(async move {
+            match asking.await? {
+                LedgerAnswer::Done(entered) => Ok(entered),
+                LedgerAnswer::NotHeld => Err(untrue(&id)),
+                _ => Err(unreachable_now(keeper, "it cannot ask the member now")),
+            }
         });
     }
 
     pub(super) fn on_forget(
         &mut self,
-        cx: &Handling<'_, LedgerMsg>,
+        cx: &LedgerCx<'_>,
         peer: &str,
-        reply: Reply<Result<bool, ControlError>>,
+        reply: ControlReply,
     ) -> Outcome {
         let view = self.args.view.load_full();
         let member = match may_be_forgotten(&view, peer) {
             Ok(Some(member)) => member,
-            Ok(None) => {
-                reply.send(Ok(false));
-                return Outcome::Done("no member");
-            }
-            Err(error) => {
-                reply.send(Err(error.into()));
-                return Outcome::Refused("it is there");
-            }
+            Ok(None) => return reply.end(Ok(false), Outcome::Done("no member")),
+            Err(error) => return reply.end(Err(error.into()), Outcome::Refused("it is there")),
         };
         let super_peer = self.driver.core().site().and_then(|site| site.super_peer);
         let Some(super_peer) = super_peer else {
             let group = view.group().map(|table| table.name.clone()).unwrap_or_default();
-            reply.send(Err(ControlError::Election { group }));
-            return Outcome::Refused("no super-peer");
+            let election = ControlError::Election { group };
+            return reply.end(Err(election), Outcome::Refused("no super-peer"));
         };
         let forgotten = move |answer| match answer {
             LedgerAnswer::Done(there_was) => Ok(there_was),
@@ -277,20 +251,15 @@ impl LedgerActor {
             _ => Err(unreachable_now(super_peer, "it does not lead this group now")),
         };
         if super_peer == view.this.node {
-            let (answer, effects) = self.driver.with(cx, |core, now| {
-                let mut effects = Vec::new();
-                (core.forget_if_gone(now, member, &mut effects), effects)
-            });
+            let (answer, effects) = self
+                .driver
+                .with(cx, |core, now| (core.forget_if_gone(now, member), core.take_effects()));
             self.carry_out(cx, effects);
-            reply.send(forgotten(answer));
-            return Outcome::Done("answered from here");
+            return reply.end(forgotten(answer), Outcome::Done("answered from here"));
         }
         let group = self.driver.core().site().map(|site| site.group.clone()).unwrap_or_default();
         let asking = self.ask_for_client(cx, super_peer, &LedgerRequest::Forget { group, member });
-        tokio::spawn(async move {
-            let answer = asking.await.map_err(|reason| unreachable_now(super_peer, &reason));
-            reply.send(answer.and_then(forgotten));
-        });
+        reply.send_later(asking.map(move |answer| answer.and_then(forgotten)));
         Outcome::Done("asked the super-peer")
     }
 }

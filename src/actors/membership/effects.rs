@@ -1,17 +1,18 @@
 //! Carries out what the core wants done.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::{MembershipActor, MembershipMsg, Ordered};
+use super::{MembershipActor, MembershipCx, MembershipMsg, Ordered};
 use crate::{
     codec,
     door::PeerMessage as _,
     driver::Owed,
     group_table::{GroupTableMsg, LogTask},
-    shell::{Address, Context, Described, Handling},
+    shell::{Address, Context, Described},
 };
 use nomad_core::{
     group::{
@@ -55,8 +56,17 @@ fn log(report: &MembershipReport) {
         MembershipReport::GaveUp { group } => {
             warn!(group, "no majority came back in time: this node leaves the group");
         }
+        MembershipReport::ChangeWaits { epoch, waits_for, is_long: false } => {
+            info!(epoch, waits_for = %names(waits_for), "a change of the members waits");
+        }
+        MembershipReport::ChangeWaits { epoch, waits_for, is_long: true } => {
+            warn!(epoch, waits_for = %names(waits_for), "a change of the members waits for long");
+        }
         MembershipReport::Forced { epoch, count } => {
-            warn!(epoch, count, "a change of the group was ended by force");
+            warn!(
+                epoch,
+                count, "a change of the group went on by force, without the members that are lost"
+            );
         }
         MembershipReport::JoinRefused { group, reason } => {
             info!(group, reason, "a group refused this node");
@@ -64,10 +74,14 @@ fn log(report: &MembershipReport) {
     }
 }
 
+fn names(nodes: &BTreeSet<NodeId>) -> String {
+    nodes.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ")
+}
+
 /// Keeps durable states, one after the other, in the order in which they came.
 pub(super) struct Keeper {
     wanted: mpsc::Sender<(Durable, Owed<MembershipMsg>, Ticket)>,
-    task: AbortHandle,
+    _task: AbortOnDropHandle<()>,
 }
 
 impl Keeper {
@@ -88,37 +102,13 @@ impl Keeper {
                 }
             }
         };
-        Self { wanted, task: tokio::spawn(keep).abort_handle() }
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.task.abort();
+        Self { wanted, _task: AbortOnDropHandle::new(tokio::spawn(keep)) }
     }
 }
 
 impl Described for MembershipEvent {
     fn kind(&self) -> &'static str {
-        match self {
-            MembershipEvent::Started { .. } => "Started",
-            MembershipEvent::Tick => "Tick",
-            MembershipEvent::LogChanged(_) => "LogChanged",
-            MembershipEvent::Found { .. } => "Found",
-            MembershipEvent::LinkUp(_) => "LinkUp",
-            MembershipEvent::LinkDown(_) => "LinkDown",
-            MembershipEvent::Asked { .. } => "Asked",
-            MembershipEvent::Answered { .. } => "Answered",
-            MembershipEvent::Persisted(_) => "Persisted",
-            MembershipEvent::Proposed { .. } => "Proposed",
-            MembershipEvent::Arranged { .. } => "Arranged",
-            MembershipEvent::LogReady { .. } => "LogReady",
-            MembershipEvent::Rescanned { .. } => "Rescanned",
-            MembershipEvent::Ordered { .. } => "Ordered",
-            MembershipEvent::Described(_) => "Described",
-            MembershipEvent::LeftBehind => "LeftBehind",
-            MembershipEvent::Stopping => "Stopping",
-        }
+        self.into()
     }
 
     fn detail(&self) -> String {
@@ -127,7 +117,7 @@ impl Described for MembershipEvent {
 }
 
 impl MembershipActor {
-    pub(super) fn carry_out(&mut self, cx: &Handling<'_, MembershipMsg>, effect: MembershipEffect) {
+    pub(super) fn carry_out(&mut self, cx: &MembershipCx<'_>, effect: MembershipEffect) {
         match effect {
             MembershipEffect::Persist { ticket, durable } => self.persist(cx, ticket, durable),
             MembershipEffect::Find { ticket, near, window_us, enough } => {
@@ -204,19 +194,17 @@ impl MembershipActor {
     }
 
     /// Waits until the workers have done the rescan. A later one takes the place of an earlier one.
-    fn rescan(&mut self, cx: &Handling<'_, MembershipMsg>, epoch: u64) {
+    fn rescan(&mut self, cx: &MembershipCx<'_>, epoch: u64) {
         let group = self.log.table.as_ref().map(|table| table.name.clone()).unwrap_or_default();
         let (rescans, news) = (Arc::clone(&self.args.rescans), self.driver.optional(cx));
         let done = async move {
             rescans.all_done(&group, epoch).await;
             news.pay(MembershipEvent::Rescanned { epoch });
         };
-        if let Some(earlier) = self.rescan.replace(tokio::spawn(done).abort_handle()) {
-            earlier.abort();
-        }
+        self.rescan = Some(AbortOnDropHandle::new(tokio::spawn(done)));
     }
 
-    fn persist(&mut self, cx: &Handling<'_, MembershipMsg>, ticket: Ticket, durable: Durable) {
+    fn persist(&mut self, cx: &MembershipCx<'_>, ticket: Ticket, durable: Durable) {
         // Nothing is owed when it fails: the failure ends this life of the actor.
         let owed = self.driver.optional(cx);
         if self.keeper.wanted.try_send((durable, owed, ticket)).is_err() {
@@ -225,7 +213,7 @@ impl MembershipActor {
         }
     }
 
-    fn log_task(&self, cx: &Handling<'_, MembershipMsg>, task: LogTask, failure: MembershipEvent) {
+    fn log_task(&self, cx: &MembershipCx<'_>, task: LogTask, failure: MembershipEvent) {
         let owed = self.driver.owed(cx, failure);
         cx.tell(
             &self.args.group_table,
@@ -239,13 +227,7 @@ impl MembershipActor {
         }
     }
 
-    fn ask(
-        &self,
-        cx: &Handling<'_, MembershipMsg>,
-        ticket: Ticket,
-        question: &MembershipRequest,
-        to: To,
-    ) {
+    fn ask(&self, cx: &MembershipCx<'_>, ticket: Ticket, question: &MembershipRequest, to: To) {
         let by = match &to {
             To::Node(node) => Some(*node),
             To::Address(_) => None,

@@ -1,9 +1,8 @@
 //! Merges under way: at most one of each object, whichever life of the outbox has begun it. The end of each comes once.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::{OutboxMsg, OutboxNews};
 use crate::{driver::Owed, shell::Context};
@@ -27,7 +26,7 @@ pub struct ActiveMerges(Arc<Mutex<HashSet<ObjectId>>>);
 
 impl ActiveMerges {
     fn with<T>(&self, change: impl FnOnce(&mut HashSet<ObjectId>) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.0.lock())
     }
 }
 

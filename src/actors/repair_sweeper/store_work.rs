@@ -65,12 +65,9 @@ pub(super) fn heads(
 ) -> Result<Vec<Option<ReplicaHead>>, NoAnswer> {
     let seen = |id: &ObjectId| match store.register(id) {
         Ok(register) => Ok(register.and_then(|register| {
-            let value_bytes = match &register.value {
-                Value::Absent => return None,
-                Value::Live(object) => object.value.len() as u64,
-                Value::Tombstone(_) => 0,
-            };
-            Some(ReplicaHead { accepted: register.accepted, value_bytes })
+            let value_bytes = register.value.len_bytes() as u64;
+            let head = ReplicaHead { accepted: register.accepted, value_bytes };
+            (register.value != Value::Absent).then_some(head)
         })),
         Err(StoreError::Damaged { .. }) => Ok(None),
         Err(error) => Err(failed(&error)),

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{RepairNews, RepairSweeper, RepairSweeperMsg, store_work};
-use crate::shell::{Handling, Reply};
+use super::{RepairNews, RepairSweeper, SweeperCx, store_work};
+use crate::shell::Reply;
 use nomad_core::{
     machine::{NoAnswer, Ticket},
     model::{node_id::NodeId, time::MonotonicUs},
@@ -53,7 +53,7 @@ impl RepairSweeper {
     /// Has somebody get a pass: the last one, if that holds.
     pub(super) fn survey(
         &mut self,
-        cx: &Handling<'_, RepairSweeperMsg>,
+        cx: &SweeperCx<'_>,
         scope: Scope,
         alive: BTreeSet<NodeId>,
         waiter: SurveyWaiter,
@@ -75,7 +75,7 @@ impl RepairSweeper {
         self.begin(cx);
     }
 
-    fn begin(&mut self, cx: &Handling<'_, RepairSweeperMsg>) {
+    fn begin(&mut self, cx: &SweeperCx<'_>) {
         let Some((scope, alive, _)) =
             self.surveys.waiting.first().filter(|_| !self.surveys.is_running)
         else {
@@ -93,7 +93,7 @@ impl RepairSweeper {
         self.driver.read(cx, move || store_work::survey(&*store, &scope, &alive), news);
     }
 
-    pub(super) fn on_surveyed(&mut self, cx: &Handling<'_, RepairSweeperMsg>, surveyed: Surveyed) {
+    pub(super) fn on_surveyed(&mut self, cx: &SweeperCx<'_>, surveyed: Surveyed) {
         self.surveys.is_running = false;
         let waiting = std::mem::take(&mut self.surveys.waiting);
         for (scope, alive, waiter) in waiting {
@@ -109,7 +109,7 @@ impl RepairSweeper {
 
     fn hand_over(
         &mut self,
-        cx: &Handling<'_, RepairSweeperMsg>,
+        cx: &SweeperCx<'_>,
         waiter: SurveyWaiter,
         survey: Result<Survey, NoAnswer>,
     ) {

@@ -5,10 +5,9 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use tracing::{info, warn};
 
 use super::{
-    AdoptionPlan, ReplicaWriter, ReplicaWriterMsg, STORE_PAUSE_US, ShardCommit, WriterNews,
-    WriterState, carrying::carry,
+    AdoptionPlan, ReplicaWriter, STORE_PAUSE_US, ShardCommit, WriterCx, WriterNews, WriterState,
+    carrying::carry,
 };
-use crate::shell::Handling;
 use nomad_core::{
     group::table::{Configuration, GroupClaim, GroupTable},
     model::{
@@ -18,19 +17,21 @@ use nomad_core::{
     },
     register::{
         Ballot, Home, RegisterEvent, RegisterFate, RegisterOptions, RegisterOutcome, Registers,
-        ShardState, fate,
+        ShardState, fate, is_forced,
     },
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
 
 /// How many registers are read at a time.
 const PAGE: usize = 1_000;
+/// How many objects that have lost their majority are named in the log, of each shard.
+const NAMED_MAX: usize = 100;
 /// The longest that a worker waits for the clock to pass the versions that an earlier process may have given.
 const AHEAD_US_MAX: u64 = 1_000_000;
 
 impl ReplicaWriter {
     /// Takes in what the node knows of its group.
-    pub(super) fn on_view(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    pub(super) fn on_view(&mut self, cx: &WriterCx<'_>) {
         let view = self.args.view.load_full();
         let this = view.this.node;
         let table = view.group();
@@ -60,7 +61,7 @@ impl ReplicaWriter {
     }
 
     /// Ends what has waited too long for the registers: nothing of it has begun.
-    fn refuse_late(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    fn refuse_late(&mut self, cx: &WriterCx<'_>) {
         let now = cx.kit.clock.monotonic();
         for late in self.early.extract_if(.., |early| early.round <= now) {
             late.reply.send(RegisterOutcome::NotReady);
@@ -76,7 +77,7 @@ impl ReplicaWriter {
     /// Takes the registers of this shard up, or removes those of another group first.
     fn take_up(
         &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
+        cx: &WriterCx<'_>,
         this: NodeId,
         table: &Arc<GroupTable>,
         bond: GroupClaim,
@@ -105,11 +106,7 @@ impl ReplicaWriter {
 
     /// Returns how long a worker waits that does not know which of the versions reserved for it an earlier process has given: until
     /// the clock has passed them. Otherwise its versions would lead those of other members, and win over later ones.
-    fn ahead(
-        &self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-        state: Option<&ShardState>,
-    ) -> Option<u64> {
+    fn ahead(&self, cx: &WriterCx<'_>, state: Option<&ShardState>) -> Option<u64> {
         let reserved = Version { time: state?.version_limit, node: 0 };
         let ahead_us = hlc::at(reserved).0.saturating_sub(cx.kit.clock.wall().0) * 1_000;
         let is_unknown = self.args.given.load(Relaxed) == 0;
@@ -119,7 +116,7 @@ impl ReplicaWriter {
 
     /// Removes the registers of an earlier membership. Where its group is no more, what they hold goes into the outbox
     /// first; where it goes on without this node, its other members have it.
-    fn clear(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, group: &str, next: &str) {
+    fn clear(&mut self, cx: &WriterCx<'_>, group: &str, next: &str) {
         self.standing = WriterState::Clearing;
         if !self.args.endings.carries(group, next) {
             info!(
@@ -140,7 +137,7 @@ impl ReplicaWriter {
         });
     }
 
-    pub(super) fn on_carried(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, count: usize) {
+    pub(super) fn on_carried(&mut self, cx: &WriterCx<'_>, count: usize) {
         info!(
             shard = self.args.shard,
             count, "the objects of a group that is no more wait for the next one"
@@ -148,13 +145,13 @@ impl ReplicaWriter {
         self.keep(cx, ShardCommit::Wipe, true, None, Vec::new());
     }
 
-    fn look_again(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    fn look_again(&mut self, cx: &WriterCx<'_>) {
         self.driver.pause_for(cx, STORE_PAUSE_US);
     }
 
     fn work(
         &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
+        cx: &WriterCx<'_>,
         this: NodeId,
         table: &Arc<GroupTable>,
         bond: GroupClaim,
@@ -179,7 +176,7 @@ impl ReplicaWriter {
     }
 
     /// Lists what a configuration means for the registers, once all that was kept before is on disk.
-    pub(super) fn list_when_quiet(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    pub(super) fn list_when_quiet(&mut self, cx: &WriterCx<'_>) {
         if self.keeping > 0 {
             return;
         }
@@ -190,29 +187,35 @@ impl ReplicaWriter {
         // May read a hundred thousand records: not in a handler.
         tokio::task::spawn_blocking(move || {
             let listed = list(&*store, shard, this, state);
-            owed.pay(WriterNews::of("Listed", listed, WriterNews::Listed));
+            owed.pay(WriterNews::of("Listed", listed, |plan| WriterNews::Listed(Box::new(plan))));
         });
     }
 
-    pub(super) fn on_listed(&mut self, cx: &Handling<'_, ReplicaWriterMsg>, listed: AdoptionPlan) {
-        let AdoptionPlan { state, purge, rescan } = listed;
+    pub(super) fn on_listed(&mut self, cx: &WriterCx<'_>, listed: Box<AdoptionPlan>) {
+        let AdoptionPlan { state, purge, rescan, forced: (forced, first) } = *listed;
+        if forced > 0 {
+            let objects = first.iter().map(ObjectId::as_str).collect::<Vec<_>>().join(" ");
+            warn!(
+                shard = self.args.shard,
+                epoch = state.configuration.epoch,
+                count = forced,
+                objects,
+                "objects have lost the majority of their replicas: the newest copy that is left counts"
+            );
+            self.args.gauge.forced(self.args.shard, forced);
+        }
         let writes = purge.into_iter().map(|id| (id, None)).collect();
         let adoption = ShardCommit::Adoption(state.configuration.epoch, rescan);
         self.keep(cx, adoption, false, Some(state), writes);
     }
 
-    pub(super) fn on_adopted(
-        &mut self,
-        cx: &Handling<'_, ReplicaWriterMsg>,
-        epoch: u64,
-        rescan: Vec<ObjectId>,
-    ) {
+    pub(super) fn on_adopted(&mut self, cx: &WriterCx<'_>, epoch: u64, rescan: Vec<ObjectId>) {
         self.step(cx, RegisterEvent::Adopted { epoch, rescan });
         // More may have been decided meanwhile.
         self.on_view(cx);
     }
 
-    pub(super) fn on_wiped(&mut self, cx: &Handling<'_, ReplicaWriterMsg>) {
+    pub(super) fn on_wiped(&mut self, cx: &WriterCx<'_>) {
         self.standing = WriterState::Idle;
         self.on_view(cx);
     }
@@ -236,6 +239,7 @@ fn list(
 ) -> Result<AdoptionPlan, StoreError> {
     let configuration = state.configuration.clone();
     let (mut purge, mut rescan) = (Vec::new(), Vec::new());
+    let mut forced = (0, Vec::new());
     let mut after = None;
     loop {
         let page = store.registers(shard, after.as_ref(), PAGE)?;
@@ -246,12 +250,20 @@ fn list(
             let is_accepted = head.accepted != Ballot::NONE || head.is_damaged;
             match fate(&head.id, is_accepted, &configuration, this) {
                 RegisterFate::Gone => purge.push(head.id),
-                RegisterFate::Rescanned => rescan.push(head.id),
+                RegisterFate::Rescanned => {
+                    if is_forced(&head.id, &configuration) {
+                        forced.0 += 1;
+                        if forced.1.len() < NAMED_MAX {
+                            forced.1.push(head.id.clone());
+                        }
+                    }
+                    rescan.push(head.id);
+                }
                 RegisterFate::Stays => {}
             }
         }
         if is_last {
-            return Ok(AdoptionPlan { state, purge, rescan });
+            return Ok(AdoptionPlan { state, purge, rescan, forced });
         }
     }
 }

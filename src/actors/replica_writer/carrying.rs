@@ -1,12 +1,10 @@
 //! What the survivors of a group that is no more do with its objects: each puts what it keeps into its outbox, from where
 //! the next group gets it, the newest version of each object winning.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 
 use crate::{
     outbox::{OutboxError, OutboxMsg},
@@ -39,7 +37,7 @@ enum Ending {
 
 impl Endings {
     fn note(&self, group: &str, ending: Ending) {
-        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = self.0.lock();
         if groups.len() >= GROUPS_MAX && !groups.contains_key(group) {
             groups.pop_first();
         }
@@ -67,8 +65,13 @@ impl Endings {
     /// Tells whether what this node keeps of a group may be the last of it, so that it is carried into the next one: the
     /// group has ended, or ended unseen before this process started. A member that left has handed its replicas over.
     pub fn carries(&self, from: &str, to: &str) -> bool {
-        let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        from != to && matches!(groups.get(from), None | Some(Ending::Ended))
+        let groups = self.0.lock();
+        match groups.get(from) {
+            // Also into the same group, where this node gave up its place while the others went on.
+            Some(Ending::Ended) => true,
+            None => from != to,
+            Some(Ending::None | Ending::WentOn) => false,
+        }
     }
 }
 
@@ -135,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_be_the_last_of_its_group_is_carried_into_another_one() {
+    fn only_what_may_be_the_last_of_its_group_is_carried_into_the_next_one() {
         let endings = Endings::default();
         // Nothing is known of it: the process was started after its end.
         assert!(endings.carries("old", "new"));
@@ -145,6 +148,7 @@ mod tests {
         endings.has_ended("old");
         endings.is_member_of("old");
         assert!(endings.carries("old", "new"));
+        assert!(endings.carries("old", "old"), "given up, and found again");
         endings.went_on("other");
         assert!(!endings.carries("other", "new"));
     }

@@ -1,6 +1,6 @@
 //! What has become of the rounds of this node, published by the workers for whoever wants to see it.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use nomad_core::register::{SHARDS, ShardCounts};
 
@@ -22,7 +22,7 @@ impl RoundsGauge {
     pub fn read(&self) -> ShardCounts {
         let mut sum = ShardCounts::default();
         for tally in &self.0 {
-            let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            let tally = tally.lock();
             sum.add(&tally.before);
             sum.add(&tally.now);
         }
@@ -32,14 +32,21 @@ impl RoundsGauge {
     /// Says what a worker has counted with its registers.
     pub(super) fn set(&self, shard: u8, counts: &ShardCounts) {
         if let Some(tally) = self.0.get(usize::from(shard)) {
-            tally.lock().unwrap_or_else(PoisonError::into_inner).now = *counts;
+            tally.lock().now = *counts;
+        }
+    }
+
+    /// Says that a worker holds copies of objects that have lost the majority of their old replicas.
+    pub(super) fn forced(&self, shard: u8, count: u64) {
+        if let Some(tally) = self.0.get(usize::from(shard)) {
+            tally.lock().before.forced += count;
         }
     }
 
     /// Says that a worker takes up registers anew, which count from 0.
     pub(super) fn begin(&self, shard: u8) {
         if let Some(tally) = self.0.get(usize::from(shard)) {
-            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tally = tally.lock();
             let counted = std::mem::take(&mut tally.now);
             tally.before.add(&counted);
         }
@@ -57,10 +64,12 @@ mod tests {
             gauge.begin(shard);
             gauge.set(shard, &ShardCounts { prepares: 2, unknown: 1, ..ShardCounts::default() });
             gauge.set(shard, &ShardCounts { prepares: 3, unknown: 1, ..ShardCounts::default() });
+            gauge.forced(shard, 3);
             gauge.begin(shard);
             gauge.set(shard, &ShardCounts { prepares: 1, ..ShardCounts::default() });
         }
         gauge.set(SHARDS, &ShardCounts { prepares: 9, ..ShardCounts::default() });
-        assert_eq!(gauge.read(), ShardCounts { prepares: 8, unknown: 2, ..ShardCounts::default() });
+        let sum = ShardCounts { prepares: 8, unknown: 2, forced: 6, ..ShardCounts::default() };
+        assert_eq!(gauge.read(), sum);
     }
 }

@@ -16,7 +16,7 @@ use nomad_core::{
     model::change::{Change, Condition, Content},
     register::shard_of,
 };
-use nomad_network::MemoryNetwork;
+use nomad_doubles::MemoryNetwork;
 use nomad_storage::MemoryStore;
 
 const SECOND: Duration = Duration::from_secs(1);

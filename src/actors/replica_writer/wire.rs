@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use nomad_core::register::{Body, RegisterMessage, SHARDS, shard_of};
+use nomad_core::register::{RegisterMessage, SHARDS, shard_of};
 
 /// The version of the encoding.
 const VERSION: u8 = 2;
@@ -35,27 +35,13 @@ pub fn decode(bytes: &[u8]) -> Result<(u8, RegisterMessage), String> {
     }
 }
 
-/// Names a message's kind.
-pub fn kind(body: &Body) -> &'static str {
-    match body {
-        Body::Prepare { .. } => "Prepare",
-        Body::Promise { .. } => "Promise",
-        Body::Accept { .. } => "Accept",
-        Body::Accepted { .. } => "Accepted",
-        Body::Conflict { .. } => "Conflict",
-        Body::Query { .. } => "Query",
-        Body::Reading { .. } => "Reading",
-        Body::Drop { .. } => "Drop",
-        Body::Chain { .. } => "Chain",
-        Body::Behind => "Behind",
-        Body::Declined { .. } => "Declined",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nomad_core::{model::object::ObjectId, register::Ballot};
+    use nomad_core::{
+        model::object::ObjectId,
+        register::{Ballot, Body},
+    };
 
     #[test]
     fn a_message_reads_back_and_a_damaged_one_is_refused() {

@@ -163,3 +163,29 @@ impl<M> Stream for MessageStream<M> {
         Poll::Ready(next.map(|next| next.map_err(|error| status::status(&error, this.id))))
     }
 }
+
+/// Makes a service out of its methods, one row each: what it takes, what it answers, and the work that gives the fields of
+/// the answer, or the whole answer where the row names no fields. Methods that are more than that follow in braces.
+macro_rules! answers {
+    ($service:ident, $held:ident {$(
+        $method:ident($request:ident: $asked:ty) -> $answer:ty $({ $($field:ident),+ })? = $work:expr;
+    )+} {$($more:tt)*}) => {
+        #[allow(unused_parens, reason = "most answers have one field, some two")]
+        #[tonic::async_trait]
+        impl $service for Services {
+            $(async fn $method(&self, request: Request<$asked>) -> GrpcResult<$answer> {
+                let (mut held, $request) = GrpcCall::take(request)?;
+                let $held = &mut held;
+                let done = $work.await;
+                held.answer(done$(.map(|($($field),+)| {
+                    type Answer = $answer;
+                    Answer { $($field),+ }
+                }))?)
+            })+
+
+            $($more)*
+        }
+    };
+}
+
+pub(super) use answers;

@@ -4,7 +4,7 @@ use tonic::Request;
 
 use super::{
     Services, control,
-    held::{GrpcCall, GrpcResult},
+    held::{GrpcCall, GrpcResult, answers},
 };
 use nomad_proto::{
     peerservice::{
@@ -20,114 +20,38 @@ use nomad_proto::{
     },
 };
 
-#[tonic::async_trait]
-impl PeerService for Services {
-    async fn add_peer(&self, request: Request<AddPeerRequest>) -> GrpcResult<AddPeerResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = control::add_peer(&mut held.call, &request.host).await;
-        held.answer(done.map(|response| AddPeerResponse { response }))
-    }
-
-    async fn remove_peer(
-        &self,
-        request: Request<RemovePeerRequest>,
-    ) -> GrpcResult<RemovePeerResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = control::remove_peer(&mut held.call, &request.host).await;
-        held.answer(done.map(|response| RemovePeerResponse { response }))
-    }
-
-    async fn handle_super_peer_leave(
-        &self,
-        request: Request<()>,
-    ) -> GrpcResult<SuperPeerLeaveResponse> {
-        let (mut held, ()) = GrpcCall::take(request)?;
-        let done = control::handle_super_peer_leave(&mut held.call).await;
-        held.answer(done.map(|response| SuperPeerLeaveResponse { response }))
-    }
-
-    async fn repair_objects(
-        &self,
-        request: Request<peer::RepairObjectRequest>,
-    ) -> GrpcResult<peer::RepairObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = control::repair_objects(&mut held.call, &request.object_ids).await;
-        held.answer(done.map(|response| peer::RepairObjectResponse { response }))
-    }
+answers! {
+    PeerService, held {
+        add_peer(request: AddPeerRequest) -> AddPeerResponse { response } =
+            control::add_peer(&mut held.call, &request.host);
+        remove_peer(request: RemovePeerRequest) -> RemovePeerResponse { response } =
+            control::remove_peer(&mut held.call, &request.host);
+        handle_super_peer_leave(_request: ()) -> SuperPeerLeaveResponse { response } =
+            control::handle_super_peer_leave(&mut held.call);
+        repair_objects(request: peer::RepairObjectRequest) -> peer::RepairObjectResponse { response } =
+            control::repair_objects(&mut held.call, &request.object_ids);
+    } {}
 }
 
-#[tonic::async_trait]
-impl SuperPeerService for Services {
-    async fn handle_join(
-        &self,
-        request: Request<JoinRequest>,
-    ) -> GrpcResult<JoinResponseWithLedger> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let joined = control::handle_join(&mut held.call, &request).await;
-        held.answer(joined)
-    }
-
-    async fn handle_leave(&self, request: Request<LeaveRequest>) -> GrpcResult<LeaveResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = control::handle_leave(&mut held.call, &request).await;
-        held.answer(done.map(|success| LeaveResponse { success }))
-    }
-
-    async fn repair(
-        &self,
-        request: Request<group::RepairObjectRequest>,
-    ) -> GrpcResult<group::RepairObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = control::repair(&mut held.call, &request.object_id).await;
-        held.answer(done.map(|succeed| group::RepairObjectResponse { succeed }))
-    }
-
-    async fn migrate(&self, request: Request<MigrationRequest>) -> GrpcResult<MigrationResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = control::migrate(&mut held.call, &request).await;
-        held.answer(done.map(|succeed| MigrationResponse { succeed }))
-    }
-
-    async fn add_object_reference(
-        &self,
-        request: Request<AddObjectRequest>,
-    ) -> GrpcResult<AddObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let AddObjectRequest { object_id, peer_id, ttl } = request;
-        let done = control::add_reference(&mut held.call, &object_id, &peer_id, ttl).await;
-        held.answer(done.map(|succeed| AddObjectResponse { succeed }))
-    }
-
-    async fn remove_peer_group_ledger(
-        &self,
-        request: Request<RemovePeerGroupLedgerRequest>,
-    ) -> GrpcResult<RemovePeerGroupLedgerResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = control::remove_references(&mut held.call, &request.peer_id).await;
-        held.answer(done.map(|result| RemovePeerGroupLedgerResponse { result }))
-    }
-
-    async fn notify_peers(
-        &self,
-        request: Request<NotifyPeersRequest>,
-    ) -> GrpcResult<NotifyPeersResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = control::notify_peers(&mut held.call, &request.host).await;
-        held.answer(done.map(|result| NotifyPeersResponse { result }))
-    }
-
-    async fn ping_peer(&self, request: Request<PingRequest>) -> GrpcResult<PingResponse> {
-        let (held, request) = GrpcCall::take(request)?;
-        let done = control::ping_peer(&held.call, &request.hostname).await;
-        held.answer(done.map(|result| PingResponse { result }))
-    }
-
-    async fn update_position_reference(
-        &self,
-        request: Request<PositionUpdateRequest>,
-    ) -> GrpcResult<PositionUpdateResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let moved = control::update_position(&mut held.call, &request).await;
-        held.answer(moved)
-    }
+answers! {
+    SuperPeerService, held {
+        handle_join(request: JoinRequest) -> JoinResponseWithLedger =
+            control::handle_join(&mut held.call, &request);
+        handle_leave(request: LeaveRequest) -> LeaveResponse { success } =
+            control::handle_leave(&mut held.call, &request);
+        repair(request: group::RepairObjectRequest) -> group::RepairObjectResponse { succeed } =
+            control::repair(&mut held.call, &request.object_id);
+        migrate(request: MigrationRequest) -> MigrationResponse { succeed } =
+            control::migrate(&mut held.call, &request);
+        add_object_reference(request: AddObjectRequest) -> AddObjectResponse { succeed } =
+            control::add_reference(&mut held.call, &request.object_id, &request.peer_id, request.ttl);
+        remove_peer_group_ledger(request: RemovePeerGroupLedgerRequest) -> RemovePeerGroupLedgerResponse { result } =
+            control::remove_references(&mut held.call, &request.peer_id);
+        notify_peers(request: NotifyPeersRequest) -> NotifyPeersResponse { result } =
+            control::notify_peers(&mut held.call, &request.host);
+        ping_peer(request: PingRequest) -> PingResponse { result } =
+            control::ping_peer(&held.call, &request.hostname);
+        update_position_reference(request: PositionUpdateRequest) -> PositionUpdateResponse =
+            control::update_position(&mut held.call, &request);
+    } {}
 }

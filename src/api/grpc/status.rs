@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn every_code_comes_out_as_its_status_with_reason_request_field_and_pause() {
-        for code in ErrorCode::ALL {
+        for &code in ErrorCode::ALL {
             let error = ApiError { field: Some("id"), ..ApiError::new(code, "the value 7") };
             let response = response(&error, ID);
             let status = Status::from_header_map(response.headers()).unwrap();

@@ -5,11 +5,10 @@ use tonic::Request;
 
 use super::{
     Services, control,
-    held::{GrpcCall, GrpcResult, MessageStream},
+    held::{GrpcCall, GrpcResult, MessageStream, answers},
     object,
 };
 use crate::error::ApiError;
-use nomad_core::model::change::Written;
 use nomad_core::model::{
     change::{Change, Condition, WriteRefusal},
     object::{ObjectId, Tier},
@@ -24,125 +23,54 @@ use nomad_proto::{
     peerstorage::{self as overlay, peer_storage_service_server::PeerStorageService},
 };
 
-#[tonic::async_trait]
-impl GroupStorageService for Services {
-    async fn get(
-        &self,
-        request: Request<group::GetObjectRequest>,
-    ) -> GrpcResult<group::GetObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let found = get(&mut held, Tier::Group, &request.id).await;
-        held.answer(
-            found.map(|object| group::GetObjectResponse { result: object.is_some(), object }),
-        )
-    }
+answers! {
+    GroupStorageService, held {
+        get(request: group::GetObjectRequest) -> group::GetObjectResponse { result, object } =
+            get(held, Tier::Group, &request.id);
+        put(request: group::PutObjectRequest) -> group::PutObjectResponse { result } =
+            put(held, Tier::Group, request.object);
+        update(request: group::UpdateObjectRequest) -> group::UpdateObjectResponse { result } =
+            update(held, Tier::Group, request.object);
+        delete(request: group::DeleteObjectRequest) -> group::DeleteObjectResponse { result } =
+            delete(held, Tier::Group, &request.id, &request.version);
+        add_to_group_ledger(request: AddToGroupLedgerRequest) -> AddToGroupLedgerResponse { result } =
+            control::add_reference(&mut held.call, &request.object_id, &request.peer_id, request.ttl);
+        remove_peer_group_ledger(request: RemovePeerGroupLedgerRequest) -> RemovePeerGroupLedgerResponse { result } =
+            control::remove_references(&mut held.call, &request.peer_id);
+    } {
+        async fn health_check(&self, request: Request<()>) -> GrpcResult<HealthCheckResponse> {
+            let (held, ()) = GrpcCall::take(request)?;
+            // The statuses of both health services have the same numbers.
+            let status = self.health.check("").map(Into::into);
+            held.answer(status.map(|status| HealthCheckResponse { status }))
+        }
 
-    async fn put(
-        &self,
-        request: Request<group::PutObjectRequest>,
-    ) -> GrpcResult<group::PutObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = put(&mut held, Tier::Group, request.object).await;
-        held.answer(done.map(|result| group::PutObjectResponse { result }))
-    }
+        type healthCheckWatchStream = MessageStream<HealthCheckResponse>;
 
-    async fn update(
-        &self,
-        request: Request<group::UpdateObjectRequest>,
-    ) -> GrpcResult<group::UpdateObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = update(&mut held, Tier::Group, request.object).await;
-        held.answer(done.map(|result| group::UpdateObjectResponse { result }))
-    }
-
-    async fn delete(
-        &self,
-        request: Request<group::DeleteObjectRequest>,
-    ) -> GrpcResult<group::DeleteObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = delete(&mut held, Tier::Group, &request.id, &request.version).await;
-        held.answer(done.map(|result| group::DeleteObjectResponse { result }))
-    }
-
-    async fn add_to_group_ledger(
-        &self,
-        request: Request<AddToGroupLedgerRequest>,
-    ) -> GrpcResult<AddToGroupLedgerResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let AddToGroupLedgerRequest { object_id, peer_id, ttl } = request;
-        let done = control::add_reference(&mut held.call, &object_id, &peer_id, ttl).await;
-        held.answer(done.map(|result| AddToGroupLedgerResponse { result }))
-    }
-
-    async fn remove_peer_group_ledger(
-        &self,
-        request: Request<RemovePeerGroupLedgerRequest>,
-    ) -> GrpcResult<RemovePeerGroupLedgerResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = control::remove_references(&mut held.call, &request.peer_id).await;
-        held.answer(done.map(|result| RemovePeerGroupLedgerResponse { result }))
-    }
-
-    async fn health_check(&self, request: Request<()>) -> GrpcResult<HealthCheckResponse> {
-        let (held, ()) = GrpcCall::take(request)?;
-        // The statuses of both health services have the same numbers.
-        let status = self.health.check("").map(Into::into);
-        held.answer(status.map(|status| HealthCheckResponse { status }))
-    }
-
-    type healthCheckWatchStream = MessageStream<HealthCheckResponse>;
-
-    async fn health_check_watch(
-        &self,
-        request: Request<()>,
-    ) -> GrpcResult<Self::healthCheckWatchStream> {
-        let (held, ()) = GrpcCall::take(request)?;
-        held.stream(self.health.watch("", |status| HealthCheckResponse { status: status.into() }))
+        async fn health_check_watch(
+            &self,
+            request: Request<()>,
+        ) -> GrpcResult<Self::healthCheckWatchStream> {
+            let (held, ()) = GrpcCall::take(request)?;
+            held.stream(self.health.watch("", |status| HealthCheckResponse { status: status.into() }))
+        }
     }
 }
 
-#[tonic::async_trait]
-impl PeerStorageService for Services {
-    async fn get(
-        &self,
-        request: Request<overlay::GetObjectRequest>,
-    ) -> GrpcResult<overlay::GetObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let found = get(&mut held, Tier::Overlay, &request.id).await;
-        held.answer(
-            found.map(|object| overlay::GetObjectResponse { result: object.is_some(), object }),
-        )
-    }
-
-    async fn put(
-        &self,
-        request: Request<overlay::PutObjectRequest>,
-    ) -> GrpcResult<overlay::PutObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = put(&mut held, Tier::Overlay, request.object).await;
-        held.answer(done.map(|result| overlay::PutObjectResponse { result }))
-    }
-
-    async fn update(
-        &self,
-        request: Request<overlay::UpdateObjectRequest>,
-    ) -> GrpcResult<overlay::UpdateObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = update(&mut held, Tier::Overlay, request.object).await;
-        held.answer(done.map(|result| overlay::UpdateObjectResponse { result }))
-    }
-
-    async fn delete(
-        &self,
-        request: Request<overlay::DeleteObjectRequest>,
-    ) -> GrpcResult<overlay::DeleteObjectResponse> {
-        let (mut held, request) = GrpcCall::take(request)?;
-        let done = delete(&mut held, Tier::Overlay, &request.id, &request.version).await;
-        held.answer(done.map(|result| overlay::DeleteObjectResponse { result }))
-    }
+answers! {
+    PeerStorageService, held {
+        get(request: overlay::GetObjectRequest) -> overlay::GetObjectResponse { result, object } =
+            get(held, Tier::Overlay, &request.id);
+        put(request: overlay::PutObjectRequest) -> overlay::PutObjectResponse { result } =
+            put(held, Tier::Overlay, request.object);
+        update(request: overlay::UpdateObjectRequest) -> overlay::UpdateObjectResponse { result } =
+            update(held, Tier::Overlay, request.object);
+        delete(request: overlay::DeleteObjectRequest) -> overlay::DeleteObjectResponse { result } =
+            delete(held, Tier::Overlay, &request.id, &request.version);
+    } {}
 }
 
-/// Reads an object.
+/// Reads an object: whether it is there, and itself.
 ///
 /// # Errors
 /// When the request is malformed or the node cannot read.
@@ -150,12 +78,12 @@ async fn get(
     held: &mut GrpcCall,
     tier: Tier,
     id: &str,
-) -> Result<Option<GameObjectGrpc>, ApiError> {
+) -> Result<(bool, Option<GameObjectGrpc>), ApiError> {
     let id = ObjectId::parse(id)?;
     let mode = held.mode()?;
     let found = held.call.get(tier, &id, mode).await?;
     held.carries(found.as_ref().map_or(0, |object| object.value.len()));
-    Ok(found.map(object::message))
+    Ok((found.is_some(), found.map(object::message)))
 }
 
 /// Creates an object.
@@ -210,6 +138,7 @@ fn condition(version: &str) -> Result<Condition, ApiError> {
     })
 }
 
+/// What is there or is not there is a business answer; another version than the named one is an error.
 async fn write(
     held: &mut GrpcCall,
     tier: Tier,
@@ -219,11 +148,6 @@ async fn write(
     let mode = held.mode()?;
     let (written, durability) = held.call.write(tier, id, change, mode).await?;
     held.wrote(durability);
-    is_done(written)
-}
-
-/// What is there or is not there is a business answer; another version than the named one is an error.
-fn is_done(written: Result<Written, WriteRefusal>) -> Result<bool, ApiError> {
     match written {
         Ok(_) => Ok(true),
         Err(WriteRefusal::Exists { .. } | WriteRefusal::Missing) => Ok(false),

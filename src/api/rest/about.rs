@@ -113,10 +113,8 @@ impl Groups {
     get, path = "/nomad/storage/get/health", operation_id = "storageHealth", tag = "storage",
     responses((status = 200, description = "It is alive", body = Health))
 )]
-pub async fn storage_health(mut ask: RestRequest) -> Response {
-    let call = ask.begin();
-    let answer = Ok(health(&ask));
-    ask.finish(call, answer)
+pub async fn storage_health(ask: RestRequest) -> Response {
+    ask.answer(async |_, ask| Ok(health(ask))).await
 }
 
 /// Tells that the process is alive.
@@ -158,10 +156,8 @@ pub async fn readyz(ask: RestRequest) -> Response {
     get, path = "/nomad/v1/status", operation_id = "status", tag = "node",
     responses((status = 200, description = "The node", body = NodeStatus))
 )]
-pub async fn status(mut ask: RestRequest) -> Response {
-    let call = ask.begin();
-    let answer = Ok(problem::ok(&ask.backend().status()));
-    ask.finish(call, answer)
+pub async fn status(ask: RestRequest) -> Response {
+    ask.answer(async |_, ask| Ok(problem::ok(&ask.backend().status()))).await
 }
 
 /// Lists the groups that this node knows: its own first, then those whose super-peers it has heard of lately.
@@ -169,10 +165,8 @@ pub async fn status(mut ask: RestRequest) -> Response {
     get, path = "/nomad/v1/groups", operation_id = "listGroups", tag = "node",
     responses((status = 200, description = "The groups", body = Groups))
 )]
-pub async fn groups(mut ask: RestRequest) -> Response {
-    let call = ask.begin();
-    let answer = Ok(problem::ok(&Groups::known(ask.backend())));
-    ask.finish(call, answer)
+pub async fn groups(ask: RestRequest) -> Response {
+    ask.answer(async |_, ask| Ok(problem::ok(&Groups::known(ask.backend())))).await
 }
 
 /// Shows one group, as a list of one.
@@ -181,10 +175,8 @@ pub async fn groups(mut ask: RestRequest) -> Response {
     params(("name" = String, Path, description = "The group's name", min_length = 1)),
     responses((status = 200, description = "The group", body = Groups), BadInput, Missing)
 )]
-pub async fn group(mut ask: RestRequest) -> Response {
-    let call = ask.begin();
-    let answer = one(&ask);
-    ask.finish(call, answer)
+pub async fn group(ask: RestRequest) -> Response {
+    ask.answer(async |_, ask| one(ask)).await
 }
 
 fn one(ask: &RestRequest) -> RestResult {

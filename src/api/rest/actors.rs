@@ -119,10 +119,8 @@ pub async fn actors(ask: RestRequest) -> Response {
         BadInput, Forbidden, Missing
     )
 )]
-pub async fn kill(mut ask: RestRequest) -> Response {
-    let call = ask.begin();
-    let answer = try_kill(&ask);
-    ask.finish(call, answer)
+pub async fn kill(ask: RestRequest) -> Response {
+    ask.answer(async |_, ask| try_kill(ask)).await
 }
 
 fn try_kill(ask: &RestRequest) -> RestResult {

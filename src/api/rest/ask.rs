@@ -231,7 +231,7 @@ impl RestRequest {
     // ---- how it is answered ----
 
     /// Begins the request, unless it was begun to read its body.
-    pub fn begin(&mut self) -> Call {
+    fn begin(&mut self) -> Call {
         if let Some(begun) = self.begun.take() {
             return begun;
         }
@@ -239,8 +239,13 @@ impl RestRequest {
         Call::begin(self.backend(), Entrance::Rest, self.head.call, trace, None)
     }
 
-    /// Ends the request: names it in the answer, says how durable what it tells is, records it.
-    pub fn finish(&self, call: Call, answer: RestResult) -> Response {
+    /// Begins the call, lets `work` answer it, and ends it with that answer.
+    pub async fn answer(
+        mut self,
+        work: impl AsyncFnOnce(&mut Call, &Self) -> RestResult,
+    ) -> Response {
+        let mut call = self.begin();
+        let answer = work(&mut call, &self).await;
         let response = finish(self.backend(), call.request_id(), answer);
         call.finish(response.status().as_u16());
         response

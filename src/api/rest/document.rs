@@ -63,52 +63,35 @@ pub struct IfMatch {
     if_match: Option<String>,
 }
 
-/// What the request says is malformed or out of range.
-#[derive(IntoResponses)]
-#[response(status = 400, content_type = "application/problem+json")]
-pub struct BadInput(#[expect(dead_code, reason = "names the schema")] Problem);
+/// Makes a response of the document out of each problem that operations name.
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident: $status:tt;)+) => {$(
+        $(#[$doc])*
+        #[derive(IntoResponses)]
+        #[response(status = $status, content_type = "application/problem+json")]
+        pub struct $name(#[expect(dead_code, reason = "names the schema")] Problem);
+    )+};
+}
 
-/// There is no such thing.
-#[derive(IntoResponses)]
-#[response(status = 404, content_type = "application/problem+json")]
-pub struct Missing(#[expect(dead_code, reason = "names the schema")] Problem);
-
-/// The id is taken.
-#[derive(IntoResponses)]
-#[response(status = 409, content_type = "application/problem+json")]
-pub struct Conflict(#[expect(dead_code, reason = "names the schema")] Problem);
-
-/// A condition of the request does not hold; nothing was changed.
-#[derive(IntoResponses)]
-#[response(status = 412, content_type = "application/problem+json")]
-pub struct Unmet(#[expect(dead_code, reason = "names the schema")] Problem);
-
-/// The value is larger than `node.storage.maxObjectBytes`.
-#[derive(IntoResponses)]
-#[response(status = 413, content_type = "application/problem+json")]
-pub struct TooLarge(#[expect(dead_code, reason = "names the schema")] Problem);
-
-/// The body is of a media type that is not taken here.
-#[derive(IntoResponses)]
-#[response(status = 415, content_type = "application/problem+json")]
-pub struct MediaType(#[expect(dead_code, reason = "names the schema")] Problem);
-
-/// No byte of the value is in the range.
-#[derive(IntoResponses)]
-#[response(status = 416, content_type = "application/problem+json")]
-pub struct NoSuchRange(#[expect(dead_code, reason = "names the schema")] Problem);
-
-/// The node does not allow it.
-#[derive(IntoResponses)]
-#[response(status = 403, content_type = "application/problem+json")]
-pub struct Forbidden(#[expect(dead_code, reason = "names the schema")] Problem);
-
-/// The node does not offer this.
-#[derive(IntoResponses)]
-#[response(status = 501, content_type = "application/problem+json")]
-pub struct NotOffered(#[expect(dead_code, reason = "names the schema")] Problem);
-
-/// The node takes no requests at the moment; `detail` says why.
-#[derive(IntoResponses)]
-#[response(status = 503, content_type = "application/problem+json")]
-pub struct Unready(#[expect(dead_code, reason = "names the schema")] Problem);
+problems! {
+    /// What the request says is malformed or out of range.
+    BadInput: 400;
+    /// There is no such thing.
+    Missing: 404;
+    /// The id is taken.
+    Conflict: 409;
+    /// A condition of the request does not hold; nothing was changed.
+    Unmet: 412;
+    /// The value is larger than `node.storage.maxObjectBytes`.
+    TooLarge: 413;
+    /// The body is of a media type that is not taken here.
+    MediaType: 415;
+    /// No byte of the value is in the range.
+    NoSuchRange: 416;
+    /// The node does not allow it.
+    Forbidden: 403;
+    /// The node does not offer this.
+    NotOffered: 501;
+    /// The node takes no requests at the moment; `detail` says why.
+    Unready: 503;
+}

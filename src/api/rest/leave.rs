@@ -35,10 +35,8 @@ pub struct Leaving {
         Unmet, NotOffered, Unready
     )
 )]
-pub async fn leave(mut ask: RestRequest) -> Response {
-    let mut call = ask.begin();
-    let answer = begin_to_leave(&mut call).await;
-    ask.finish(call, answer)
+pub async fn leave(ask: RestRequest) -> Response {
+    ask.answer(async |call, _| begin_to_leave(call).await).await
 }
 
 async fn begin_to_leave(call: &mut Call) -> RestResult {

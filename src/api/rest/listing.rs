@@ -104,10 +104,8 @@ pub struct LedgerEntry {
     ),
     responses((status = 200, description = "A page", body = ObjectPage), BadInput)
 )]
-pub async fn objects(mut ask: RestRequest) -> Response {
-    let mut call = ask.begin();
-    let answer = page(&mut call, &ask).await;
-    ask.finish(call, answer)
+pub async fn objects(ask: RestRequest) -> Response {
+    ask.answer(page).await
 }
 
 async fn page(call: &mut Call, ask: &RestRequest) -> RestResult {
@@ -137,13 +135,8 @@ async fn page(call: &mut Call, ask: &RestRequest) -> RestResult {
         BadInput
     )
 )]
-pub async fn peer_ledger(mut ask: RestRequest) -> Response {
-    let mut call = ask.begin();
-    let answer = ledger(&mut call, &ask, |ledger, object, peer, ttl| {
-        ledger.entry(peer).or_default().push(LedgerEntry { id: object, ttl });
-    });
-    let answer = answer.await;
-    ask.finish(call, answer)
+pub async fn peer_ledger(ask: RestRequest) -> Response {
+    ask.answer(async |call, ask| ledger(call, ask, |object, peer| (peer, object)).await).await
 }
 
 /// Shows which peers of the group hold each object. The pages have an order of their own.
@@ -159,31 +152,25 @@ pub async fn peer_ledger(mut ask: RestRequest) -> Response {
         BadInput
     )
 )]
-pub async fn object_ledger(mut ask: RestRequest) -> Response {
-    let mut call = ask.begin();
-    let answer = ledger(&mut call, &ask, |ledger, object, peer, ttl| {
-        ledger.entry(object).or_default().push(LedgerEntry { id: peer, ttl });
-    });
-    let answer = answer.await;
-    ask.finish(call, answer)
+pub async fn object_ledger(ask: RestRequest) -> Response {
+    ask.answer(async |call, ask| ledger(call, ask, |object, peer| (object, peer)).await).await
 }
-
-type Entries = BTreeMap<String, Vec<LedgerEntry>>;
 
 /// Reads the ledger up to a bound, and puts each entry where it belongs: given are the object, the peer and the ttl.
 async fn ledger(
     call: &mut Call,
     ask: &RestRequest,
-    mut enter: impl FnMut(&mut Entries, String, String, u64) + Send,
+    sorted: fn(String, String) -> (String, String),
 ) -> RestResult {
     let limit = ask.query_number("limit", 1..=LEDGER_MAX as u64)?;
     let limit = limit.map_or(LEDGER_MAX, |limit| limit as usize);
     let page = call.ledger(cursor(ask)?.as_deref(), limit).await?;
-    let mut entries = Entries::new();
+    let mut entries = BTreeMap::<String, Vec<LedgerEntry>>::new();
     for ObjectHolders { id, holders } in page.items {
         for holder in holders {
             let ttl = holder.expires_at.unwrap_or_default().0;
-            enter(&mut entries, id.to_string(), holder.node.to_string(), ttl);
+            let (of, id) = sorted(id.to_string(), holder.node.to_string());
+            entries.entry(of).or_default().push(LedgerEntry { id, ttl });
         }
     }
     entries.values_mut().for_each(|of| of.sort_unstable_by(|a, b| a.id.cmp(&b.id)));

@@ -53,48 +53,14 @@ use nomad_core::model::{
 };
 use nomad_service::Entrance;
 
-/// The rows that the OpenAPI document describes.
-#[cfg(test)]
-static DOCUMENTED: [&RouteRow; 32] = [
-    &storage::GET,
-    &objects::OBJECT,
-    &storage::PUT,
-    &storage::UPDATE,
-    &storage::DELETE,
-    &storage::FAST_PUT,
-    &storage::SAFE_PUT,
-    &storage::FAST_GET,
-    &storage::PARALLEL_GET,
-    &storage::SAFE_GET,
-    &storage::OVERLAY_PUT,
-    &storage::OVERLAY_GET,
-    &listing::OBJECTS,
-    &listing::PEER_LEDGER,
-    &listing::OBJECT_LEDGER,
-    &settings::STORAGE,
-    &settings::RETRIEVAL,
-    &settings::MIGRATION,
-    &settings::REPLICATION_FACTOR,
-    &about::STORAGE_HEALTH,
-    &about::STATUS,
-    &about::GROUPS,
-    &about::GROUP,
-    &leave::LEAVE,
-    &about::HEALTHZ,
-    &about::READYZ,
-    &about::METRICS,
-    &actors::ACTORS,
-    &actors::KILL,
-    &trace::TRACE,
-    &trace::CAPTURE,
-    &openapi::OPENAPI,
-];
+/// Filters that answer.
+type Routes = BoxedFilter<(Response,)>;
 
 /// Answers REST requests.
 #[derive(Clone)]
 pub struct RestEdge {
     shared: RestContext,
-    routes: BoxedFilter<(Response,)>,
+    routes: Routes,
 }
 
 /// Makes the REST edge of a node.
@@ -193,12 +159,12 @@ impl RestEdge {
 
 // ---- routes ----
 
-fn routes(shared: &RestContext) -> BoxedFilter<(Response,)> {
+fn routes(shared: &RestContext) -> Routes {
     let recovering = shared.clone();
-    // Each `or` around a route is one more future to poll and to carry its answer: the most frequent has two.
-    let others = nomad(shared).or(outside(shared)).unify().or(row::unknown()).unify().boxed();
-    route(shared, &objects::OBJECT, objects::object)
-        .or(route(shared, &storage::GET, storage::get).or(others).unify())
+    // Each `or` around a route is one more future to poll and to carry its answer: the most frequent has two, and no box.
+    let no_query = || warp::any().map(String::new);
+    with(shared, &objects::OBJECT, no_query(), objects::object)
+        .or(with(shared, &storage::GET, no_query(), storage::get).or(others(shared)).unify())
         .unify()
         .recover(move |rejection| {
             std::future::ready(Ok::<_, Infallible>(recover(&recovering, &rejection)))
@@ -207,132 +173,80 @@ fn routes(shared: &RestContext) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// All below `/nomad`, branched by the next segment.
-fn nomad(b: &RestContext) -> BoxedFilter<(Response,)> {
-    let beneath = |segment: &'static str| warp::path("nomad").and(warp::path(segment));
-    let v1 = queried(b, &listing::OBJECTS, listing::objects)
-        .or(route(b, &about::STATUS, about::status))
-        .unify()
-        .or(route(b, &about::GROUPS, about::groups))
-        .unify()
-        .or(route(b, &about::GROUP, about::group))
-        .unify()
-        .or(route(b, &leave::LEAVE, leave::leave))
-        .unify();
-    let storage = route(b, &storage::PUT, storage::put)
-        .or(route(b, &storage::UPDATE, storage::update))
-        .unify()
-        .or(route(b, &storage::DELETE, storage::delete))
-        .unify()
-        .or(route(b, &about::STORAGE_HEALTH, about::storage_health))
-        .unify()
-        .or(queried(b, &listing::PEER_LEDGER, listing::peer_ledger))
-        .unify()
-        .or(queried(b, &listing::OBJECT_LEDGER, listing::object_ledger))
-        .unify();
-    beneath("v1")
-        .and(v1)
-        .boxed()
-        .or(beneath("storage").and(storage).boxed())
-        .unify()
-        .or(beneath("group-storage").and(group_storage(b)))
-        .unify()
-        .or(beneath("overlay-storage").and(overlay_storage(b)))
-        .unify()
-        .or(beneath("config").and(config(b)))
-        .unify()
-        .or(beneath("debug").and(debug(b)))
-        .unify()
-        .boxed()
+/// All other routes; those below `/nomad` are branched by the next segment.
+fn others(b: &RestContext) -> Routes {
+    let beneath =
+        |segment, routes| warp::path("nomad").and(warp::path(segment)).and(routes).boxed();
+    let v1 = first_of([
+        route(b, &listing::OBJECTS, listing::objects),
+        route(b, &about::STATUS, about::status),
+        route(b, &about::GROUPS, about::groups),
+        route(b, &about::GROUP, about::group),
+        route(b, &leave::LEAVE, leave::leave),
+    ]);
+    let storage = first_of([
+        route(b, &storage::PUT, storage::put),
+        route(b, &storage::UPDATE, storage::update),
+        route(b, &storage::DELETE, storage::delete),
+        route(b, &about::STORAGE_HEALTH, about::storage_health),
+        route(b, &listing::PEER_LEDGER, listing::peer_ledger),
+        route(b, &listing::OBJECT_LEDGER, listing::object_ledger),
+    ]);
+    let group_storage = first_of([
+        route(b, &storage::FAST_PUT, storage::fast_put),
+        route(b, &storage::SAFE_PUT, storage::safe_put),
+        route(b, &storage::FAST_GET, storage::fast_get),
+        route(b, &storage::PARALLEL_GET, storage::parallel_get),
+        route(b, &storage::SAFE_GET, storage::safe_get),
+    ]);
+    let overlay_storage = first_of([
+        route(b, &storage::OVERLAY_PUT, storage::overlay_put),
+        route(b, &storage::OVERLAY_GET, storage::overlay_get),
+    ]);
+    let config = first_of([
+        route(b, &settings::STORAGE, settings::storage),
+        route(b, &settings::RETRIEVAL, settings::retrieval),
+        route(b, &settings::MIGRATION, settings::migration),
+        route(b, &settings::REPLICATION_FACTOR, settings::replication_factor),
+    ]);
+    let debug = first_of([
+        route(b, &trace::TRACE, trace::trace),
+        route(b, &trace::CAPTURE, trace::capture),
+        route(b, &actors::ACTORS, actors::actors),
+        route(b, &actors::KILL, actors::kill),
+    ]);
+    first_of([
+        beneath("v1", v1),
+        beneath("storage", storage),
+        beneath("group-storage", group_storage),
+        beneath("overlay-storage", overlay_storage),
+        beneath("config", config),
+        beneath("debug", debug),
+        route(b, &about::HEALTHZ, about::healthz),
+        route(b, &about::READYZ, about::readyz),
+        route(b, &about::METRICS, about::metrics),
+        route(b, &openapi::OPENAPI, openapi::document),
+        route(b, &openapi::SWAGGER, openapi::swagger),
+        route(b, &openapi::SWAGGER_UI, openapi::swagger),
+        route(b, &openapi::SWAGGER_BARE, openapi::to_swagger),
+        route(b, &openapi::SWAGGER_UI_BARE, openapi::to_swagger),
+        route(b, &openapi::ROOT, openapi::to_swagger),
+    ])
 }
 
-fn group_storage(b: &RestContext) -> BoxedFilter<(Response,)> {
-    route(b, &storage::FAST_PUT, storage::fast_put)
-        .or(route(b, &storage::SAFE_PUT, storage::safe_put))
-        .unify()
-        .or(route(b, &storage::FAST_GET, storage::fast_get))
-        .unify()
-        .or(route(b, &storage::PARALLEL_GET, storage::parallel_get))
-        .unify()
-        .or(route(b, &storage::SAFE_GET, storage::safe_get))
-        .unify()
-        .boxed()
+/// The first of these that takes a request; it is unknown where none does.
+fn first_of<const COUNT: usize>(routes: [Routes; COUNT]) -> Routes {
+    let later = |later: Routes, route: Routes| route.or(later).unify().boxed();
+    routes.into_iter().rev().fold(row::unknown().boxed(), later)
 }
 
-fn overlay_storage(b: &RestContext) -> BoxedFilter<(Response,)> {
-    route(b, &storage::OVERLAY_PUT, storage::overlay_put)
-        .or(route(b, &storage::OVERLAY_GET, storage::overlay_get))
-        .unify()
-        .boxed()
-}
-
-fn config(b: &RestContext) -> BoxedFilter<(Response,)> {
-    queried(b, &settings::STORAGE, settings::storage)
-        .or(queried(b, &settings::RETRIEVAL, settings::retrieval))
-        .unify()
-        .or(queried(b, &settings::MIGRATION, settings::migration))
-        .unify()
-        .or(queried(b, &settings::REPLICATION_FACTOR, settings::replication_factor))
-        .unify()
-        .boxed()
-}
-
-fn debug(b: &RestContext) -> BoxedFilter<(Response,)> {
-    queried(b, &trace::TRACE, trace::trace)
-        .or(route(b, &trace::CAPTURE, trace::capture))
-        .unify()
-        .or(route(b, &actors::ACTORS, actors::actors))
-        .unify()
-        .or(route(b, &actors::KILL, actors::kill))
-        .unify()
-        .boxed()
-}
-
-fn outside(b: &RestContext) -> BoxedFilter<(Response,)> {
-    route(b, &about::HEALTHZ, about::healthz)
-        .or(route(b, &about::READYZ, about::readyz))
-        .unify()
-        .or(route(b, &about::METRICS, about::metrics))
-        .unify()
-        .or(route(b, &openapi::OPENAPI, openapi::document))
-        .unify()
-        .or(route(b, &openapi::SWAGGER, openapi::swagger))
-        .unify()
-        .or(route(b, &openapi::SWAGGER_UI, openapi::swagger))
-        .unify()
-        .or(route(b, &openapi::SWAGGER_BARE, openapi::to_swagger))
-        .unify()
-        .or(route(b, &openapi::SWAGGER_UI_BARE, openapi::to_swagger))
-        .unify()
-        .or(route(b, &openapi::ROOT, openapi::to_swagger))
-        .unify()
-        .boxed()
-}
-
-/// Makes the filter of a row whose handler does not look at the query.
-fn route<F, A>(
-    shared: &RestContext,
-    row: &'static RouteRow,
-    handler: F,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A>
+/// Makes the filter of a row.
+fn route<F, A>(shared: &RestContext, row: &'static RouteRow, handler: F) -> Routes
 where
     F: Fn(RestRequest) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response> + Send + 'static,
 {
-    with(shared, row, warp::any().map(String::new), handler)
-}
-
-/// Makes the filter of a row whose handler looks at the query.
-fn queried<F, A>(
-    shared: &RestContext,
-    row: &'static RouteRow,
-    handler: F,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<F, A>
-where
-    F: Fn(RestRequest) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Response> + Send + 'static,
-{
-    with(shared, row, row::query(), handler)
+    with(shared, row, row::query(), handler).boxed()
 }
 
 /// Path, then method, then query and body, then the handler.

@@ -60,14 +60,13 @@ const TTL_SECS_MAX: u64 = 4_000_000_000;
 const TRIES_MAX: usize = 3;
 
 /// Answers all methods of an object's URL.
-pub async fn object(mut ask: RestRequest) -> Response {
-    let mut call = ask.begin();
-    let answer = match *ask.method() {
-        Method::PUT => put(&mut call, &ask).await,
-        Method::DELETE => delete(&mut call, &ask).await,
-        _ => get(&mut call, &ask).await,
-    };
-    ask.finish(call, answer)
+pub async fn object(ask: RestRequest) -> Response {
+    ask.answer(async |call, ask| match *ask.method() {
+        Method::PUT => put(call, ask).await,
+        Method::DELETE => delete(call, ask).await,
+        _ => get(call, ask).await,
+    })
+    .await
 }
 
 // ---- reading ----

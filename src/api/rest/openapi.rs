@@ -157,7 +157,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::rest::DOCUMENTED;
+    use crate::rest::tests::DOCUMENTED;
 
     #[test]
     fn the_document_has_the_calls_of_the_route_table_and_no_others() {

@@ -5,13 +5,13 @@ use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::{
-    ask::{RestRequest, RestResult},
+    ask::RestRequest,
     document::{BadInput, MediaType},
     json::{Members, decimal, shorten},
     problem,
     row::{BodyKind, RouteRow},
 };
-use crate::{backend::Call, error::ApiError};
+use crate::error::ApiError;
 use nomad_core::group::SettingChange;
 
 pub static STORAGE: RouteRow = RouteRow::post(&["POST /nomad/config/storage"], BodyKind::Small);
@@ -138,31 +138,28 @@ pub async fn replication_factor(ask: RestRequest) -> Response {
 }
 
 async fn set(
-    mut ask: RestRequest,
+    ask: RestRequest,
     read: impl FnOnce(&RestRequest) -> Result<SettingChange, ApiError> + Send,
 ) -> Response {
-    let mut call = ask.begin();
-    let answer = match read(&ask) {
-        Ok(change) => change_to(&mut call, change).await,
-        Err(error) => Err(error),
-    };
-    ask.finish(call, answer)
-}
-
-async fn change_to(call: &mut Call, change: SettingChange) -> RestResult {
-    let settings = call.set(change).await?;
-    Ok(match change {
-        SettingChange::StorageMode(_) => {
-            problem::ok(&StorageModeSet { storage_mode: settings.storage_mode.as_str() })
-        }
-        SettingChange::RetrievalMode(_) => {
-            problem::ok(&RetrievalModeSet { retrieval_mode: settings.retrieval_mode.as_str() })
-        }
-        SettingChange::Migration(_) => problem::ok(&Migration { migration: settings.migration }),
-        SettingChange::ReplicationFactor(_) => {
-            problem::ok(&ReplicationFactor { replication_factor: settings.replication_factor })
-        }
+    ask.answer(async |call, ask| {
+        let change = read(ask)?;
+        let settings = call.set(change).await?;
+        Ok(match change {
+            SettingChange::StorageMode(_) => {
+                problem::ok(&StorageModeSet { storage_mode: settings.storage_mode.as_str() })
+            }
+            SettingChange::RetrievalMode(_) => {
+                problem::ok(&RetrievalModeSet { retrieval_mode: settings.retrieval_mode.as_str() })
+            }
+            SettingChange::Migration(_) => {
+                problem::ok(&Migration { migration: settings.migration })
+            }
+            SettingChange::ReplicationFactor(_) => {
+                problem::ok(&ReplicationFactor { replication_factor: settings.replication_factor })
+            }
+        })
     })
+    .await
 }
 
 // ---- decoding ----

@@ -41,16 +41,6 @@ pub static UPDATE: RouteRow = RouteRow::new(
 );
 pub static DELETE: RouteRow =
     RouteRow::new("DELETE", &["DELETE /nomad/storage/delete/{id}"], BodyKind::Nothing);
-pub static FAST_PUT: RouteRow =
-    RouteRow::post(&["POST /nomad/group-storage/fast-put"], BodyKind::Object);
-pub static SAFE_PUT: RouteRow =
-    RouteRow::post(&["POST /nomad/group-storage/safe-put"], BodyKind::Object);
-pub static FAST_GET: RouteRow = RouteRow::get(&["GET /nomad/group-storage/fast-get/{id}"]);
-pub static PARALLEL_GET: RouteRow = RouteRow::get(&["GET /nomad/group-storage/parallel-get/{id}"]);
-pub static SAFE_GET: RouteRow = RouteRow::get(&["GET /nomad/group-storage/safe-get/{id}"]);
-pub static OVERLAY_PUT: RouteRow =
-    RouteRow::post(&["POST /nomad/overlay-storage/put"], BodyKind::Object);
-pub static OVERLAY_GET: RouteRow = RouteRow::get(&["GET /nomad/overlay-storage/get/{id}"]);
 
 // ---- handlers ----
 
@@ -71,46 +61,6 @@ pub async fn get(ask: RestRequest) -> Response {
     read(ask, Tier::Group, None).await
 }
 
-/// Reads an object from the nearest replica.
-#[utoipa::path(
-    get, path = "/nomad/group-storage/fast-get/{id}", operation_id = "fastGet", tag = "group-storage",
-    params(IdPath),
-    responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
-)]
-pub async fn fast_get(ask: RestRequest) -> Response {
-    read(ask, Tier::Group, Some(RetrievalMode::Fast)).await
-}
-
-/// Reads an object from the first replica that has it.
-#[utoipa::path(
-    get, path = "/nomad/group-storage/parallel-get/{id}", operation_id = "parallelGet", tag = "group-storage",
-    params(IdPath),
-    responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
-)]
-pub async fn parallel_get(ask: RestRequest) -> Response {
-    read(ask, Tier::Group, Some(RetrievalMode::Parallel)).await
-}
-
-/// Reads an object on which a quorum agrees.
-#[utoipa::path(
-    get, path = "/nomad/group-storage/safe-get/{id}", operation_id = "safeGet", tag = "group-storage",
-    params(IdPath),
-    responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
-)]
-pub async fn safe_get(ask: RestRequest) -> Response {
-    read(ask, Tier::Group, Some(RetrievalMode::Safe)).await
-}
-
-/// Reads an object of the overlay tier.
-#[utoipa::path(
-    get, path = "/nomad/overlay-storage/get/{id}", operation_id = "overlayGet", tag = "overlay-storage",
-    params(IdPath),
-    responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
-)]
-pub async fn overlay_get(ask: RestRequest) -> Response {
-    read(ask, Tier::Overlay, None).await
-}
-
 /// Keeps a new object.
 #[utoipa::path(
     post, path = "/nomad/storage/put", operation_id = "put", tag = "storage",
@@ -119,36 +69,6 @@ pub async fn overlay_get(ask: RestRequest) -> Response {
 )]
 pub async fn put(ask: RestRequest) -> Response {
     create(ask, Tier::Group, None).await
-}
-
-/// Keeps a new object, answered once it is durable on this node.
-#[utoipa::path(
-    post, path = "/nomad/group-storage/fast-put", operation_id = "fastPut", tag = "group-storage",
-     request_body = NewObject,
-    responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
-)]
-pub async fn fast_put(ask: RestRequest) -> Response {
-    create(ask, Tier::Group, Some(StorageMode::Fast)).await
-}
-
-/// Keeps a new object, answered once a quorum of its replicas has it durable.
-#[utoipa::path(
-    post, path = "/nomad/group-storage/safe-put", operation_id = "safePut", tag = "group-storage",
-     request_body = NewObject,
-    responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
-)]
-pub async fn safe_put(ask: RestRequest) -> Response {
-    create(ask, Tier::Group, Some(StorageMode::Safe)).await
-}
-
-/// Keeps a new object in the overlay tier.
-#[utoipa::path(
-    post, path = "/nomad/overlay-storage/put", operation_id = "overlayPut", tag = "overlay-storage",
-     request_body = NewObject,
-    responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
-)]
-pub async fn overlay_put(ask: RestRequest) -> Response {
-    create(ask, Tier::Overlay, None).await
 }
 
 /// Replaces an object that is there. It keeps its creation time.
@@ -160,10 +80,8 @@ pub async fn overlay_put(ask: RestRequest) -> Response {
         BadInput, Missing, Unmet, TooLarge, MediaType
     )
 )]
-pub async fn update(mut ask: RestRequest) -> Response {
-    let mut call = ask.begin();
-    let answer = replace(&mut call, &ask).await;
-    ask.finish(call, answer)
+pub async fn update(ask: RestRequest) -> Response {
+    ask.answer(replace).await
 }
 
 /// Replaces an object that is there, as an older client asks for it.
@@ -184,56 +102,99 @@ pub fn update_by_post() {}
     params(IdPath, WriteHeaders),
     responses((status = 200, description = "Whether it was there", body = Done), BadInput)
 )]
-pub async fn delete(mut ask: RestRequest) -> Response {
-    let mut call = ask.begin();
-    let answer = remove(&mut call, &ask).await;
-    ask.finish(call, answer)
+pub async fn delete(ask: RestRequest) -> Response {
+    ask.answer(remove).await
+}
+
+// ---- those whose paths name the tier and the mode ----
+
+/// Makes the row and the handler of each read, with its part of the document.
+macro_rules! reads {
+    ($($(#[$doc:meta])* $row:ident, $handler:ident: $path:tt, $name:tt, $tag:tt => $tier:expr, $mode:expr;)+) => {$(
+        pub static $row: RouteRow = RouteRow::get(&[concat!("GET ", $path)]);
+
+        $(#[$doc])*
+        #[utoipa::path(
+            get, path = $path, operation_id = $name, tag = $tag, params(IdPath),
+            responses((status = 200, description = "The object", body = GameObject), BadInput, Missing)
+        )]
+        pub async fn $handler(ask: RestRequest) -> Response {
+            read(ask, $tier, $mode).await
+        }
+    )+};
+}
+
+/// As `reads`, of writes that create an object.
+macro_rules! creates {
+    ($($(#[$doc:meta])* $row:ident, $handler:ident: $path:tt, $name:tt, $tag:tt => $tier:expr, $mode:expr;)+) => {$(
+        pub static $row: RouteRow = RouteRow::post(&[concat!("POST ", $path)], BodyKind::Object);
+
+        $(#[$doc])*
+        #[utoipa::path(
+            post, path = $path, operation_id = $name, tag = $tag, request_body = NewObject,
+            responses((status = 200, description = "It is kept", body = Done), BadInput, Conflict, TooLarge, MediaType)
+        )]
+        pub async fn $handler(ask: RestRequest) -> Response {
+            create(ask, $tier, $mode).await
+        }
+    )+};
+}
+
+reads! {
+    /// Reads an object from the nearest replica.
+    FAST_GET, fast_get: "/nomad/group-storage/fast-get/{id}", "fastGet", "group-storage"
+        => Tier::Group, Some(RetrievalMode::Fast);
+    /// Reads an object from the first replica that has it.
+    PARALLEL_GET, parallel_get: "/nomad/group-storage/parallel-get/{id}", "parallelGet", "group-storage"
+        => Tier::Group, Some(RetrievalMode::Parallel);
+    /// Reads an object on which a quorum agrees.
+    SAFE_GET, safe_get: "/nomad/group-storage/safe-get/{id}", "safeGet", "group-storage"
+        => Tier::Group, Some(RetrievalMode::Safe);
+    /// Reads an object of the overlay tier.
+    OVERLAY_GET, overlay_get: "/nomad/overlay-storage/get/{id}", "overlayGet", "overlay-storage"
+        => Tier::Overlay, None;
+}
+
+creates! {
+    /// Keeps a new object, answered once it is durable on this node.
+    FAST_PUT, fast_put: "/nomad/group-storage/fast-put", "fastPut", "group-storage"
+        => Tier::Group, Some(StorageMode::Fast);
+    /// Keeps a new object, answered once a quorum of its replicas has it durable.
+    SAFE_PUT, safe_put: "/nomad/group-storage/safe-put", "safePut", "group-storage"
+        => Tier::Group, Some(StorageMode::Safe);
+    /// Keeps a new object in the overlay tier.
+    OVERLAY_PUT, overlay_put: "/nomad/overlay-storage/put", "overlayPut", "overlay-storage"
+        => Tier::Overlay, None;
 }
 
 // ---- what they do ----
 
-async fn read(mut ask: RestRequest, tier: Tier, mode: Option<RetrievalMode>) -> Response {
-    let mut call = ask.begin();
-    let answer = find(&mut call, &ask, tier, mode).await;
-    ask.finish(call, answer)
+async fn read(ask: RestRequest, tier: Tier, mode: Option<RetrievalMode>) -> Response {
+    ask.answer(async |call, ask| {
+        let id = ask.id()?;
+        let mode = match mode {
+            None => ask.retrieval_mode()?,
+            given => given,
+        };
+        let object = call.get(tier, &id, mode).await?.ok_or_else(|| missing(&id))?;
+        Ok(problem::ok(&GameObject::of(&object)))
+    })
+    .await
 }
 
-async fn find(
-    call: &mut Call,
-    ask: &RestRequest,
-    tier: Tier,
-    mode: Option<RetrievalMode>,
-) -> RestResult {
-    let id = ask.id()?;
-    let mode = match mode {
-        None => ask.retrieval_mode()?,
-        given => given,
-    };
-    let object = call.get(tier, &id, mode).await?.ok_or_else(|| missing(&id))?;
-    Ok(problem::ok(&GameObject::of(&object)))
-}
-
-async fn create(mut ask: RestRequest, tier: Tier, mode: Option<StorageMode>) -> Response {
-    let mut call = ask.begin();
-    let answer = keep(&mut call, &ask, tier, mode).await;
-    ask.finish(call, answer)
-}
-
-async fn keep(
-    call: &mut Call,
-    ask: &RestRequest,
-    tier: Tier,
-    mode: Option<StorageMode>,
-) -> RestResult {
-    let mode = match mode {
-        None => ask.storage_mode()?,
-        given => given,
-    };
-    let RestObject { id, content, .. } = RestObject::read(&ask.body()?)?;
-    let change = Change::Write { content, condition: Condition::Absent };
-    let (written, durability) = call.write(tier, &id, change, mode).await?;
-    written.map_err(|refusal| refused(&id, refusal))?;
-    Ok(done(true, durability))
+async fn create(ask: RestRequest, tier: Tier, mode: Option<StorageMode>) -> Response {
+    ask.answer(async |call, ask| {
+        let mode = match mode {
+            None => ask.storage_mode()?,
+            given => given,
+        };
+        let RestObject { id, content, .. } = RestObject::read(&ask.body()?)?;
+        let change = Change::Write { content, condition: Condition::Absent };
+        let (written, durability) = call.write(tier, &id, change, mode).await?;
+        written.map_err(|refusal| refused(&id, refusal))?;
+        Ok(done(true, durability))
+    })
+    .await
 }
 
 async fn replace(call: &mut Call, ask: &RestRequest) -> RestResult {

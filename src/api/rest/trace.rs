@@ -186,10 +186,8 @@ pub async fn find(ask: RestRequest) -> Response {
     request_body = NewCapture,
     responses((status = 202, description = "It has begun", body = Capture), BadInput, MediaType)
 )]
-pub async fn start(mut ask: RestRequest) -> Response {
-    let call = ask.begin();
-    let answer = begin_capture(&ask);
-    ask.finish(call, answer)
+pub async fn start(ask: RestRequest) -> Response {
+    ask.answer(async |_, ask| begin_capture(ask)).await
 }
 
 /// Ends the capture and forgets what it kept.
@@ -197,10 +195,12 @@ pub async fn start(mut ask: RestRequest) -> Response {
     delete, path = "/nomad/debug/trace", operation_id = "stopCapture", tag = "debug",
     responses((status = 204, description = "There is no capture any more"))
 )]
-pub async fn stop(mut ask: RestRequest) -> Response {
-    let call = ask.begin();
-    ask.backend().service.kit.recorder.stop_capture();
-    ask.finish(call, Ok(problem::empty(StatusCode::NO_CONTENT)))
+pub async fn stop(ask: RestRequest) -> Response {
+    ask.answer(async |_, ask| {
+        ask.backend().service.kit.recorder.stop_capture();
+        Ok(problem::empty(StatusCode::NO_CONTENT))
+    })
+    .await
 }
 
 /// Shows what the capture has kept.

@@ -1,13 +1,10 @@
 //! The flags of `nomad bench` and how they become a [`BenchPlan`].
 
-use std::time::Duration;
-
 use clap::{Args, ValueEnum};
 
 use super::{
     BenchError,
-    mix::Mix,
-    plan::{BenchPlan, Mode},
+    plan::BenchPlan,
     target::{BenchApi, BenchTarget},
 };
 
@@ -55,48 +52,12 @@ pub struct BenchArgs {
     /// gRPC storage listener of the node; found like the REST base when absent.
     #[arg(long, value_name = "HOST:PORT")]
     pub storage: Option<String>,
-    /// Weights of get, put, update and delete.
-    #[arg(long, default_value = "get=90,put=10", value_name = "OP=WEIGHT,..")]
-    pub mix: Mix,
-    /// Size of each written value: bytes, or with a unit KiB, MiB or GiB.
-    #[arg(long, default_value = "100B", value_parser = nomad_config::parse_size, value_name = "SIZE")]
-    pub value_size: u64,
-    /// Number of keys that get and update choose from.
-    #[arg(long, default_value_t = 10_000)]
-    pub keys: u64,
-    /// Write all keys before measuring. Without it they must be there from an earlier run with the same --key-prefix.
-    #[arg(long)]
-    pub preload: bool,
-    /// Most requests in flight.
-    #[arg(long, default_value_t = 64)]
-    pub concurrency: usize,
-    /// Number of connections [default: 1 for grpc, the concurrency for rest].
-    #[arg(long)]
-    pub connections: Option<usize>,
-    /// How long to measure, such as 10s or 2m.
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
-    pub duration: Duration,
-    /// How long to load before measuring.
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
-    pub warmup: Duration,
-    /// Requests per second in total (open loop) [default: as fast as the answers come].
-    #[arg(long)]
-    pub rate: Option<f64>,
-    /// When a request without an answer counts as an error.
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
-    pub timeout: Duration,
-    /// Mode to ask for [default: the node's]. With parallel, writes ask for safe.
-    #[arg(long, value_enum)]
-    pub mode: Option<Mode>,
     /// REST API to use: raw bytes under /nomad/v1/objects, or JSON under /nomad/storage.
     #[arg(long, value_enum, default_value_t)]
     pub api: BenchApi,
-    /// What every key begins with.
-    #[arg(long, default_value = "bench")]
-    pub key_prefix: String,
-    /// Decides keys, values and the order of operations.
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// The load, but for its target.
+    #[command(flatten)]
+    pub load: BenchPlan,
     /// How to print the report.
     #[arg(long, value_enum, default_value_t)]
     pub output: OutputFormat,
@@ -143,22 +104,8 @@ impl BenchArgs {
             }
             BenchProtocol::Grpc => address.parse().map(|storage| BenchTarget::Grpc { storage }),
         };
-        let plan = BenchPlan {
-            target: target.map_err(|problem| BenchError::InvalidPlan(vec![problem]))?,
-            mix: self.mix,
-            mode: self.mode,
-            value_size_bytes: usize::try_from(self.value_size).unwrap_or(usize::MAX),
-            key_count: self.keys,
-            key_prefix: self.key_prefix.clone(),
-            preload: self.preload,
-            concurrency: self.concurrency,
-            connections: self.connections,
-            duration: self.duration,
-            warmup: self.warmup,
-            rate: self.rate,
-            timeout: self.timeout,
-            seed: self.seed,
-        };
+        let target = target.map_err(|problem| BenchError::InvalidPlan(vec![problem]))?;
+        let plan = BenchPlan { target, ..self.load.clone() };
         plan.validate()?;
         Ok(plan)
     }
@@ -169,6 +116,7 @@ mod tests {
     use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
     use super::*;
+    use crate::bench::Mode;
 
     #[derive(Debug, Parser)]
     struct Cli {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, future::Future};
 
-use super::workload::BenchOperation;
+use super::{mix::OpKind, workload::BenchOperation};
 
 /// No connection, or it broke before the answer was complete.
 pub(super) const CONNECTION: &str = "CONNECTION";
@@ -42,6 +42,12 @@ impl OpFailure {
     /// An error that the node answered.
     pub(super) fn answered(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         OpFailure { code: code.into(), detail: detail.into(), is_connection_lost: false }
+    }
+
+    /// The node answered `result=false`: it has not done what was asked.
+    pub(super) fn refused(op: &BenchOperation) -> Self {
+        let code = if op.kind == OpKind::Put { "ALREADY_EXISTS" } else { "NOT_FOUND" };
+        Self::answered(code, format!("{} {:?} answered result=false", op.kind.name(), op.key))
     }
 
     /// The connection is gone.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use heck::ToShoutySnakeCase as _;
 use tonic::{
     Code, Request, Status,
     metadata::MetadataValue,
@@ -100,12 +101,7 @@ impl Client for GrpcClient {
                 (answer.into_inner().result, 0)
             }
         };
-        if is_done {
-            return Ok(OpReply { value_bytes });
-        }
-        let code = if op.kind == OpKind::Put { "ALREADY_EXISTS" } else { "NOT_FOUND" };
-        let detail = format!("{} {:?} answered result=false", op.kind.name(), op.key);
-        Err(OpFailure::answered(code, detail))
+        if is_done { Ok(OpReply { value_bytes }) } else { Err(OpFailure::refused(op)) }
     }
 }
 
@@ -138,27 +134,9 @@ fn failure(status: Status) -> OpFailure {
     }
 }
 
-/// A code as the contract writes it.
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
+/// A code as the contract writes it, such as `NOT_FOUND`.
+fn name(code: Code) -> String {
+    format!("{code:?}").to_shouty_snake_case()
 }
 
 #[cfg(test)]

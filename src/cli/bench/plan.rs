@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args, Command, FromArgMatches as _, ValueEnum};
 use serde::Serialize;
 
 use super::{
     BenchError,
     mix::{Mix, OpKind},
     problem::PlanProblem,
-    target::BenchTarget,
+    target::{BenchTarget, StorageAddress},
 };
+use nomad_config::UnitError;
 
 const MAX_VALUE_BYTES: usize = 64 * 1024 * 1024;
 const MAX_KEYS: u64 = 1_000_000_000;
@@ -42,58 +43,64 @@ impl Mode {
     }
 }
 
-/// One load run. [`BenchPlan::new`] gives the defaults of `nomad bench`.
-#[derive(Debug, Clone)]
+/// One load run, and its flags. [`BenchPlan::new`] gives the defaults of `nomad bench`.
+#[derive(Debug, Clone, Args)]
 pub struct BenchPlan {
     /// Who is loaded.
+    // Which flags name it depends on the protocol: see `BenchArgs::plan`.
+    #[arg(skip = BenchTarget::Grpc { storage: StorageAddress(String::new()) })]
     pub target: BenchTarget,
-    /// How often each operation is sent.
+    /// Weights of get, put, update and delete.
+    #[arg(long, default_value = "get=90,put=10", value_name = "OP=WEIGHT,..")]
     pub mix: Mix,
-    /// The mode that requests ask for; `None` sends none.
-    pub mode: Option<Mode>,
-    /// Size of every written value in bytes.
+    /// Size of each written value: bytes, or with a unit KiB, MiB or GiB.
+    #[arg(long = "value-size", default_value = "100B", value_parser = value_size, value_name = "SIZE")]
     pub value_size_bytes: usize,
     /// Number of keys that get and update choose from.
+    #[arg(long = "keys", default_value_t = 10_000, value_name = "KEYS")]
     pub key_count: u64,
-    /// What every key begins with.
-    pub key_prefix: String,
-    /// Whether the key space is written before the measurement.
+    /// Write all keys before measuring. Without it they must be there from an earlier run with the same --key-prefix.
+    #[arg(long)]
     pub preload: bool,
     /// Most requests in flight.
+    #[arg(long, default_value_t = 64)]
     pub concurrency: usize,
-    /// Number of connections; `None` is one for gRPC, one per worker for REST.
+    /// Number of connections [default: 1 for grpc, the concurrency for rest].
+    #[arg(long)]
     pub connections: Option<usize>,
-    /// Length of the measurement.
+    /// How long to measure, such as 10s or 2m.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
-    /// Load before the measurement that is not counted.
+    /// How long to load before measuring.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
-    /// Requests per second of an open loop; `None` is a closed loop.
+    /// Requests per second in total (open loop) [default: as fast as the answers come].
+    #[arg(long)]
     pub rate: Option<f64>,
-    /// When a request without an answer is given up.
+    /// When a request without an answer counts as an error.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+    /// Mode to ask for [default: the node's]. With parallel, writes ask for safe.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    /// What every key begins with.
+    #[arg(long, default_value = "bench")]
+    pub key_prefix: String,
     /// Decides keys, values and the order of operations.
+    #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+fn value_size(text: &str) -> Result<usize, UnitError> {
+    nomad_config::parse_size(text).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 impl BenchPlan {
     /// The default load for `target`.
     pub fn new(target: BenchTarget) -> BenchPlan {
-        BenchPlan {
-            target,
-            mix: Mix { get: 90, put: 10, update: 0, delete: 0 },
-            mode: None,
-            value_size_bytes: 100,
-            key_count: 10_000,
-            key_prefix: "bench".to_owned(),
-            preload: false,
-            concurrency: 64,
-            connections: None,
-            duration: Duration::from_secs(10),
-            warmup: Duration::from_secs(2),
-            rate: None,
-            timeout: Duration::from_secs(10),
-            seed: 1,
-        }
+        let flags = BenchPlan::augment_args(Command::new("bench")).get_matches_from(["bench"]);
+        let defaults = BenchPlan::from_arg_matches(&flags).expect("each flag has a default");
+        BenchPlan { target, ..defaults }
     }
 
     /// The number of connections that the plan opens.

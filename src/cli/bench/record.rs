@@ -28,12 +28,14 @@ const EXAMPLE_CHARS_MAX: usize = 300;
 #[derive(Debug, Clone)]
 pub(super) struct Latencies(Histogram<u64>);
 
-impl Latencies {
-    pub(super) fn new() -> Latencies {
+impl Default for Latencies {
+    fn default() -> Latencies {
         let made = Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, SIGNIFICANT_DIGITS);
         Latencies(made.expect("the bounds are constants that satisfy hdrhistogram"))
     }
+}
 
+impl Latencies {
     fn record(&mut self, latency: Duration) {
         self.0.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
@@ -62,7 +64,7 @@ pub(super) struct Timing {
 }
 
 /// What is known about one kind of operation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct OpRecord {
     pub ok_count: u64,
     pub error_count: u64,
@@ -75,18 +77,6 @@ pub(super) struct OpRecord {
 }
 
 impl OpRecord {
-    pub(super) fn new() -> OpRecord {
-        OpRecord {
-            ok_count: 0,
-            error_count: 0,
-            ended_in_window: 0,
-            sent_bytes: 0,
-            received_bytes: 0,
-            response: Latencies::new(),
-            service: None,
-        }
-    }
-
     pub(super) fn merge(&mut self, other: &OpRecord) {
         self.ok_count += other.ok_count;
         self.error_count += other.error_count;
@@ -95,7 +85,7 @@ impl OpRecord {
         self.received_bytes += other.received_bytes;
         self.response.merge(&other.response);
         if let Some(service) = &other.service {
-            self.service.get_or_insert_with(Latencies::new).merge(service);
+            self.service.get_or_insert_default().merge(service);
         }
     }
 }
@@ -124,7 +114,7 @@ impl BenchRecorder {
         if !timing.is_measured && !timing.ended_in_window {
             return;
         }
-        let op = self.ops.entry(kind).or_insert_with(OpRecord::new);
+        let op = self.ops.entry(kind).or_default();
         if timing.ended_in_window {
             op.ended_in_window += 1;
         }
@@ -134,7 +124,7 @@ impl BenchRecorder {
             op.received_bytes += received;
             op.response.record(timing.response);
             if let Some(service) = timing.service {
-                op.service.get_or_insert_with(Latencies::new).record(service);
+                op.service.get_or_insert_default().record(service);
             }
         }
     }
@@ -143,7 +133,7 @@ impl BenchRecorder {
     pub(super) fn failed(&mut self, kind: OpKind, is_measured: bool, failure: OpFailure) {
         self.error_total += 1;
         if is_measured {
-            self.ops.entry(kind).or_insert_with(OpRecord::new).error_count += 1;
+            self.ops.entry(kind).or_default().error_count += 1;
             let example = failure.detail.chars().take(EXAMPLE_CHARS_MAX).collect();
             self.add_error(failure.code, ErrorRecord { count: 1, example });
         }
@@ -152,7 +142,7 @@ impl BenchRecorder {
     /// Adds everything that `other` recorded.
     pub(super) fn merge(&mut self, other: &BenchRecorder) {
         for (kind, op) in &other.ops {
-            self.ops.entry(*kind).or_insert_with(OpRecord::new).merge(op);
+            self.ops.entry(*kind).or_default().merge(op);
         }
         for (code, error) in &other.errors {
             self.add_error(code.clone(), error.clone());
@@ -216,14 +206,14 @@ mod tests {
     #[test]
     fn latencies_keep_three_digits_from_a_microsecond_to_ten_minutes() {
         for exact_ns in [1_000_u64, 93_500, 180_000, 4_000_000, 59_999_000_000, HIGHEST_NS] {
-            let mut latencies = Latencies::new();
+            let mut latencies = Latencies::default();
             latencies.record(Duration::from_nanos(exact_ns));
             let kept = latencies.histogram().value_at_quantile(0.5);
             let error = kept.abs_diff(exact_ns) as f64 / exact_ns as f64;
             // The lowest values are exact to LOWEST_NS, the others to a thousandth.
             assert!(error < 0.1 && (exact_ns < 65_000 || error < 0.001), "{exact_ns} as {kept}");
         }
-        let mut latencies = Latencies::new();
+        let mut latencies = Latencies::default();
         latencies.record(Duration::MAX);
         assert!(latencies.histogram().max() >= HIGHEST_NS);
     }

@@ -179,7 +179,7 @@ impl BenchReport {
         recorder: &BenchRecorder,
         measured: Measured,
     ) -> BenchReport {
-        let mut all = OpRecord::new();
+        let mut all = OpRecord::default();
         let mut operations = BTreeMap::new();
         for (kind, record) in &recorder.ops {
             all.merge(record);

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderValue, Request, StatusCode, header::HOST};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
     body::Incoming,
     client::conn::http1::{self, SendRequest},
@@ -166,25 +166,15 @@ impl Connection {
     }
 }
 
-async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, OpFailure> {
-    let mut first = Bytes::new();
-    let mut all: Option<Vec<u8>> = None;
-    let mut read_bytes = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(part) = frame.map_err(|error| lost(&error))?.into_data() else { continue };
-        read_bytes += part.len();
-        if read_bytes > limit_bytes {
+async fn read_body(body: Incoming, limit_bytes: usize) -> Result<Bytes, OpFailure> {
+    match Limited::new(body, limit_bytes).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
             let detail = format!("an answer of more than {limit_bytes} bytes");
-            let is_connection_lost = true;
-            return Err(OpFailure { code: BAD_RESPONSE.into(), detail, is_connection_lost });
+            Err(OpFailure { code: BAD_RESPONSE.into(), detail, is_connection_lost: true })
         }
-        if first.is_empty() {
-            first = part;
-        } else {
-            all.get_or_insert_with(|| first.to_vec()).extend_from_slice(&part);
-        }
+        Err(error) => Err(OpFailure::connection(causes(&*error))),
     }
-    Ok(all.map_or(first, Bytes::from))
 }
 
 fn lost(error: &hyper::Error) -> OpFailure {

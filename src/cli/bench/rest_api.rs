@@ -92,30 +92,17 @@ impl RestApi {
     }
 
     fn line(&self, op: &BenchOperation) -> (Method, String) {
-        let prefix = &self.path_prefix;
         let id = utf8_percent_encode(&op.key, ESCAPED);
-        match (self.api, op.kind) {
-            (BenchApi::Objects, kind) => {
-                let method = match kind {
-                    OpKind::Get => Method::GET,
-                    OpKind::Put | OpKind::Update => Method::PUT,
-                    OpKind::Delete => Method::DELETE,
-                };
-                (method, format!("{prefix}/nomad/v1/objects/{id}"))
-            }
-            (BenchApi::Storage, OpKind::Get) => {
-                (Method::GET, format!("{prefix}/nomad/storage/get/{id}"))
-            }
-            (BenchApi::Storage, OpKind::Put) => {
-                (Method::POST, format!("{prefix}/nomad/storage/put"))
-            }
-            (BenchApi::Storage, OpKind::Update) => {
-                (Method::PUT, format!("{prefix}/nomad/storage/update"))
-            }
-            (BenchApi::Storage, OpKind::Delete) => {
-                (Method::DELETE, format!("{prefix}/nomad/storage/delete/{id}"))
-            }
-        }
+        let (method, path) = match (self.api, op.kind) {
+            (BenchApi::Objects, OpKind::Get) => (Method::GET, format!("v1/objects/{id}")),
+            (BenchApi::Objects, OpKind::Delete) => (Method::DELETE, format!("v1/objects/{id}")),
+            (BenchApi::Objects, _) => (Method::PUT, format!("v1/objects/{id}")),
+            (BenchApi::Storage, OpKind::Get) => (Method::GET, format!("storage/get/{id}")),
+            (BenchApi::Storage, OpKind::Put) => (Method::POST, "storage/put".to_owned()),
+            (BenchApi::Storage, OpKind::Update) => (Method::PUT, "storage/update".to_owned()),
+            (BenchApi::Storage, OpKind::Delete) => (Method::DELETE, format!("storage/delete/{id}")),
+        };
+        (method, format!("{}/nomad/{path}", self.path_prefix))
     }
 
     /// What an answer means for its operation.
@@ -135,17 +122,12 @@ impl RestApi {
                 let object: JsonValue = parse(body)?;
                 Ok(OpReply { value_bytes: decoded_len(&object.value) })
             }
-            (BenchApi::Storage, kind) => match parse::<JsonResult>(body)?.result {
+            (BenchApi::Storage, _) => match parse::<JsonResult>(body)?.result {
                 true => Ok(OpReply { value_bytes: 0 }),
-                false if kind == OpKind::Put => Err(no(op, "ALREADY_EXISTS")),
-                false => Err(no(op, "NOT_FOUND")),
+                false => Err(OpFailure::refused(op)),
             },
         }
     }
-}
-
-fn no(op: &BenchOperation, code: &'static str) -> OpFailure {
-    OpFailure::answered(code, format!("{} {:?} answered result=false", op.kind.name(), op.key))
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a Bytes) -> Result<T, OpFailure> {

@@ -66,10 +66,10 @@ impl Node {
     async fn run(&self, line: &[&str]) -> (Result<String, CliError>, Vec<Asked>) {
         let matches = help::command().get_matches_from([&["nomad"], line].concat());
         let done = match Cli::from_arg_matches(&matches).unwrap().command {
-            Command::Put(args) => put(&self.rest, args).await,
-            Command::Update(args) => update(&self.rest, args).await,
-            Command::Get(args) => get(&self.rest, args).await,
-            Command::Delete(args) => delete(&self.rest, args).await,
+            Command::Put(args) => put(&self.rest, &args).await,
+            Command::Update(args) => update(&self.rest, &args).await,
+            Command::Get(args) => get(&self.rest, &args).await,
+            Command::Delete(args) => delete(&self.rest, &args).await,
             other => panic!("{other:?}"),
         };
         let printed = done.map(|bytes| String::from_utf8(bytes).unwrap());

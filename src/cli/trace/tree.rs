@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::step::TraceStep;
-use crate::shown::{micros, one_line, padded, time};
+use crate::shown::{micros, one_line, time};
 
 /// The steps as one tree per request, oldest request first.
 pub(super) fn render(steps: &[TraceStep]) -> String {
@@ -90,9 +90,8 @@ fn rows(placed: &[Placed<'_>], text: &mut String) {
     }
     let [path_width, what_width, wait_width, run_width] = widths;
     for ([path, what, wait, run, end], (depth, step)) in cells.iter().zip(placed) {
-        let (path, what) = (padded(path, path_width), padded(what, what_width));
         text.push_str(&format!(
-            "{path}  {what}  waited {wait:>wait_width$}  ran {run:>run_width$}  {end}\n"
+            "{path:<path_width$}  {what:<what_width$}  waited {wait:>wait_width$}  ran {run:>run_width$}  {end}\n"
         ));
         if let Some(detail) = &step.detail {
             text.push_str(&format!("{}| {}\n", indent(depth + 1), one_line(detail)));

@@ -5,6 +5,7 @@
 //! Any member may be asked: a member passes on what only the super-peer can do. [`ControlRequest::Join`] is the exception: its
 //! answer names the super-peer instead.
 
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// What is asked. Addresses are `host:port`; a `peer` is a member's id, its peer address or its storage address.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, IntoStaticStr)]
 pub enum ControlRequest {
     /// Let the node at this peer address into this node's group. `true` once it is a member, also when it was one before.
     Join {
@@ -77,17 +78,7 @@ pub enum ControlRequest {
 impl ControlRequest {
     /// Names the request's kind.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Join { .. } => "Join",
-            Self::Leave => "Leave",
-            Self::PeerLeaves { .. } => "PeerLeaves",
-            Self::RemovePeer { .. } => "RemovePeer",
-            Self::AddPeer { .. } => "AddPeer",
-            Self::Migrate { .. } => "Migrate",
-            Self::SuperPeerLeaves => "SuperPeerLeaves",
-            Self::Notify { .. } => "Notify",
-            Self::PositionOf { .. } => "PositionOf",
-        }
+        self.into()
     }
 }
 
@@ -193,7 +184,7 @@ pub enum ControlError {
     #[error("{what} is under way; ask again in a moment")]
     Busy {
         /// What it is.
-        what: &'static str,
+        what: String,
     },
     /// The group's table does not take the change.
     #[error("the group does not take the change: {reason}")]

@@ -100,8 +100,13 @@ fn invite(
     table: &GroupTable,
     known: &[Offer],
 ) -> Result<ControlDecision, ControlError> {
-    if member.is_some() {
-        return Ok(ControlDecision::Answer(true));
+    if let Some(node) = member {
+        // One that is on its way out comes back only once it is out.
+        let is_going = !table.configuration().members.contains(&node);
+        return match table.under_way().filter(|_| is_going) {
+            Some(refused) => Err(changing(&refused)),
+            None => Ok(ControlDecision::Answer(true)),
+        };
     }
     if table.count() >= table.capacity {
         return Err(full(table, known));
@@ -144,9 +149,7 @@ pub fn denied(denied: Denied, asked: &str, view: &View, known: &[Offer]) -> Cont
         Denied::NoSuccessor | Denied::SuperPeer if table.count() == 1 => only(),
         Denied::Table(TableRefusal::Full { .. }) => full(table, known),
         Denied::Table(TableRefusal::ReplicationFactor(error)) => error.into(),
-        Denied::Table(TableRefusal::Joint { .. }) => {
-            ControlError::Busy { what: "another change of the group" }
-        }
+        Denied::Table(refused @ TableRefusal::Joint { .. }) => changing(&refused),
         Denied::Unknown => ControlError::Unknown { group },
         Denied::Unreachable => {
             let reason = "nobody of this network answers there".to_owned();
@@ -164,9 +167,14 @@ pub fn denied(denied: Denied, asked: &str, view: &View, known: &[Offer]) -> Cont
         Denied::Bound => {
             ControlError::Declined { address: asked.to_owned(), reason: Denied::Bound.to_string() }
         }
-        Denied::Busy => ControlError::Busy { what: "another order" },
+        Denied::Busy => ControlError::Busy { what: "another order".to_owned() },
         other => ControlError::Refused { reason: other.to_string() },
     }
+}
+
+/// Says that another change has to end first, and what it waits for.
+fn changing(refused: &TableRefusal) -> ControlError {
+    ControlError::Busy { what: format!("another change of the group ({refused})") }
 }
 
 fn leads(view: &View, table: &GroupTable) -> Result<(), ControlError> {

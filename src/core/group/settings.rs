@@ -1,13 +1,15 @@
 //! The values of a group: members, the modes and settings that clients choose, and the group's name.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
 
 use crate::{model::node_id::NodeId, world::Position};
 
 /// How a write is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, EnumString, IntoStaticStr,
+)]
+#[strum(serialize_all = "lowercase", parse_err_ty = ModeError, parse_err_fn = no_storage_mode)]
 #[serde(rename_all = "lowercase")]
 pub enum StorageMode {
     /// Once durable on this node.
@@ -18,7 +20,10 @@ pub enum StorageMode {
 }
 
 /// How a read is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, EnumString, IntoStaticStr,
+)]
+#[strum(serialize_all = "lowercase", parse_err_ty = ModeError, parse_err_fn = no_retrieval_mode)]
 #[serde(rename_all = "lowercase")]
 pub enum RetrievalMode {
     /// By the nearest live replica.
@@ -40,49 +45,25 @@ pub struct ModeError {
     pub allowed: &'static str,
 }
 
+fn no_storage_mode(given: &str) -> ModeError {
+    ModeError { given: given.into(), allowed: "fast, safe" }
+}
+
+fn no_retrieval_mode(given: &str) -> ModeError {
+    ModeError { given: given.into(), allowed: "fast, safe, parallel" }
+}
+
 impl StorageMode {
     /// Returns the mode's word in the contract.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fast => "fast",
-            Self::Safe => "safe",
-        }
+        self.into()
     }
 }
 
 impl RetrievalMode {
     /// Returns the mode's word in the contract.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fast => "fast",
-            Self::Safe => "safe",
-            Self::Parallel => "parallel",
-        }
-    }
-}
-
-impl FromStr for StorageMode {
-    type Err = ModeError;
-
-    fn from_str(text: &str) -> Result<Self, ModeError> {
-        match text {
-            "fast" => Ok(Self::Fast),
-            "safe" => Ok(Self::Safe),
-            _ => Err(ModeError { given: text.into(), allowed: "fast, safe" }),
-        }
-    }
-}
-
-impl FromStr for RetrievalMode {
-    type Err = ModeError;
-
-    fn from_str(text: &str) -> Result<Self, ModeError> {
-        match text {
-            "fast" => Ok(Self::Fast),
-            "safe" => Ok(Self::Safe),
-            "parallel" => Ok(Self::Parallel),
-            _ => Err(ModeError { given: text.into(), allowed: "fast, safe, parallel" }),
-        }
+        self.into()
     }
 }
 

@@ -53,13 +53,12 @@ pub struct Configuration {
 /// The configuration that a joint one comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Old {
-    /// Its members.
+    /// Its members, the lost ones included.
     pub members: BTreeSet<NodeId>,
     /// Its replication factor.
     pub replication_factor: u32,
-    /// Whether its lost members were left out by force (rule 14). Then every member that is still in it has to finish the
-    /// rescan: what a quorum had kept may be on one of them alone.
-    pub forced: bool,
+    /// Which of them are lost (rule 14). A majority is still one of all: what has it left needs no force.
+    pub lost: BTreeSet<NodeId>,
 }
 
 /// The table of one group.
@@ -111,11 +110,15 @@ pub enum TableCommand {
         /// The joint epoch.
         epoch: u64,
     },
-    /// Goes on from a joint epoch that cannot end by itself (rule 14): the old members that have not acknowledged it are
-    /// lost, and leave both configurations. Another joint epoch follows, in which all the others do the rescan. Counted.
+    /// Goes on from a joint epoch that cannot end by itself (rule 14): these nodes are lost. Another joint epoch follows
+    /// without them. Counted if objects may have lost their majority.
     Force {
         /// The joint epoch.
         epoch: u64,
+        /// Who is lost, of the old members and of the new ones.
+        lost: BTreeSet<NodeId>,
+        /// Who leads, and stays.
+        by: NodeId,
     },
     /// Changes a setting for the whole group.
     Set(SettingChange),
@@ -156,10 +159,12 @@ pub enum TableRefusal {
     #[error("the group was dissolved")]
     Dissolved,
     /// A change is under way; the next one waits for its end.
-    #[error("the group is between two configurations (joint epoch {epoch})")]
+    #[error("the group is between two configurations (joint epoch {epoch}) and waits for {}", names(.waits_for))]
     Joint {
         /// The joint epoch.
         epoch: u64,
+        /// Whose rescan it still wants.
+        waits_for: BTreeSet<NodeId>,
     },
     /// There is no room for all who come.
     #[error("the group is full: it has {members} members and takes {capacity}")]
@@ -197,25 +202,71 @@ pub enum TableRefusal {
     ReplicationFactor(ReplicationFactorError),
 }
 
+/// Names nodes in a text for people.
+fn names(nodes: &BTreeSet<NodeId>) -> String {
+    let names: Vec<_> = nodes.iter().map(NodeId::to_string).collect();
+    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+}
+
 impl Configuration {
+    /// Returns that of a group before its first one.
+    pub fn nobody() -> &'static Self {
+        static NOBODY: Configuration =
+            Configuration { epoch: 0, members: BTreeSet::new(), replication_factor: 0, old: None };
+        &NOBODY
+    }
+
     /// Tells whether a change is under way.
     pub fn is_joint(&self) -> bool {
         self.old.is_some()
     }
 
-    /// Returns every node that it names, old members included.
+    /// Returns every node that takes part in it, old members included.
     pub fn everybody(&self) -> BTreeSet<NodeId> {
-        let old = self.old.iter().flat_map(|old| &old.members);
+        let old = self.old.iter().flat_map(|old| old.members.difference(&old.lost));
         self.members.iter().chain(old).copied().collect()
     }
 
     /// Tells whether a joint configuration may end: the old members that have not finished the rescan are at most half of
-    /// an old replica set (rule 9), whichever object it is the set of. After a forced change, none is missing.
+    /// an old replica set (rule 9), whichever object it is the set of. Where objects may have lost their majority, nobody
+    /// is missing (rule 14).
     fn may_settle(&self, acknowledged: &BTreeSet<NodeId>) -> bool {
         let Some(old) = &self.old else { return false };
-        let missing = old.members.difference(acknowledged).count();
-        let replicas = old.members.len().min(old.replication_factor as usize);
-        missing <= if old.forced { 0 } else { replicas / 2 }
+        let missing = self.unfinished(acknowledged).len() + old.lost.len();
+        missing <= replicas_of(&old.members, old.replication_factor) / 2
+            || (self.is_forced() && self.unfinished(acknowledged).is_empty())
+    }
+
+    /// Tells whether this is a joint configuration in which objects may have lost the majority of their old replicas.
+    pub fn is_forced(&self) -> bool {
+        self.old
+            .as_ref()
+            .is_some_and(|old| loses_majority(&old.members, old.replication_factor, &old.lost))
+    }
+
+    /// Returns those whose rescan a joint configuration still wants: the old members, and where objects may have lost
+    /// their majority the new ones too, since one of them may have the last copy.
+    fn unfinished(&self, acknowledged: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let wanted = self.everybody().into_iter().filter(|node| self.rescans(node));
+        wanted.filter(|node| !acknowledged.contains(node)).collect()
+    }
+
+    /// Tells whether this configuration wants the rescan of a node.
+    pub fn rescans(&self, node: &NodeId) -> bool {
+        let Some(old) = &self.old else { return false };
+        let is_old = old.members.contains(node) && !old.lost.contains(node);
+        is_old || (self.is_forced() && self.members.contains(node))
+    }
+
+    /// Tells whether this joint configuration cannot end by itself if those nodes never come back: objects may be short of
+    /// a majority of their old replicas, or of their new ones, and so cannot be rescanned.
+    pub fn needs_force(&self, gone: &BTreeSet<NodeId>) -> bool {
+        let Some(old) = &self.old else { return false };
+        let is_news = self.everybody().iter().any(|node| gone.contains(node));
+        let lost = &old.lost | gone;
+        is_news
+            && (loses_majority(&old.members, old.replication_factor, &lost)
+                || loses_majority(&self.members, self.replication_factor, &lost))
     }
 
     /// Makes the joint configuration that follows this stable one.
@@ -223,13 +274,39 @@ impl Configuration {
         let old = Old {
             members: self.members.clone(),
             replication_factor: self.replication_factor,
-            forced: false,
+            lost: BTreeSet::new(),
         };
         Self { epoch: self.epoch + 1, members, replication_factor, old: Some(old) }
     }
 }
 
+/// Returns how many of these members keep each object.
+fn replicas_of(members: &BTreeSet<NodeId>, replication_factor: u32) -> usize {
+    members.len().min(replication_factor as usize)
+}
+
+/// Tells whether there may be an object that has too few replicas left for a majority of them.
+fn loses_majority(
+    members: &BTreeSet<NodeId>,
+    replication_factor: u32,
+    lost: &BTreeSet<NodeId>,
+) -> bool {
+    let lost = members.intersection(lost).count();
+    lost > replicas_of(members, replication_factor).saturating_sub(1) / 2
+}
+
 impl GroupTable {
+    /// Returns those whose rescan the change under way still wants; empty without a change.
+    pub fn unfinished(&self) -> BTreeSet<NodeId> {
+        self.configuration().unfinished(&self.acknowledged)
+    }
+
+    /// Returns why there can be no other change now: one is under way.
+    pub fn under_way(&self) -> Option<TableRefusal> {
+        let epoch = self.configuration().is_joint().then(|| self.epoch())?;
+        Some(TableRefusal::Joint { epoch, waits_for: self.unfinished() })
+    }
+
     /// Returns the claim under which a node is a member; `None` = it is none.
     pub fn claim_of(&self, node: &NodeId) -> Option<GroupClaim> {
         let seat = self.seats.get(node)?;
@@ -261,9 +338,7 @@ impl GroupTable {
 
     /// Returns the present configuration. The chain is never empty; an empty one reads as a table of nobody.
     pub fn configuration(&self) -> &Configuration {
-        static NOBODY: Configuration =
-            Configuration { epoch: 0, members: BTreeSet::new(), replication_factor: 0, old: None };
-        self.chain.back().unwrap_or(&NOBODY)
+        self.chain.back().unwrap_or(Configuration::nobody())
     }
 
     /// Returns the present epoch.
@@ -274,12 +349,6 @@ impl GroupTable {
     /// Returns how many members the group has, or in a joint configuration will have.
     pub fn count(&self) -> u32 {
         self.configuration().members.len() as u32
-    }
-
-    /// Tells whether the super-peer was started as one.
-    #[cfg(test)]
-    pub fn is_permanent(&self) -> bool {
-        self.seats.get(&self.super_peer).is_some_and(|seat| seat.permanent)
     }
 
     /// Returns the member of this name: its id, or one of its addresses.
@@ -300,7 +369,7 @@ impl GroupTable {
         let done = match command {
             TableCommand::Change { add, remove } => self.change(add, remove),
             TableCommand::Acknowledge { node, epoch } => self.acknowledge(*node, *epoch),
-            TableCommand::Force { epoch } => self.force(*epoch),
+            TableCommand::Force { epoch, lost, by } => self.force(*epoch, lost, *by),
             TableCommand::Set(change) => self.set(*change),
             TableCommand::Describe { member, claim } => self.describe(member, *claim),
             TableCommand::Lead { node } => self.lead(*node),
@@ -317,8 +386,7 @@ impl GroupTable {
     }
 
     fn stable(&self) -> Result<&Configuration, TableRefusal> {
-        let last = self.configuration();
-        if last.is_joint() { Err(TableRefusal::Joint { epoch: last.epoch }) } else { Ok(last) }
+        self.under_way().map_or_else(|| Ok(self.configuration()), Err)
     }
 
     fn change(&mut self, add: &[Seat], remove: &[(NodeId, u64)]) -> Result<bool, TableRefusal> {
@@ -376,34 +444,35 @@ impl GroupTable {
         Ok(is_new)
     }
 
-    fn force(&mut self, epoch: u64) -> Result<bool, TableRefusal> {
+    fn force(
+        &mut self,
+        epoch: u64,
+        gone: &BTreeSet<NodeId>,
+        by: NodeId,
+    ) -> Result<bool, TableRefusal> {
         let last = self.configuration();
         let Some(old) = last.old.as_ref().filter(|_| last.epoch == epoch) else {
             return Err(TableRefusal::Over { given: epoch, epoch: last.epoch });
         };
-        let lost: BTreeSet<_> = old.members.difference(&self.acknowledged).copied().collect();
-        let members: BTreeSet<_> = last.members.difference(&lost).copied().collect();
-        if !members.contains(&self.super_peer) {
+        if last.everybody().is_disjoint(gone) {
+            return Ok(false);
+        }
+        let lost = old.members.iter().filter(|node| old.lost.contains(node) || gone.contains(node));
+        let old = Old { lost: lost.copied().collect(), ..old.clone() };
+        let mut members = &last.members - gone;
+        if members.is_empty() {
+            // Nobody is left to go on to: the change is taken back.
+            members = &old.members - &old.lost;
+        }
+        if !members.contains(&by) {
             return Err(TableRefusal::SuperPeer);
         }
-        let old = Old {
-            members: old.members.difference(&lost).copied().collect(),
-            replication_factor: old.replication_factor,
-            forced: true,
-        };
-        let next = Configuration {
-            epoch: last.epoch + 1,
-            members,
-            replication_factor: last.replication_factor,
-            old: Some(old),
-        };
+        let next = Configuration { epoch: last.epoch + 1, members, old: Some(old), ..last.clone() };
         let everybody = next.everybody();
         self.seats.retain(|node, _| everybody.contains(node));
-        self.forced += 1;
+        self.forced += u64::from(next.is_forced());
         self.push(next);
-        if self.configuration().may_settle(&self.acknowledged) {
-            self.settle();
-        }
+        self.lead(by)?;
         Ok(true)
     }
 

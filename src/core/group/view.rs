@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use strum::IntoStaticStr;
+
 use crate::{
     group::{
         Member, PeerError, RetrievalMode, Settings, StorageMode,
@@ -17,7 +19,8 @@ use crate::{
 };
 
 /// The state of a node in its group, from its start to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum RoleState {
     /// It looks for a group.
     Discovering,
@@ -41,16 +44,7 @@ pub enum RoleState {
 impl RoleState {
     /// Returns the state's word in the contract.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Discovering => "discovering",
-            Self::Joining => "joining",
-            Self::Peer => "peer",
-            Self::ProvisionalSuperPeer => "provisional-super-peer",
-            Self::PermanentSuperPeer => "permanent-super-peer",
-            Self::Electing => "electing",
-            Self::Leaving => "leaving",
-            Self::Dissolved => "dissolved",
-        }
+        self.into()
     }
 
     /// Tells whether the node leads its group.
@@ -60,7 +54,8 @@ impl RoleState {
 }
 
 /// How another member looks from here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Liveness {
     /// It answers.
     Alive,
@@ -73,11 +68,7 @@ pub enum Liveness {
 impl Liveness {
     /// Returns the word in the contract.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Alive => "alive",
-            Self::Suspect => "suspect",
-            Self::Dead => "dead",
-        }
+        self.into()
     }
 }
 

@@ -337,14 +337,6 @@ impl Ledger {
         Some(HeldObject { id: id.clone(), version: held.version, expires_at: held.expires_at() })
     }
 
-    /// Returns who holds an object that has not expired at `now`, sorted by node.
-    pub fn holders(&self, id: &ObjectId, now: UnixSecs) -> Vec<Holder> {
-        let entries = self.buckets.get(usize::from(bucket_of(id.as_str())));
-        let entries = entries.map_or(&[][..], Vec::as_slice);
-        let entry = find(entries, id.as_str()).ok().and_then(|at| entries.get(at));
-        entry.map(|entry| self.holders_of(entry, now)).unwrap_or_default()
-    }
-
     fn holders_of(&self, entry: &LedgerObject, now: UnixSecs) -> Vec<Holder> {
         let mut holders = Vec::new();
         for held in entry.holdings().filter(|held| !held.is_expired(now)) {

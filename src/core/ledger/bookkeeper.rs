@@ -230,6 +230,7 @@ pub struct Bookkeeper {
     sweep_due: MonotonicUs,
     purges: bool,
     standing: LedgerStanding,
+    out: Vec<LedgerEffect>,
 }
 
 impl Core for Bookkeeper {
@@ -238,17 +239,14 @@ impl Core for Bookkeeper {
     type Shelf<'a> = ();
 
     fn step(&mut self, now: Now, event: LedgerEvent, (): &()) -> Vec<LedgerEffect> {
-        let mut effects = Vec::new();
         match event {
             LedgerEvent::Viewed(site) => self.on_view(now, site),
-            LedgerEvent::Changed(changes) => self.on_changed(now, changes, &mut effects),
+            LedgerEvent::Changed(changes) => self.on_changed(now, changes),
             LedgerEvent::Recount => self.scan.again(now.monotonic),
-            LedgerEvent::Scanned { ticket, part } => {
-                self.on_scanned(now, ticket, part, &mut effects)
-            }
+            LedgerEvent::Scanned { ticket, part } => self.on_scanned(now, ticket, part),
             LedgerEvent::Noticed { from, notice } => self.on_notice(now, from, notice),
             LedgerEvent::Answered { ticket, answer } => {
-                self.on_answered(now, ticket, answer, &mut effects);
+                self.on_answered(now, ticket, answer);
             }
             LedgerEvent::Referred { member, held } => {
                 if self.keeps() {
@@ -258,8 +256,8 @@ impl Core for Bookkeeper {
             }
             LedgerEvent::Tick => {}
         }
-        self.on_time(now, &mut effects);
-        effects
+        self.on_time(now);
+        self.take_effects()
     }
 
     fn next_due(&self) -> Option<MonotonicUs> {
@@ -303,12 +301,13 @@ impl Bookkeeper {
             sweep_due: now.plus_us(cleanup_us),
             purges: false,
             standing: LedgerStanding::default(),
+            out: Vec::new(),
         }
     }
 
-    /// Returns the data.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+    /// Returns what else is to be done after an answer, in order.
+    pub fn take_effects(&mut self) -> Vec<LedgerEffect> {
+        std::mem::take(&mut self.out)
     }
 
     /// Returns the group.
@@ -435,12 +434,12 @@ impl Bookkeeper {
 
     // ---- what time brings ----
 
-    fn on_time(&mut self, now: Now, effects: &mut Vec<LedgerEffect>) {
+    fn on_time(&mut self, now: Now) {
         if self.flush_due.is_some_and(|due| now.monotonic >= due) {
-            self.flush(effects);
+            self.flush();
         }
-        self.scan_on(now.monotonic, effects);
-        self.correct_on(now.monotonic, effects);
+        self.scan_on(now.monotonic);
+        self.correct_on(now.monotonic);
         self.do_chores(now);
     }
 

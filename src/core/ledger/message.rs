@@ -1,6 +1,7 @@
 //! The messages between members about who holds what. Each speaks of itself only; a digest shows what was lost.
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::{HeldObject, Inventory, LedgerPage};
 use crate::{
@@ -66,7 +67,7 @@ pub enum Notice {
 }
 
 /// A question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 pub enum LedgerRequest {
     /// The sum of all that the member holds.
     Root {
@@ -137,15 +138,7 @@ impl LedgerRequest {
 
     /// Names its kind.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Root { .. } => "Root",
-            Self::Buckets { .. } => "Buckets",
-            Self::Inventory { .. } => "Inventory",
-            Self::Holds { .. } => "Holds",
-            Self::Pages { .. } => "Pages",
-            Self::Refer { .. } => "Refer",
-            Self::Forget { .. } => "Forget",
-        }
+        self.into()
     }
 }
 

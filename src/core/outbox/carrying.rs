@@ -1,6 +1,6 @@
 //! How fast writes and objects from an earlier group get into the outbox: unchanged, unless something newer is here.
 
-use super::{Outbox, OutboxEffect, OutboxRefusal, OutboxShelf, entry_bytes, value_bytes};
+use super::{Outbox, OutboxEffect, OutboxRefusal, OutboxShelf, entry_bytes};
 use crate::{
     model::{
         change::{WriteRefusal, Written},
@@ -26,7 +26,7 @@ impl Outbox {
             Value::Live(_) => Written::Kept { version, created: false },
             Value::Tombstone(_) | Value::Absent => Written::Removed,
         };
-        let bytes = entry_bytes(&id, value_bytes(&value));
+        let bytes = entry_bytes(&id, value.len_bytes());
         Ok(self.keep(op, id, value, (version, bytes), written))
     }
 }

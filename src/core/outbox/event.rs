@@ -89,7 +89,7 @@ pub struct LoadedEntry {
     /// The version of the entry.
     pub version: Version,
     /// The bytes of its value.
-    pub bytes: u64,
+    pub bytes: usize,
 }
 
 /// How a merge ended.

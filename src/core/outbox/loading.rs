@@ -7,7 +7,7 @@ use super::{
 use crate::{machine::Now, model::object::Version};
 
 impl Outbox {
-    pub(super) fn begin_loading(&mut self, now: Now, effects: &mut Vec<OutboxEffect>) {
+    pub(super) fn begin_loading(&mut self, now: Now) {
         let is_time = match self.phase {
             LoadPhase::New => true,
             LoadPhase::Failed(at) => at <= now.monotonic,
@@ -16,11 +16,11 @@ impl Outbox {
         if is_time {
             self.phase = LoadPhase::Loading;
             let ticket = self.ticket(OutboxTask::Barrier);
-            effects.push(OutboxEffect::Raise { ticket, watermark: Version::default() });
+            self.out.push(OutboxEffect::Raise { ticket, watermark: Version::default() });
         }
     }
 
-    pub(super) fn hold(&mut self, event: OutboxEvent, effects: &mut Vec<OutboxEffect>) {
+    pub(super) fn hold(&mut self, event: OutboxEvent) {
         // A node that has just started may open its store a little later than its group takes it in.
         let is_failed = matches!(self.phase, LoadPhase::Failed(_));
         let is_late = is_failed && self.failed_loads > PATIENT_LOADS;
@@ -31,17 +31,11 @@ impl Outbox {
         | OutboxEvent::Watermark { op }
         | OutboxEvent::Discard { op, .. } = event
         {
-            effects.push(OutboxEffect::Refuse { op, refused: OutboxRefusal::NotLoaded });
+            self.out.push(OutboxEffect::Refuse { op, refused: OutboxRefusal::NotLoaded });
         }
     }
 
-    pub(super) fn on_loaded(
-        &mut self,
-        now: Now,
-        page: Vec<LoadedEntry>,
-        shelf: &dyn OutboxShelf,
-        effects: &mut Vec<OutboxEffect>,
-    ) {
+    pub(super) fn on_loaded(&mut self, now: Now, page: Vec<LoadedEntry>, shelf: &dyn OutboxShelf) {
         if !matches!(self.phase, LoadPhase::Loading) {
             return;
         }
@@ -49,7 +43,7 @@ impl Outbox {
             self.phase = LoadPhase::Ready;
             self.failed_loads = 0;
             for event in std::mem::take(&mut self.held) {
-                self.take(now, event, shelf, effects);
+                self.take(now, event, shelf);
             }
             return;
         };
@@ -63,10 +57,10 @@ impl Outbox {
             self.oldest.insert((version, id.clone()));
             self.schedule(&id, now.monotonic);
         }
-        effects.push(OutboxEffect::Load { after: Some(last) });
+        self.out.push(OutboxEffect::Load { after: Some(last) });
     }
 
-    pub(super) fn on_load_failed(&mut self, now: Now, effects: &mut Vec<OutboxEffect>) {
+    pub(super) fn on_load_failed(&mut self, now: Now) {
         if !matches!(self.phase, LoadPhase::Loading) {
             return;
         }
@@ -79,7 +73,7 @@ impl Outbox {
         self.phase =
             LoadPhase::Failed(now.monotonic.plus_us(pause_us(self.failed_loads, now.entropy)));
         for event in std::mem::take(&mut self.held) {
-            self.hold(event, effects);
+            self.hold(event);
         }
     }
 }

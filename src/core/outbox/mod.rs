@@ -102,6 +102,7 @@ pub struct Outbox {
     drained: u64,
     retried: u64,
     discarded: u64,
+    out: Vec<OutboxEffect>,
 }
 
 impl Core for Outbox {
@@ -115,15 +116,14 @@ impl Core for Outbox {
         event: OutboxEvent,
         shelf: &(dyn OutboxShelf + '_),
     ) -> Vec<OutboxEffect> {
-        let mut effects = Vec::new();
-        self.begin_loading(now, &mut effects);
-        self.take(now, event, shelf, &mut effects);
+        self.begin_loading(now);
+        self.take(now, event, shelf);
         self.discard();
-        self.begin_merges(now, shelf, &mut effects);
+        self.begin_merges(now, shelf);
         self.fresh = None;
-        self.begin_removal(&mut effects);
-        self.end_discard(&mut effects);
-        effects
+        self.begin_removal();
+        self.end_discard();
+        std::mem::take(&mut self.out)
     }
 
     fn next_due(&self) -> Option<MonotonicUs> {
@@ -164,6 +164,7 @@ impl Outbox {
             drained: 0,
             retried: 0,
             discarded: 0,
+            out: Vec::new(),
         }
     }
 
@@ -180,13 +181,7 @@ impl Outbox {
         }
     }
 
-    fn take(
-        &mut self,
-        now: Now,
-        event: OutboxEvent,
-        shelf: &dyn OutboxShelf,
-        effects: &mut Vec<OutboxEffect>,
-    ) {
+    fn take(&mut self, now: Now, event: OutboxEvent, shelf: &dyn OutboxShelf) {
         match event {
             OutboxEvent::Put { .. }
             | OutboxEvent::Carry { .. }
@@ -194,17 +189,17 @@ impl Outbox {
             | OutboxEvent::Discard { .. }
                 if !matches!(self.phase, LoadPhase::Ready) =>
             {
-                self.hold(event, effects);
+                self.hold(event);
             }
             OutboxEvent::Put { op, id, draft } => match self.put(now, op, id, *draft, shelf) {
-                Ok(effect) => effects.push(effect),
-                Err(refused) => effects.push(OutboxEffect::Refuse { op, refused }),
+                Ok(effect) => self.out.push(effect),
+                Err(refused) => self.out.push(OutboxEffect::Refuse { op, refused }),
             },
             OutboxEvent::Carry { op, id, value } => match self.carry(op, id, *value, shelf) {
-                Ok(effect) => effects.push(effect),
-                Err(refused) => effects.push(OutboxEffect::Refuse { op, refused }),
+                Ok(effect) => self.out.push(effect),
+                Err(refused) => self.out.push(OutboxEffect::Refuse { op, refused }),
             },
-            OutboxEvent::Watermark { op } => self.promise(now, op, effects),
+            OutboxEvent::Watermark { op } => self.promise(now, op),
             OutboxEvent::Discard { op, upto } => {
                 self.clock.observe(upto);
                 let (most, ops) = self.discarding.get_or_insert_default();
@@ -212,10 +207,10 @@ impl Outbox {
                 ops.push(op);
             }
             OutboxEvent::Stored { ticket, is_durable } => {
-                self.on_stored(now, ticket, is_durable, shelf, effects);
+                self.on_stored(now, ticket, is_durable, shelf);
             }
-            OutboxEvent::Loaded { page } => self.on_loaded(now, page, shelf, effects),
-            OutboxEvent::LoadFailed => self.on_load_failed(now, effects),
+            OutboxEvent::Loaded { page } => self.on_loaded(now, page, shelf),
+            OutboxEvent::LoadFailed => self.on_load_failed(now),
             OutboxEvent::Merged { id, end } => self.on_merged(now, &id, end),
             OutboxEvent::Nudge => self.on_nudge(now),
             OutboxEvent::Tick => {}
@@ -236,7 +231,7 @@ impl Outbox {
         let base = self.newest(&id, seen, shelf)?;
         let current = base.live(now.wall.secs());
         change.check(current)?;
-        let bytes = entry_bytes(&id, change.value_bytes() as u64);
+        let bytes = entry_bytes(&id, change.value_bytes());
         self.check_room(&id, bytes)?;
         self.clock.observe(shelf.latest_version());
         self.clock.observe(base.version().unwrap_or_default());
@@ -295,29 +290,22 @@ impl Outbox {
         Err(OutboxRefusal::Full { entries, bytes: self.bytes, limits: self.limits })
     }
 
-    fn on_stored(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        is_durable: bool,
-        shelf: &dyn OutboxShelf,
-        effects: &mut Vec<OutboxEffect>,
-    ) {
+    fn on_stored(&mut self, now: Now, ticket: Ticket, is_durable: bool, shelf: &dyn OutboxShelf) {
         match self.tasks.remove(&ticket) {
             Some(OutboxTask::Put(id, version)) => self.on_put_stored(now, &id, version, is_durable),
             Some(OutboxTask::Remove(entries)) => self.on_removed(now, entries, is_durable),
             Some(OutboxTask::Watermark(op, watermark)) if is_durable => {
                 self.watermark = self.watermark.max(watermark);
-                effects.push(OutboxEffect::Promised { op, watermark });
+                self.out.push(OutboxEffect::Promised { op, watermark });
             }
             Some(OutboxTask::Watermark(op, _)) => {
-                effects.push(OutboxEffect::Refuse { op, refused: OutboxRefusal::NotKept });
+                self.out.push(OutboxEffect::Refuse { op, refused: OutboxRefusal::NotKept });
             }
             Some(OutboxTask::Barrier) if is_durable => {
                 self.clock.observe(shelf.latest_version());
-                effects.push(OutboxEffect::Load { after: None });
+                self.out.push(OutboxEffect::Load { after: None });
             }
-            Some(OutboxTask::Barrier) => self.on_load_failed(now, effects),
+            Some(OutboxTask::Barrier) => self.on_load_failed(now),
             None => {}
         }
     }
@@ -342,7 +330,7 @@ impl Outbox {
 
     // ---- merges ----
 
-    fn begin_merges(&mut self, now: Now, shelf: &dyn OutboxShelf, effects: &mut Vec<OutboxEffect>) {
+    fn begin_merges(&mut self, now: Now, shelf: &dyn OutboxShelf) {
         if !matches!(self.phase, LoadPhase::Ready) {
             return;
         }
@@ -352,7 +340,8 @@ impl Outbox {
                 return;
             }
             let Some((_, id)) = self.due.pop_first() else { return };
-            effects.extend(self.begin_merge(now, id, shelf));
+            let merge = self.begin_merge(now, id, shelf);
+            self.out.extend(merge);
         }
     }
 
@@ -378,7 +367,7 @@ impl Outbox {
         entry.kept = value.as_ref().and_then(Value::version);
         entry.merging = entry.kept;
         if entry.pending.is_empty() {
-            let bytes = entry_bytes(&id, value.as_ref().map_or(0, value_bytes));
+            let bytes = entry_bytes(&id, value.as_ref().map_or(0, Value::len_bytes));
             self.bytes = self.bytes - entry.bytes + bytes;
             entry.bytes = bytes;
         }
@@ -436,14 +425,14 @@ impl Outbox {
 
     // ---- removals ----
 
-    fn begin_removal(&mut self, effects: &mut Vec<OutboxEffect>) {
+    fn begin_removal(&mut self) {
         if self.is_removing || self.done.is_empty() {
             return;
         }
         self.is_removing = true;
         let entries: Vec<_> = self.done.drain(..self.done.len().min(REMOVED_MAX)).collect();
         let ticket = self.ticket(OutboxTask::Remove(entries.clone()));
-        effects.push(OutboxEffect::Remove { ticket, entries });
+        self.out.push(OutboxEffect::Remove { ticket, entries });
     }
 
     fn on_removed(&mut self, now: Now, entries: Vec<(ObjectId, Version)>, is_durable: bool) {
@@ -509,16 +498,8 @@ impl Outbox {
     }
 }
 
-fn entry_bytes(id: &ObjectId, value_bytes: u64) -> u64 {
-    id.as_str().len() as u64 + value_bytes + ENTRY_BYTES
-}
-
-/// The bytes of an entry's value.
-pub fn value_bytes(value: &Value) -> u64 {
-    match value {
-        Value::Live(object) => object.value.len() as u64,
-        Value::Absent | Value::Tombstone(_) => 0,
-    }
+fn entry_bytes(id: &ObjectId, value_bytes: usize) -> u64 {
+    (id.as_str().len() + value_bytes) as u64 + ENTRY_BYTES
 }
 
 /// The pause before attempt `attempts` + 1: it doubles, and half of it is left to chance.

@@ -9,16 +9,16 @@ use crate::{
 
 impl Outbox {
     /// Promises durably that nothing up to some version is submitted any more, and finds out which.
-    pub(super) fn promise(&mut self, now: Now, op: OpId, effects: &mut Vec<OutboxEffect>) {
+    pub(super) fn promise(&mut self, now: Now, op: OpId) {
         let watermark = match self.oldest.first() {
             Some((oldest, _)) => below(*oldest),
             None => Version { time: self.clock.tick(now.wall).time, node: u64::MAX },
         };
         if watermark <= self.watermark {
-            effects.push(OutboxEffect::Promised { op, watermark });
+            self.out.push(OutboxEffect::Promised { op, watermark });
         } else {
             let ticket = self.ticket(OutboxTask::Watermark(op, watermark));
-            effects.push(OutboxEffect::Raise { ticket, watermark });
+            self.out.push(OutboxEffect::Raise { ticket, watermark });
         }
     }
 
@@ -43,13 +43,13 @@ impl Outbox {
         self.discarded += 1;
     }
 
-    pub(super) fn end_discard(&mut self, effects: &mut Vec<OutboxEffect>) {
+    pub(super) fn end_discard(&mut self) {
         let Some((upto, _)) = &self.discarding else { return };
         if self.oldest.first().is_some_and(|(version, _)| version <= upto) {
             return;
         }
         let ops = self.discarding.take().map(|(_, ops)| ops).unwrap_or_default();
-        effects.extend(ops.into_iter().map(|op| OutboxEffect::Discarded { op }));
+        self.out.extend(ops.into_iter().map(|op| OutboxEffect::Discarded { op }));
     }
 }
 

@@ -109,7 +109,7 @@ fn follows(last: &Configuration, next: &Configuration) -> bool {
         && is_next
         && match (&last.old, &next.old) {
             (None, Some(old)) => {
-                !old.forced
+                old.lost.is_empty()
                     && old.members == last.members
                     && old.replication_factor == last.replication_factor
             }
@@ -117,9 +117,14 @@ fn follows(last: &Configuration, next: &Configuration) -> bool {
                 next.members == last.members && next.replication_factor == last.replication_factor
             }
             (Some(before), Some(old)) => {
-                old.forced
-                    && old.members.is_subset(&before.members)
-                    && next.members.is_subset(&last.members)
+                let is_back = next.members == &old.members - &old.lost;
+                old.members == before.members
+                    && old.replication_factor == before.replication_factor
+                    && next.replication_factor == last.replication_factor
+                    && before.lost.is_subset(&old.lost)
+                    && old.lost.is_subset(&old.members)
+                    && (is_back || next.members.is_subset(&last.members))
+                    && next.members.is_disjoint(&old.lost)
             }
             (None, None) => false,
         }

@@ -1,6 +1,7 @@
 //! The messages between members about registers. Lost, doubled, late and reordered messages do no harm.
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::{Ballot, Past, Value};
 use crate::{group::table::Configuration, model::object::ObjectId};
@@ -25,7 +26,7 @@ pub struct RegisterMessage {
 }
 
 /// What a message says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 pub enum Body {
     /// Phase 1: asks for a promise.
     Prepare {

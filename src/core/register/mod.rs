@@ -33,6 +33,8 @@ mod rescan;
 mod shard;
 pub mod state;
 pub mod status;
+#[cfg(test)]
+mod test_status;
 
 pub use ballot::Ballot;
 pub use event::{
@@ -41,9 +43,11 @@ pub use event::{
 pub use message::{Body, Declined, RegisterMessage};
 pub use options::{Home, RegisterFaults, RegisterOptions};
 pub use past::{Named, Past};
-pub use placement::{Places, RegisterFate, ReplicaSet, fate, is_rescanned, keeps, replicas};
+pub use placement::{
+    Places, RegisterFate, ReplicaSet, fate, is_forced, is_rescanned, keeps, replicas,
+};
 pub use state::{Register, ShardState, Tombstone, Value};
-pub use status::{ShardCounts, ShardStatus};
+pub use status::ShardCounts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -153,6 +153,8 @@ pub struct RegisterFaults {
     pub piggyback_without_promise: bool,
     /// Rule 12: the tombstone of an expired object is newer than every write.
     pub expire_as_newest: bool,
+    /// Rule 14: of an object that has lost its old majority, a majority of the new set is heard.
+    pub forced_hears_majority: bool,
 }
 
 impl RegisterFaults {
@@ -186,5 +188,6 @@ impl RegisterFaults {
         piggyback_across_epochs: false,
         piggyback_without_promise: false,
         expire_as_newest: false,
+        forced_hears_majority: false,
     };
 }

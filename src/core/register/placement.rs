@@ -36,10 +36,15 @@ pub fn keeps(node: NodeId, id: &ObjectId, configuration: &Configuration) -> bool
 }
 
 /// Tells whether an object that was accepted takes part in the rescan of a configuration (rule 9): it does if its replica
-/// set changes. After a forced change every object does, since it may be short of the replicas that were lost.
+/// set changes. An object with a lost replica always does: the new set has nobody who is lost.
 pub fn is_rescanned(id: &ObjectId, configuration: &Configuration) -> bool {
     let set = ReplicaSet::of(id, configuration);
-    set.forced || set.old.is_some_and(|old| old != set.new)
+    set.old.is_some_and(|old| old.left != set.new || old.left.count() < old.count)
+}
+
+/// Tells whether an object has lost the majority of its old replicas (rule 14).
+pub fn is_forced(id: &ObjectId, configuration: &Configuration) -> bool {
+    configuration.is_forced() && ReplicaSet::of(id, configuration).is_forced()
 }
 
 /// What a configuration means for a register that a node has.
@@ -67,9 +72,9 @@ pub fn fate(
     }
 }
 
-/// Tells whether a configuration names a node, as an old member or as a new one.
+/// Tells whether a node takes part in a configuration, as an old member or as a new one.
 pub(super) fn names(configuration: &Configuration, node: NodeId) -> bool {
-    let is_old = |old: &Old| old.members.contains(&node);
+    let is_old = |old: &Old| old.members.contains(&node) && !old.lost.contains(&node);
     configuration.members.contains(&node) || configuration.old.as_ref().is_some_and(is_old)
 }
 
@@ -125,8 +130,27 @@ impl Places {
 pub struct ReplicaSet {
     nodes: Vec<NodeId>,
     new: Places,
-    old: Option<Places>,
-    forced: bool,
+    old: Option<OldReplicas>,
+}
+
+/// The replicas that an object comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OldReplicas {
+    /// Those that are not lost.
+    left: Places,
+    /// How many there were.
+    count: u32,
+}
+
+impl OldReplicas {
+    /// Tells whether those that are left are no majority (rule 14).
+    fn is_forced(self) -> bool {
+        self.left.count() <= self.count / 2
+    }
+
+    fn has_majority(self, those: Places) -> bool {
+        those.and(self.left).count() > self.count / 2
+    }
 }
 
 impl ReplicaSet {
@@ -136,11 +160,13 @@ impl ReplicaSet {
     /// Finds the nodes that keep an object.
     pub fn of(id: &ObjectId, configuration: &Configuration) -> Self {
         let Configuration { members, replication_factor, .. } = configuration;
-        let mut set = Self { nodes: Vec::new(), new: Places(0), old: None, forced: false };
+        let mut set = Self { nodes: Vec::new(), new: Places(0), old: None };
         set.new = set.place(replicas(id, members, *replication_factor));
         if let Some(old) = &configuration.old {
-            set.old = Some(set.place(replicas(id, &old.members, old.replication_factor)));
-            set.forced = old.forced;
+            let mut nodes = replicas(id, &old.members, old.replication_factor);
+            let count = nodes.len() as u32;
+            nodes.retain(|node| !old.lost.contains(node));
+            set.old = Some(OldReplicas { left: set.place(nodes), count });
         }
         set
     }
@@ -171,10 +197,10 @@ impl ReplicaSet {
     /// Returns the same with the old set alone: a mistake, for tests.
     pub(super) fn old_only(self) -> Self {
         let Some(old) = self.old else { return self };
-        let of_old = self.nodes.iter().enumerate().filter(|(place, _)| old.has(*place as u32));
+        let of_old = self.nodes.iter().enumerate().filter(|(place, _)| old.left.has(*place as u32));
         let nodes: Vec<_> = of_old.map(|(_, node)| *node).collect();
         let new = (0..nodes.len() as u32).fold(Places(0), Places::with);
-        Self { nodes, new, old: None, forced: false }
+        Self { nodes, new, old: None }
     }
 
     /// Returns the nodes, each once, with their places.
@@ -189,7 +215,7 @@ impl ReplicaSet {
 
     /// Returns all places.
     pub fn all(&self) -> Places {
-        self.old.map_or(self.new, |old| self.new.or(old))
+        self.old.map_or(self.new, |old| self.new.or(old.left))
     }
 
     /// Tells whether these are all.
@@ -202,27 +228,32 @@ impl ReplicaSet {
         self.old.is_none() && self.nodes == [node]
     }
 
-    /// Tells whether a value is decided once `those` have accepted it.
-    pub fn decides(&self, those: Places) -> bool {
-        those.is_majority_of(self.new) && self.old.is_none_or(|old| those.is_majority_of(old))
+    /// Tells whether the object has lost the majority of its old replicas (rule 14).
+    pub fn is_forced(&self) -> bool {
+        self.old.is_some_and(OldReplicas::is_forced)
     }
 
-    /// Tells whether the answers of `those` are enough to see everything that was decided. After a forced change (rule 14) all of
-    /// them are needed: what a quorum had kept may be on one of them alone.
+    /// Tells whether a value is decided once `those` have accepted it. No old majority is wanted where there is none.
+    pub fn decides(&self, those: Places) -> bool {
+        let is_enough = |old: OldReplicas| old.is_forced() || old.has_majority(those);
+        those.is_majority_of(self.new) && self.old.is_none_or(is_enough)
+    }
+
+    /// Tells whether the answers of `those` are enough to see everything that was decided. Where the old majority is lost (rule
+    /// 14) all of them are needed: what it had kept may be on one of them alone.
     pub fn sees(&self, those: Places) -> bool {
-        if self.forced { self.has_all(those) } else { self.decides(those) }
+        if self.is_forced() { self.has_all(those) } else { self.decides(those) }
     }
 
     /// Returns how many of `those` there are, and how many are needed, in the set that is short of them.
     pub fn shortage(&self, those: Places) -> (u32, u32) {
-        if self.forced {
-            return (those.count(), self.all().count());
+        match self.old {
+            Some(old) if old.is_forced() => (those.count(), self.all().count()),
+            Some(old) if !old.has_majority(those) => {
+                (those.and(old.left).count(), old.count / 2 + 1)
+            }
+            _ => (those.and(self.new).count(), self.new.count() / 2 + 1),
         }
-        let set = match self.old {
-            Some(old) if !those.is_majority_of(old) => old,
-            _ => self.new,
-        };
-        (those.and(set).count(), set.count() / 2 + 1)
     }
 }
 
@@ -283,8 +314,8 @@ mod tests {
     }
 
     #[test]
-    fn a_joint_configuration_needs_a_quorum_of_both_sets_and_a_forced_one_hears_everybody() {
-        let old = Old { members: nodes(1..=3), replication_factor: 3, forced: false };
+    fn a_joint_configuration_needs_a_quorum_of_both_sets_and_what_has_lost_one_hears_everybody() {
+        let old = Old { members: nodes(1..=3), replication_factor: 3, lost: nodes([]) };
         let mut joint = Configuration {
             epoch: 2,
             members: nodes(3..=5),
@@ -311,14 +342,28 @@ mod tests {
         assert_eq!(set.shortage(places(&[4, 5])), (0, 2));
         assert_eq!(set.shortage(places(&[1, 2, 4])), (1, 2));
 
-        joint.old.as_mut().unwrap().forced = true;
-        let forced = ReplicaSet::of(&id, &joint);
-        assert!(forced.decides(places(&[3, 1, 4])) && !forced.sees(places(&[1, 2, 3, 4])));
-        assert!(forced.sees(places(&[1, 2, 3, 4, 5])));
+        // One of three is lost: the other two are still the majority that they were, and nothing is forced.
+        joint.members = nodes(2..=5);
+        let set_with_lost = |lost: &[u8], joint: &mut Configuration| {
+            joint.old.as_mut().unwrap().lost = nodes(lost.iter().copied());
+            ReplicaSet::of(&id, joint)
+        };
+        let among = |set: &ReplicaSet, which: &[u8]| {
+            let place = |n: &u8| set.place_of(node(*n));
+            which.iter().filter_map(place).fold(Places::default(), Places::with)
+        };
+        let one = set_with_lost(&[1], &mut joint);
+        assert!(one.place_of(node(1)).is_none() && !one.is_forced());
+        assert!(!one.sees(among(&one, &[2, 4, 5])) && one.sees(among(&one, &[2, 3, 4, 5])));
+        // Two are lost: the third is heard, and so is everybody else.
+        let two = set_with_lost(&[1, 2], &mut joint);
+        assert!(two.is_forced() && is_forced(&id, &joint) && is_rescanned(&id, &joint));
+        let new: Vec<u8> = (3..=5).filter(|n| two.place_of(node(*n)).is_some()).collect();
+        assert!(two.sees(among(&two, &new)) && !two.sees(among(&two, &new[1..])));
+        assert!(two.decides(among(&two, &new[..2])));
 
         joint.members = nodes(1..=3);
-        assert!(is_rescanned(&id, &joint), "whatever a forced change leaves as it was");
-        joint.old.as_mut().unwrap().forced = false;
+        set_with_lost(&[], &mut joint);
         assert!(!is_rescanned(&id, &joint));
         joint.members = nodes(1..=4);
         let moved = keeps(node(4), &id, &joint);
@@ -331,7 +376,7 @@ mod tests {
             Configuration { epoch: 1, members: nodes(1..=1), replication_factor: 3, old: None };
         assert!(ReplicaSet::of(&id("a"), &of_one).is_only(node(1)));
         assert!(!ReplicaSet::of(&id("a"), &of_one).is_only(node(2)));
-        of_one.old = Some(Old { members: nodes(1..=1), replication_factor: 1, forced: false });
+        of_one.old = Some(Old { members: nodes(1..=1), replication_factor: 1, lost: nodes([]) });
         assert!(!ReplicaSet::of(&id("a"), &of_one).is_only(node(1)));
     }
 }

@@ -1,7 +1,5 @@
 //! Runs this node's rounds (rules 5 to 7, 10 and 11): one at a time for each object.
 
-use std::collections::BTreeSet;
-
 use super::{
     Ballot, Body, OpId, Past, Register, RegisterOutcome, Registers, StepContext, Timer, Value,
     evaluation::Evaluation,
@@ -23,13 +21,13 @@ const OFFERS_MAX: usize = 64;
 impl Registers {
     /// Returns who keeps an object in the configuration adopted now.
     pub(super) fn set_of(&self, id: &ObjectId) -> ReplicaSet {
-        static NOBODY: Configuration =
-            Configuration { epoch: 0, members: BTreeSet::new(), replication_factor: 0, old: None };
-        let configuration = self.state.as_ref().map_or(&NOBODY, |state| &state.configuration);
+        let configuration =
+            self.state.as_ref().map_or(Configuration::nobody(), |state| &state.configuration);
         let set = ReplicaSet::of(id, configuration);
         match self.options.faults() {
             faults if faults.joint_quorum_of_new => set.new_only(),
             faults if faults.joint_quorum_of_old => set.old_only(),
+            faults if faults.forced_hears_majority && set.is_forced() => set.new_only(),
             _ => set,
         }
     }

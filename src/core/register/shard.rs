@@ -3,7 +3,7 @@
 use super::{
     Ballot, Body, Home, Now, OpId, Places, RegisterEffect, RegisterEvent, RegisterMessage,
     RegisterOptions, RegisterOrder, RegisterOutcome, RegisterShelf, Registers, ShardCounts,
-    ShardState, ShardStatus, StepContext, Ticket, Timer, Value,
+    ShardState, StepContext, Ticket, Timer, Value,
     adoption::Adoption,
     keeping::{After, Keeping},
     line::{PendingOp, QueuedTask, RoundTask},
@@ -112,29 +112,9 @@ impl Registers {
         self.state.as_ref().map(|state| state.configuration.epoch)
     }
 
-    /// Returns the state of the shard as it was handed over to be kept last.
-    pub fn state(&self) -> Option<&ShardState> {
-        self.state.as_ref()
-    }
-
     /// Returns what has happened since the start.
     pub fn counts(&self) -> &ShardCounts {
         &self.counts
-    }
-
-    /// Returns the status of the shard. It counts what runs, so it is too slow for every step.
-    pub fn status(&self) -> ShardStatus {
-        ShardStatus {
-            epoch: self.epoch(),
-            is_joint: self.state.as_ref().is_some_and(|state| state.configuration.is_joint()),
-            is_adopting: !self.adoption.is_open(),
-            rounds: self.lines.values().filter(|line| line.round.is_some()).count(),
-            queries: self.lines.values().filter(|line| line.query.is_some()).count(),
-            in_hand: self.waiters.len(),
-            unkept: self.keeping.unkept().0,
-            rescan_left: self.rescan.as_ref().map(super::ShardRescan::left),
-            counts: self.counts,
-        }
     }
 
     fn on_begin(&mut self, now: Now, op: OpId, order: RegisterOrder, waiter: PendingOp) {

@@ -17,6 +17,8 @@ pub struct ShardCounts {
     pub repairs: u64,
     /// Rescans of an object.
     pub rescans: u64,
+    /// Copies of objects that had lost the majority of their old replicas (rule 14).
+    pub forced: u64,
     /// First phases that were begun.
     pub prepares: u64,
     /// Second phases that were begun.
@@ -55,6 +57,7 @@ impl ShardCounts {
         self.clears += other.clears;
         self.repairs += other.repairs;
         self.rescans += other.rescans;
+        self.forced += other.forced;
         self.prepares += other.prepares;
         self.accepts += other.accepts;
         self.piggybacks += other.piggybacks;
@@ -69,27 +72,4 @@ impl ShardCounts {
         self.dropped += other.dropped;
         self.damaged += other.damaged;
     }
-}
-
-/// How a shard stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ShardStatus {
-    /// The configuration adopted last; `None` = none yet.
-    pub epoch: Option<u64>,
-    /// Whether it is a joint one.
-    pub is_joint: bool,
-    /// Whether the next one is being adopted.
-    pub is_adopting: bool,
-    /// Rounds that run.
-    pub rounds: usize,
-    /// Reads that ask a quorum.
-    pub queries: usize,
-    /// Requests of this node that run, including those in rounds.
-    pub in_hand: usize,
-    /// Objects with something that is not durable yet.
-    pub unkept: usize,
-    /// Objects that are still to be rescanned; `None` = there is no rescan.
-    pub rescan_left: Option<usize>,
-    /// What has happened.
-    pub counts: ShardCounts,
 }

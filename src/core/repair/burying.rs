@@ -90,13 +90,13 @@ impl Sweeper {
         self.expiry.next_due().filter(|_| !self.running.has(Reason::Expired))
     }
 
-    pub(super) fn expire_on(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
+    pub(super) fn expire_on(&mut self, now: Now) {
         if self.expire_due().is_none_or(|due| now.monotonic < due) {
             return;
         }
         let ticket = self.ticket();
         self.expiry.under_way = Some(ticket);
-        effects.push(RepairEffect::Outlived { ticket, after: self.expiry.after.clone() });
+        self.out.push(RepairEffect::Outlived { ticket, after: self.expiry.after.clone() });
     }
 
     pub(super) fn on_outlived(
@@ -141,7 +141,7 @@ impl Sweeper {
         self.burials.next_due().filter(|_| !self.running.has(Reason::Tombstone))
     }
 
-    pub(super) fn bury_on(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
+    pub(super) fn bury_on(&mut self, now: Now) {
         let is_due = self.bury_due().is_some_and(|due| now.monotonic >= due);
         let Some(scope) = self.scope.clone().filter(|_| is_due) else { return };
         let silent = |node: &&NodeId| **node != scope.this && !self.alive.contains(node);
@@ -152,7 +152,7 @@ impl Sweeper {
         }
         let ticket = self.ticket();
         self.burials.stage = Stage::Surveying(ticket);
-        effects.push(RepairEffect::Survey { ticket, scope, alive: self.alive.clone() });
+        self.out.push(RepairEffect::Survey { ticket, scope, alive: self.alive.clone() });
     }
 
     /// Takes a survey that was for burials. Gives it back if it was not.
@@ -161,7 +161,6 @@ impl Sweeper {
         now: Now,
         ticket: Ticket,
         survey: Result<Survey, NoAnswer>,
-        effects: &mut Vec<RepairEffect>,
     ) -> Option<Result<Survey, NoAnswer>> {
         if !matches!(self.burials.stage, Stage::Surveying(of) if of == ticket) {
             return Some(survey);
@@ -182,11 +181,11 @@ impl Sweeper {
             let ticket = self.ticket();
             waiting.insert(ticket, *node);
             if *node == scope.this {
-                effects.push(RepairEffect::Watermark { ticket });
+                self.out.push(RepairEffect::Watermark { ticket });
             } else {
                 let (group, epoch) = (scope.group.clone(), scope.epoch);
                 let question = RepairRequest::Watermark { group, epoch };
-                effects.push(RepairEffect::Ask { ticket, to: *node, question });
+                self.out.push(RepairEffect::Ask { ticket, to: *node, question });
             }
         }
         let watermark = Version { time: u64::MAX, node: u64::MAX };

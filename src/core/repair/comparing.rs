@@ -154,9 +154,9 @@ enum End {
 
 impl Sweeper {
     /// Begins the comparison that is due, or goes on with the one that is under way.
-    pub(super) fn compare_on(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
+    pub(super) fn compare_on(&mut self, now: Now) {
         if self.comparison.is_some() {
-            self.walk_on(now, effects);
+            self.walk_on(now);
             return;
         }
         let reachable = self.due.iter().filter(|(node, _)| self.alive.contains(node));
@@ -167,7 +167,7 @@ impl Sweeper {
         let Some(scope) = self.scope.clone().filter(|_| due.at <= now.monotonic) else { return };
         let ticket = self.ticket();
         self.comparison = Some(Comparison { with, stage: Stage::Surveying(ticket) });
-        effects.push(RepairEffect::Survey { ticket, scope, alive: self.alive.clone() });
+        self.out.push(RepairEffect::Survey { ticket, scope, alive: self.alive.clone() });
     }
 
     pub(super) fn on_surveyed(
@@ -175,9 +175,8 @@ impl Sweeper {
         now: Now,
         ticket: Ticket,
         survey: Result<Survey, NoAnswer>,
-        effects: &mut Vec<RepairEffect>,
     ) {
-        let Some(survey) = self.on_survey_for_burials(now, ticket, survey, effects) else { return };
+        let Some(survey) = self.on_survey_for_burials(now, ticket, survey) else { return };
         let Some(Comparison { with, stage: Stage::Surveying(of) }) = self.comparison else {
             return;
         };
@@ -192,7 +191,7 @@ impl Sweeper {
         let question = RepairRequest::Compare { group, epoch, root: digest.root() };
         let ticket = self.ticket();
         self.comparison = Some(Comparison { with, stage: Stage::Asking(ticket, Box::new(digest)) });
-        effects.push(RepairEffect::Ask { ticket, to: with, question });
+        self.out.push(RepairEffect::Ask { ticket, to: with, question });
     }
 
     pub(super) fn on_answered(
@@ -200,7 +199,6 @@ impl Sweeper {
         now: Now,
         ticket: Ticket,
         answer: Result<RepairAnswer, NoAnswer>,
-        effects: &mut Vec<RepairEffect>,
     ) {
         let Some(answer) = self.on_watermark(now, ticket, answer) else { return };
         let Some(comparison) = &mut self.comparison else { return };
@@ -242,7 +240,7 @@ impl Sweeper {
         };
         match end {
             Some(end) => self.end_comparison(now, end),
-            None => self.walk_on(now, effects),
+            None => self.walk_on(now),
         }
     }
 
@@ -251,7 +249,6 @@ impl Sweeper {
         now: Now,
         ticket: Ticket,
         part: Result<SharedPart, NoAnswer>,
-        effects: &mut Vec<RepairEffect>,
     ) {
         let Some(Comparison { stage: Stage::Walking(walk), .. }) = &mut self.comparison else {
             return;
@@ -261,7 +258,7 @@ impl Sweeper {
         }
         walk.own.asked = None;
         match part.and_then(|part| walk.own.take(part)) {
-            Ok(()) => self.walk_on(now, effects),
+            Ok(()) => self.walk_on(now),
             Err(NoAnswer) => self.end_comparison(now, End::Interrupted),
         }
     }
@@ -285,7 +282,7 @@ impl Sweeper {
     }
 
     /// Does what can be done about a walk now.
-    fn walk_on(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
+    fn walk_on(&mut self, now: Now) {
         self.finish_look(now);
         let Some(Comparison { with, stage: Stage::Walking(walk) }) = &mut self.comparison else {
             return;
@@ -313,7 +310,7 @@ impl Sweeper {
         };
         if let Some(from) = own {
             walk.own.asked = Some(own_ticket);
-            effects.push(RepairEffect::Walk {
+            self.out.push(RepairEffect::Walk {
                 ticket: own_ticket,
                 scope,
                 other: with,
@@ -324,12 +321,12 @@ impl Sweeper {
         if let Some(from) = other {
             walk.other.asked = Some(other_ticket);
             let question = RepairRequest::Walk { group: group.clone(), epoch, buckets, from };
-            effects.push(RepairEffect::Ask { ticket: other_ticket, to: with, question });
+            self.out.push(RepairEffect::Ask { ticket: other_ticket, to: with, question });
         }
         if !ids.is_empty() {
-            effects.push(RepairEffect::Look { ticket: own_look, ids: ids.clone() });
+            self.out.push(RepairEffect::Look { ticket: own_look, ids: ids.clone() });
             let question = RepairRequest::Heads { group, epoch, ids: ids.clone() };
-            effects.push(RepairEffect::Ask { ticket: other_look, to: with, question });
+            self.out.push(RepairEffect::Ask { ticket: other_look, to: with, question });
             let (own_ticket, other_ticket) = (own_look, other_look);
             walk.look = Some(Look { ids, own_ticket, other_ticket, own: None, other: None });
         }

@@ -1,6 +1,7 @@
 //! The messages with which members find out which of their replicas differ. Numbers and ids only: values are sent by rounds alone.
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use crate::{
     model::object::{ObjectId, Version},
@@ -73,7 +74,7 @@ pub struct ReplicaHead {
 }
 
 /// A question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 pub enum RepairRequest {
     /// Compare what both share.
     Compare {
@@ -126,12 +127,7 @@ impl RepairRequest {
 
     /// Names its kind.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Compare { .. } => "Compare",
-            Self::Walk { .. } => "Walk",
-            Self::Heads { .. } => "Heads",
-            Self::Watermark { .. } => "Watermark",
-        }
+        self.into()
     }
 }
 

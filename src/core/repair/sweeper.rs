@@ -158,6 +158,7 @@ pub struct Sweeper {
     pub(super) running: RepairRounds,
     pub(super) status: RepairStatus,
     last_ticket: Ticket,
+    pub(super) out: Vec<RepairEffect>,
 }
 
 impl Core for Sweeper {
@@ -166,16 +167,11 @@ impl Core for Sweeper {
     type Shelf<'a> = ();
 
     fn step(&mut self, now: Now, event: RepairEvent, (): &()) -> Vec<RepairEffect> {
-        let mut effects = Vec::new();
         match event {
             RepairEvent::Viewed(view) => self.on_view(now, view),
-            RepairEvent::Surveyed(ticket, survey) => {
-                self.on_surveyed(now, ticket, survey, &mut effects)
-            }
-            RepairEvent::Answered(ticket, answer) => {
-                self.on_answered(now, ticket, answer, &mut effects)
-            }
-            RepairEvent::Walked(ticket, part) => self.on_walked(now, ticket, part, &mut effects),
+            RepairEvent::Surveyed(ticket, survey) => self.on_surveyed(now, ticket, survey),
+            RepairEvent::Answered(ticket, answer) => self.on_answered(now, ticket, answer),
+            RepairEvent::Walked(ticket, part) => self.on_walked(now, ticket, part),
             RepairEvent::Looked(ticket, heads) => self.on_looked(now, ticket, heads),
             RepairEvent::Outlived(ticket, found) => self.on_outlived(now, ticket, found),
             RepairEvent::Watermark(ticket, watermark) => {
@@ -186,8 +182,8 @@ impl Core for Sweeper {
             }
             RepairEvent::Tick => {}
         }
-        self.on_time(now, &mut effects);
-        effects
+        self.on_time(now);
+        std::mem::take(&mut self.out)
     }
 
     fn next_due(&self) -> Option<MonotonicUs> {
@@ -214,6 +210,7 @@ impl Sweeper {
             running: RepairRounds::new(options, now),
             status: RepairStatus { kept_tombstones: 0, kept_for: None, ..before },
             last_ticket: Ticket::default(),
+            out: Vec::new(),
         }
     }
 
@@ -273,11 +270,11 @@ impl Sweeper {
         self.alive = alive;
     }
 
-    fn on_time(&mut self, now: Now, effects: &mut Vec<RepairEffect>) {
+    fn on_time(&mut self, now: Now) {
         if self.scope.is_some() {
-            self.expire_on(now, effects);
-            self.bury_on(now, effects);
-            self.compare_on(now, effects);
+            self.expire_on(now);
+            self.bury_on(now);
+            self.compare_on(now);
         }
         let is_busy = self.comparison.is_some() || self.running.left() > 0;
         match (is_busy, self.status.running_since) {
@@ -285,7 +282,7 @@ impl Sweeper {
             (false, Some(_)) => self.status.running_since = None,
             _ => {}
         }
-        self.running.run(now, &mut self.last_ticket, effects);
+        self.running.run(now, &mut self.last_ticket, &mut self.out);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     },
     outbox::{
         Draft, Figures, IN_FLIGHT_MAX, Limits, LoadedEntry, MergeEnd, Outbox, OutboxEffect,
-        OutboxEvent, OutboxRefusal, OutboxShelf, value_bytes,
+        OutboxEvent, OutboxRefusal, OutboxShelf,
     },
     register::{OpId, Tombstone, Value},
 };
@@ -131,7 +131,7 @@ impl Node {
                     let page = entries.map(|(id, value)| LoadedEntry {
                         id: id.clone(),
                         version: value.version().unwrap(),
-                        bytes: value_bytes(value),
+                        bytes: value.len_bytes(),
                     });
                     self.pages.push_back(page.collect());
                 }

@@ -9,7 +9,7 @@ use std::{
     future::Future,
     io,
     os::fd::AsFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,6 +18,7 @@ use futures::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use http::{Request, Response, Uri};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, task::AbortHandle};
 use tonic::body::Body;
@@ -58,7 +59,7 @@ where
     fn execute(&self, task: F) {
         let task = tokio::spawn(task).abort_handle();
         // One for the connection and one for the body of its only request.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        self.0.lock().push(task);
     }
 }
 
@@ -67,7 +68,7 @@ pub(super) struct LinkConnection(Tasks);
 
 impl Drop for LinkConnection {
     fn drop(&mut self) {
-        let tasks = std::mem::take(&mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut *self.0.0.lock());
         tasks.iter().for_each(AbortHandle::abort);
     }
 }

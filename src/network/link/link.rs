@@ -7,7 +7,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -118,7 +119,7 @@ impl Link {
     }
 
     pub(super) fn outbox(&self) -> MutexGuard<'_, LinkQueue> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outbox.lock()
     }
 
     fn not_taken(&self, why: NotTaken) -> LinkError {

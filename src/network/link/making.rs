@@ -1,6 +1,6 @@
 //! How a link comes to be: held and opened by this node, or accepted from another.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
@@ -80,7 +80,7 @@ impl LinksInner {
         expected: Option<NodeId>,
     ) -> Result<NodeId, LinkError> {
         let turn = {
-            let mut opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut opening = self.opening.lock();
             // Those that nobody waits for are of no use.
             opening.retain(|_, turn| Arc::strong_count(turn) > 1);
             Arc::clone(opening.entry(address.to_owned()).or_default())

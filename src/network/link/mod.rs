@@ -32,13 +32,14 @@ mod work;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use libp2p_identity::Keypair;
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio_util::{

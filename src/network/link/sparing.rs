@@ -1,9 +1,8 @@
 //! Log lines that other nodes can cause: each at most once a minute, and not many different ones.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
 
 use nomad_core::model::time::MonotonicUs;
 
@@ -20,7 +19,7 @@ pub(super) struct Sparing(Mutex<BTreeMap<String, MonotonicUs>>);
 impl Sparing {
     /// Tells whether a line may be written now.
     pub(super) fn allows(&self, line: &str, now: MonotonicUs) -> bool {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         lines.retain(|_, at| now.since(*at) < PAUSE_US);
         if lines.len() >= LINES_MAX || lines.contains_key(line) {
             return false;

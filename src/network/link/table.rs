@@ -4,10 +4,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tracing::{debug, info};
 
@@ -63,7 +64,7 @@ impl LinkTable {
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Peer>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.peers.lock()
     }
 
     /// Returns the open link to a node.

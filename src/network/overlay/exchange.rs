@@ -1,6 +1,6 @@
 //! What nodes tell each other about groups: announcements by gossip, and requests between two nodes.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use libp2p::{
     PeerId,
@@ -145,7 +145,7 @@ impl SwarmDriver {
                 if matches!(error, OutboundFailure::ConnectionClosed | OutboundFailure::DialFailure)
                 {
                     // It is asked again when it is connected again.
-                    finder.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+                    finder.asked.lock().remove(&peer);
                 }
             }
             _ => {}
@@ -188,6 +188,6 @@ impl SwarmDriver {
 }
 
 fn may_ask(finder: &Finder, peer: PeerId) -> bool {
-    let mut asked = finder.asked.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut asked = finder.asked.lock();
     asked.len() < ASKED_MAX && asked.insert(peer)
 }

@@ -25,12 +25,13 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use libp2p::identity::Keypair;
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -160,7 +161,7 @@ impl Libp2pOverlay {
 impl OverlayRun for Libp2pOverlay {
     fn run(&self) -> BoxFuture<'static, String> {
         let (options, shared, port) = (self.options.clone(), Arc::clone(&self.shared), self.port);
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = self.first.lock().take();
         Box::pin(async move {
             let driver = match first {
                 Some(driver) => driver,

@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
 use libp2p::PeerId;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::behaviour::OverlayRequest;
@@ -87,13 +88,8 @@ impl OverlayShared {
         }
     }
 
-    /// Nothing panics while it holds one of these locks; a poisoned one is as good as any.
-    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn own(&self) -> MutexGuard<'_, Own> {
-        Self::lock(&self.own)
+        self.own.lock()
     }
 
     /// Sets what this node announces. An offer that says the same as the last one is no news.
@@ -130,7 +126,7 @@ impl OverlayShared {
 
     /// Takes an announcement that comes from the super-peer itself and has been checked.
     pub fn hear(&self, announcement: Announcement) -> AnnounceOutcome {
-        let verdict = Self::lock(&self.directory).hear(self.clock.monotonic(), announcement);
+        let verdict = self.directory.lock().hear(self.clock.monotonic(), announcement);
         if verdict == AnnounceOutcome::News {
             self.heard.send_modify(|count| *count += 1);
         }
@@ -139,11 +135,11 @@ impl OverlayShared {
 
     /// Forgets what was not heard of for too long.
     pub fn expire(&self) {
-        Self::lock(&self.directory).expire(self.clock.monotonic());
+        self.directory.lock().expire(self.clock.monotonic());
     }
 
     pub fn known(&self, near: Position) -> Vec<Offer> {
-        Self::lock(&self.directory).known(self.clock.monotonic(), near, OFFERS_MAX)
+        self.directory.lock().known(self.clock.monotonic(), near, OFFERS_MAX)
     }
 
     pub fn answer(&self, near: Position) -> OverlayAnswer {
@@ -161,7 +157,7 @@ impl OverlayShared {
 
     /// Starts a search. `None` when too many are under way.
     pub fn start_finder(&self, finder: Arc<Finder>) -> Option<()> {
-        let mut finders = Self::lock(&self.finders);
+        let mut finders = self.finders.lock();
         finders.retain(|finder| !finder.answers.is_closed());
         if finders.len() >= FINDERS_MAX {
             return None;
@@ -174,7 +170,7 @@ impl OverlayShared {
 
     /// Returns the searches under way.
     pub fn finders(&self) -> Vec<Arc<Finder>> {
-        let mut finders = Self::lock(&self.finders);
+        let mut finders = self.finders.lock();
         finders.retain(|finder| !finder.answers.is_closed());
         finders.clone()
     }

@@ -199,8 +199,8 @@ fn a_variable_that_is_no_utf8_is_refused_only_when_it_is_ours() {
 }
 
 #[test]
-fn the_raw_types_refuse_unknown_fields_by_themselves() {
-    let error = |yaml: &str| serde_yaml_ng::from_str::<RawConfig>(yaml).unwrap_err().to_string();
+fn the_types_refuse_unknown_fields_by_themselves() {
+    let error = |yaml: &str| serde_yaml_ng::from_str::<Config>(yaml).unwrap_err().to_string();
     assert!(error("nodes: {}").contains("unknown field"));
     for section in [
         "node",

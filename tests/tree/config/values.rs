@@ -37,7 +37,7 @@ fn ranges_include_their_ends_and_nothing_beyond() {
         ),
     }
     };
-    for key in RawConfig::keys() {
+    for key in Config::keys() {
         let Some((inside, beyond)) = edges(key.kind) else { continue };
         for value in inside {
             assert!(!refuses(key, &value), "{} refuses {value}", key.path);
@@ -49,14 +49,14 @@ fn ranges_include_their_ends_and_nothing_beyond() {
 }
 
 #[test]
-fn a_raw_config_built_by_hand_is_held_to_the_same_ranges() {
-    let mut raw = RawConfig::default();
-    raw.node.max_peers = 0;
-    raw.node.world.width = f64::NAN;
-    raw.schedule.repair = Duration::ZERO;
-    raw.network.name = "two words".to_owned();
-    raw.node.storage.durability = Durability::Interval(Duration::from_secs(61));
-    let errors = raw.validate(&Origins::default()).unwrap_err();
+fn a_config_built_by_hand_is_held_to_the_same_ranges() {
+    let mut config = Config::default();
+    config.node.max_peers = 0;
+    config.node.world.width = f64::NAN;
+    config.schedule.repair = Duration::ZERO;
+    config.network.name = "two words".to_owned();
+    config.node.storage.durability = Durability::Interval(Duration::from_secs(61));
+    let errors = config.validate(&Origins::default()).unwrap_err();
     assert_eq!(
         texts(&errors),
         [
@@ -151,10 +151,10 @@ proptest! {
 
     #[test]
     fn any_valid_configuration_is_written_so_that_it_loads_back(
-        values in RawConfig::keys().iter().map(|key| any_value(key.kind)).collect::<Vec<_>>(),
-        chosen in proptest::collection::vec(any::<bool>(), RawConfig::keys().len()),
+        values in Config::keys().iter().map(|key| any_value(key.kind)).collect::<Vec<_>>(),
+        chosen in proptest::collection::vec(any::<bool>(), Config::keys().len()),
     ) {
-        let pairs = RawConfig::keys().iter().zip(values).zip(chosen);
+        let pairs = Config::keys().iter().zip(values).zip(chosen);
         let env: Vars = pairs
             .filter(|((_, value), chosen)| *chosen && !value.is_empty())
             .map(|((key, value), _)| (key.env_name(), value))

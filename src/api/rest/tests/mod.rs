@@ -9,9 +9,47 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 
-use super::{DOCUMENTED, RestEdge, edge, row::RouteRow};
+use super::{
+    RestEdge, about, actors, edge, leave, listing, openapi, row::RouteRow, settings, storage, trace,
+};
 use crate::{listener::Edge as _, test_backend::TestNode};
 use nomad_config::Config;
+
+/// The rows that the OpenAPI document describes.
+pub(in crate::rest) static DOCUMENTED: [&RouteRow; 32] = [
+    &storage::GET,
+    &super::objects::OBJECT,
+    &storage::PUT,
+    &storage::UPDATE,
+    &storage::DELETE,
+    &storage::FAST_PUT,
+    &storage::SAFE_PUT,
+    &storage::FAST_GET,
+    &storage::PARALLEL_GET,
+    &storage::SAFE_GET,
+    &storage::OVERLAY_PUT,
+    &storage::OVERLAY_GET,
+    &listing::OBJECTS,
+    &listing::PEER_LEDGER,
+    &listing::OBJECT_LEDGER,
+    &settings::STORAGE,
+    &settings::RETRIEVAL,
+    &settings::MIGRATION,
+    &settings::REPLICATION_FACTOR,
+    &about::STORAGE_HEALTH,
+    &about::STATUS,
+    &about::GROUPS,
+    &about::GROUP,
+    &leave::LEAVE,
+    &about::HEALTHZ,
+    &about::READYZ,
+    &about::METRICS,
+    &actors::ACTORS,
+    &actors::KILL,
+    &trace::TRACE,
+    &trace::CAPTURE,
+    &openapi::OPENAPI,
+];
 
 /// A whole answer.
 struct Said {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
+    Answered, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
     ProposeFailure, Purpose, RequestId, search,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(super) struct PendingJoin {
 pub(super) struct Removal {
     claim: u64,
     /// Whether it is removed only because it is silent. If it is heard of again before the removal is written, it stays.
-    is_guess: bool,
+    pub is_guess: bool,
     /// The orders that wait for it.
     pub orders: Vec<RequestId>,
 }
@@ -138,12 +138,7 @@ impl Membership {
         MembershipAnswer::Full { next: next.cloned() }
     }
 
-    pub(super) fn on_confirmed(
-        &mut self,
-        node: NodeId,
-        by: Option<NodeId>,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_confirmed(&mut self, node: NodeId, by: Option<NodeId>, answer: Answered) {
         let Some(lead) = &mut self.lead else { return };
         let is_bound = answer == Ok(MembershipAnswer::Bound) && by == Some(node);
         if is_bound && let Some(waiting) = lead.waiting.get_mut(&node) {
@@ -197,12 +192,18 @@ impl Membership {
         if table.super_peer != this {
             if table.configuration().members.contains(&this) {
                 self.propose_change(TableCommand::Lead { node: this });
+            } else {
+                // All who stay may be lost.
+                self.run_force(table);
             }
             return;
         }
         let is_ending = lead.is_ending();
-        self.run_force(table);
-        if table.configuration().is_joint() || is_ending {
+        if table.configuration().is_joint() {
+            self.run_force(table);
+            return;
+        }
+        if is_ending {
             return;
         }
         let Some(lead) = &self.lead else { return };
@@ -291,7 +292,7 @@ impl Membership {
         });
         lead.removals.retain(|node, removal| {
             let is_there = table.seats.get(node).is_some_and(|seat| seat.claim == removal.claim);
-            if !is_there || !table.configuration().members.contains(node) {
+            if !is_there {
                 orders.append(&mut removal.orders);
             }
             is_there

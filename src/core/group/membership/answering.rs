@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     HealthReport, Membership, MembershipAnswer, MembershipRefusal, MembershipReport,
-    MembershipRequest, MembershipStage, RequestId, admitting::Why,
+    MembershipRequest, RequestId, admitting::Why,
 };
 use crate::{
     group::{Member, offer::Offer, table::Seat},
@@ -90,9 +90,7 @@ impl Membership {
         group: &str,
         claim: u64,
     ) -> Option<MembershipAnswer> {
-        let table = self.table().filter(|table| {
-            table.name == group && matches!(self.stage, MembershipStage::Seated(_))
-        });
+        let table = self.table().filter(|table| table.name == group && self.is_seated());
         let Some(table) = table else { return Some(self.answer_for_other(group)) };
         if let Some(end) = &table.dissolved {
             return Some(MembershipAnswer::Dissolved { into: end.into.clone() });

@@ -3,8 +3,8 @@
 //! stopped, and may join again like any other node.
 
 use super::{
-    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
-    MembershipStage, Purpose, RequestId, admitting::Why, moving::Goal,
+    Answered, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
+    OrderEnd, Purpose, RequestId, admitting::Why, moving::Goal,
 };
 use crate::{group::offer::FoundGroups, model::node_id::NodeId};
 
@@ -17,7 +17,7 @@ impl Membership {
         request: RequestId,
         node: NodeId,
         rests: bool,
-    ) -> Result<Option<()>, Denied> {
+    ) -> OrderEnd {
         let (table, claim) = self.ordered_seat(node)?;
         let group = table.name.clone();
         if node != self.node() {
@@ -39,7 +39,7 @@ impl Membership {
         &mut self,
         member: (NodeId, u64),
         request: RequestId,
-        answer: Result<MembershipAnswer, AskFailure>,
+        answer: Answered,
     ) {
         let (node, claim) = member;
         if answer == Ok(MembershipAnswer::Done) {
@@ -60,8 +60,7 @@ impl Membership {
         claim: u64,
         rests: bool,
     ) -> MembershipAnswer {
-        let is_member =
-            matches!(self.stage, MembershipStage::Seated(_)) && self.holds_claim(&group, claim);
+        let is_member = self.is_seated() && self.holds_claim(&group, claim);
         if !is_member || self.log.leader != Some(from) {
             return MembershipAnswer::Refused(MembershipRefusal::OtherGroup);
         }

@@ -195,7 +195,16 @@ pub enum MembershipReport {
         /// The group.
         group: String,
     },
-    /// A change was forced (rule 14): members that had not finished its rescan were left out as lost.
+    /// A change of the members waits. Told soon, when it takes long, and then now and again.
+    ChangeWaits {
+        /// Its joint epoch.
+        epoch: u64,
+        /// Whose rescan it still wants.
+        waits_for: BTreeSet<NodeId>,
+        /// Whether it takes long.
+        is_long: bool,
+    },
+    /// A change was forced (rule 14): it went on without members that are lost.
     Forced {
         /// The epoch that followed: joint, of those who are left.
         epoch: u64,

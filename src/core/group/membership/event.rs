@@ -1,8 +1,9 @@
 //! The events of a membership.
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
-use super::message::{AskFailure, MembershipAnswer, MembershipRequest};
+use super::message::{Answered, MembershipRequest};
 use crate::{
     group::{
         Member, SettingChange,
@@ -20,7 +21,7 @@ use crate::{
 pub struct RequestId(pub u64);
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, IntoStaticStr)]
 pub enum MembershipEvent {
     /// The first event: the node runs, its log was opened (if it had one) and looks like this.
     Started {
@@ -58,7 +59,7 @@ pub enum MembershipEvent {
         /// Who answered; it has proved that.
         by: Option<NodeId>,
         /// The answer.
-        answer: Result<MembershipAnswer, AskFailure>,
+        answer: Answered,
     },
     /// What was to be kept is durable. A failure to keep it is fatal to the node and is no event.
     Persisted(Ticket),
@@ -145,6 +146,18 @@ impl MembershipOrder {
         !matches!(self, Self::Leave | Self::SuperPeerLeave)
     }
 
+    /// Tells whether it wants members to come or go.
+    pub(super) fn is_about_members(&self) -> bool {
+        match self {
+            Self::Leave
+            | Self::Migrate { .. }
+            | Self::AddPeer { .. }
+            | Self::RemovePeer(_)
+            | Self::PeerLeaves(_) => true,
+            Self::Look(_) | Self::Stand { .. } | Self::SuperPeerLeave | Self::Write(_) => false,
+        }
+    }
+
     /// Tells whether another member may pass it on to this node. Of the log entries, only a change of the group's one setting may be.
     pub(super) fn may_be_passed_on(&self) -> bool {
         match self {
@@ -173,6 +186,9 @@ pub enum ProposeFailure {
     /// There is no log, or it has failed.
     NoLog,
 }
+
+/// How an order has ended; `None` = it has only begun.
+pub(super) type OrderEnd = Result<Option<()>, Denied>;
 
 /// Why an order was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

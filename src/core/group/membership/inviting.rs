@@ -2,8 +2,9 @@
 //! the table shows the node.
 
 use super::{
-    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest,
-    MembershipStage, Purpose, RequestId, joining::JoinTarget, moving::Goal,
+    Answered, AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipRefusal,
+    MembershipRequest, MembershipStage, OrderEnd, Purpose, RequestId, joining::JoinTarget,
+    moving::Goal,
 };
 use crate::{
     group::table::{GroupTable, TableRefusal},
@@ -23,11 +24,7 @@ pub(super) struct Guest {
 }
 
 impl Membership {
-    pub(super) fn order_invitation(
-        &mut self,
-        request: RequestId,
-        address: String,
-    ) -> Result<Option<()>, Denied> {
+    pub(super) fn order_invitation(&mut self, request: RequestId, address: String) -> OrderEnd {
         let (table, _) = self.ordered_seat(self.node()).map_err(|denied| match denied {
             Denied::NotAMember(_) => Denied::NoGroup,
             denied => denied,
@@ -46,7 +43,7 @@ impl Membership {
         &mut self,
         request: RequestId,
         by: Option<NodeId>,
-        answer: Result<MembershipAnswer, AskFailure>,
+        answer: Answered,
     ) {
         let denied = match (answer, by) {
             (Ok(MembershipAnswer::Done), Some(node)) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AVOID_MAX, AskFailure, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipReport,
+    AVOID_MAX, Answered, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipReport,
     MembershipRequest, MembershipStage, Purpose, SearchGoal, moving::Goal, search,
 };
 use crate::{
@@ -102,9 +102,7 @@ impl Membership {
             None if self.config.voronoi_grouping => SearchGoal::Never,
             None => SearchGoal::RoomBeside(self.passed_over()),
         };
-        let ticket = self.ticket(Purpose::Search);
-        let near = self.this.position;
-        self.out.push(MembershipEffect::Find { ticket, near, window_us, enough });
+        self.find(Purpose::Search, window_us, enough);
     }
 
     pub(super) fn on_groups_found(&mut self, found: FoundGroups) {
@@ -194,7 +192,7 @@ impl Membership {
         }
     }
 
-    pub(super) fn on_join_answer(&mut self, answer: Result<MembershipAnswer, AskFailure>) {
+    pub(super) fn on_join_answer(&mut self, answer: Answered) {
         let soon = self.pace.about(200_000);
         let later = self.pace.about(2_000_000);
         let MembershipStage::Joining(joining) = &mut self.stage else { return };

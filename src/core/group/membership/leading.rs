@@ -1,10 +1,10 @@
-//! What a super-peer does in addition to a member: its name in the table, the voters, the removal of dead members, forced
-//! changes, and the hand-over to a dedicated super-peer.
+//! What a super-peer does in addition to a member: its name in the table, the voters, the removal of dead members, and the
+//! hand-over to a dedicated super-peer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AskFailure, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRequest,
+    Answered, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRequest,
     ProposeFailure, Purpose,
     admitting::{PendingJoin, Removal, Why},
     leaving::{GroupEnding, HandOver},
@@ -46,7 +46,6 @@ pub(super) struct Lead {
     pub void: BTreeSet<(NodeId, u64)>,
     arranging: bool,
     arrange_at: Lived,
-    joint: Option<(u64, Lived)>,
     /// Who is to lead next: votes from now on, then gets the lead.
     pub heir: Option<NodeId>,
     /// Whether a client ordered that another member leads.
@@ -76,7 +75,6 @@ impl Lead {
             void: BTreeSet::new(),
             arranging: false,
             arrange_at: now,
-            joint: None,
             heir: None,
             heir_ordered: false,
             hand_over: None,
@@ -159,6 +157,7 @@ impl Membership {
         self.run_hand_over();
         self.find_dead(&table);
         self.probe_silent(&table);
+        self.refuse_late_orders(&table);
         self.run_change(&table);
         self.run_orders(&table);
         self.run_heir(&table);
@@ -188,8 +187,7 @@ impl Membership {
             lead.noted_at = self.pace.now().plus(2 * RETRY_US);
         }
         if lead.noted.insert(about) {
-            let ticket = self.ticket(Purpose::Note);
-            self.out.push(MembershipEffect::Propose { ticket, command });
+            self.propose(Purpose::Note, command);
         }
     }
 
@@ -212,40 +210,6 @@ impl Membership {
     pub(super) fn note_described(&mut self, member: Member, claim: u64) {
         // Epoch 0 is never joint, so that the two kinds of notes do not meet.
         self.note((member.node, 0), TableCommand::Describe { member, claim });
-    }
-
-    /// Ends a joint epoch that waits for members which will not come back.
-    pub(super) fn run_force(&mut self, table: &GroupTable) {
-        let now = self.pace.now();
-        let grace_us = self.config.quorum_loss_grace_us;
-        let configuration = table.configuration();
-        let Some(lead) = &mut self.lead else { return };
-        let Some(old) = configuration.old.as_ref() else {
-            lead.joint = None;
-            return;
-        };
-        let epoch = configuration.epoch;
-        let since = match lead.joint {
-            Some((joint, since)) if joint == epoch => since,
-            _ => now,
-        };
-        lead.joint = Some((epoch, since));
-        if grace_us == 0 || !self.pace.is_due(since.plus(grace_us)) {
-            return;
-        }
-        let missing = || old.members.difference(&table.acknowledged);
-        let void = &lead.void;
-        let is_gone = |node: &NodeId| {
-            if table.seats.get(node).is_none_or(|seat| void.contains(&(*node, seat.claim))) {
-                return true;
-            }
-            let reached = self.watch.reached_at(*node, now).unwrap_or(since);
-            now.since(reached.max(since)) >= grace_us
-        };
-        // One that lives will finish its rescan; it is waited for.
-        if missing().count() > 0 && missing().all(is_gone) {
-            self.propose_change(TableCommand::Force { epoch });
-        }
     }
 
     /// Takes out members that nobody has reached for `group.removeAfter`.
@@ -307,12 +271,7 @@ impl Membership {
         }
     }
 
-    pub(super) fn on_probed(
-        &mut self,
-        node: NodeId,
-        claim: u64,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_probed(&mut self, node: NodeId, claim: u64, answer: Answered) {
         if answer == Ok(MembershipAnswer::Void) {
             if let Some(lead) = &mut self.lead {
                 lead.void.insert((node, claim));
@@ -362,11 +321,10 @@ impl Membership {
     }
 
     pub(super) fn propose_change(&mut self, command: TableCommand) {
-        let ticket = self.ticket(Purpose::Change);
+        let ticket = self.propose(Purpose::Change, command);
         if let Some(lead) = &mut self.lead {
             lead.change = Some(ticket);
         }
-        self.out.push(MembershipEffect::Propose { ticket, command });
     }
 
     pub(super) fn on_proposed(&mut self, ticket: Ticket, outcome: Result<Applied, ProposeFailure>) {

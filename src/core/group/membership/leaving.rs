@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRequest,
+    Answered, Denied, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRequest,
     MembershipStage, Purpose, joining::JoinTarget, moving::Goal,
 };
 use crate::{
-    group::table::{GroupTable, TableCommand},
+    group::{
+        offer::Offer,
+        table::{GroupTable, TableCommand},
+    },
     model::node_id::NodeId,
 };
 
@@ -61,6 +64,9 @@ impl Membership {
         else {
             return;
         };
+        if self.stays_for_now() {
+            return;
+        }
         if self.pace.is_due(until) {
             if let Some(goal) = self.goal_of_leaving() {
                 self.go(goal);
@@ -88,7 +94,7 @@ impl Membership {
     /// and a dedicated super-peer is a member; or a change that is not finished removes this node. In the last case it won an election
     /// although it is being removed, so it cannot write itself into the table as the super-peer.
     pub(super) fn run_heir(&mut self, table: &GroupTable) {
-        let is_leaving = self.seated().is_some_and(|seated| seated.is_leaving());
+        let is_leaving = self.is_leaving();
         let successor = self.successor(table);
         let is_dedicated = |node: &NodeId| table.seats.get(node).is_some_and(|s| s.permanent);
         let (this, permanent) = (self.node(), self.permanent);
@@ -112,7 +118,7 @@ impl Membership {
         }
     }
 
-    pub(super) fn on_leave_answer(&mut self, answer: Result<MembershipAnswer, AskFailure>) {
+    pub(super) fn on_leave_answer(&mut self, answer: Answered) {
         let is_out = matches!(
             answer,
             Ok(MembershipAnswer::NoMember { .. } | MembershipAnswer::Dissolved { .. })
@@ -175,7 +181,7 @@ impl Membership {
             && self.log.leader == Some(from)
             && self.log.term == term
             && self.log.voters.contains(&this)
-            && matches!(self.stage, MembershipStage::Seated(_));
+            && self.is_seated();
         if is_meant {
             self.campaign_after_lease();
         }
@@ -186,14 +192,7 @@ impl Membership {
     pub(super) fn dissolve(&mut self, into: Option<String>) {
         let at = self.lead.as_ref().filter(|lead| !lead.is_changing()).map(|lead| lead.change_at);
         if at.is_some_and(|at| self.pace.is_due(at)) {
-            let ticket = self.ticket(Purpose::Change);
-            if let Some(lead) = &mut self.lead {
-                lead.change = Some(ticket);
-            }
-            self.out.push(MembershipEffect::Propose {
-                ticket,
-                command: TableCommand::Dissolve { into },
-            });
+            self.propose_change(TableCommand::Dissolve { into });
         }
     }
 
@@ -213,11 +212,7 @@ impl Membership {
         }));
     }
 
-    fn all_know_the_end(
-        &mut self,
-        table: &GroupTable,
-        into: Option<&crate::group::offer::Offer>,
-    ) -> bool {
+    fn all_know_the_end(&mut self, table: &GroupTable, into: Option<&Offer>) -> bool {
         let this = self.node();
         let patience = self.pace.now().plus(self.config.election_timeout_us);
         let Some(lead) = &mut self.lead else { return true };
@@ -243,26 +238,17 @@ impl Membership {
         false
     }
 
-    pub(super) fn on_gone_answer(
-        &mut self,
-        node: NodeId,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_gone_answer(&mut self, node: NodeId, answer: Answered) {
         if let (Some(lead), Ok(_)) = (&mut self.lead, answer) {
             lead.ending.told.insert(node);
         }
     }
 
     /// A super-peer says that the group is no more.
-    pub(super) fn on_gone(
-        &mut self,
-        from: NodeId,
-        group: &str,
-        into: Option<crate::group::offer::Offer>,
-    ) {
+    pub(super) fn on_gone(&mut self, from: NodeId, group: &str, into: Option<Offer>) {
         let is_ours = self.durable.home.as_deref() == Some(group);
         let is_member = self.table().is_some_and(|table| table.seats.contains_key(&from));
-        if !is_ours || !is_member || !matches!(self.stage, MembershipStage::Seated(_)) {
+        if !is_ours || !is_member || !self.is_seated() {
             return;
         }
         self.remember_end(group.to_owned(), into.as_ref().map(|offer| offer.group.clone()));

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::event::{Denied, MembershipOrder};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// A question or a demand.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, IntoStaticStr)]
 pub enum MembershipRequest {
     /// To a super-peer: a place in its group. The same claim may ask again and again.
     Join {
@@ -214,26 +215,15 @@ pub enum AskFailure {
     Refused,
 }
 
+/// What a question has brought.
+pub type Answered = Result<MembershipAnswer, AskFailure>;
+
 impl MembershipRequest {
     /// The longest text in a message, in bytes.
     pub const TEXT_BYTES_MAX: usize = 256;
 
     /// Names the request's kind.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Join { .. } => "Join",
-            Self::Confirm { .. } => "Confirm",
-            Self::Leave { .. } => "Leave",
-            Self::Invite { .. } => "Invite",
-            Self::Health(_) => "Health",
-            Self::Rescanned { .. } => "Rescanned",
-            Self::Describe { .. } => "Describe",
-            Self::Room { .. } => "Room",
-            Self::HandOver { .. } => "HandOver",
-            Self::Gone { .. } => "Gone",
-            Self::Dismiss { .. } => "Dismiss",
-            Self::Place { .. } => "Place",
-            Self::Order { .. } => "Order",
-        }
+        self.into()
     }
 }

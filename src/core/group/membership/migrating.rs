@@ -2,12 +2,15 @@
 //! there, tells the member to go and removes it. Until the member has agreed, nothing has changed.
 
 use super::{
-    AskFailure, Denied, Membership, MembershipAnswer, MembershipEffect, MembershipRefusal,
-    MembershipRequest, MembershipStage, Purpose, RequestId, SearchGoal, admitting::Why,
+    Answered, AskFailure, Denied, Membership, MembershipAnswer, MembershipRefusal,
+    MembershipRequest, OrderEnd, Purpose, RequestId, SearchGoal, admitting::Why,
     answering::is_sound_offer, joining::JoinTarget, moving::Goal,
 };
 use crate::{
-    group::{offer::FoundGroups, table::GroupTable},
+    group::{
+        offer::{FoundGroups, Offer},
+        table::GroupTable,
+    },
     model::node_id::NodeId,
 };
 
@@ -24,7 +27,7 @@ impl Membership {
         request: RequestId,
         node: NodeId,
         to: NodeId,
-    ) -> Result<Option<()>, Denied> {
+    ) -> OrderEnd {
         let (table, _) = self.ordered_seat(node)?;
         if to == self.node() {
             // It is there already.
@@ -34,10 +37,8 @@ impl Membership {
             return Err(Denied::NoSuchGroup(to));
         }
         self.may_go_itself(node, table)?;
-        let ticket = self.ticket(Purpose::FindGroup { request, node, to });
-        let near = self.this.position;
-        let enough = SearchGoal::SuperPeer(to);
-        self.out.push(MembershipEffect::Find { ticket, near, window_us: FIND_US, enough });
+        let purpose = Purpose::FindGroup { request, node, to };
+        self.find(purpose, FIND_US, SearchGoal::SuperPeer(to));
         Ok(None)
     }
 
@@ -57,9 +58,8 @@ impl Membership {
         found: FoundGroups,
     ) {
         let home = self.durable.home.clone();
-        let is_meant = |offer: &&crate::group::offer::Offer| {
-            offer.super_peer == to && Some(&offer.group) != home.as_ref()
-        };
+        let is_meant =
+            |offer: &&Offer| offer.super_peer == to && Some(&offer.group) != home.as_ref();
         let Some(offer) = found.offers.iter().find(is_meant) else {
             return self.done(request, Err(Denied::NoSuchGroup(to)));
         };
@@ -73,7 +73,7 @@ impl Membership {
         to: NodeId,
         request: RequestId,
         by: Option<NodeId>,
-        answer: Result<MembershipAnswer, AskFailure>,
+        answer: Answered,
     ) {
         use MembershipAnswer as A;
         let denied = match answer {
@@ -127,7 +127,7 @@ impl Membership {
         &mut self,
         member: (NodeId, u64),
         request: RequestId,
-        answer: Result<MembershipAnswer, AskFailure>,
+        answer: Answered,
     ) {
         let denied = match answer {
             Ok(MembershipAnswer::Done) => return self.let_go(member, request),
@@ -165,10 +165,8 @@ impl Membership {
         if table.seats.contains_key(&node) {
             return MembershipAnswer::Room(offer);
         }
-        let is_leaving =
-            matches!(&self.stage, MembershipStage::Seated(seated) if seated.is_leaving());
         let is_ending = self.lead.as_ref().is_none_or(|lead| lead.is_ending());
-        if is_leaving || is_ending || !self.has_majority() {
+        if self.is_leaving() || is_ending || !self.has_majority() {
             return MembershipAnswer::Later { after_ms: LATER_MS };
         }
         if self.is_full_for(&table, Some(node)) {

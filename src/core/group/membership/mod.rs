@@ -18,6 +18,7 @@
 
 mod admitting;
 mod answering;
+mod changing;
 mod config;
 mod dismissing;
 mod effect;
@@ -51,9 +52,10 @@ use std::{
 
 pub use config::{Durable, MembershipConfig, MembershipFaults};
 pub use effect::{MembershipEffect, MembershipReport, SearchGoal};
+use event::OrderEnd;
 pub use event::{Denied, MembershipEvent, MembershipOrder, ProposeFailure, RequestId};
 pub use message::{
-    AskFailure, HealthReport, MembershipAnswer, MembershipRefusal, MembershipRequest,
+    Answered, AskFailure, HealthReport, MembershipAnswer, MembershipRefusal, MembershipRequest,
 };
 pub use moving::name_of;
 pub use voters::voter_count;
@@ -71,7 +73,7 @@ use crate::{
     group::{
         Member,
         log_state::LogState,
-        table::GroupTable,
+        table::{GroupTable, TableCommand},
         view::{Liveness, RoleState},
     },
     machine::{Core, Now, Ticket},
@@ -315,9 +317,7 @@ impl Membership {
                 self.this = member;
                 self.is_news = true;
             }
-            MembershipEvent::LeftBehind if matches!(self.stage, MembershipStage::Seated(_)) => {
-                self.on_removed()
-            }
+            MembershipEvent::LeftBehind if self.is_seated() => self.on_removed(),
             MembershipEvent::LeftBehind => {}
             MembershipEvent::Stopping => self.enter(MembershipStage::Asleep),
         }
@@ -333,12 +333,7 @@ impl Membership {
         }
     }
 
-    fn on_answered(
-        &mut self,
-        ticket: Ticket,
-        by: Option<NodeId>,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    fn on_answered(&mut self, ticket: Ticket, by: Option<NodeId>, answer: Answered) {
         let Some(purpose) = self.pending.remove(&ticket) else { return };
         match purpose {
             Purpose::Join => self.on_join_answer(answer),
@@ -426,6 +421,19 @@ impl Membership {
         self.pending.values().any(purpose)
     }
 
+    /// Looks for groups around this node.
+    fn find(&mut self, purpose: Purpose, window_us: u64, enough: SearchGoal) {
+        let (ticket, near) = (self.ticket(purpose), self.this.position);
+        self.out.push(MembershipEffect::Find { ticket, near, window_us, enough });
+    }
+
+    /// Writes an entry into the group's log.
+    fn propose(&mut self, purpose: Purpose, command: TableCommand) -> Ticket {
+        let ticket = self.ticket(purpose);
+        self.out.push(MembershipEffect::Propose { ticket, command });
+        ticket
+    }
+
     fn ask(&mut self, node: NodeId, purpose: Purpose, question: MembershipRequest) {
         let ticket = self.ticket(purpose);
         self.out.push(MembershipEffect::AskNode { ticket, node, question });
@@ -458,7 +466,7 @@ impl Membership {
             MembershipStage::Looking(_) => RoleState::Discovering,
             MembershipStage::Moving(moving) => moving.state(),
             MembershipStage::Joining(_) => RoleState::Joining,
-            MembershipStage::Seated(seated) if seated.is_leaving() => RoleState::Leaving,
+            MembershipStage::Seated(_) if self.is_leaving() => RoleState::Leaving,
             MembershipStage::Seated(_)
                 if self.table().is_some_and(|table| table.dissolved.is_some()) =>
             {
@@ -501,7 +509,17 @@ impl Membership {
     }
 
     /// Tells whether the log says that this node leads its group.
+    /// Tells whether it has a seat in its group.
+    fn is_seated(&self) -> bool {
+        matches!(self.stage, MembershipStage::Seated(_))
+    }
+
+    /// Tells whether it has a seat and is about to give it up.
+    fn is_leaving(&self) -> bool {
+        matches!(&self.stage, MembershipStage::Seated(seated) if seated.is_leaving())
+    }
+
     fn leads(&self) -> bool {
-        matches!(self.stage, MembershipStage::Seated(_)) && self.log.leader == Some(self.node())
+        self.is_seated() && self.log.leader == Some(self.node())
     }
 }

@@ -124,7 +124,7 @@ impl Membership {
         let dissolved = self.table().is_some_and(|table| table.dissolved.is_some());
         self.drop_lead();
         let next_at = self.pace.now();
-        let is_used = matches!(self.stage, MembershipStage::Seated(_));
+        let is_used = self.is_seated();
         self.enter(MembershipStage::Moving(Moving {
             goal,
             waiting: None,

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipOrder,
-    MembershipRequest, MembershipStage, ProposeFailure, Purpose, RequestId, inviting::Guest,
-    moving::Goal,
+    Answered, AskFailure, Denied, Lived, Membership, MembershipAnswer, MembershipOrder,
+    MembershipRequest, MembershipStage, OrderEnd, ProposeFailure, Purpose, RequestId,
+    inviting::Guest, moving::Goal,
 };
 use crate::{
     group::{
@@ -43,7 +43,7 @@ impl Membership {
     }
 
     fn pass_on(&mut self, request: RequestId, order: MembershipOrder) -> Result<(), Denied> {
-        let is_member = matches!(self.stage, MembershipStage::Seated(_));
+        let is_member = self.is_seated();
         let home = self.home_and_claim().filter(|_| is_member);
         let (group, claim) = home.ok_or(Denied::NoGroup)?;
         let leader = self.log.leader.ok_or(Denied::NotLeader { leader: None })?;
@@ -52,11 +52,7 @@ impl Membership {
         Ok(())
     }
 
-    pub(super) fn on_passed_on(
-        &mut self,
-        request: RequestId,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_passed_on(&mut self, request: RequestId, answer: Answered) {
         use MembershipAnswer as A;
         let result = match answer {
             Ok(A::Ordered(result)) => result,
@@ -100,6 +96,9 @@ impl Membership {
     }
 
     fn carry_out(&mut self, request: RequestId, order: MembershipOrder) {
+        if let Some(denied) = self.waiting().filter(|_| order.is_about_members()) {
+            return self.done(request, Err(denied));
+        }
         let result = match order {
             MembershipOrder::Leave => self.order_leave(request),
             MembershipOrder::Migrate { node, to } => self.order_migration(request, node, to),
@@ -135,7 +134,7 @@ impl Membership {
         }
     }
 
-    fn order_leave(&mut self, request: RequestId) -> Result<Option<()>, Denied> {
+    fn order_leave(&mut self, request: RequestId) -> OrderEnd {
         if self.order.is_some() {
             return Err(Denied::Busy);
         }
@@ -163,24 +162,15 @@ impl Membership {
         Ok(())
     }
 
-    fn order_position(
-        &mut self,
-        request: RequestId,
-        node: NodeId,
-        position: Position,
-    ) -> Result<Option<()>, Denied> {
+    fn order_position(&mut self, request: RequestId, node: NodeId, position: Position) -> OrderEnd {
         let (table, claim) = self.ordered_seat(node)?;
         let member = table.seats.get(&node).map(|seat| seat.member.clone());
         let member = Member { position, ..member.ok_or(Denied::NotAMember(node))? };
         self.order_entry(request, TableCommand::Describe { member, claim })
     }
 
-    fn order_entry(
-        &mut self,
-        request: RequestId,
-        command: TableCommand,
-    ) -> Result<Option<()>, Denied> {
-        if !matches!(self.stage, MembershipStage::Seated(_)) {
+    fn order_entry(&mut self, request: RequestId, command: TableCommand) -> OrderEnd {
+        if !self.is_seated() {
             return Err(Denied::NoGroup);
         }
         if !self.leads() {
@@ -189,8 +179,7 @@ impl Membership {
         if !matches!(command, TableCommand::Set(_) | TableCommand::Describe { .. }) {
             return Err(Denied::Refused);
         }
-        let ticket = self.ticket(Purpose::Write { request });
-        self.out.push(MembershipEffect::Propose { ticket, command });
+        self.propose(Purpose::Write { request }, command);
         Ok(None)
     }
 

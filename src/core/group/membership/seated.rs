@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AskFailure, ENDED_MAX, HealthReport, Lived, Membership, MembershipAnswer, MembershipEffect,
+    Answered, ENDED_MAX, HealthReport, Lived, Membership, MembershipAnswer, MembershipEffect,
     MembershipReport, MembershipRequest, MembershipStage, Purpose, SearchGoal,
-    leaving::OrderedLeave, moving::Goal,
+    changing::ChangeWatch, leaving::OrderedLeave, moving::Goal,
 };
 use crate::{
     group::{Member, offer::FoundGroups},
@@ -36,6 +36,8 @@ pub(super) struct Seated {
     health_at: Lived,
     campaign_at: Option<Lived>,
     rescan: Rescan,
+    /// The change of the members that is under way.
+    pub change: Option<ChangeWatch>,
     tell_at: Lived,
     locate_at: Lived,
     located: BTreeMap<NodeId, String>,
@@ -64,6 +66,7 @@ impl Seated {
             health_at: now,
             campaign_at: None,
             rescan: Rescan::No,
+            change: None,
             tell_at: now,
             locate_at: now.plus(RETRY_US),
             located: BTreeMap::new(),
@@ -84,6 +87,13 @@ impl Seated {
 impl Membership {
     pub(super) fn seated(&mut self) -> Option<&mut Seated> {
         match &mut self.stage {
+            MembershipStage::Seated(seated) => Some(seated),
+            _ => None,
+        }
+    }
+
+    pub(super) fn seated_ref(&self) -> Option<&Seated> {
+        match &self.stage {
             MembershipStage::Seated(seated) => Some(seated),
             _ => None,
         }
@@ -147,6 +157,7 @@ impl Membership {
         if self.gives_up() {
             return;
         }
+        self.watch_change(&table);
         self.run_campaign();
         self.run_rescan();
         self.run_description();
@@ -260,8 +271,7 @@ impl Membership {
         let Some(table) = self.table() else { return };
         let now_at = table.configuration();
         let epoch = now_at.epoch;
-        let concerns = now_at.old.as_ref().is_some_and(|old| old.members.contains(&this))
-            && !table.acknowledged.contains(&this);
+        let concerns = now_at.rescans(&this) && !table.acknowledged.contains(&this);
         let Some(seated) = self.seated() else { return };
         match seated.rescan {
             _ if !concerns => {}
@@ -369,11 +379,7 @@ impl Membership {
         self.ask(to, Purpose::Health { to }, MembershipRequest::Health(health));
     }
 
-    pub(super) fn on_health_answer(
-        &mut self,
-        to: NodeId,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_health_answer(&mut self, to: NodeId, answer: Answered) {
         let leader = self.log.leader;
         let Some(epoch) = self.table().map(|table| table.epoch()) else { return };
         match answer {
@@ -422,12 +428,7 @@ impl Membership {
         }
     }
 
-    pub(super) fn on_vouched(
-        &mut self,
-        node: NodeId,
-        claim: u64,
-        answer: Result<MembershipAnswer, AskFailure>,
-    ) {
+    pub(super) fn on_vouched(&mut self, node: NodeId, claim: u64, answer: Answered) {
         if let (Some(seated), Ok(MembershipAnswer::Void)) = (self.seated(), answer) {
             seated.void.insert((node, claim));
         }
@@ -445,14 +446,7 @@ impl Membership {
         if let Some(seated) = self.seated() {
             seated.locate_at = next_at;
         }
-        let ticket = self.ticket(Purpose::Locate);
-        let near = self.this.position;
-        self.out.push(MembershipEffect::Find {
-            ticket,
-            near,
-            window_us,
-            enough: SearchGoal::Never,
-        });
+        self.find(Purpose::Locate, window_us, SearchGoal::Never);
     }
 
     pub(super) fn on_located(&mut self, found: FoundGroups) {

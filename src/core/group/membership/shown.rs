@@ -105,7 +105,7 @@ impl Membership {
 
     /// Shows whether changes of the group were forced.
     fn show_forced(&mut self) {
-        let seated = matches!(self.stage, MembershipStage::Seated(_));
+        let seated = self.is_seated();
         let Some(table) = self.table().filter(|_| seated) else {
             self.shown.forced = None;
             return;
@@ -123,7 +123,7 @@ impl Membership {
     }
 
     fn show_liveness(&mut self) {
-        if !matches!(self.stage, MembershipStage::Seated(_)) {
+        if !self.is_seated() {
             self.shown.liveness.clear();
             return;
         }

@@ -143,13 +143,22 @@ impl Bench {
         self.step(MembershipEvent::Answered { ticket, by: None, answer: Err(failure) })
     }
 
-    /// Writes a proposed command into the table.
+    /// Writes a proposed command into the table, and ends the change.
     pub(super) fn apply(&mut self, proposed: &[MembershipEffect]) -> Vec<MembershipEffect> {
+        self.apply_with(proposed, true)
+    }
+
+    /// Writes a proposed command into the table.
+    pub(super) fn apply_with(
+        &mut self,
+        proposed: &[MembershipEffect],
+        ends: bool,
+    ) -> Vec<MembershipEffect> {
         let (ticket, command) = proposal(proposed).expect("nothing is proposed");
         let mut table = GroupTable::clone(self.log.table.as_ref().unwrap());
         assert_eq!(table.apply(&command), Applied::Done);
         let epoch = table.epoch();
-        for node in table.configuration().everybody() {
+        for node in table.configuration().everybody().into_iter().filter(|_| ends) {
             table.apply(&TableCommand::Acknowledge { node, epoch });
         }
         self.log.table = Some(Arc::new(table));

@@ -125,6 +125,72 @@ fn a_member_that_is_said_to_have_gone_is_asked() {
     assert_eq!(done(&stranger), Some(&Err(Denied::NotAMember(node(9)))));
 }
 
+// ---- orders while a change waits ----
+
+/// The super-peer of a group of four, in a change that takes node 4 out and that nobody has acknowledged.
+fn in_a_change() -> (Bench, Denied) {
+    let mut bench = Bench::of(1, &[1, 2, 3, 4]);
+    let told = bench.order(MembershipOrder::RemovePeer(node(4)));
+    let proposed = bench.answered(&told, 4, MembershipAnswer::Done);
+    let written = bench.apply_with(&proposed, false);
+    assert_eq!(done(&written), None, "the table still has it");
+    let waits_for = [1, 2, 3, 4].map(node).into();
+    (bench, Denied::Table(TableRefusal::Joint { epoch: 4, waits_for }))
+}
+
+#[test]
+fn orders_are_refused_with_what_the_change_before_them_waits_for() {
+    let (mut bench, denied) = in_a_change();
+    let waits = bench.wait(2 * S);
+    let told = waits.iter().filter_map(|effect| match effect {
+        MembershipEffect::Report(MembershipReport::ChangeWaits { epoch, is_long, .. }) => {
+            Some((*epoch, *is_long))
+        }
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(4, false)]);
+    for order in [
+        MembershipOrder::RemovePeer(node(2)),
+        MembershipOrder::PeerLeaves(node(2)),
+        MembershipOrder::AddPeer { address: "n5:1".into() },
+        MembershipOrder::Leave,
+    ] {
+        assert_eq!(done(&bench.order(order.clone())), Some(&Err(denied.clone())), "{order:?}");
+    }
+    // The order that the change is for waits a little longer, and not without end.
+    assert_eq!(done(&bench.wait(5 * S)), Some(&Err(denied)));
+    let waits = bench.wait(600 * S);
+    let told = waits.iter().filter(|effect| {
+        matches!(effect, MembershipEffect::Report(MembershipReport::ChangeWaits { .. }))
+    });
+    assert!((2..=12).contains(&told.count()), "now and again, not each second");
+}
+
+#[test]
+fn a_change_goes_on_at_once_without_those_who_say_that_they_have_gone() {
+    let (mut bench, _) = in_a_change();
+    let mut proposed = None;
+    let mut asked = bench.wait(30 * S);
+    for gone in [2, 3] {
+        let confirms = asked.iter().find_map(|effect| match effect {
+            MembershipEffect::AskNode {
+                ticket,
+                node: to,
+                question: MembershipRequest::Confirm { .. },
+            } if *to == node(gone) => Some(*ticket),
+            _ => None,
+        });
+        let (ticket, answer) = (confirms.expect("it is asked"), Ok(MembershipAnswer::Void));
+        let by = Some(node(gone));
+        let said = bench.step(MembershipEvent::Answered { ticket, by, answer });
+        assert!(proposed.is_none(), "one of three may be lost");
+        proposed = proposal(&said).map(|(_, command)| command);
+        asked.extend(said);
+    }
+    let lost = [2, 3].map(node).into();
+    assert_eq!(proposed, Some(TableCommand::Force { epoch: 4, lost, by: node(1) }));
+}
+
 // ---- leaving by order ----
 
 #[test]

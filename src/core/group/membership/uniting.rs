@@ -5,8 +5,8 @@
 //! its answer, and a group that gives room stays for a while.
 
 use super::{
-    AskFailure, Lived, Membership, MembershipAnswer, MembershipEffect, MembershipRefusal,
-    MembershipRequest, Purpose, SearchGoal, pace::LivedClock, search,
+    Answered, Lived, Membership, MembershipAnswer, MembershipRefusal, MembershipRequest, Purpose,
+    SearchGoal, pace::LivedClock, search,
 };
 use crate::group::{
     offer::{FoundGroups, OFFERS_MAX, Offer},
@@ -105,15 +105,8 @@ impl Membership {
         if let Some(lead) = &mut self.lead {
             lead.uniting.next_at = next_at;
         }
-        let ticket = self.ticket(Purpose::SearchToUnite);
         let window_us = WINDOW_US.min(every_us / 2);
-        let near = self.this.position;
-        self.out.push(MembershipEffect::Find {
-            ticket,
-            near,
-            window_us,
-            enough: SearchGoal::Never,
-        });
+        self.find(Purpose::SearchToUnite, window_us, SearchGoal::Never);
     }
 
     pub(super) fn on_rivals_found(&mut self, found: FoundGroups) {
@@ -148,10 +141,10 @@ impl Membership {
         table.configuration().is_joint()
             || table.super_peer != self.node()
             || !self.is_backed()
-            || matches!(&self.stage, super::MembershipStage::Seated(seated) if seated.is_leaving())
+            || self.is_leaving()
     }
 
-    pub(super) fn on_room_answer(&mut self, answer: Result<MembershipAnswer, AskFailure>) {
+    pub(super) fn on_room_answer(&mut self, answer: Answered) {
         let Some(table) = self.table().cloned() else { return };
         let mine = self.offer(&table);
         let is_bound = self.is_bound_to_stay(&table);
@@ -176,8 +169,7 @@ impl Membership {
         let (leads, has_majority) = (self.leads(), self.is_backed());
         let strict = !self.config.faults().unite_without_order;
         let offer = self.offer(&table);
-        let is_leaving =
-            matches!(&self.stage, super::MembershipStage::Seated(seated) if seated.is_leaving());
+        let is_leaving = self.is_leaving();
         // A permanent one that is new and alone looks for a group to take over: perhaps the very one that asks.
         let takes_over = self.permanent && self.seeks_union(&table);
         let is_open = leads && has_majority && !is_leaving && !takes_over;

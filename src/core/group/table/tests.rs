@@ -88,7 +88,8 @@ fn how_many_may_miss_the_rescan_follows_from_the_replicas_not_from_the_members()
 fn one_change_at_a_time() {
     let mut table = group_of(2, 3);
     table.apply(&change(&[seat(3, 1)], &[]));
-    let refused = Applied::Refused(TableRefusal::Joint { epoch: table.epoch() });
+    let waits_for = [1, 2].map(node).into();
+    let refused = Applied::Refused(TableRefusal::Joint { epoch: table.epoch(), waits_for });
     assert_eq!(table.apply(&change(&[seat(4, 1)], &[])), refused);
     let factor = TableCommand::Set(SettingChange::ReplicationFactor(2));
     assert_eq!(table.apply(&factor), refused);
@@ -156,32 +157,92 @@ fn a_forced_change_leaves_out_the_lost_and_waits_for_all_others() {
     acknowledge(&mut table, 3);
     let epoch = table.epoch();
     assert!(table.configuration().is_joint());
-    assert_eq!(table.apply(&TableCommand::Force { epoch }), Applied::Done);
+    let force = |epoch| TableCommand::Force { epoch, lost: [4, 5].map(node).into(), by: node(1) };
+    assert_eq!(table.apply(&force(epoch)), Applied::Done);
     assert_eq!((table.epoch(), table.forced), (epoch + 1, 1));
     let survivors = BTreeSet::from([node(1), node(2), node(3)]);
     assert_eq!(table.configuration().everybody(), survivors);
     assert_eq!(table.seats.keys().copied().collect::<BTreeSet<_>>(), survivors);
+    let old = table.configuration().old.clone().unwrap();
+    assert_eq!(
+        (old.members.len(), old.lost),
+        (5, [4, 5].map(node).into()),
+        "a majority is one of all"
+    );
     acknowledge(&mut table, 1);
     acknowledge(&mut table, 2);
     assert!(table.configuration().is_joint(), "one survivor may hold the only copy");
     acknowledge(&mut table, 3);
     assert_eq!((table.configuration().is_joint(), table.count()), (false, 3));
     let over = Applied::Refused(TableRefusal::Over { given: epoch, epoch: table.epoch() });
-    assert_eq!(table.apply(&TableCommand::Force { epoch }), over);
+    assert_eq!(table.apply(&force(epoch)), over);
+}
+
+/// Who is lost says nothing of those who have not finished yet: they live, and are waited for. A new member may have the last
+/// copy as well as an old one.
+#[test]
+fn a_forced_change_waits_for_everybody_who_is_not_lost() {
+    let mut table = group_of(5, 3);
+    table.apply(&change(&[seat(6, 1)], &[(node(4), 1), (node(5), 1)]));
+    let epoch = table.epoch();
+    let gone: BTreeSet<_> = [4, 5].map(node).into();
+    assert!(table.configuration().needs_force(&gone));
+    assert!(
+        !table.configuration().needs_force(&[node(5)].into()),
+        "two of three replicas are left"
+    );
+    assert!(!table.configuration().needs_force(&[node(9)].into()), "a stranger");
+    assert_eq!(
+        table.apply(&TableCommand::Force { epoch, lost: gone.clone(), by: node(1) }),
+        Applied::Done
+    );
+    assert!(!table.configuration().needs_force(&gone), "that is done");
+    for n in [1, 2, 3] {
+        assert_eq!(acknowledge(&mut table, n), Applied::Done);
+    }
+    assert_eq!(table.unfinished(), [node(6)].into());
+    assert!(table.configuration().needs_force(&[node(6)].into()), "nobody may be missing");
+    acknowledge(&mut table, 6);
+    assert_eq!((table.configuration().is_joint(), table.count()), (false, 4));
+}
+
+/// Newcomers that die before they have anything end no group: they are left out, and nothing is lost.
+#[test]
+fn newcomers_that_are_lost_are_taken_back() {
+    let mut table = group_of(1, 3);
+    table.apply(&change(&[seat(2, 1), seat(3, 1)], &[]));
+    let (epoch, gone) = (table.epoch(), BTreeSet::from([node(2), node(3)]));
+    assert!(table.configuration().needs_force(&gone));
+    assert_eq!(table.apply(&TableCommand::Force { epoch, lost: gone, by: node(1) }), Applied::Done);
+    assert_eq!((table.forced, table.count()), (0, 1), "no object has lost its majority");
+    acknowledge(&mut table, 1);
+    assert_eq!((table.configuration().is_joint(), table.seats.len()), (false, 1));
 }
 
 #[test]
 fn a_forced_change_does_not_leave_out_its_own_super_peer() {
     let mut table = group_of(3, 1);
     table.apply(&change(&[seat(4, 1)], &[]));
-    acknowledge(&mut table, 2);
-    let epoch = table.epoch();
     let before = table.clone();
-    assert_eq!(
-        table.apply(&TableCommand::Force { epoch }),
-        Applied::Refused(TableRefusal::SuperPeer)
-    );
+    let (epoch, lost, by) = (table.epoch(), [node(1), node(2)].into(), node(1));
+    let force = TableCommand::Force { epoch, lost, by };
+    assert_eq!(table.apply(&force), Applied::Refused(TableRefusal::SuperPeer));
     assert_eq!(table, before);
+}
+
+/// All who were to stay are lost: those who were to go are the group again.
+#[test]
+fn a_change_to_members_that_are_all_lost_is_taken_back() {
+    let mut table = group_of(3, 3);
+    table.apply(&change(&[], &[(node(2), 1), (node(3), 1)]));
+    let (epoch, lost) = (table.epoch(), BTreeSet::from([node(1)]));
+    assert!(table.configuration().needs_force(&lost));
+    assert_eq!(table.apply(&TableCommand::Force { epoch, lost, by: node(2) }), Applied::Done);
+    assert_eq!((table.super_peer, table.count(), table.forced), (node(2), 2, 0));
+    acknowledge(&mut table, 2);
+    assert!(table.configuration().is_joint(), "one of three may be missing, and one is lost");
+    acknowledge(&mut table, 3);
+    assert_eq!((table.configuration().is_joint(), table.count()), (false, 2));
 }
 
 #[test]
@@ -219,7 +280,8 @@ fn command() -> impl Strategy<Value = TableCommand> {
         }),
         8 => (who.clone(), epoch.clone())
             .prop_map(|(n, epoch)| TableCommand::Acknowledge { node: node(n), epoch }),
-        1 => epoch.prop_map(|epoch| TableCommand::Force { epoch }),
+        1 => (epoch, prop::collection::btree_set(who.clone().prop_map(node), 0..3), who.clone())
+            .prop_map(|(epoch, lost, by)| TableCommand::Force { epoch, lost, by: node(by) }),
         1 => (-1i64..6).prop_map(|f| TableCommand::Set(SettingChange::ReplicationFactor(f))),
         1 => (who.clone(), claim)
             .prop_map(|(n, claim)| TableCommand::Describe { member: seat(n, 1).member, claim }),
@@ -233,8 +295,8 @@ fn aimed(command: TableCommand, table: &GroupTable) -> TableCommand {
         TableCommand::Acknowledge { node, epoch } if epoch % 8 != 0 => {
             TableCommand::Acknowledge { node, epoch: table.epoch() }
         }
-        TableCommand::Force { epoch } if epoch % 2 == 0 => {
-            TableCommand::Force { epoch: table.epoch() }
+        TableCommand::Force { epoch, lost, by } if epoch % 2 == 0 => {
+            TableCommand::Force { epoch: table.epoch(), lost, by }
         }
         other => other,
     }
@@ -254,8 +316,14 @@ fn check(before: &GroupTable, after: &GroupTable, applied: &Applied) {
     let chain: Vec<_> = after.chain.iter().collect();
     for pair in chain.windows(2) {
         assert_eq!(pair[0].epoch + 1, pair[1].epoch);
-        let is_forced = pair[1].old.as_ref().is_some_and(|old| old.forced);
+        let is_forced = pair[0].is_joint() && pair[1].is_joint();
         assert_eq!(pair[0].is_joint() && !is_forced, !pair[1].is_joint());
+        if let (true, Some(before), Some(old)) = (is_forced, &pair[0].old, &pair[1].old) {
+            assert!(old.members == before.members && old.lost.is_superset(&before.lost));
+            let is_back = pair[1].members == &old.members - &old.lost;
+            assert!(is_back || pair[1].members.is_subset(&pair[0].members));
+            assert!(pair[1].members.is_disjoint(&old.lost));
+        }
     }
     let removed = before
         .seats

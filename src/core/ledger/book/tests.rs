@@ -31,7 +31,8 @@ fn ledger_of(keys: impl IntoIterator<Item = u8>) -> Ledger {
 }
 
 fn holders(ledger: &Ledger, text: &str, now: u64) -> Vec<(NodeId, u64)> {
-    let holders = ledger.holders(&id(text), UnixSecs(now));
+    let entry = ledger.entries(None, None).find(|entry| entry.id == id(text));
+    let holders = entry.map(|entry| ledger.holders_of(entry, UnixSecs(now))).unwrap_or_default();
     holders.into_iter().map(|holder| (holder.node, holder.version.time)).collect()
 }
 

@@ -25,20 +25,14 @@ pub enum Word {
 impl Bookkeeper {
     /// Answers another member, at once. A [`LedgerRequest::Refer`] whose answer only the named member knows is not answered here:
     /// see [`refer`](Self::refer).
-    pub fn answer(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        question: &LedgerRequest,
-    ) -> (LedgerAnswer, Vec<LedgerEffect>) {
-        let mut effects = Vec::new();
+    pub fn answer(&mut self, now: Now, from: NodeId, question: &LedgerRequest) -> LedgerAnswer {
         let is_ours = |site: &super::LedgerScope| {
             site.group == question.group() && site.members.contains(&from)
         };
         if !self.site.as_ref().is_some_and(is_ours) {
-            return (LedgerAnswer::Elsewhere, effects);
+            return LedgerAnswer::Elsewhere;
         }
-        let answer = match question {
+        match question {
             LedgerRequest::Root { .. }
             | LedgerRequest::Buckets { .. }
             | LedgerRequest::Inventory { .. }
@@ -48,13 +42,13 @@ impl Bookkeeper {
             }
             LedgerRequest::Root { .. } => {
                 // What the asker has taken of this node's notices is then all there is.
-                self.flush(&mut effects);
+                self.flush();
                 let digest = self.ledger.digest(&self.this);
                 let root = digest.map(|digest| digest.root()).unwrap_or_default();
                 LedgerAnswer::Root { life: self.life, seq: self.seq, root }
             }
             LedgerRequest::Buckets { .. } => {
-                self.flush(&mut effects);
+                self.flush();
                 let digest = self.ledger.digest(&self.this);
                 let buckets = digest.map(|digest| digest.buckets().to_vec()).unwrap_or_default();
                 LedgerAnswer::Buckets { life: self.life, seq: self.seq, buckets }
@@ -75,7 +69,7 @@ impl Bookkeeper {
             }
             LedgerRequest::Pages { after, limit, .. } => {
                 if after.as_ref().is_some_and(|after| after.len() > AFTER_BYTES_MAX) {
-                    return (LedgerAnswer::Elsewhere, effects);
+                    return LedgerAnswer::Elsewhere;
                 }
                 LedgerAnswer::Page(self.page(now, after.as_deref(), *limit as usize))
             }
@@ -88,12 +82,11 @@ impl Bookkeeper {
                 // The others take the word of the super-peer alone.
                 let leads = self.site.as_ref().and_then(|site| site.super_peer) == Some(self.this);
                 match leads {
-                    true => self.forget_if_gone(now, *member, &mut effects),
+                    true => self.forget_if_gone(now, *member),
                     false => LedgerAnswer::Elsewhere,
                 }
             }
-        };
-        (answer, effects)
+        }
     }
 
     /// Says where the ledger of the group is to be had for a client of this node.
@@ -128,12 +121,7 @@ impl Bookkeeper {
 
     /// Forgets what a member holds, if the member does not answer, and tells the other ledgers of the group. A member that was
     /// removed has left the ledger already.
-    pub fn forget_if_gone(
-        &mut self,
-        now: Now,
-        member: NodeId,
-        effects: &mut Vec<LedgerEffect>,
-    ) -> LedgerAnswer {
+    pub fn forget_if_gone(&mut self, now: Now, member: NodeId) -> LedgerAnswer {
         let Some(site) = self.site.clone() else { return LedgerAnswer::Elsewhere };
         if member == self.this || site.alive.contains(&member) {
             return LedgerAnswer::Alive;
@@ -141,7 +129,7 @@ impl Bookkeeper {
         let there_was = self.forget(now, member);
         let notice = Notice::Forget { group: site.group, member };
         let others = site.keepers.iter().filter(|node| **node != self.this);
-        effects.extend(others.map(|to| LedgerEffect::Tell { to: *to, notice: notice.clone() }));
+        self.out.extend(others.map(|to| LedgerEffect::Tell { to: *to, notice: notice.clone() }));
         LedgerAnswer::Done(there_was)
     }
 }

@@ -45,16 +45,16 @@ enum End {
 
 impl Bookkeeper {
     /// Begins the comparison that is due.
-    pub(super) fn correct_on(&mut self, now: MonotonicUs, effects: &mut Vec<LedgerEffect>) {
+    pub(super) fn correct_on(&mut self, now: MonotonicUs) {
         if self.correction.is_some() {
             return;
         }
         let first = self.peers.iter().min_by_key(|(_, peer)| peer.due);
         let Some((&member, _)) = first.filter(|(_, peer)| peer.due <= now) else { return };
-        self.ask(member, Stage::Root, effects);
+        self.ask(member, Stage::Root);
     }
 
-    fn ask(&mut self, member: NodeId, stage: Stage, effects: &mut Vec<LedgerEffect>) {
+    fn ask(&mut self, member: NodeId, stage: Stage) {
         let Some(group) = self.site.as_ref().map(|site| site.group.clone()) else { return };
         let question = match &stage {
             Stage::Root => LedgerRequest::Root { group },
@@ -65,7 +65,7 @@ impl Bookkeeper {
         };
         let ticket = self.ticket();
         self.correction = Some(Correction { member, ticket, stage });
-        effects.push(LedgerEffect::Ask { ticket, to: member, question });
+        self.out.push(LedgerEffect::Ask { ticket, to: member, question });
     }
 
     pub(super) fn on_answered(
@@ -73,7 +73,6 @@ impl Bookkeeper {
         now: Now,
         ticket: Ticket,
         answer: Result<LedgerAnswer, NoAnswer>,
-        effects: &mut Vec<LedgerEffect>,
     ) {
         let Some(Correction { member, stage, .. }) =
             self.correction.take_if(|under_way| under_way.ticket == ticket)
@@ -82,13 +81,13 @@ impl Bookkeeper {
         };
         let end = match (stage, answer) {
             (Stage::Root, Ok(LedgerAnswer::Root { life, seq, root })) => {
-                self.on_root(now, member, (life, seq, root), effects)
+                self.on_root(now, member, (life, seq, root))
             }
             (Stage::Buckets, Ok(LedgerAnswer::Buckets { life, seq, buckets })) => {
-                self.on_buckets(now, member, (life, seq, &buckets), effects)
+                self.on_buckets(now, member, (life, seq, &buckets))
             }
             (Stage::Inventory { buckets, after }, Ok(LedgerAnswer::Inventory(part))) => {
-                self.on_inventory(now, member, (buckets, after), part, effects)
+                self.on_inventory(now, member, (buckets, after), part)
             }
             (_, Ok(LedgerAnswer::NotYet)) => Some(End::WrongMoment),
             _ => Some(End::Failed),
@@ -103,7 +102,6 @@ impl Bookkeeper {
         now: Now,
         member: NodeId,
         (life, seq, root): (u64, u64, Sum),
-        effects: &mut Vec<LedgerEffect>,
     ) -> Option<End> {
         let peer = self.peers.get_mut(&member)?;
         if !peer.is_level(life, seq) {
@@ -113,7 +111,7 @@ impl Bookkeeper {
             return Some(End::Equal);
         }
         self.changed_at = now.monotonic;
-        self.ask(member, Stage::Buckets, effects);
+        self.ask(member, Stage::Buckets);
         None
     }
 
@@ -122,7 +120,6 @@ impl Bookkeeper {
         _: Now,
         member: NodeId,
         (life, seq, buckets): (u64, u64, &[Sum]),
-        effects: &mut Vec<LedgerEffect>,
     ) -> Option<End> {
         let peer = self.peers.get_mut(&member)?;
         if !peer.is_level(life, seq) {
@@ -132,7 +129,7 @@ impl Bookkeeper {
             None => Some(End::Failed),
             Some(buckets) if buckets.is_empty() => Some(End::Equal),
             Some(buckets) => {
-                self.ask(member, Stage::Inventory { buckets, after: None }, effects);
+                self.ask(member, Stage::Inventory { buckets, after: None });
                 None
             }
         }
@@ -144,7 +141,6 @@ impl Bookkeeper {
         member: NodeId,
         (buckets, after): (BucketSet, Option<ObjectId>),
         part: Inventory,
-        effects: &mut Vec<LedgerEffect>,
     ) -> Option<End> {
         let held = self.ledger.digest(&member)?.root().count;
         if !is_in_order(&part, &buckets, after.as_ref()) || held > HELD_MAX {
@@ -167,7 +163,7 @@ impl Bookkeeper {
         self.standing.corrected += corrected as u64;
         self.changed_at = now.monotonic;
         if next.is_some() {
-            self.ask(member, Stage::Inventory { buckets, after: next }, effects);
+            self.ask(member, Stage::Inventory { buckets, after: next });
             return None;
         }
         Some(End::Corrected)

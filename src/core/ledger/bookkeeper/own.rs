@@ -53,7 +53,7 @@ impl Scan {
 
 impl Bookkeeper {
     /// Asks for the next part of the store.
-    pub(super) fn scan_on(&mut self, now: MonotonicUs, effects: &mut Vec<LedgerEffect>) {
+    pub(super) fn scan_on(&mut self, now: MonotonicUs) {
         if self.scan.due().is_none_or(|due| now < due) {
             return;
         }
@@ -61,7 +61,7 @@ impl Bookkeeper {
         let ticket = self.ticket();
         self.scan.reading = Some(ticket);
         self.scan.meanwhile.clear();
-        effects.push(LedgerEffect::Scan { ticket, shard, after });
+        self.out.push(LedgerEffect::Scan { ticket, shard, after });
     }
 
     pub(super) fn on_scanned(
@@ -69,7 +69,6 @@ impl Bookkeeper {
         now: Now,
         ticket: Ticket,
         part: Result<(Vec<HeldObject>, Option<ObjectId>), NoAnswer>,
-        effects: &mut Vec<LedgerEffect>,
     ) {
         if self.scan.reading != Some(ticket) {
             return;
@@ -98,24 +97,19 @@ impl Bookkeeper {
         if self.scan.at.is_none() {
             let is_first = !std::mem::replace(&mut self.scan.once, true);
             if is_first || self.scan.has_news {
-                self.call_for_comparison(effects);
+                self.call_for_comparison();
             }
         }
     }
 
     /// Has the other ledgers compare soon what they know of this node, by leaving out a number.
-    fn call_for_comparison(&mut self, effects: &mut Vec<LedgerEffect>) {
-        self.flush(effects);
+    fn call_for_comparison(&mut self) {
+        self.flush();
         self.seq += 1;
-        self.notify(Vec::new(), effects);
+        self.notify(Vec::new());
     }
 
-    pub(super) fn on_changed(
-        &mut self,
-        now: Now,
-        changes: Vec<LedgerChange>,
-        effects: &mut Vec<LedgerEffect>,
-    ) {
+    pub(super) fn on_changed(&mut self, now: Now, changes: Vec<LedgerChange>) {
         if changes.is_empty() {
             return;
         }
@@ -135,7 +129,7 @@ impl Bookkeeper {
             if has_listeners {
                 self.pending.push(change);
                 if self.pending.len() >= LIMIT_ENTRIES {
-                    self.flush(effects);
+                    self.flush();
                 }
             }
         }
@@ -151,20 +145,21 @@ impl Bookkeeper {
     }
 
     /// Tells what has changed since the last notice.
-    pub(super) fn flush(&mut self, effects: &mut Vec<LedgerEffect>) {
+    pub(super) fn flush(&mut self) {
         self.flush_due = None;
         let changes = std::mem::take(&mut self.pending);
         if !changes.is_empty() {
-            self.notify(changes, effects);
+            self.notify(changes);
         }
     }
 
-    fn notify(&mut self, changes: Vec<LedgerChange>, effects: &mut Vec<LedgerEffect>) {
+    fn notify(&mut self, changes: Vec<LedgerChange>) {
         let Some(site) = &self.site else { return };
         self.seq += 1;
         let (group, life, seq) = (site.group.clone(), self.life, self.seq);
         let notice = Notice::Changed { group, life, seq, changes };
         let tell = |to| LedgerEffect::Tell { to, notice: notice.clone() };
-        effects.extend(self.listeners().map(tell));
+        let told: Vec<_> = self.listeners().map(tell).collect();
+        self.out.extend(told);
     }
 }

@@ -188,7 +188,8 @@ impl Net {
             Sent::Notice(notice) => self.step(to, LedgerEvent::Noticed { from, notice }),
             Sent::Answer(ticket, answer) => self.step(to, LedgerEvent::Answered { ticket, answer }),
             Sent::Question(ticket, question) => {
-                let (answer, effects) = member.keeper.answer(now, from, &question);
+                let answer = member.keeper.answer(now, from, &question);
+                let effects = member.keeper.take_effects();
                 self.carry_out(to, effects);
                 self.send(to, from, Sent::Answer(ticket, Ok(answer)));
             }
@@ -215,12 +216,12 @@ impl Net {
                     let (id, version) = (held.id.as_str(), held.version);
                     truth.add(bucket_of(id), Fingerprint::of_version(id, version));
                 }
-                let kept = keeper.ledger().digest(node).unwrap();
+                let kept = keeper.ledger.digest(node).unwrap();
                 assert_eq!(kept.root(), truth.root(), "{why}: {node} at {}", keeper.this);
             }
         }
         for (node, member) in self.members.iter().filter(|(node, _)| !keepers.contains(node)) {
-            let members: Vec<_> = member.keeper.ledger().members().collect();
+            let members: Vec<_> = member.keeper.ledger.members().collect();
             assert_eq!(members, [node], "{why}: only its own");
         }
     }
@@ -336,13 +337,7 @@ fn a_member_speaks_of_itself_only_and_of_its_own_group() {
         |group: &str, seq, changes| Notice::Changed { group: group.into(), life: 77, seq, changes };
     let change = || vec![LedgerChange::Held(held("a", 1))];
     let holds = |net: &Net, key| {
-        net.members
-            .get(&node(1))
-            .unwrap()
-            .keeper
-            .ledger()
-            .held(node(key), &held("a", 1).id)
-            .is_some()
+        net.members.get(&node(1)).unwrap().keeper.ledger.held(node(key), &held("a", 1).id).is_some()
     };
     for (from, notice) in [
         (3, notice("group-x", 1, change())),
@@ -368,12 +363,12 @@ fn questions_of_strangers_are_not_answered_and_damaged_inventories_change_nothin
     let now = net.now;
     let keeper = &mut net.members.get_mut(&node(1)).unwrap().keeper;
     let root = |group: &str| LedgerRequest::Root { group: group.into() };
-    assert_eq!(keeper.answer(now, node(2), &root("group-y")).0, LedgerAnswer::Elsewhere);
-    assert_eq!(keeper.answer(now, node(3), &root("group-x")).0, LedgerAnswer::Elsewhere);
-    assert!(matches!(keeper.answer(now, node(2), &root("group-x")).0, LedgerAnswer::Root { .. }));
+    assert_eq!(keeper.answer(now, node(2), &root("group-y")), LedgerAnswer::Elsewhere);
+    assert_eq!(keeper.answer(now, node(3), &root("group-x")), LedgerAnswer::Elsewhere);
+    assert!(matches!(keeper.answer(now, node(2), &root("group-x")), LedgerAnswer::Root { .. }));
     let long =
         LedgerRequest::Pages { group: "group-x".into(), after: Some("x".repeat(1_025)), limit: 9 };
-    assert_eq!(keeper.answer(now, node(2), &long).0, LedgerAnswer::Elsewhere);
+    assert_eq!(keeper.answer(now, node(2), &long), LedgerAnswer::Elsewhere);
 
     let ask = |keeper: &mut Bookkeeper| {
         let mut later = now;
@@ -407,7 +402,7 @@ fn questions_of_strangers_are_not_answered_and_damaged_inventories_change_nothin
         LedgerEvent::Answered { ticket: *ticket, answer: Ok(LedgerAnswer::Inventory(part)) },
         &(),
     );
-    assert_eq!(keeper.ledger().holdings(), 1);
+    assert_eq!(keeper.ledger.holdings(), 1);
     // It is tried again later, and not at once for ever.
     for _ in 0..BUCKETS {
         let next = keeper.step(later, LedgerEvent::Tick, &());
@@ -431,20 +426,20 @@ fn a_word_about_a_member_is_taken_from_nobody_but_it() {
     assert_eq!(keeper.refer(node(2), &id("new")), Word::AskMember);
     keeper.step(now, LedgerEvent::Referred { member: node(2), held: held("new", 1) }, &());
     assert_eq!(keeper.refer(node(2), &id("new")), Word::Known);
-    let mut effects = Vec::new();
-    assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), LedgerAnswer::Alive);
-    assert_eq!(keeper.forget_if_gone(now, node(1), &mut effects), LedgerAnswer::Alive);
-    assert_eq!(keeper.forget_if_gone(now, node(3), &mut effects), LedgerAnswer::Done(false));
-    effects.clear();
+    assert_eq!(keeper.forget_if_gone(now, node(2)), LedgerAnswer::Alive);
+    assert_eq!(keeper.forget_if_gone(now, node(1)), LedgerAnswer::Alive);
+    assert_eq!(keeper.forget_if_gone(now, node(3)), LedgerAnswer::Done(false));
+    keeper.take_effects();
     let mut site = keeper.site().unwrap().clone();
     site.alive.remove(&node(2));
     keeper.step(now, LedgerEvent::Viewed(Some(site)), &());
-    assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), LedgerAnswer::Done(true));
+    assert_eq!(keeper.forget_if_gone(now, node(2)), LedgerAnswer::Done(true));
+    let effects = keeper.take_effects();
     assert!(
         matches!(&effects[..], [LedgerEffect::Tell { notice: Notice::Forget { .. }, .. }]),
         "{effects:?}"
     );
-    assert_eq!(keeper.forget_if_gone(now, node(2), &mut effects), LedgerAnswer::Done(false));
+    assert_eq!(keeper.forget_if_gone(now, node(2)), LedgerAnswer::Done(false));
 }
 
 #[test]

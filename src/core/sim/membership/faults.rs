@@ -56,6 +56,13 @@ impl Sim {
                     }
                 }
                 self.network_changed();
+                if self.objects > 0 && self.rng.random_bool(0.3) {
+                    // For longer than a silent member is kept.
+                    let long = self.rng.random_range(self.config.remove_after_us..60 * S);
+                    self.run_until(self.now + long);
+                    self.cut.clear();
+                    self.network_changed();
+                }
             }
             63..73 => {
                 let other = self.rng.random_range(0..count);

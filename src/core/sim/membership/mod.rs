@@ -78,6 +78,11 @@ pub enum SimEvent {
     RaftTick,
     CheckLinks,
     Step(Box<MembershipEvent>),
+    /// A rescan is tried: it is done once all its objects have their quorums.
+    Rescan {
+        group: String,
+        epoch: u64,
+    },
     Persist(Ticket, Durable),
     LogTask(Ticket, LogTask),
     Find {
@@ -160,6 +165,8 @@ pub struct Sim {
     /// Since when each pair of nodes can talk without a break.
     pub joined_since: BTreeMap<(usize, usize), u64>,
     pub old_offers: Vec<Offer>,
+    /// How many objects each group has.
+    pub objects: u32,
     pub steps: u64,
     pub proposals: u64,
     pub trace: bool,
@@ -228,6 +235,7 @@ impl Sim {
             cut: BTreeSet::new(),
             joined_since: BTreeMap::new(),
             old_offers: Vec::new(),
+            objects: 0,
             steps: 0,
             proposals: 0,
             trace: std::env::var("NOMAD_TRACE").is_ok(),

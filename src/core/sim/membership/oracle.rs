@@ -143,7 +143,11 @@ impl Oracle {
             let (old, new) = (pair[0], pair[1]);
             assert_eq!(old.epoch + 1, new.epoch, "an epoch was skipped or used twice");
             match &new.old {
-                Some(from) if from.forced => assert!(from.members.is_subset(&old.everybody())),
+                Some(from) if old.is_joint() => {
+                    let before = old.old.as_ref().unwrap();
+                    assert_eq!(from.members, before.members, "a change was forced elsewhere");
+                    assert!(from.lost.is_superset(&before.lost));
+                }
                 Some(from) => {
                     assert!(!old.is_joint(), "a change began within a change");
                     assert_eq!(from.members, old.members, "a change began elsewhere");
@@ -162,9 +166,13 @@ impl Oracle {
         let Some(old) = &joint.old else { return };
         let done =
             |node: &&NodeId| self.rescans.contains(&(**node, after.name.clone(), joint.epoch));
-        let missing = old.members.len() - old.members.iter().filter(done).count();
-        let replicas = old.members.len().min(old.replication_factor as usize);
-        let allowed = if old.forced { 0 } else { replicas / 2 };
+        let (missing, allowed) = if joint.is_forced() {
+            let left = joint.everybody();
+            (left.len() - left.iter().filter(done).count(), 0)
+        } else {
+            let replicas = old.members.len().min(old.replication_factor as usize);
+            (old.members.len() - old.members.iter().filter(done).count(), replicas / 2)
+        };
         assert!(missing <= allowed, "{} settled without {missing} rescans", after.name);
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::group::{log_state::LogState, membership::voter_count, view::RoleState};
+use crate::group::{
+    log_state::LogState, membership::voter_count, table::GroupTable, view::RoleState,
+};
 
 use super::{S, Sim};
 
@@ -26,6 +28,12 @@ impl Sim {
             }
         }
         self.not_united(&groups)
+    }
+
+    /// How many groups there are.
+    pub fn tables(&self) -> usize {
+        let groups = self.nodes.iter().filter_map(|node| node.process.as_ref()?.raft.as_ref());
+        groups.map(|raft| &raft.disk.group).collect::<BTreeSet<_>>().len()
     }
 
     fn unsettled_group(&self, members: &[(usize, LogState, RoleState)]) -> Option<String> {
@@ -80,10 +88,12 @@ impl Sim {
     ) -> Option<String> {
         let tables: Vec<_> =
             groups.values().filter_map(|members| members[0].1.table.as_ref()).collect();
-        for small in tables.iter().filter(|table| !table.is_permanent()) {
+        let is_permanent =
+            |table: &GroupTable| table.seats.get(&table.super_peer).is_some_and(|s| s.permanent);
+        for small in tables.iter().filter(|table| !is_permanent(table)) {
             for large in tables.iter().filter(|table| table.name != small.name) {
-                let rank = |table: &crate::group::table::GroupTable| {
-                    (table.is_permanent(), table.count(), std::cmp::Reverse(table.name.clone()))
+                let rank = |table: &GroupTable| {
+                    (is_permanent(table), table.count(), std::cmp::Reverse(table.name.clone()))
                 };
                 let fits = small.count() <= large.capacity - large.count();
                 if fits && rank(large) > rank(small) {

@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     group::{
         membership::{
-            AskFailure, MembershipEffect, MembershipEvent, MembershipRequest, ProposeFailure,
-            RequestId,
+            AskFailure, Durable, MembershipEffect, MembershipEvent, MembershipRequest,
+            ProposeFailure, RequestId,
         },
         offer::FoundGroups,
         table::GroupTable,
         view::RoleState,
     },
     machine::{Core, Now, Ticket},
-    model::{node_id::NodeId, time::MonotonicUs},
+    model::{node_id::NodeId, object::ObjectId, time::MonotonicUs},
+    register::{Places, ReplicaSet, is_rescanned},
     world::Position,
 };
 use rand::Rng;
@@ -38,6 +39,7 @@ impl Sim {
             SimEvent::RaftTick => self.raft_tick(n),
             SimEvent::CheckLinks => self.check_links(n),
             SimEvent::Step(event) => self.step(n, *event),
+            SimEvent::Rescan { group, epoch } => self.rescan(n, group, epoch),
             SimEvent::Persist(ticket, durable) => {
                 self.nodes[n].durable = durable;
                 self.step(n, MembershipEvent::Persisted(ticket));
@@ -246,18 +248,49 @@ impl Sim {
             }
             MembershipEffect::Rescan { epoch } => {
                 let took = self.rng.random_range(0..200 * MS);
-                self.at(
-                    took,
-                    n,
-                    life,
-                    SimEvent::Step(Box::new(MembershipEvent::Rescanned { epoch })),
-                );
                 let group = self.nodes[n].durable.home.clone().unwrap_or_default();
-                let id = self.nodes[n].id;
-                self.oracle.rescanned(id, &group, epoch);
+                self.at(took, n, life, SimEvent::Rescan { group, epoch });
             }
             MembershipEffect::Report(_) => {}
         }
+    }
+
+    /// Ends the rescan of a joint epoch, if each object has its quorums among those that can be reached and have kept what they
+    /// had. Else it is tried again.
+    fn rescan(&mut self, n: usize, group: String, epoch: u64) {
+        let table = self.table_of(n).filter(|table| table.name == group && table.epoch() == epoch);
+        let Some(table) = table.filter(|table| table.configuration().is_joint()) else { return };
+        let configuration = table.configuration();
+        let keeps = |node: &NodeId| {
+            let other = self.index_of(*node)?;
+            let Durable { claim, home } = &self.nodes[other].durable;
+            let seat = table.seats.get(node)?;
+            let is_it = home.as_ref() == Some(&group) && *claim == seat.claim;
+            (is_it && (other == n || self.can_talk(n, other))).then_some(())
+        };
+        let id = self.nodes[n].id;
+        let is_settled = |number: u32| {
+            let object = ObjectId::parse(&format!("o{number}")).unwrap();
+            let set = ReplicaSet::of(&object, configuration);
+            if set.place_of(id).is_none() || !is_rescanned(&object, configuration) {
+                return true;
+            }
+            let there = set.nodes().filter(|(_, node)| keeps(node).is_some());
+            let there = there.fold(Places::default(), |places, (place, _)| places.with(place));
+            set.sees(there) && set.decides(there)
+        };
+        if (0..self.objects).all(is_settled) {
+            self.oracle.rescanned(id, &group, epoch);
+            self.step(n, MembershipEvent::Rescanned { epoch });
+        } else {
+            let life = Some(self.nodes[n].life);
+            self.at(200 * MS, n, life, SimEvent::Rescan { group, epoch });
+        }
+    }
+
+    /// The table as a node has it.
+    fn table_of(&self, n: usize) -> Option<Arc<GroupTable>> {
+        self.nodes[n].process.as_ref()?.raft.as_ref()?.state(self.now).table
     }
 
     /// A claim is used only once it is durable.

@@ -461,7 +461,7 @@ fn a_chain_that_does_not_follow_is_not_adopted() {
     other.old.as_mut().unwrap().members = nodes(&[1, 2]);
     wrong.push(vec![other]);
     let mut forced = joint.clone();
-    forced.old.as_mut().unwrap().forced = true;
+    forced.old.as_mut().unwrap().lost = nodes(&[2]);
     wrong.push(vec![forced]);
     let mut empty = joint.clone();
     empty.members.clear();
@@ -578,6 +578,30 @@ fn after_a_forced_change_the_last_copy_wins() {
     }
     assert_eq!(scenario.verdict(), Verdict::Linearizable);
     assert!([2, 3, 4].iter().all(|n| scenario.rescanned.contains(&(*n, 3))));
+}
+
+/// What has the majority of its replicas left goes on with that majority in a forced change, whoever else is silent.
+#[test]
+fn what_has_its_majority_left_is_not_forced() {
+    let members = [0, 1, 2, 3, 4];
+    let mut scenario = Scenario::new(5, &members, RegisterFaults::NONE);
+    scenario.id = object_on(&[0, 1, 2], &members);
+    scenario.client(0, put(1));
+    scenario.flow();
+    scenario.join(&[0, 1, 4]);
+    scenario.force(&[2, 3]);
+    for n in [0, 1, 4] {
+        scenario.configure(n);
+    }
+    scenario.lose_all();
+    // 4 is silent, and new for this object. 0 and 1 are two of the three that there were, and two of the three that come.
+    let op = scenario.client(0, put(2));
+    for _ in 0..10 {
+        scenario.flow_among(&[0, 1]);
+        scenario.pass(0, S);
+    }
+    assert!(matches!(scenario.outcome(0, op), RegisterOutcome::Written { .. }));
+    assert_eq!(scenario.verdict(), Verdict::Linearizable);
 }
 
 /// Newest wins, whatever comes first and however often.

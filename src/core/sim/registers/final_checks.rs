@@ -115,7 +115,7 @@ impl World {
                 .all(|copy| copy.as_ref().is_none_or(|copy| copy.value == Value::Absent));
             assert!(all_absent || copies.iter().all(is_same), "{id} is not repaired: {copies:?}");
             let found = first.as_ref().map_or(Value::Absent, |first| first.value.clone());
-            if fast_objects().contains(id) {
+            if fast_objects().contains(id) && !self.oracle.broken.contains(id) {
                 let checked = if is_mixed(id) {
                     self.oracle.check_not_older(id, &found)
                 } else {

@@ -5,15 +5,19 @@ use std::collections::BTreeSet;
 use crate::{
     group::{
         Member, RetrievalMode, SettingChange, Settings, StorageMode,
-        table::{Applied, Configuration, Old, Seat, TableCommand},
+        table::{Applied, Seat, TableCommand},
     },
     model::node_id::NodeId,
-    register::RegisterEvent,
+    register::{RegisterEvent, ReplicaSet, is_forced, replicas},
     world::Position,
 };
 use rand::Rng;
 
-use super::{MS, SimEvent, World, machine::Machine};
+use super::{
+    MS, SimEvent, World,
+    clients::{fast_objects, safe_objects},
+    machine::Machine,
+};
 
 pub fn settings(replication_factor: u32) -> Settings {
     Settings {
@@ -162,33 +166,50 @@ impl World {
         self.propose(&TableCommand::Change { add, remove });
     }
 
-    /// Forces a change that waits for members whose disks are lost (rule 14). The lost members are named in the command: members
-    /// that are still there have to finish their rescans.
+    /// Forces a change in which disks are lost (rule 14), as the super-peer does. Of an object that has lost its old majority the
+    /// newest value may be lost too: then it is not checked any more. All other objects are.
     pub fn force(&mut self) {
         let last = self.table.configuration().clone();
         let is_lost =
             |node: &NodeId| self.index_of(*node).is_some_and(|n| self.machines[n].is_lost);
-        let Some(old) = last.old.as_ref().filter(|_| last.everybody().iter().any(is_lost)) else {
+        let lost: BTreeSet<_> = last.everybody().into_iter().filter(is_lost).collect();
+        let mut rest = &last.members - &lost;
+        if rest.is_empty() {
+            rest = &last.everybody() - &lost;
+        }
+        let Some(by) = rest.first().copied().filter(|_| last.is_joint() && !lost.is_empty()) else {
             return;
         };
-        let rest = |nodes: &BTreeSet<NodeId>| -> BTreeSet<NodeId> {
-            nodes.iter().copied().filter(|node| !is_lost(node)).collect()
-        };
-        let (members, of_old) = (rest(&last.members), rest(&old.members));
-        if members.is_empty() || of_old.is_empty() {
-            return;
+        if self.propose(&TableCommand::Force { epoch: last.epoch, lost, by }) {
+            self.oracle.forced += 1;
+            self.find_broken();
         }
-        let old = Old { members: of_old, forced: true, ..old.clone() };
-        let next = Configuration { epoch: last.epoch + 1, members, old: Some(old), ..last };
-        let everybody = next.everybody();
-        self.table.seats.retain(|node, _| everybody.contains(node));
-        if !next.members.contains(&self.table.super_peer) {
-            self.table.super_peer = *next.members.first().unwrap();
+    }
+
+    /// Finds the objects that have lost their old majority, and whose newest value nobody has any more.
+    fn find_broken(&mut self) {
+        let now = self.table.configuration();
+        let stable = self.table.chain.iter().rev().find(|last| !last.is_joint());
+        let stable = stable.map_or(0, |stable| stable.epoch);
+        let old = now.old.as_ref().unwrap();
+        let mut broken = Vec::new();
+        for id in safe_objects().into_iter().chain(fast_objects()) {
+            if !is_forced(&id, now) {
+                continue;
+            }
+            let was_there = replicas(&id, &old.members, old.replication_factor);
+            let held = |(_, node): (u32, NodeId)| {
+                let machine = &self.machines[self.index_of(node)?];
+                let accepted = machine.disk.registers.get(&id)?.accepted;
+                // What a new replica has from before this change, it will yet delete.
+                (was_there.contains(&node) || accepted.epoch > stable).then_some(accepted)
+            };
+            let best = ReplicaSet::of(&id, now).nodes().filter_map(held).max();
+            if best < self.oracle.newest(&id) {
+                broken.push(id);
+            }
         }
-        self.table.acknowledged.clear();
-        self.table.chain.push_back(next);
-        self.oracle.forced += 1;
-        self.tell_all();
+        self.oracle.broken.extend(broken);
     }
 
     /// Removes members whose disks are lost, so that the run can end.
@@ -204,9 +225,15 @@ impl World {
         }
     }
 
-    /// Whether a disk may be lost now: never two at a time, and never the only copy of an object.
+    /// Whether a disk may be lost now: seldom two at a time, and never the only copy of an object.
     pub fn may_lose(&self, n: usize) -> bool {
         let last = self.table.configuration();
+        if self.steps.is_multiple_of(3) && !self.mistakes.amnesia {
+            // A second one, perhaps in the middle of the change that the first one has led to.
+            let lost = self.machines.iter().filter(|machine| machine.is_lost).count();
+            let left = last.members.len().min(last.replication_factor as usize);
+            return lost == 1 && left >= 3 && self.machines[n].process.is_some();
+        }
         let is_seated = self.table.seats.contains_key(&self.machines[n].id);
         let replicas = last.members.len().min(last.replication_factor as usize);
         let is_waiting =

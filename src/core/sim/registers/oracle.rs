@@ -36,6 +36,8 @@ pub struct Oracle {
     /// Fast writes whose only disk was lost. They may be there, or not.
     pub maybe_lost: BTreeMap<ObjectId, BTreeMap<Version, Value>>,
     clears: BTreeMap<ObjectId, Version>,
+    /// Objects whose newest value was lost with the majority of their replicas: nothing is promised of them.
+    pub broken: BTreeSet<ObjectId>,
     next_token: Token,
     pub messages: u64,
     pub crashes: u64,
@@ -194,6 +196,11 @@ impl Oracle {
         }
     }
 
+    /// Returns the newest ballot under which an object was ever accepted.
+    pub fn newest(&self, id: &ObjectId) -> Option<Ballot> {
+        self.values.keys().filter(|(of, _)| of == id).map(|(_, ballot)| *ballot).max()
+    }
+
     /// A fast write is acknowledged.
     pub fn written_fast(&mut self, id: &ObjectId, value: &Value) {
         let version = value.version().unwrap();
@@ -260,7 +267,7 @@ impl Oracle {
                 *outcome = Outcome::Refused(Seen::Value(*token));
             }
         }
-        for (id, history) in &self.histories {
+        for (id, history) in self.histories.iter().filter(|(id, _)| !self.broken.contains(*id)) {
             let happened = |(place, operation): (usize, &Operation)| {
                 (!self.not_done.contains(&(id.clone(), place))).then(|| operation.clone())
             };

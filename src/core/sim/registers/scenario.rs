@@ -179,7 +179,7 @@ impl Scenario {
         let old = Old {
             members: last.members.clone(),
             replication_factor: last.replication_factor,
-            forced: false,
+            lost: BTreeSet::new(),
         };
         let next = Configuration {
             epoch: last.epoch + 1,
@@ -195,9 +195,8 @@ impl Scenario {
         let mut next = self.chain.last().unwrap().clone();
         next.epoch += 1;
         let old = next.old.as_mut().unwrap();
-        old.forced = true;
         for n in lost {
-            old.members.remove(&node(*n));
+            old.lost.insert(node(*n));
             next.members.remove(&node(*n));
         }
         self.chain.push(next);

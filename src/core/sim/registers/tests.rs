@@ -147,6 +147,7 @@ mistakes! {
     fn a_rescan_that_is_reported_before_it_is_done_is_caught: core(RegisterFaults { rescanned_at_once: true, ..F }), 100, ORDER;
     fn a_piggyback_without_a_promise_is_caught: core(RegisterFaults { piggyback_without_promise: true, ..F }), 800, ORDER;
     fn an_expiry_that_wins_over_newer_writes_is_caught: core(RegisterFaults { expire_as_newest: true, ..F }), 4_000, "the newest fast write";
+    fn a_forced_change_that_hears_a_majority_is_caught: core(RegisterFaults { forced_hears_majority: true, ..F }), 5_000, "";
     fn an_epoch_that_is_not_durable_is_caught: Mistakes { epoch_is_not_durable: true, ..M }, 500, ORDER;
     fn amnesia_is_caught: Mistakes { amnesia: true, ..M }, 200, ORDER;
     fn no_watermark_is_caught: Mistakes { no_watermark: true, ..M }, 4_000, "the newest fast write";
