@@ -211,7 +211,8 @@ pub struct ChangeStatus {
     pub leaving: Vec<String>,
     /// How many members are to keep each object.
     pub replication_factor: u32,
-    /// The ids of the members of before that have not handed on what they keep. The change ends when most of them have.
+    /// The ids of those who have not handed on what they keep. The change ends when most members of before have; where objects
+    /// have lost the majority of their replicas, when all have.
     pub waits_for: Vec<String>,
 }
 

@@ -2,16 +2,15 @@
 //! older, and the nearest replica may lack the write for a moment after a quorum has it. Known while the node runs, and for
 //! the last ones. A node that keeps the object itself has its own write on disk.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
+use hashlink::LruCache;
 use nomad_actors::local_read::Fetched;
 use nomad_core::model::{
     change::Written,
     object::{ObjectId, Version},
 };
+use parking_lot::Mutex;
 
 /// The most objects that are remembered.
 const REMEMBERED_MAX: usize = 4_096;
@@ -26,6 +25,11 @@ pub enum ReadBound {
 }
 
 impl ReadBound {
+    fn version(self) -> Version {
+        let (Self::From(version) | Self::Above(version)) = self;
+        version
+    }
+
     /// Tells whether what a replica has is new enough.
     pub fn is_met_by(self, fetched: &Fetched) -> bool {
         let found = fetched.version();
@@ -36,39 +40,34 @@ impl ReadBound {
     }
 }
 
-/// What is remembered. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct OwnWrites(Arc<Mutex<LatestBounds>>);
+/// What is remembered: the objects that were written last. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct OwnWrites(Arc<Mutex<LruCache<ObjectId, ReadBound>>>);
 
-#[derive(Debug, Default)]
-struct LatestBounds {
-    bounds: HashMap<ObjectId, ReadBound>,
-    /// The objects, oldest first.
-    order: VecDeque<ObjectId>,
+impl Default for OwnWrites {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(LruCache::new(REMEMBERED_MAX))))
+    }
 }
 
 impl OwnWrites {
-    /// Notes a write. `seen` is the version that was there before; a deletion has none of its own to be told by.
+    /// Notes a write. `seen` is the version that was there before; a deletion has none of its own to be told by. Writes that
+    /// end at the same time may be noted in either order: a bound never falls.
     pub fn note(&self, id: &ObjectId, written: Written, seen: Option<Version>) {
-        let bound = match written {
-            Written::Kept { version, .. } => ReadBound::From(version),
-            Written::Removed => ReadBound::Above(seen.unwrap_or_default()),
+        let mut remembered = self.0.lock();
+        let before = remembered.peek(id).copied();
+        let newest = before.map(ReadBound::version);
+        let bound = match (written, before) {
+            (Written::Removed, _) => ReadBound::Above(seen.max(newest).unwrap_or_default()),
+            (Written::Kept { version, .. }, Some(before)) if Some(version) <= newest => before,
+            (Written::Kept { version, .. }, _) => ReadBound::From(version),
         };
-        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let LatestBounds { bounds, order } = &mut *remembered;
-        if bounds.insert(id.clone(), bound).is_none() {
-            order.push_back(id.clone());
-        }
-        if order.len() > REMEMBERED_MAX
-            && let Some(oldest) = order.pop_front()
-        {
-            bounds.remove(&oldest);
-        }
+        remembered.insert(id.clone(), bound);
     }
 
     /// Returns what a reader of the object has to be shown at least.
     pub fn bound(&self, id: &ObjectId) -> Option<ReadBound> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).bounds.get(id).copied()
+        self.0.lock().peek(id).copied()
     }
 }
 
@@ -89,6 +88,32 @@ mod tests {
         assert!(!bound.is_met_by(&Fetched::Nothing));
         writes.note(&id, Written::Removed, Some(NEW));
         assert!(!writes.bound(&id).unwrap().is_met_by(&Fetched::Gone(NEW)));
+    }
+
+    #[test]
+    fn a_bound_never_falls() {
+        let (writes, id) = (OwnWrites::default(), ObjectId::parse("a").unwrap());
+        let kept = |version| Written::Kept { version, created: false };
+        writes.note(&id, kept(NEW), None);
+        writes.note(&id, kept(OLD), None);
+        assert_eq!(writes.bound(&id), Some(ReadBound::From(NEW)));
+        // The deletion had seen something older than what this node wrote last.
+        writes.note(&id, Written::Removed, Some(OLD));
+        assert_eq!(writes.bound(&id), Some(ReadBound::Above(NEW)));
+        writes.note(&id, kept(NEW), None);
+        assert_eq!(writes.bound(&id), Some(ReadBound::Above(NEW)));
+    }
+
+    #[test]
+    fn an_object_that_is_written_again_is_remembered_longer() {
+        let writes = OwnWrites::default();
+        let id = |n: usize| ObjectId::parse(&n.to_string()).unwrap();
+        let note = |n| writes.note(&id(n), Written::Kept { version: NEW, created: true }, None);
+        (0..REMEMBERED_MAX).for_each(note);
+        note(0);
+        note(REMEMBERED_MAX);
+        assert_eq!(writes.bound(&id(0)), Some(ReadBound::From(NEW)));
+        assert_eq!(writes.bound(&id(1)), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::{
     AdoptionPlan, ReplicaWriter, STORE_PAUSE_US, ShardCommit, WriterCx, WriterNews, WriterState,
-    carrying::carry,
+    carrying::{carry, forced_without},
 };
 use nomad_core::{
     group::table::{Configuration, GroupClaim, GroupTable},
@@ -95,7 +95,7 @@ impl ReplicaWriter {
                 self.look_again(cx);
             }
             Ok(Some(state)) if (&state.group, state.claim) != (&bond.group, bond.claim) => {
-                self.clear(cx, &state.group, &bond.group);
+                self.clear(cx, this, &state, table);
             }
             Ok(state) => match self.ahead(cx, state.as_ref()) {
                 Some(ahead_us) => self.driver.pause_for(cx, ahead_us),
@@ -115,10 +115,16 @@ impl ReplicaWriter {
     }
 
     /// Removes the registers of an earlier membership. Where its group is no more, what they hold goes into the outbox
-    /// first; where it goes on without this node, its other members have it.
-    fn clear(&mut self, cx: &WriterCx<'_>, group: &str, next: &str) {
+    /// first; where it goes on without this node, its other members have it, except for what it went on to by force.
+    fn clear(&mut self, cx: &WriterCx<'_>, this: NodeId, state: &ShardState, table: &GroupTable) {
         self.standing = WriterState::Clearing;
-        if !self.args.endings.carries(group, next) {
+        let group = &state.group;
+        let is_last = self.args.endings.carries(group, &table.name);
+        let forced = match *group == table.name {
+            true => forced_without(this, state.configuration.epoch, table),
+            false => Vec::new(),
+        };
+        if !is_last && forced.is_empty() {
             info!(
                 shard = self.args.shard,
                 group, "the registers of an earlier membership are removed"
@@ -130,7 +136,11 @@ impl ReplicaWriter {
         let (outbox, owed) = (Arc::clone(&self.args.outbox), self.owed(cx, "Carried"));
         tokio::spawn(async move {
             let result = match outbox.get() {
-                Some(outbox) => carry(store, shard, outbox, &from, trace).await,
+                Some(outbox) => {
+                    let is_carried =
+                        |id: &ObjectId| is_last || forced.iter().any(|by| is_forced(id, by));
+                    carry(store, shard, outbox, &from, trace, is_carried).await
+                }
                 None => Err(StoreError::Closed),
             };
             owed.pay(WriterNews::of("Carried", result, WriterNews::Carried));
@@ -140,7 +150,7 @@ impl ReplicaWriter {
     pub(super) fn on_carried(&mut self, cx: &WriterCx<'_>, count: usize) {
         info!(
             shard = self.args.shard,
-            count, "the objects of a group that is no more wait for the next one"
+            count, "objects of an earlier membership wait to be merged into the group"
         );
         self.keep(cx, ShardCommit::Wipe, true, None, Vec::new());
     }

@@ -11,7 +11,8 @@ use crate::{
     shell::{Address, Context},
 };
 use nomad_core::{
-    model::{object::ObjectId, trace::TraceContext},
+    group::table::{Configuration, GroupTable},
+    model::{node_id::NodeId, object::ObjectId, trace::TraceContext},
     register::{Ballot, Value},
 };
 use nomad_ports::{ObjectStore, object_store::StoreError};
@@ -66,16 +67,20 @@ impl Endings {
     /// group has ended, or ended unseen before this process started. A member that left has handed its replicas over.
     pub fn carries(&self, from: &str, to: &str) -> bool {
         let groups = self.0.lock();
-        match groups.get(from) {
-            // Also into the same group, where this node gave up its place while the others went on.
-            Some(Ending::Ended) => true,
-            None => from != to,
-            Some(Ending::None | Ending::WentOn) => false,
-        }
+        from != to && matches!(groups.get(from), None | Some(Ending::Ended))
     }
 }
 
-/// Puts all objects and deletions of a shard into the outbox; returns how many.
+/// Returns the configurations that a group went on to by force, without this node (rule 14), since the epoch that it had taken
+/// up as a member. Of an object that has lost its majority there, this node may have what nobody else has.
+pub fn forced_without(this: NodeId, epoch: u64, table: &GroupTable) -> Vec<Configuration> {
+    let is_lost = |next: &&Configuration| {
+        next.epoch >= epoch && next.old.as_ref().is_some_and(|old| old.lost.contains(&this))
+    };
+    table.chain.iter().filter(is_lost).cloned().collect()
+}
+
+/// Puts those objects and deletions of a shard into the outbox that are to be carried; returns how many.
 ///
 /// # Errors
 /// Why not all of them are there: then all of it is done again.
@@ -85,6 +90,7 @@ pub async fn carry(
     outbox: &Address<OutboxMsg>,
     from: &Arc<str>,
     trace: TraceContext,
+    is_carried: impl Fn(&ObjectId) -> bool,
 ) -> Result<usize, StoreError> {
     let (mut after, mut count) = (None, 0);
     loop {
@@ -92,6 +98,7 @@ pub async fn carry(
         let cx = Context { trace, deadline: None };
         let asks = page
             .into_iter()
+            .filter(|(id, _)| is_carried(id))
             .map(|(id, value)| outbox.ask(from, cx, |reply| OutboxMsg::Carry { id, value, reply }));
         for answer in join_all(asks).await {
             let failed = |error: String| StoreError::ReadOnly { reason: error };
@@ -135,7 +142,36 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use nomad_core::group::{
+        table::{Old, Seat},
+        view::Founder,
+    };
+
+    #[test]
+    fn what_a_group_went_on_to_without_this_node_is_found_in_its_table() {
+        let [this, other] = [1, 2].map(|key| Founder::example(key).this);
+        let founder = Founder::example(2);
+        let seat = Seat { member: other.clone(), claim: 1, permanent: false };
+        let mut table = GroupTable::found("g".to_owned(), seat, founder.settings, 5);
+        let both = BTreeSet::from([this.node, other.node]);
+        for (epoch, lost) in [(2, BTreeSet::new()), (3, BTreeSet::from([this.node]))] {
+            let old = Old { members: both.clone(), replication_factor: 2, lost };
+            let members = BTreeSet::from([other.node]);
+            let next = Configuration { epoch, members, replication_factor: 2, old: Some(old) };
+            table.chain.push_back(next);
+        }
+        let found = |node, epoch| {
+            let found = forced_without(node, epoch, &table);
+            found.into_iter().map(|next| next.epoch).collect::<Vec<_>>()
+        };
+        assert_eq!(found(this.node, 1), [3]);
+        assert_eq!(found(this.node, 3), [3]);
+        assert!(found(this.node, 4).is_empty(), "of an earlier membership");
+        assert!(found(other.node, 1).is_empty(), "it was there");
+    }
 
     #[test]
     fn only_what_may_be_the_last_of_its_group_is_carried_into_the_next_one() {
@@ -148,7 +184,7 @@ mod tests {
         endings.has_ended("old");
         endings.is_member_of("old");
         assert!(endings.carries("old", "new"));
-        assert!(endings.carries("old", "old"), "given up, and found again");
+        assert!(!endings.carries("old", "old"), "given up, while the others went on");
         endings.went_on("other");
         assert!(!endings.carries("other", "new"));
     }

@@ -58,6 +58,13 @@ impl Membership {
         self.seated()?.leaving.take().map(|leaving| leaving.goal)
     }
 
+    /// Tells whether the change under way, with which this node may go, still wants its copies. To go now would be to lose them:
+    /// the others would not wait for them any more (rule 14).
+    fn is_needed_to_leave(&self) -> bool {
+        let this = self.node();
+        self.has_majority() && self.table().is_some_and(|table| table.unfinished().contains(&this))
+    }
+
     pub(super) fn run_leaving(&mut self) {
         let Some((until, ask_at)) =
             self.seated().and_then(|s| s.leaving.as_ref().map(|l| (l.until, l.ask_at)))
@@ -67,7 +74,7 @@ impl Membership {
         if self.stays_for_now() {
             return;
         }
-        if self.pace.is_due(until) {
+        if self.pace.is_due(until) && !self.is_needed_to_leave() {
             if let Some(goal) = self.goal_of_leaving() {
                 self.go(goal);
             }

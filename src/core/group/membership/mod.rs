@@ -508,7 +508,6 @@ impl Membership {
         matches!(&self.stage, MembershipStage::Seated(seated) if seated.has_majority)
     }
 
-    /// Tells whether the log says that this node leads its group.
     /// Tells whether it has a seat in its group.
     fn is_seated(&self) -> bool {
         matches!(self.stage, MembershipStage::Seated(_))
@@ -519,6 +518,7 @@ impl Membership {
         matches!(&self.stage, MembershipStage::Seated(seated) if seated.is_leaving())
     }
 
+    /// Tells whether the log says that it leads its group.
     fn leads(&self) -> bool {
         self.is_seated() && self.log.leader == Some(self.node())
     }
