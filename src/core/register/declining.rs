@@ -82,8 +82,9 @@ impl Registers {
             Body::Promise { id, ballot, .. } => (id, ballot, Declined::Promise),
             Body::Accepted { id, ballot } => {
                 // Another copy of the request may be on its way: it must not be accepted, or it was no refusal.
+                // The promise is held here; a restart keeps it only below the durable ceiling.
                 let is_final = self.options.faults().declined_is_not_final
-                    || self.promises.hold(&id, ballot.piggyback());
+                    || self.promises.is_durable(ballot.piggyback());
                 if !is_final && !is_here {
                     return;
                 }

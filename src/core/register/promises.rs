@@ -57,12 +57,16 @@ impl Promises {
         true
     }
 
-    /// Goes on promising what a write would have kept that the store has refused. Returns whether that holds across a restart.
-    pub fn hold(&mut self, id: &ObjectId, ballot: Ballot) -> bool {
+    /// Goes on promising what a write would have kept that the store has refused.
+    pub fn hold(&mut self, id: &ObjectId, ballot: Ballot) {
         let ballot = ballot.max(self.of(id));
         if !self.give(id, ballot) {
             self.blanket = self.blanket.max(ballot);
         }
+    }
+
+    /// Tells whether a promise that is held of an object holds across a restart.
+    pub fn is_durable(&self, ballot: Ballot) -> bool {
         ballot < self.ceiling
     }
 

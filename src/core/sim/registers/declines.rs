@@ -30,7 +30,7 @@ impl Scenario {
         (0..self.actors.len()).find_map(|n| self.ended.get(&(n, op)))
     }
 
-    fn fill(&mut self, which: &[usize], what: Declined, is_known: bool) {
+    pub fn fill(&mut self, which: &[usize], what: Declined, is_known: bool) {
         self.full.extend(which.iter().map(|n| (*n, (what, is_known))));
     }
 

@@ -69,8 +69,7 @@ impl Mistakes {
 
     /// Whether these mistakes show only where stores refuse. Other mistakes are looked for without that.
     pub fn is_about_full_disks(&self) -> bool {
-        let core = &self.core;
-        core.declined_is_not_final || core.declined_by_some || core.undone_promise_is_lost
+        self.core.declined_by_some
     }
 
     /// Whether these mistakes lose fast writes. Then the run has more fast writes.

@@ -504,6 +504,18 @@ impl Scenario {
         panic!("n{n} does not begin anew");
     }
 
+    /// A node hears, in place of an answer to its oldest question to another one, of a counter that is far ahead. It begins
+    /// anew.
+    pub fn leap(&mut self, n: usize, other: usize) {
+        let mut message = self.lose(n, other, Kind::Prepare);
+        let Body::Prepare { id, ballot } = message.body else { panic!("no question") };
+        let promised = Ballot { counter: 1 << 40, ..ballot };
+        message.body = Body::Conflict { id, ballot, promised };
+        self.lose_all();
+        self.hear(other, n, message);
+        self.retry(n);
+    }
+
     /// Raises the counter of a node above those of the others.
     pub fn raise_counter(&mut self, n: usize) {
         let other = ObjectId::parse("other").unwrap();

@@ -1,13 +1,13 @@
 //! One schedule for each mistake that random schedules seldom find. Without the mistake the same schedule is correct.
 
-use crate::register::RegisterFaults;
+use crate::register::{Declined, RegisterFaults};
 
 use super::S;
 use super::scenario::{
     Kind::{Accept, Accepted, Drop, Prepare, Query},
     Scenario, object_on,
 };
-use crate::sim::linearizability::{Action, Condition, Verdict};
+use crate::sim::linearizability::{Action, Condition, Token, Verdict};
 
 /// Asserts that the schedule is linearizable without the mistake, and not linearizable with it.
 fn shows(
@@ -348,6 +348,62 @@ fn no_look_at_the_epoch_is_caught() {
         scenario.read(2);
         scenario.ask(2, 0, Query);
         scenario.pass(2, 20_000);
+        scenario.flow();
+    });
+}
+
+fn update(token: Token) -> Action {
+    Action::Write { token, condition: Condition::Is(1) }
+}
+
+/// Counters have leapt above the durable ceiling of a replica that missed it. It says for good that it does not take a value,
+/// and forgets that with a restart. A client has been told that nothing was done.
+#[test]
+fn a_decline_that_is_not_final_is_caught() {
+    let mistake = RegisterFaults { declined_is_not_final: true, ..RegisterFaults::NONE };
+    shows(mistake, 3, &[0, 1, 2], |scenario| {
+        scenario.create(0, 1);
+        scenario.flow();
+        scenario.client(1, update(2));
+        scenario.flow();
+        scenario.fill(&[0, 1, 2], Declined::Objects, false);
+        scenario.client(0, Action::Write { token: 3, condition: Condition::Is(2) });
+        scenario.leap(0, 1);
+        scenario.lose(0, 2, Prepare);
+        scenario.ask(0, 1, Prepare);
+        let copy = scenario.lose(0, 2, Accept);
+        scenario.hear(0, 2, copy.clone());
+        scenario.flow();
+        scenario.full.clear();
+        scenario.restart(2);
+        scenario.hear(0, 2, copy);
+        scenario.lose_all();
+        scenario.read_with(1, 2);
+        scenario.read(1);
+        scenario.flow();
+    });
+}
+
+/// A store refuses a value, and with it goes the promise that came before. Then an older round decides there, and the newer
+/// one at the others.
+#[test]
+fn a_promise_that_is_lost_with_a_refused_write_is_caught() {
+    let mistake = RegisterFaults { undone_promise_is_lost: true, ..RegisterFaults::NONE };
+    shows(mistake, 3, &[0, 1, 2], |scenario| {
+        scenario.create(0, 1);
+        scenario.flow();
+        scenario.client(1, update(2));
+        scenario.ask(1, 2, Prepare);
+        let [late, refused] = [0, 2].map(|n| scenario.lose(1, n, Accept));
+        scenario.lose_all();
+        scenario.fill(&[2], Declined::Objects, false);
+        scenario.hear(1, 2, refused);
+        scenario.full.clear();
+        scenario.client(0, update(3));
+        scenario.flow_among(&[0, 2]);
+        scenario.hear(1, 0, late);
+        scenario.flow();
+        scenario.read(1);
         scenario.flow();
     });
 }

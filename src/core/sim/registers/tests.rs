@@ -133,9 +133,7 @@ mistakes! {
     fn a_counter_that_is_not_durable_is_caught: core(RegisterFaults { volatile_counter: true, ..F }), 300, "";
     fn a_reply_before_its_state_is_durable_is_caught: core(RegisterFaults { reply_before_durable: true, ..F }), 20, "what is not durable";
     fn a_lost_acceptor_write_is_caught: Mistakes { blind: true, ..core(RegisterFaults { reply_before_durable: true, ..F }) }, 1_000, ORDER;
-    fn a_decline_that_is_not_final_is_caught: core(RegisterFaults { declined_is_not_final: true, ..F }), 4_000, ORDER;
     fn a_decline_by_some_is_caught: core(RegisterFaults { declined_by_some: true, ..F }), 1_000, ORDER;
-    fn a_promise_that_is_lost_with_a_refused_write_is_caught: core(RegisterFaults { undone_promise_is_lost: true, ..F }), 4_000, ORDER;
     fn a_joint_quorum_of_the_new_set_alone_is_caught: core(RegisterFaults { joint_quorum_of_new: true, ..F }), 100, ORDER;
     fn a_joint_quorum_of_the_old_set_alone_is_caught: core(RegisterFaults { joint_quorum_of_old: true, ..F }), 100, ORDER;
     fn a_change_that_is_evaluated_again_is_caught: core(RegisterFaults { evaluate_again: true, ..F }), 100, ORDER;
